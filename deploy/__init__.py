@@ -1,0 +1,1 @@
+"""Ways to run Penstock; `deploy.local` runs all of it on one machine."""

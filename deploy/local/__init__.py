@@ -1,0 +1,1 @@
+"""`penstock up`: every process on one machine, and the command line."""

@@ -1,0 +1,68 @@
+"""A call as the protocols hand it to the service, and its answer: no HTTP here, no ZeroMQ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shared.deployment import ModelInterface
+from shared.messages import PRIORITY_DEFAULT, Parameters
+from shared.tensors import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceCall:
+    """One validated request for an inference.
+
+    Attributes:
+        model: name of a registered model.
+        version: the version it is pinned to, or None for the traffic policy's choice.
+        inputs: tensors that fit the model's interface.
+        outputs: names of the outputs asked for; empty means all.
+        parameters: what the model is to be given beside its inputs.
+        priority: 1 (first) to 9 (last).
+        timeout_s: what the request allows, or None for the model's or the gateway's default.
+        traceparent: W3C trace context, or empty.
+    """
+
+    model: str
+    version: str | None
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[str, ...] = ()
+    parameters: Parameters = ()
+    priority: int = PRIORITY_DEFAULT
+    timeout_s: float | None = None
+    traceparent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceAnswer:
+    """What a call came to.
+
+    Attributes:
+        model, version: who answered.
+        outputs: in the order asked for, or else in the interface's order.
+        queue_s: time in the gateway and in the replica's queue, in seconds.
+        infer_s: execution time of its batch, in seconds.
+        attempts: how many replicas were tried.
+    """
+
+    model: str
+    version: str
+    outputs: tuple[Tensor, ...]
+    queue_s: float
+    infer_s: float
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetadata:
+    """A model that can be called.
+
+    Attributes:
+        versions: versions that can be reached, the default first.
+        interface: of the version asked for, or of the default one.
+    """
+
+    model: str
+    versions: tuple[str, ...]
+    interface: ModelInterface

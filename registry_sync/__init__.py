@@ -1,0 +1,1 @@
+"""The sync daemon: follows tags in the MLflow registry and plans what runs where."""

@@ -1,0 +1,232 @@
+"""Desired and actual state, as documents in the state store.
+
+Desired: registry_sync writes one `Deployment` (what to load, and the placement) beside the routing
+table. Actual: each worker and each gateway writes a report on itself that expires when it does not
+renew it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+from typing import Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.tensors import TensorSpec
+
+Swap = Literal["surge", "replace"]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ModelInterface(_Document):
+    """What a loaded model takes and gives, as its replica found it.
+
+    Attributes:
+        inputs, outputs: tensor specs; -1 leads every shape of a model that batches.
+        max_batch_size: most rows in one execution, so most rows in one request; 0 if the model has
+            no batch dimension.
+        platform: Triton's name of the runtime, such as `onnxruntime_onnx`.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_batch_size: int
+    platform: str
+
+
+class ArtifactFile(_Document):
+    """One file of a model version; `path` is relative and never leaves the model's folder."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class ArtifactManifest(_Document):
+    """All files of a model version, sorted by path."""
+
+    files: tuple[ArtifactFile, ...]
+
+    @property
+    def digest(self) -> str:
+        """The content's name in the cache: sha256 over the files' paths, sizes and digests."""
+        rows = [[file.path, file.size, file.sha256] for file in self.files]
+        return hashlib.sha256(orjson.dumps(rows)).hexdigest()
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.size for file in self.files)
+
+
+class ArtifactSource(_Document):
+    """Where a version's artifacts come from.
+
+    Attributes:
+        uri: what MLflow's client downloads, such as `models:/digits/2`.
+        tracking_uri: the MLflow server that resolves it.
+    """
+
+    uri: str
+    tracking_uri: str
+
+
+class ReplicaSettings(_Document):
+    """Settings that a replica needs when it starts; a change of them makes a new revision.
+
+    Attributes:
+        max_batch_size: most rows in one execution.
+        max_queue_delay_ms: longest an idle runtime waits for a fuller batch; 0: never.
+        device: `auto`, `cpu` or `cuda:N`.
+        threads: threads of the runtime, or None for the node's cores / local replicas.
+    """
+
+    max_batch_size: int = 32
+    max_queue_delay_ms: float = 0.0
+    device: str = "auto"
+    threads: int | None = None
+
+
+class Phase(StrEnum):
+    """What registry_sync wants of a revision."""
+
+    LOADING = "loading"  # place it; routed once enough replicas are ready
+    SERVING = "serving"  # routed
+    DRAINING = "draining"  # unrouted; stays placed until all gateways acknowledged that
+    FAILED = "failed"  # not placed; tried again at `retry_at`
+
+
+class RevisionDeployment(_Document):
+    """One revision of one version that is to exist.
+
+    Attributes:
+        replicas: how many in all, or `each`: one per matching worker.
+        memory_bytes: estimate of what one replica takes, for placement.
+        changed_at: wall-clock time at which the phase began.
+        drain_generation: gateways that acknowledged it no longer route here (phase DRAINING).
+        failures: loads that failed in a row.
+        retry_at: wall-clock time of the next try (phase FAILED); None: not before a change.
+        message: for the operator.
+    """
+
+    model: str
+    version: str
+    revision: str
+    source: ArtifactSource
+    manifest: ArtifactManifest
+    settings: ReplicaSettings
+    replicas: int | Literal["each"] = 1
+    timeout_ms: float | None = None
+    swap: Swap = "surge"
+    memory_bytes: int = 0
+    phase: Phase = Phase.LOADING
+    changed_at: float = 0.0
+    drain_generation: int = 0
+    failures: int = 0
+    retry_at: float | None = None
+    message: str = ""
+
+
+class ReplicaPlacement(_Document):
+    """One replica on one worker; `key` names the place, not the process life in it."""
+
+    key: str
+    model: str
+    version: str
+    revision: str
+    worker: str
+    device: str
+
+
+class Deployment(_Document):
+    """All that registry_sync wants to exist.
+
+    Attributes:
+        revisions: by revision id.
+        placement: which worker holds which replica.
+        serial: grows with every write.
+    """
+
+    revisions: dict[str, RevisionDeployment] = {}
+    placement: tuple[ReplicaPlacement, ...] = ()
+    serial: int = 0
+
+
+class ReplicaState(StrEnum):
+    """Where a replica is in its life, as its agent sees it."""
+
+    FETCHING = "fetching"
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    BACKOFF = "backoff"  # it ended and will be started again
+    FAILED = "failed"  # its model cannot be loaded here
+    INVALID = "invalid"  # its model can never be served; a retry cannot help
+
+
+class ReplicaReport(_Document):
+    """One replica, as its agent sees it."""
+
+    key: str
+    replica: str
+    model: str
+    version: str
+    revision: str
+    state: ReplicaState
+    device: str
+    pid: int | None = None
+    provider: str = ""
+    queued_rows: int = 0
+    executing_rows: int = 0
+    restarts: int = 0
+    message: str = ""
+
+
+class WorkerReport(_Document):
+    """A worker: what it has to offer, and what runs on it.
+
+    Attributes:
+        worker: its name, kept over restarts.
+        incarnation: this life of it.
+        devices: `cpu`, then `cuda:N` for each GPU.
+        memory_bytes: memory that replicas may use in all.
+        deployment_serial: the deployment that it last acted on.
+        draining: it leaves and takes nothing new.
+    """
+
+    worker: str
+    incarnation: str
+    node: str
+    pid: int
+    devices: tuple[str, ...]
+    cores: int
+    memory_bytes: int
+    deployment_serial: int = 0
+    draining: bool = False
+    metrics_port: int = 0
+    replicas: tuple[ReplicaReport, ...] = ()
+
+
+class GatewayReport(_Document):
+    """A gateway: where replicas dial it, and what it has taken in.
+
+    Attributes:
+        endpoint: ZeroMQ endpoint.
+        generation: routing generation that it acts on.
+        ready: replicas that it could route to, by revision id.
+    """
+
+    gateway: str
+    incarnation: str
+    node: str
+    pid: int
+    endpoint: str
+    url: str = ""
+    metrics_port: int = 0
+    generation: int = 0
+    ready: dict[str, int] = Field(default_factory=dict)

@@ -1,0 +1,86 @@
+"""Domain errors: a code, a message for the caller, and whether a retry can help.
+
+    PenstockError
+     +- WireError            bytes from a peer that are no message of ours
+     +- StateStoreError      the control plane could not be reached
+         +- LeaseLostError   a write carried a lease token that is no longer the current one
+
+Web statuses are not known here; `gateway.http.errors` maps codes to them in one table.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ErrorCode(StrEnum):
+    """What went wrong with a call, in the domain's words."""
+
+    INVALID_INPUT = "invalid_input"
+    MODEL_NOT_FOUND = "model_not_found"
+    VERSION_NOT_FOUND = "version_not_found"
+    PAYLOAD_TOO_LARGE = "payload_too_large"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    QUEUE_FULL = "queue_full"
+    CANCELLED = "cancelled"
+    MODEL_ERROR = "model_error"
+    OUT_OF_MEMORY = "out_of_memory"
+    REPLICA_CRASHED = "replica_crashed"
+    NO_READY_REPLICA = "no_ready_replica"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    SHUTTING_DOWN = "shutting_down"
+    UNAVAILABLE = "unavailable"
+    INTERNAL = "internal"
+
+
+RETRYABLE = frozenset(
+    {
+        ErrorCode.QUEUE_FULL,
+        ErrorCode.NO_READY_REPLICA,
+        ErrorCode.SHUTTING_DOWN,
+        ErrorCode.UNAVAILABLE,
+    }
+)
+"""Codes after which the same request may succeed a little later."""
+
+
+class PenstockError(Exception):
+    """An error of the domain.
+
+    Args:
+        code: what went wrong.
+        message: a sentence for the caller; it never holds a traceback or a library's inner text.
+        retry_after_s: when a retry may help, in seconds from now, if that is known.
+    """
+
+    def __init__(self, code: ErrorCode, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same request may succeed a little later."""
+        return self.code in RETRYABLE
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.code.value!r}, {self.message!r})"
+
+
+class WireError(PenstockError):
+    """Bytes that are not a message of this protocol version."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ErrorCode.INTERNAL, message)
+
+
+class StateStoreError(PenstockError):
+    """The control plane's store did not answer, or answered nonsense."""
+
+    def __init__(self, message: str, code: ErrorCode = ErrorCode.UNAVAILABLE) -> None:
+        super().__init__(code, message)
+
+
+class LeaseLostError(StateStoreError):
+    """A write was refused because its lease token is not the current one."""

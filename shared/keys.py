@@ -1,0 +1,57 @@
+"""Names of the keys in Redis.
+
+    {penstock}:deployment        JSON of `Deployment`
+    {penstock}:routing           JSON of `RoutingTable`
+    {penstock}:lease             hash: holder, token; expires with the lease
+    {penstock}:lease:token       counter of lease tokens, never reset
+    {penstock}:workers           sorted set of worker names by expiry (server time, seconds)
+    {penstock}:worker:<name>     JSON of `WorkerReport`
+    {penstock}:gateways          sorted set of gateway names by expiry
+    {penstock}:gateway:<name>    JSON of `GatewayReport`
+    {penstock}:changes           channel: the kind of what was written; a hint to read again
+
+All keys of a namespace share a hash tag, so that a script may touch several of them in Redis
+Cluster too. The namespace lets systems share a Redis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Key names of one namespace."""
+
+    namespace: str = "penstock"
+
+    def _key(self, rest: str) -> str:
+        return f"{{{self.namespace}}}:{rest}"
+
+    @property
+    def deployment(self) -> str:
+        return self._key("deployment")
+
+    @property
+    def routing(self) -> str:
+        return self._key("routing")
+
+    @property
+    def lease(self) -> str:
+        return self._key("lease")
+
+    @property
+    def lease_token(self) -> str:
+        return self._key("lease:token")
+
+    @property
+    def changes(self) -> str:
+        return self._key("changes")
+
+    def index(self, kind: str) -> str:
+        """The sorted set of `workers` or `gateways`."""
+        return self._key(f"{kind}s")
+
+    def report(self, kind: str, name: str) -> str:
+        """The report of one worker or gateway."""
+        return self._key(f"{kind}:{name}")

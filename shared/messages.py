@@ -1,0 +1,173 @@
+"""Messages between a gateway and a replica.
+
+    gateway -> replica    Probe  Request  Cancel  Drain
+    replica -> gateway    Hello  Load  Chunk  Final  Nack  Drain
+
+An attempt is named by an integer that its gateway chose; together with the gateway's incarnation,
+which every envelope carries, that is unique for ever. No message carries a clock reading: a
+request carries what is left of its deadline as a budget in microseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TypeAlias
+
+from shared.errors import ErrorCode
+from shared.tensors import Tensor
+
+Scalar: TypeAlias = str | int | float | bool | None
+Parameters: TypeAlias = tuple[tuple[str, Scalar], ...]
+"""Parameters of a request as pairs sorted by name: hashable, so that they can key a bucket."""
+
+PRIORITY_HIGHEST = 1
+PRIORITY_DEFAULT = 5
+PRIORITY_LOWEST = 9
+
+
+class NackReason(IntEnum):
+    """Why a replica refused an attempt before it started it."""
+
+    DRAINING = 1
+    FULL = 2
+    SUSPECT_BUSY = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Asks a peer who it is and how it does; answered by Hello the first time, then by Load."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One attempt of one call.
+
+    Attributes:
+        attempt_id: chosen by the gateway.
+        budget_us: what is left until the call's deadline, in microseconds.
+        priority: 1 (first) to 9 (last).
+        suspect: the call was in a replica that died; it must run alone.
+        traceparent: W3C trace context, or empty.
+        inputs: validated tensors, all with the same leading dimension if the model batches.
+        outputs: names of the outputs asked for; empty means all.
+        parameters: what the model is to be given beside its inputs.
+    """
+
+    attempt_id: int
+    budget_us: int
+    inputs: tuple[Tensor, ...]
+    priority: int = PRIORITY_DEFAULT
+    suspect: bool = False
+    traceparent: str = ""
+    outputs: tuple[str, ...] = ()
+    parameters: Parameters = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The gateway no longer wants an attempt's answer."""
+
+    attempt_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """The sender takes or sends nothing new from now on; what is in flight will be answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """A replica that is ready introduces itself.
+
+    Attributes:
+        replica: the replica's incarnation.
+        worker: the agent that spawned it.
+        model, version, revision: what it has loaded.
+        interface: JSON of `shared.deployment.ModelInterface`.
+        route: JSON of the newest `shared.routing.ModelRoute` that it was told; empty if none.
+    """
+
+    replica: str
+    worker: str
+    model: str
+    version: str
+    revision: str
+    interface: bytes
+    route: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy a replica is.
+
+    Attributes:
+        queued_rows: rows that wait in its queue, from all gateways.
+        executing_rows: rows in the batch that runs now.
+        row_us: recent execution time per row, in microseconds; 0 if nothing was executed yet.
+    """
+
+    queued_rows: int
+    executing_rows: int
+    row_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A part of a streamed answer; more follows."""
+
+    attempt_id: int
+    sequence: int
+    outputs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt failed, in words fit for the caller."""
+
+    code: ErrorCode
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """The end of an attempt that was started, or that expired in the queue.
+
+    Attributes:
+        outputs: the answer; empty if it failed or if all of it came in chunks.
+        failure: why it failed, or None.
+        queue_us: time in the replica's queue, in microseconds.
+        infer_us: execution time of its batch, in microseconds.
+        batch_rows: rows in that batch; 0 if it was never executed.
+    """
+
+    attempt_id: int
+    outputs: tuple[Tensor, ...] = ()
+    failure: Failure | None = None
+    queue_us: int = 0
+    infer_us: int = 0
+    batch_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Nack:
+    """An attempt was refused before it started; it can safely run elsewhere."""
+
+    attempt_id: int
+    reason: NackReason
+
+
+Message: TypeAlias = Probe | Request | Cancel | Drain | Hello | Load | Chunk | Final | Nack
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """All that one peer has to tell another in one turn of its loop.
+
+    Attributes:
+        gateway: incarnation of the gateway that the messages come from or answer to.
+        messages: in order.
+    """
+
+    gateway: str
+    messages: tuple[Message, ...] = field(default=())

@@ -1,0 +1,66 @@
+"""The routing table: which version of a model answers, as registry_sync decides and gateways obey.
+
+A route carries the generation in which it last changed. Generations only grow, and start from the
+wall clock in milliseconds when a system is first set up, so that a route made after a loss of all
+state is still newer than any route that a gateway or a replica remembers. That lets routes be
+learned from any source, the table in Redis or the replicas themselves, by one rule: the higher
+generation wins.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class VersionRoute(BaseModel):
+    """A version that calls may reach.
+
+    Attributes:
+        version: the registry's version number, as clients name it.
+        revision: version, artifacts and replica settings together; replicas announce theirs.
+        weight: share of unpinned calls; 0 for a version that is reached by pinning only.
+        timeout_ms: deadline of a call that states none, or None for the gateway's default.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    version: str
+    revision: str
+    weight: int = 100
+    timeout_ms: float | None = None
+
+
+class ModelRoute(BaseModel):
+    """How calls of one model find a version.
+
+    Attributes:
+        model: the registered model's name.
+        generation: when this route last changed.
+        versions: what can be reached; empty while nothing is (see `reason`).
+        reason: why nothing can be reached, for the caller of a 503.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    generation: int
+    versions: tuple[VersionRoute, ...] = ()
+    reason: str = ""
+
+    def version(self, version: str) -> VersionRoute | None:
+        """The route of one version, or None if it cannot be reached."""
+        return next((route for route in self.versions if route.version == version), None)
+
+
+class RoutingTable(BaseModel):
+    """All routes.
+
+    Attributes:
+        generation: grows with every change of any route; gateways acknowledge it.
+        models: routes by model name; a model that is not here is unknown (404).
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    generation: int = 0
+    models: dict[str, ModelRoute] = {}

@@ -1,0 +1,356 @@
+"""The control plane's store: desired state, reports that expire, and the leader lease.
+
+`StateStore` is the seam. `RedisStateStore` is what runs; `MemoryStateStore` obeys the same contract
+in unit tests and in the simulation (tests/contract runs one suite over both). Every write is one
+Lua script and may be repeated without harm, because a client that lost an answer sends again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from shared.clock import Clock
+from shared.deployment import Deployment, GatewayReport, WorkerReport
+from shared.errors import LeaseLostError, StateStoreError
+from shared.keys import Keys
+from shared.routing import RoutingTable
+
+SOCKET_TIMEOUT_S = 5.0
+"""Longest wait for one answer of the store; it holds small documents only, so more is an outage."""
+
+RECONNECT_DELAY_S = 0.5
+"""Between attempts to listen for changes again."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Leadership as it was granted; `token` is higher than any granted before."""
+
+    holder: str
+    token: int
+
+
+class StateStore(Protocol):
+    """What the services need of the store. Every method may raise `StateStoreError`."""
+
+    async def deployment(self) -> Deployment:
+        """The desired deployment; an empty one if none was ever written."""
+        ...
+
+    async def routing(self) -> RoutingTable:
+        """The routing table; an empty one (generation 0) if none was ever written."""
+        ...
+
+    async def apply(self, lease: Lease, deployment: Deployment, routing: RoutingTable) -> None:
+        """Write desired state and routing together.
+
+        Raises:
+            LeaseLostError: if `lease` is not the current one; nothing was written.
+        """
+        ...
+
+    async def report_worker(self, report: WorkerReport, ttl_s: float, *, notify: bool) -> None:
+        """Write a worker's report, to vanish after `ttl_s`; `notify` wakes who watches."""
+        ...
+
+    async def report_gateway(self, report: GatewayReport, ttl_s: float, *, notify: bool) -> None:
+        """Write a gateway's report, to vanish after `ttl_s`; `notify` wakes who watches."""
+        ...
+
+    async def forget_worker(self, name: str) -> None:
+        """Remove a worker's report at once."""
+        ...
+
+    async def forget_gateway(self, name: str) -> None:
+        """Remove a gateway's report at once."""
+        ...
+
+    async def workers(self) -> list[WorkerReport]:
+        """Reports of live workers, by name."""
+        ...
+
+    async def gateways(self) -> list[GatewayReport]:
+        """Reports of live gateways, by name."""
+        ...
+
+    async def acquire_lease(self, holder: str, ttl_s: float) -> Lease | None:
+        """Become or stay leader for `ttl_s` from now; None while another holds the lease."""
+        ...
+
+    async def release_lease(self, lease: Lease) -> None:
+        """Give leadership up, if it is still held."""
+        ...
+
+    async def watch(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` after every notified write, until cancelled. Hints may be lost."""
+        ...
+
+    async def close(self) -> None:
+        """Close connections."""
+        ...
+
+
+_APPLY = """
+if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[2], ARGV[2])
+redis.call('SET', KEYS[3], ARGV[3])
+redis.call('PUBLISH', KEYS[4], 'desired')
+return 1
+"""
+
+_REPORT = """
+local now = tonumber(redis.call('TIME')[1])
+redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+redis.call('ZADD', KEYS[1], now + math.ceil(ARGV[3] / 1000), ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - 1)
+if ARGV[4] == '1' then redis.call('PUBLISH', KEYS[3], 'report') end
+return 1
+"""
+
+_FORGET = """
+redis.call('DEL', KEYS[2])
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('PUBLISH', KEYS[3], 'report')
+return 1
+"""
+
+_ACQUIRE = """
+local holder = redis.call('HGET', KEYS[1], 'holder')
+if holder and holder ~= ARGV[1] then return 0 end
+local token = redis.call('HGET', KEYS[1], 'token')
+if not token then
+  token = redis.call('INCR', KEYS[2])
+  redis.call('HSET', KEYS[1], 'holder', ARGV[1], 'token', token)
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return tonumber(token)
+"""
+
+_RELEASE = """
+if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+"""
+
+Report = TypeVar("Report", bound=BaseModel)
+
+
+def connect(redis_url: str) -> Redis:
+    """A client of the store that never sends a command twice by itself.
+
+    Args:
+        redis_url: `redis://`, `rediss://` or `unix://`.
+    """
+    return Redis.from_url(
+        redis_url,
+        socket_timeout=SOCKET_TIMEOUT_S,
+        socket_connect_timeout=SOCKET_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=False,
+    )
+
+
+class RedisStateStore:
+    """The store on any server that speaks the Redis 7.0 protocol."""
+
+    def __init__(self, redis_url: str, keys: Keys) -> None:
+        self._url = redis_url
+        self._keys = keys
+        self._redis = connect(redis_url)
+
+    async def deployment(self) -> Deployment:
+        raw = await self._answer(self._redis.get(self._keys.deployment))
+        return _parse(Deployment, raw) if raw else Deployment()
+
+    async def routing(self) -> RoutingTable:
+        raw = await self._answer(self._redis.get(self._keys.routing))
+        return _parse(RoutingTable, raw) if raw else RoutingTable()
+
+    async def apply(self, lease: Lease, deployment: Deployment, routing: RoutingTable) -> None:
+        keys = [self._keys.lease, self._keys.deployment, self._keys.routing, self._keys.changes]
+        documents = [deployment.model_dump_json(), routing.model_dump_json()]
+        if not await self._script(_APPLY, keys, [lease.token, *documents]):
+            raise LeaseLostError(f"{lease.holder} no longer holds the lease (token {lease.token})")
+
+    async def report_worker(self, report: WorkerReport, ttl_s: float, *, notify: bool) -> None:
+        await self._report("worker", report.worker, report, ttl_s, notify)
+
+    async def report_gateway(self, report: GatewayReport, ttl_s: float, *, notify: bool) -> None:
+        await self._report("gateway", report.gateway, report, ttl_s, notify)
+
+    async def forget_worker(self, name: str) -> None:
+        await self._forget("worker", name)
+
+    async def forget_gateway(self, name: str) -> None:
+        await self._forget("gateway", name)
+
+    async def workers(self) -> list[WorkerReport]:
+        return await self._reports("worker", WorkerReport)
+
+    async def gateways(self) -> list[GatewayReport]:
+        return await self._reports("gateway", GatewayReport)
+
+    async def acquire_lease(self, holder: str, ttl_s: float) -> Lease | None:
+        keys = [self._keys.lease, self._keys.lease_token]
+        token = await self._script(_ACQUIRE, keys, [holder, int(ttl_s * 1000)])
+        return Lease(holder, int(token)) if token else None
+
+    async def release_lease(self, lease: Lease) -> None:
+        await self._script(_RELEASE, [self._keys.lease], [lease.token])
+
+    async def watch(self, on_change: Callable[[], None]) -> None:
+        while True:
+            try:
+                async with self._subscription() as hints:
+                    on_change()  # whatever happened while nobody listened
+                    async for _ in hints:
+                        on_change()
+            except (RedisError, OSError):
+                await asyncio.sleep(RECONNECT_DELAY_S)
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+    @asynccontextmanager
+    async def _subscription(self) -> AsyncIterator[AsyncIterator[Any]]:
+        """A connection of its own: a reader that blocks must have no socket timeout."""
+        client = Redis.from_url(self._url, socket_timeout=None, retry=Retry(NoBackoff(), 0))
+        try:
+            async with client.pubsub(ignore_subscribe_messages=True) as pubsub:
+                await pubsub.subscribe(self._keys.changes)
+                yield pubsub.listen()
+        finally:
+            await client.aclose()
+
+    async def _report(
+        self, kind: str, name: str, report: BaseModel, ttl_s: float, notify: bool
+    ) -> None:
+        keys = [self._keys.index(kind), self._keys.report(kind, name), self._keys.changes]
+        arguments = [name, report.model_dump_json(), int(ttl_s * 1000), int(notify)]
+        await self._script(_REPORT, keys, arguments)
+
+    async def _forget(self, kind: str, name: str) -> None:
+        keys = [self._keys.index(kind), self._keys.report(kind, name), self._keys.changes]
+        await self._script(_FORGET, keys, [name])
+
+    async def _reports(self, kind: str, model: type[Report]) -> list[Report]:
+        names = await self._answer(self._redis.zrange(self._keys.index(kind), 0, -1))
+        if not names:
+            return []
+        report_keys = [self._keys.report(kind, name.decode()) for name in sorted(names)]
+        raws = await self._answer(self._redis.mget(report_keys))
+        return [_parse(model, raw) for raw in raws if raw]
+
+    async def _script(self, source: str, keys: list[str], arguments: list[Any]) -> Any:
+        return await self._answer(self._redis.eval(source, len(keys), *keys, *arguments))
+
+    async def _answer(self, command: Any) -> Any:
+        try:
+            return await command
+        except (RedisError, OSError) as error:
+            raise StateStoreError(f"state store at {self._url}: {error}") from error
+
+
+def _parse(model: type[Report], raw: bytes) -> Report:
+    try:
+        return model.model_validate_json(raw)
+    except ValidationError as error:
+        raise StateStoreError(f"state store holds no valid {model.__name__}: {error}") from error
+
+
+class MemoryStateStore:
+    """The same contract in one process's memory, on any clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._deployment = Deployment()
+        self._routing = RoutingTable()
+        self._workers: dict[str, tuple[WorkerReport, float]] = {}
+        self._gateways: dict[str, tuple[GatewayReport, float]] = {}
+        self._lease: Lease | None = None
+        self._lease_until = 0.0
+        self._tokens = 0
+        self._watchers: list[Callable[[], None]] = []
+
+    async def deployment(self) -> Deployment:
+        return self._deployment
+
+    async def routing(self) -> RoutingTable:
+        return self._routing
+
+    async def apply(self, lease: Lease, deployment: Deployment, routing: RoutingTable) -> None:
+        current = self._current_lease()
+        if current is None or current.token != lease.token:
+            raise LeaseLostError(f"{lease.holder} no longer holds the lease (token {lease.token})")
+        self._deployment = deployment
+        self._routing = routing
+        self._notify()
+
+    async def report_worker(self, report: WorkerReport, ttl_s: float, *, notify: bool) -> None:
+        self._workers[report.worker] = (report, self._clock.monotonic() + ttl_s)
+        if notify:
+            self._notify()
+
+    async def report_gateway(self, report: GatewayReport, ttl_s: float, *, notify: bool) -> None:
+        self._gateways[report.gateway] = (report, self._clock.monotonic() + ttl_s)
+        if notify:
+            self._notify()
+
+    async def forget_worker(self, name: str) -> None:
+        self._workers.pop(name, None)
+        self._notify()
+
+    async def forget_gateway(self, name: str) -> None:
+        self._gateways.pop(name, None)
+        self._notify()
+
+    async def workers(self) -> list[WorkerReport]:
+        now = self._clock.monotonic()
+        return [report for _, (report, until) in sorted(self._workers.items()) if until > now]
+
+    async def gateways(self) -> list[GatewayReport]:
+        now = self._clock.monotonic()
+        return [report for _, (report, until) in sorted(self._gateways.items()) if until > now]
+
+    async def acquire_lease(self, holder: str, ttl_s: float) -> Lease | None:
+        current = self._current_lease()
+        if current is not None and current.holder != holder:
+            return None
+        if current is None:
+            self._tokens += 1
+            current = Lease(holder, self._tokens)
+        self._lease = current
+        self._lease_until = self._clock.monotonic() + ttl_s
+        return current
+
+    async def release_lease(self, lease: Lease) -> None:
+        current = self._current_lease()
+        if current is not None and current.token == lease.token:
+            self._lease = None
+
+    async def watch(self, on_change: Callable[[], None]) -> None:
+        self._watchers.append(on_change)
+        try:
+            on_change()
+            await asyncio.Event().wait()
+        finally:
+            self._watchers.remove(on_change)
+
+    async def close(self) -> None:
+        pass
+
+    def _current_lease(self) -> Lease | None:
+        return self._lease if self._clock.monotonic() < self._lease_until else None
+
+    def _notify(self) -> None:
+        for on_change in self._watchers:
+            on_change()

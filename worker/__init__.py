@@ -1,0 +1,1 @@
+"""The worker: a node agent and the replica processes that it spawns, batch by batch."""

@@ -1,0 +1,155 @@
+"""What an agent and its replicas tell each other over their socket pair: one JSON object a line.
+
+    agent -> replica    Start (once, first)  Gateways  RouteChanged  DrainNow
+    replica -> agent    Ready  LoadFailed  Heartbeat  Drained
+
+When the agent's end closes, the replica ends at once: replicas never outlive their agent.
+Heartbeats come from the replica's own loop, so they stop while a model holds the interpreter.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from shared.deployment import ModelInterface, ReplicaSettings
+from shared.routing import ModelRoute
+
+LINE_BYTES_MAX = 1024 * 1024
+"""No control message is longer; interfaces of models with thousands of columns fit well."""
+
+
+class _Control(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class GatewayAddress(_Control):
+    """Where a gateway listens for replicas."""
+
+    gateway: str
+    endpoint: str
+
+
+class Start(_Control):
+    """Everything that a replica needs to begin.
+
+    Attributes:
+        key: its place in the placement.
+        replica: its incarnation, also its ZeroMQ identity.
+        model_path: folder with the MLflow model, read-only.
+        settings: with `threads` resolved to a number.
+        device: `cpu` or `cuda:N`, resolved.
+        allow_cpu_fallback: accept the CPU where a GPU was asked for.
+        queue_rows_max: most rows that may wait in its queue; more are refused (Nack FULL).
+        heartbeat_interval_s: how often it sends a Heartbeat.
+    """
+
+    type: Literal["start"] = "start"
+    key: str
+    replica: str
+    worker: str
+    model: str
+    version: str
+    revision: str
+    model_path: str
+    settings: ReplicaSettings
+    device: str
+    allow_cpu_fallback: bool = False
+    queue_rows_max: int = 4096
+    heartbeat_interval_s: float = 0.5
+    gateways: tuple[GatewayAddress, ...] = ()
+    route: ModelRoute | None = None
+
+
+class Gateways(_Control):
+    """The gateways to be connected to, all of them; others are to be left."""
+
+    type: Literal["gateways"] = "gateways"
+    gateways: tuple[GatewayAddress, ...]
+
+
+class RouteChanged(_Control):
+    """The newest route of the replica's model, for it to announce."""
+
+    type: Literal["route"] = "route"
+    route: ModelRoute
+
+
+class DrainNow(_Control):
+    """Announce draining, finish what was accepted, answer, and end."""
+
+    type: Literal["drain"] = "drain"
+
+
+class Ready(_Control):
+    """Loaded and warmed up.
+
+    Attributes:
+        provider: what executes the model in truth, such as `CPUExecutionProvider`.
+    """
+
+    type: Literal["ready"] = "ready"
+    interface: ModelInterface
+    provider: str
+
+
+class LoadFailed(_Control):
+    """The model cannot be loaded; the replica ends.
+
+    Attributes:
+        invalid: True if no retry can help (no signature, an unknown format).
+    """
+
+    type: Literal["load_failed"] = "load_failed"
+    message: str
+    invalid: bool = False
+
+
+class Heartbeat(_Control):
+    """The loop turns. Counters are totals since the replica's start.
+
+    Attributes:
+        dispatched: batches by the reason of their release (idle, full, deadline, waited).
+    """
+
+    type: Literal["heartbeat"] = "heartbeat"
+    queued_rows: int = 0
+    executing_rows: int = 0
+    requests: int = 0
+    failures: int = 0
+    expired: int = 0
+    cancelled: int = 0
+    rows: int = 0
+    batches: int = 0
+    infer_us: int = 0
+    queue_us: int = 0
+    dispatched: dict[str, int] = {}
+
+
+class Drained(_Control):
+    """Everything accepted was answered; the replica ends."""
+
+    type: Literal["drained"] = "drained"
+
+
+ToReplica = Annotated[Start | Gateways | RouteChanged | DrainNow, Field(discriminator="type")]
+ToAgent = Annotated[Ready | LoadFailed | Heartbeat | Drained, Field(discriminator="type")]
+
+_TO_REPLICA: TypeAdapter[ToReplica] = TypeAdapter(ToReplica)
+_TO_AGENT: TypeAdapter[ToAgent] = TypeAdapter(ToAgent)
+
+
+def encode_line(message: ToReplica | ToAgent) -> bytes:
+    """A message as one line."""
+    return message.model_dump_json().encode() + b"\n"
+
+
+def decode_for_replica(line: bytes) -> ToReplica:
+    """A line from the agent; raises `pydantic.ValidationError` for anything else."""
+    return _TO_REPLICA.validate_json(line)
+
+
+def decode_for_agent(line: bytes) -> ToAgent:
+    """A line from a replica; raises `pydantic.ValidationError` for anything else."""
+    return _TO_AGENT.validate_json(line)
