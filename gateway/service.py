@@ -1,13 +1,51 @@
 """Inference as a service, whatever protocol a request came by: the story of a call.
 
+A call is submitted to `Dispatch`, which decides; this shell carries its decisions out: it sends
+attempts through the transport, hears the replicas, keeps the one timer that dispatch asks for, and
+tells whoever waits.
+
 Previous stop of a request: `gateway.http.oip_routes`. Next: `gateway.dispatch`.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+import asyncio
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol, TypeAlias
+
+from pydantic import ValidationError
 
 from gateway.calls import InferenceAnswer, InferenceCall, ModelMetadata
+from gateway.dispatch import (
+    Answered,
+    Command,
+    Dispatch,
+    DispatchCounters,
+    DispatchLimits,
+    Failed,
+    SendCancel,
+    SendRequest,
+    Streamed,
+    failure_of,
+)
+from gateway.replicas import Replica, Replicas
+from gateway.traffic import Routes
+from gateway.transport import Transport
+from shared.clock import Clock
+from shared.deployment import ModelInterface
+from shared.errors import ErrorCode, PenstockError
+from shared.messages import Chunk, Drain, Final, Hello, Load, Message, Nack, Request
+from shared.routing import ModelRoute, RoutingTable
+from shared.telemetry import get_logger
+
+log = get_logger("service")
+
+FAREWELL_LINGER_MS = 1000
+"""Longest that the last messages to replicas may take to leave."""
+
+Outcome: TypeAlias = InferenceAnswer | PenstockError
 
 
 class Inference(Protocol):
@@ -37,3 +75,301 @@ class Inference(Protocol):
             PenstockError: with any code that says how the call failed.
         """
         ...
+
+
+class InferenceService:
+    """The shell around `Dispatch`; implements `Inference` and `gateway.transport.Receiver`.
+
+    Args:
+        endpoint: where replicas dial in.
+        incarnation: this life of this gateway.
+        limits: bounds of dispatch.
+        silence_s: how long a replica may be silent and still be sent calls.
+        ready_when: readiness needs `any` or `all` deployed models ready.
+        on_change: called when readiness of replicas or the routing generation changed.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        incarnation: str,
+        limits: DispatchLimits,
+        silence_s: float,
+        ready_when: str,
+        clock: Clock,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._clock = clock
+        self._ready_when = ready_when
+        self._on_change = on_change
+        self._routes = Routes()
+        self._replicas = Replicas(silence_s)
+        self._dispatch = Dispatch(limits, self._routes, self._replicas, random.Random())
+        self._transport = Transport(endpoint, incarnation, self)
+        self._waiting: dict[int, Callable[[Outcome], None]] = {}
+        self._interfaces: dict[str, ModelInterface] = {}
+        self._next_call = 1
+        self._timer: asyncio.TimerHandle | None = None
+        self._draining = False
+        self._ready_counts: dict[str, int] = {}
+
+    async def run(self) -> None:
+        """Serve until cancelled; then say goodbye to the replicas."""
+        self._transport.bind()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._transport.probe_forever())
+                tasks.create_task(self._watch_readiness())
+        finally:
+            for replica in self._replicas:
+                self._transport.send(replica.id, Drain())
+            self._transport.close(FAREWELL_LINGER_MS)
+
+    # What the protocols in front need
+
+    def ready(self) -> bool:
+        if self._draining or not self._routes.known:
+            return False
+        routes = self._routes.models().values()
+        models = [self._route_ready(route) for route in routes if route.versions]
+        return all(models) if self._ready_when == "all" else any(models)
+
+    def model_ready(self, model: str, version: str | None) -> bool:
+        try:
+            route = self._routes.resolve(model, version)
+        except PenstockError as error:
+            if error.code is ErrorCode.NO_READY_REPLICA:
+                return False
+            raise
+        return bool(self._replicas.ready(route.revision, self._clock.monotonic()))
+
+    def metadata(self, model: str, version: str | None) -> ModelMetadata:
+        route = self._routes.resolve(model, version)
+        interface = self._replicas.interface(route.revision) or self._interfaces.get(route.revision)
+        if interface is None:
+            message = f"no replica of model {model!r} version {route.version} is ready"
+            raise PenstockError(ErrorCode.NO_READY_REPLICA, message, 1.0)
+        versions = tuple(v.version for v in self._routes.models()[model].versions)
+        return ModelMetadata(model, versions, interface)
+
+    async def infer(self, call: InferenceCall) -> InferenceAnswer:
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        call_id = self.submit(call, partial(_resolve, future))
+        try:
+            outcome = await future
+        except asyncio.CancelledError:
+            self.cancel(call_id)
+            raise
+        if isinstance(outcome, PenstockError):
+            raise outcome
+        return outcome
+
+    def submit(self, call: InferenceCall, on_outcome: Callable[[Outcome], None]) -> int:
+        """Start a call; `on_outcome` is called once, unless the call is cancelled.
+
+        Raises:
+            PenstockError: if the call is not accepted; then `on_outcome` is never called.
+        """
+        call_id = self._next_call
+        self._next_call += 1
+        self._waiting[call_id] = on_outcome
+        try:
+            commands = self._dispatch.submit(call_id, call, self._clock.monotonic())
+        except PenstockError:
+            del self._waiting[call_id]
+            raise
+        self._carry_out(commands)
+        self._arm_timer()
+        return call_id
+
+    def cancel(self, call_id: int) -> None:
+        """Give a call up; its outcome is not told any more."""
+        if self._waiting.pop(call_id, None) is not None:
+            self._carry_out(self._dispatch.cancel(call_id))
+
+    # What the rest of the gateway needs
+
+    @property
+    def generation(self) -> int:
+        """Generation of the routing table that calls go by."""
+        return self._routes.generation
+
+    @property
+    def endpoint(self) -> str:
+        """Where replicas dial in."""
+        return self._transport.endpoint
+
+    @property
+    def counters(self) -> DispatchCounters:
+        """Totals of dispatch."""
+        return self._dispatch.counters
+
+    def open_calls(self) -> dict[str, int]:
+        """Calls that wait for their answer, by model."""
+        return self._dispatch.open_calls()
+
+    def ready_counts(self) -> dict[str, int]:
+        """Replicas that can be sent calls, by revision."""
+        return self._replicas.ready_counts(self._clock.monotonic())
+
+    def settled(self) -> bool:
+        """Whether every routed model that can have one has a replica here."""
+        routes = [route for route in self._routes.models().values() if route.versions]
+        return self._routes.known and all(self._route_ready(route) for route in routes)
+
+    def take_routing(self, table: RoutingTable) -> None:
+        """A routing table was read from the state store."""
+        if self._routes.take_table(table):
+            log.info("routing changed", generation=table.generation)
+            self._routes_changed()
+
+    def begin_drain(self) -> None:
+        """The gateway leaves: readiness says so from now on; calls are still answered."""
+        self._draining = True
+
+    # What the transport tells
+
+    def message_received(self, replica_id: str, message: Message) -> None:
+        now = self._clock.monotonic()
+        replica = self._replicas.get(replica_id)
+        if replica is not None:
+            replica.heard_at = now
+        match message:
+            case Final():
+                self._carry_out(self._dispatch.final(replica_id, message, now))
+            case Load() if replica is not None:
+                replica.reported(message.queued_rows, message.executing_rows, message.row_us)
+            case Nack():
+                self._carry_out(self._dispatch.nack(replica_id, message, now))
+            case Chunk():
+                self._carry_out(self._dispatch.chunk(replica_id, message))
+            case Drain() if replica is not None:
+                replica.draining = True
+            case Hello():
+                self._introduced(replica_id, message, now)
+            case _:
+                log.warning("unexpected message", replica=replica_id, kind=type(message).__name__)
+
+    def messages_done(self) -> None:
+        self._arm_timer()
+        self._compare_readiness()
+
+    def not_sent(self, replica_id: str, request: Request) -> None:
+        now = self._clock.monotonic()
+        self._carry_out(self._dispatch.refused(request.attempt_id, replica_id, now))
+
+    def replica_lost(self, replica_id: str) -> None:
+        replica = self._replicas.remove(replica_id)
+        if replica is None:
+            return
+        log.info("replica lost", replica=replica_id, in_flight=len(replica.attempts))
+        self._carry_out(self._dispatch.replica_lost(replica, self._clock.monotonic()))
+        self._arm_timer()
+        self._compare_readiness()
+
+    def _introduced(self, replica_id: str, hello: Hello, now: float) -> None:
+        try:
+            interface = ModelInterface.model_validate_json(hello.interface)
+            route = ModelRoute.model_validate_json(hello.route) if hello.route else None
+        except ValidationError as error:
+            log.warning("replica with a malformed hello", replica=replica_id, reason=str(error))
+            return
+        if self._replicas.get(replica_id) is None:
+            record = Replica(
+                id=replica_id,
+                worker=hello.worker,
+                model=hello.model,
+                version=hello.version,
+                revision=hello.revision,
+                interface=interface,
+                heard_at=now,
+            )
+            self._replicas.add(record)
+            self._interfaces[hello.revision] = interface
+            log.info("replica joined", replica=replica_id, revision=hello.revision)
+        if route is not None and self._routes.take_announced(route):
+            self._routes_changed()
+        self._carry_out(self._dispatch.replica_ready(now))
+
+    def _routes_changed(self) -> None:
+        routed = {v.revision for r in self._routes.models().values() for v in r.versions}
+        self._interfaces = {
+            revision: interface
+            for revision, interface in self._interfaces.items()
+            if revision in routed or self._replicas.connected(revision)
+        }
+        self._carry_out(self._dispatch.replica_ready(self._clock.monotonic()))
+        self._on_change()
+
+    def _route_ready(self, route: ModelRoute) -> bool:
+        now = self._clock.monotonic()
+        return any(self._replicas.ready(version.revision, now) for version in route.versions)
+
+    async def _watch_readiness(self) -> None:
+        """Silence makes no event of its own: look for it."""
+        while True:
+            await asyncio.sleep(0.5)
+            self._compare_readiness()
+
+    def _compare_readiness(self) -> None:
+        counts = self.ready_counts()
+        if counts != self._ready_counts:
+            self._ready_counts = counts
+            self._carry_out(self._dispatch.replica_ready(self._clock.monotonic()))
+            self._on_change()
+
+    def _carry_out(self, commands: list[Command]) -> None:
+        for command in commands:
+            match command:
+                case SendRequest(replica_id, request):
+                    self._transport.send(replica_id, request)
+                case Answered():
+                    self._tell(command.call_id, self._answer(command))
+                case Failed(call_id, error):
+                    self._tell(call_id, error)
+                case SendCancel(replica_id, cancel):
+                    self._transport.send(replica_id, cancel)
+                case Streamed():
+                    pass  # no protocol in front streams yet
+
+    def _answer(self, answered: Answered) -> Outcome:
+        final = answered.final
+        if final.failure is not None:
+            return failure_of(final.failure)
+        return InferenceAnswer(
+            model=answered.model,
+            version=answered.version,
+            outputs=final.outputs,
+            queue_s=answered.queue_s,
+            infer_s=final.infer_us / 1e6,
+            attempts=answered.attempts,
+        )
+
+    def _tell(self, call_id: int, outcome: Outcome) -> None:
+        on_outcome = self._waiting.pop(call_id, None)
+        if on_outcome is not None:
+            on_outcome(outcome)
+
+    def _arm_timer(self) -> None:
+        """Have `advance` called when dispatch wants it; an earlier call does no harm."""
+        deadline = self._dispatch.next_deadline()
+        if deadline is None:
+            return
+        delay_s = max(deadline - self._clock.monotonic(), 0.0)
+        loop = asyncio.get_running_loop()
+        when = loop.time() + delay_s
+        if self._timer is not None:
+            if not self._timer.cancelled() and self._timer.when() <= when:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(when, self._advance)
+
+    def _advance(self) -> None:
+        self._timer = None
+        self._carry_out(self._dispatch.advance(self._clock.monotonic()))
+        self._arm_timer()
+
+
+def _resolve(future: asyncio.Future[Outcome], outcome: Outcome) -> None:
+    if not future.done():
+        future.set_result(outcome)

@@ -70,10 +70,13 @@ class ArtifactSource(_Document):
     Attributes:
         uri: what MLflow's client downloads, such as `models:/digits/2`.
         tracking_uri: the MLflow server that resolves it.
+        identity: what tells a version from another that was deleted and had the same name; empty
+            if the registry does not say.
     """
 
     uri: str
     tracking_uri: str
+    identity: str = ""
 
 
 class ReplicaSettings(_Document):

@@ -42,7 +42,7 @@ INLINE_BYTES_MAX = 8 * 1024
 """Tensors up to this size travel inside the header: below it a copy costs less than a frame."""
 
 HEADER_BYTES_MAX = 64 * 1024 * 1024
-"""No header may be larger; it bounds what msgpack will allocate for a hostile one."""
+"""No header may be larger; msgpack allocates in proportion to it, however hostile it is."""
 
 DIMENSIONS_MAX = 32
 """numpy's own limit before 2.0; real tensors have fewer than ten."""
@@ -175,12 +175,9 @@ class _TensorReader:
 def _decode(frames: Sequence[Buffer]) -> Envelope:
     if not frames:
         raise WireError("no frames")
-    header = msgpack.unpackb(
-        frames[0],
-        raw=False,
-        strict_map_key=True,
-        max_buffer_size=HEADER_BYTES_MAX,
-    )
+    if len(frames[0]) > HEADER_BYTES_MAX:
+        raise WireError(f"header of {len(frames[0])} bytes, at most {HEADER_BYTES_MAX}")
+    header = msgpack.unpackb(frames[0])
     version, gateway, body = _list(header)
     if version != VERSION or type(version) is not int:
         raise WireError(f"protocol version {version!r:.20}, expected {VERSION}")

@@ -1,0 +1,206 @@
+"""A gateway process: wires service, routing feed and HTTP together, and drains them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Iterator
+
+import setproctitle
+import uvicorn
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, start_http_server
+
+from gateway.dispatch import DispatchLimits
+from gateway.http.app import create_app
+from gateway.http.metrics import HttpMetrics
+from gateway.http.settings import HttpSettings
+from gateway.metrics import DispatchCollector
+from gateway.routing_feed import RoutingFeed
+from gateway.service import InferenceService
+from gateway.settings import GatewaySettings
+from gateway.transport import check_endpoint
+from shared.clock import SystemClock
+from shared.deployment import GatewayReport
+from shared.ids import new_incarnation, node_name
+from shared.keys import Keys
+from shared.lifecycle import die_with_parent
+from shared.state_store import RedisStateStore
+from shared.telemetry import configure_logging, get_logger
+
+log = get_logger("gateway")
+
+LISTEN_BACKLOG = 2048
+"""Connections that may wait to be accepted; the kernel may allow fewer."""
+
+
+class Gateway:
+    """The parts of one gateway process."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self._changed = asyncio.Event()
+        incarnation = new_incarnation(settings.gateway)
+        self.service = InferenceService(
+            endpoint=settings.endpoint,
+            incarnation=incarnation,
+            limits=_limits(settings),
+            silence_s=settings.silence_s,
+            ready_when=settings.ready_when,
+            clock=SystemClock(),
+            on_change=self._on_change,
+        )
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self.registry.register(DispatchCollector(self.service))
+        self.store = RedisStateStore(settings.redis_url, Keys(settings.namespace))
+        self.feed = RoutingFeed(
+            self.store,
+            GatewayReport(
+                gateway=settings.gateway,
+                incarnation=incarnation,
+                node=node_name(),
+                pid=os.getpid(),
+                endpoint="",
+                url=f"http://{settings.host}:{settings.port}",
+                metrics_port=_serve_metrics(settings, self.registry),
+            ),
+            poll_s=settings.state_poll_s,
+            interval_s=settings.report_interval_s,
+            ttl_s=settings.report_ttl_s,
+        )
+
+    async def run(self, listener: socket.socket) -> None:
+        """Serve until SIGTERM or SIGINT, then drain: HTTP first, the replicas' side last."""
+        settings = self._settings
+        server = _Server(_uvicorn_config(self, settings))
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self._leave, server, loop)
+        background = [loop.create_task(self.service.run()), loop.create_task(self._feed())]
+        for task in background:
+            task.add_done_callback(lambda task: _end_if_failed(task, server))
+        await self._settle()
+        log.info("serving", url=f"http://{settings.host}:{listener.getsockname()[1]}")
+        await server.serve(sockets=[listener])
+        for task in reversed(background):
+            task.cancel()
+        results = await asyncio.gather(*background, return_exceptions=True)
+        await self.store.close()
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    async def _feed(self) -> None:
+        advertised = self._settings.advertise_endpoint
+        await self.feed.run(self.service, lambda: advertised or self.service.endpoint)
+
+    async def _settle(self) -> None:
+        """Accept nothing before routes and replicas are known, within reason."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.startup_wait_s):
+                while not self.service.settled():
+                    self._changed.clear()
+                    await self._changed.wait()
+
+    def _on_change(self) -> None:
+        self._changed.set()
+        self.feed.gateway_changed()
+
+    def _leave(self, server: uvicorn.Server, loop: asyncio.AbstractEventLoop) -> None:
+        if server.should_exit:
+            server.force_exit = True  # asked twice
+            return
+        log.info("draining")
+        self.service.begin_drain()
+        loop.call_later(self._settings.drain_wait_s, setattr, server, "should_exit", True)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: ours say not-ready first."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _end_if_failed(task: asyncio.Task[None], server: uvicorn.Server) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("a background task failed", reason=repr(task.exception()))
+        server.should_exit = True
+
+
+def _limits(settings: GatewaySettings) -> DispatchLimits:
+    return DispatchLimits(
+        queue_limit=settings.queue_limit,
+        queue_bytes_limit=settings.queue_bytes_limit,
+        default_timeout_s=settings.default_timeout_s,
+        max_timeout_s=settings.max_timeout_s,
+        replica_wait_s=settings.replica_wait_s,
+        attempts_max=settings.attempts_max,
+    )
+
+
+def _uvicorn_config(gateway: Gateway, settings: GatewaySettings) -> uvicorn.Config:
+    app = create_app(
+        gateway.service,
+        HttpSettings(max_body_bytes=settings.max_body_bytes),
+        HttpMetrics(gateway.registry),
+    )
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        http="httptools",
+        lifespan="off",
+        timeout_graceful_shutdown=max(int(settings.drain_grace_s), 1),
+    )
+
+
+def _serve_metrics(settings: GatewaySettings, registry: CollectorRegistry) -> int:
+    if settings.metrics_port < 0:
+        return 0
+    server, _ = start_http_server(settings.metrics_port, settings.metrics_host, registry)
+    return int(server.server_port)
+
+
+def open_listener(settings: GatewaySettings) -> socket.socket:
+    """The socket to serve HTTP on: inherited from a launcher, or bound here.
+
+    Raises:
+        OSError: if the address is taken or not ours.
+    """
+    if settings.listen_fd is not None:
+        return socket.socket(fileno=settings.listen_fd)
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((settings.host, settings.port))
+    listener.listen(LISTEN_BACKLOG)
+    return listener
+
+
+def run_with(settings: GatewaySettings) -> None:
+    """Run a gateway until it is told to end.
+
+    Raises:
+        EndpointError: if the ZeroMQ endpoint must not or cannot be bound.
+        OSError: if the HTTP address is taken.
+    """
+    die_with_parent()
+    setproctitle.setproctitle(f"penstock gateway {settings.gateway.removeprefix('gateway-')}")
+    configure_logging(
+        settings.log_level, settings.log_format, process="gateway", gateway=settings.gateway
+    )
+    check_endpoint(settings.endpoint, insecure_tcp=settings.insecure_tcp)
+    listener = open_listener(settings)
+    with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as runner:
+        runner.run(Gateway(settings).run(listener))
+
+
+if __name__ == "__main__":
+    run_with(GatewaySettings())

@@ -1,0 +1,71 @@
+"""What dispatch counts, as Prometheus metrics: read from its plain counters when scraped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Protocol
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gateway.dispatch import DispatchCounters
+
+_HELP = {
+    "attempts": "Attempts sent to replicas.",
+    "lost": "Attempts that were lost with their replica.",
+    "nacks": "Attempts that a replica refused before it started them.",
+    "late": "Answers that came after their attempt had ended.",
+    "expired": "Calls whose deadline passed.",
+    "cancelled": "Calls that their client gave up.",
+    "shed": "Calls refused because the queue was full.",
+}
+
+
+class Measured(Protocol):
+    """What the collector reads."""
+
+    @property
+    def counters(self) -> DispatchCounters: ...
+
+    @property
+    def generation(self) -> int: ...
+
+    def open_calls(self) -> dict[str, int]: ...
+
+    def ready_counts(self) -> dict[str, int]: ...
+
+
+class DispatchCollector(Collector):
+    """Collects from the service; labels are deployed models and their revisions only."""
+
+    def __init__(self, service: Measured) -> None:
+        self._service = service
+
+    def collect(self) -> Iterator[Metric]:
+        counters = self._service.counters
+        for field in fields(counters):
+            yield CounterMetricFamily(
+                f"penstock_dispatch_{field.name}",
+                _HELP[field.name],
+                value=getattr(counters, field.name),
+            )
+        queue = GaugeMetricFamily(
+            "penstock_gateway_open_calls", "Calls that wait for their answer.", labels=["model"]
+        )
+        for model, count in self._service.open_calls().items():
+            queue.add_metric([model], count)
+        yield queue
+        ready = GaugeMetricFamily(
+            "penstock_gateway_ready_replicas",
+            "Replicas that this gateway could call.",
+            labels=["revision"],
+        )
+        for revision, count in self._service.ready_counts().items():
+            ready.add_metric([revision], count)
+        yield ready
+        yield GaugeMetricFamily(
+            "penstock_gateway_routing_generation",
+            "Generation of the routing table that calls go by.",
+            value=self._service.generation,
+        )

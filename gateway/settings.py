@@ -1,0 +1,69 @@
+"""Settings of a gateway, from flags or `PENSTOCK_*` variables."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from shared.settings import CommonSettings
+
+
+class GatewaySettings(CommonSettings):
+    """What `penstock gateway` takes."""
+
+    gateway: str = Field("gateway-0", description="Name of this gateway; kept over restarts.")
+    host: str = Field("127.0.0.1", description="Address to listen on for HTTP.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on for HTTP.")
+    listen_fd: int | None = Field(
+        None, description="An already bound listening socket to use instead, passed by a launcher."
+    )
+    endpoint: str = Field(
+        "ipc:///tmp/penstock/gateway-0.ipc",
+        description="ZeroMQ endpoint that replicas dial: ipc://PATH or tcp://HOST:PORT.",
+    )
+    advertise_endpoint: str = Field(
+        "", description="The endpoint as replicas are to dial it, if that differs."
+    )
+    insecure_tcp: bool = Field(
+        False, description="Allow a tcp endpoint, which anyone who can reach it may talk to."
+    )
+    metrics_port: int = Field(
+        -1, ge=-1, le=65535, description="Port of this process's own metrics; 0: any, -1: none."
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address for this process's own metrics.")
+    queue_limit: int = Field(
+        2048, gt=0, description="Most open calls per model; more are answered with 429."
+    )
+    queue_bytes_limit: int = Field(
+        1024 * 1024 * 1024, gt=0, description="Most bytes of inputs of open calls; more get 429."
+    )
+    max_body_bytes: int = Field(
+        64 * 1024 * 1024, gt=0, description="Largest request body; a larger one gets 413."
+    )
+    default_timeout_s: float = Field(
+        30.0, gt=0, description="Deadline of a call when neither it nor its model states one."
+    )
+    max_timeout_s: float = Field(3600.0, gt=0, description="No call may wait longer than this.")
+    replica_wait_s: float = Field(
+        5.0,
+        ge=0,
+        description="How long a call waits when no replica is connected, before it gets 503: long "
+        "enough for a crashed replica to come back.",
+    )
+    attempts_max: int = Field(8, gt=0, description="Most replicas that one call is tried on.")
+    silence_s: float = Field(
+        1.5, gt=0, description="A replica that was silent for so long is not sent calls."
+    )
+    ready_when: Literal["any", "all"] = Field(
+        "any", description="Ready when any, or when all, deployed models have a ready replica."
+    )
+    startup_wait_s: float = Field(
+        3.0, ge=0, description="Longest wait for routes and replicas before HTTP is served."
+    )
+    drain_wait_s: float = Field(
+        0.0, ge=0, description="After SIGTERM: how long to say not-ready before connections close."
+    )
+    drain_grace_s: float = Field(
+        30.0, ge=0, description="After SIGTERM: longest wait for the answers that are owed."
+    )

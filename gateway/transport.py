@@ -1,0 +1,249 @@
+"""The gateway's ROUTER socket: envelopes to and from every connected replica.
+
+Replicas dial in and are known by their identity, which is their incarnation. Messages for a replica
+are gathered during one turn of the event loop and leave as one envelope. The socket is read when
+its file descriptor says so; ZeroMQ signals *edges*, so it is read until it is empty, and looked at
+again after every send.
+
+A replica that went away is found by sending to it: ROUTER_MANDATORY makes that fail with
+EHOSTUNREACH. `PROBE_INTERVAL_S` bounds how long that takes when there is nothing else to send;
+between hosts, ZMTP's heartbeats close a dead connection first.
+
+Previous stop of a request: `gateway.dispatch`. Next: `worker.replica`, over `shared.wire`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Protocol
+
+import zmq
+
+from shared.errors import WireError
+from shared.messages import Envelope, Message, Probe, Request
+from shared.telemetry import get_logger
+from shared.wire import decode, encode
+
+log = get_logger("transport")
+
+SOCKET_HIGH_WATER = 10_000
+"""Envelopes that may wait in one direction for one replica; more means that it does not read."""
+
+ENVELOPES_PER_TURN = 128
+"""Envelopes taken in one go before the event loop's other work gets its turn."""
+
+PROBE_INTERVAL_S = 0.1
+"""How often each replica is asked for its load, and found lost if it is."""
+
+ZMTP_HEARTBEAT_MS = 500
+ZMTP_TIMEOUT_MS = 2000
+"""Silence of a peer's process after which its connection is closed."""
+
+IPC_PATH_BYTES_MAX = 107
+"""Longest path of a Unix socket that Linux takes."""
+
+
+class Receiver(Protocol):
+    """Who is told what comes in."""
+
+    def message_received(self, replica_id: str, message: Message) -> None:
+        """A message of a replica."""
+        ...
+
+    def messages_done(self) -> None:
+        """All messages that were there have been told."""
+        ...
+
+    def not_sent(self, replica_id: str, request: Request) -> None:
+        """A request could not be sent, because the way to the replica is full."""
+        ...
+
+    def replica_lost(self, replica_id: str) -> None:
+        """The replica is no longer connected."""
+        ...
+
+
+class EndpointError(ValueError):
+    """An endpoint that must not, or cannot, be bound."""
+
+
+def check_endpoint(endpoint: str, *, insecure_tcp: bool) -> None:
+    """Refuse endpoints that cannot work or would be open to anyone.
+
+    Raises:
+        EndpointError: saying what is wrong and what would be right.
+    """
+    scheme, _, address = endpoint.partition("://")
+    if scheme == "ipc":
+        if len(address.encode()) > IPC_PATH_BYTES_MAX:
+            raise EndpointError(
+                f"endpoint {endpoint}: a Unix socket's path has at most {IPC_PATH_BYTES_MAX} "
+                f"bytes, this one has {len(address.encode())}"
+            )
+    elif scheme == "tcp":
+        if not insecure_tcp:
+            raise EndpointError(
+                f"endpoint {endpoint}: tcp is open to everyone who can reach it; on a network "
+                "that you trust, say so with --insecure-tcp (PENSTOCK_INSECURE_TCP=true)"
+            )
+    else:
+        raise EndpointError(f"endpoint {endpoint}: expected ipc://PATH or tcp://HOST:PORT")
+
+
+class Transport:
+    """See the module's docstring.
+
+    Args:
+        endpoint: where replicas dial in.
+        incarnation: this life of this gateway; answers to an earlier one are dropped.
+        receiver: who is told what comes in.
+    """
+
+    def __init__(self, endpoint: str, incarnation: str, receiver: Receiver) -> None:
+        self._endpoint = endpoint
+        self._incarnation = incarnation
+        self._receiver = receiver
+        self._context = zmq.Context()
+        self._socket: zmq.Socket[bytes] | None = None
+        self._outbox: dict[str, list[Message]] = {}
+        self._peers: set[str] = set()
+        self._flush_scheduled = False
+        self._read_scheduled = False
+
+    def __repr__(self) -> str:
+        return f"<Transport {self._endpoint}, {len(self._peers)} peers>"
+
+    @property
+    def endpoint(self) -> str:
+        """The endpoint as bound, with the port that was chosen if it asked for any."""
+        assert self._socket is not None
+        return self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def bind(self) -> None:
+        """Open the socket and read it from now on, in the running event loop.
+
+        Raises:
+            EndpointError: if the endpoint is taken or cannot be bound.
+        """
+        router: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
+        router.setsockopt(zmq.LINGER, 0)
+        router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        router.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        router.setsockopt(zmq.SNDHWM, SOCKET_HIGH_WATER)
+        router.setsockopt(zmq.RCVHWM, SOCKET_HIGH_WATER)
+        router.setsockopt(zmq.HEARTBEAT_IVL, ZMTP_HEARTBEAT_MS)
+        router.setsockopt(zmq.HEARTBEAT_TIMEOUT, ZMTP_TIMEOUT_MS)
+        if self._endpoint.startswith("ipc://"):
+            Path(self._endpoint.removeprefix("ipc://")).parent.mkdir(
+                mode=0o700, parents=True, exist_ok=True
+            )
+        try:
+            router.bind(self._endpoint)
+        except zmq.ZMQError as error:
+            raise EndpointError(f"cannot bind {self._endpoint}: {error}") from error
+        self._socket = router
+        loop = asyncio.get_running_loop()
+        loop.add_reader(_fd(router), self._read)
+        loop.call_soon(self._read)
+
+    async def probe_forever(self) -> None:
+        """Ask every replica for its load, again and again."""
+        while True:
+            for replica_id in self._peers:
+                self.send(replica_id, Probe())
+            await asyncio.sleep(PROBE_INTERVAL_S)
+
+    def send(self, replica_id: str, message: Message) -> None:
+        """Send a message with all others of this turn of the loop."""
+        pending = self._outbox.get(replica_id)
+        if pending is None:
+            self._outbox[replica_id] = [message]
+        else:
+            pending.append(message)
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def close(self, linger_ms: int) -> None:
+        """Send what is pending, for at most `linger_ms`, and close the socket."""
+        if self._socket is None:
+            return
+        self._flush()
+        asyncio.get_running_loop().remove_reader(_fd(self._socket))
+        self._socket.close(linger=linger_ms)
+        self._socket = None
+        self._context.term()
+        if self._endpoint.startswith("ipc://"):
+            with contextlib.suppress(OSError):
+                Path(self._endpoint.removeprefix("ipc://")).unlink()
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        if self._socket is None:
+            return
+        outbox, self._outbox = self._outbox, {}
+        for replica_id, messages in outbox.items():
+            self._send_envelope(self._socket, replica_id, messages)
+        self._look_again(self._socket)
+
+    def _send_envelope(
+        self, router: zmq.Socket[bytes], replica_id: str, messages: list[Message]
+    ) -> None:
+        frames = encode(Envelope(self._incarnation, tuple(messages)))
+        try:
+            router.send_multipart([replica_id.encode(), *frames], zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            for message in messages:
+                if isinstance(message, Request):
+                    self._receiver.not_sent(replica_id, message)
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self._peers.discard(replica_id)
+            self._receiver.replica_lost(replica_id)
+
+    def _look_again(self, router: zmq.Socket[bytes]) -> None:
+        if not self._read_scheduled and int(router.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            self._read_scheduled = True
+            asyncio.get_running_loop().call_soon(self._read)
+
+    def _read(self) -> None:
+        self._read_scheduled = False
+        router = self._socket
+        if router is None:
+            return
+        told = False
+        for _ in range(ENVELOPES_PER_TURN):
+            try:
+                identity, *frames = router.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                break
+            self._received(identity.bytes, [frame.buffer for frame in frames])
+            told = True
+        if told:
+            self._receiver.messages_done()
+        self._look_again(router)
+
+    def _received(self, identity: bytes, frames: list[memoryview]) -> None:
+        replica_id = identity.decode(errors="replace")
+        if replica_id not in self._peers:
+            self._peers.add(replica_id)
+            self.send(replica_id, Probe())
+        if len(frames) == 1 and not frames[0].nbytes:
+            return  # the connection was just made: libzmq's own greeting
+        try:
+            envelope = decode(frames)
+        except WireError as error:
+            log.warning("dropped an envelope", replica=replica_id, reason=error.message)
+            return
+        if envelope.gateway != self._incarnation:
+            return  # answers to an earlier life of this gateway
+        for message in envelope.messages:
+            self._receiver.message_received(replica_id, message)
+
+
+def _fd(router: zmq.Socket[bytes]) -> int:
+    """The descriptor that becomes readable when ZeroMQ has something to say about the socket."""
+    return int(router.getsockopt(zmq.FD))

@@ -1,0 +1,115 @@
+"""A process that downloads one model into the artifact cache and ends.
+
+    python -m shared.artifact_fetch CACHE_DIR < FetchRequest > FetchOutcome
+
+It exists because the download is long, blocks, and imports MLflow, none of which belongs into a
+service. The request comes on standard input, since a URI may hold a password and command lines are
+public. Previous stop: `shared.artifact_cache`, which starts and, if need be, kills it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from setproctitle import setproctitle
+
+from shared.artifact_cache import (
+    ArtifactError,
+    CacheFolder,
+    FetchOutcome,
+    FetchRequest,
+    manifest_of,
+    source_key,
+)
+from shared.deployment import ArtifactManifest, ArtifactSource
+from shared.lifecycle import die_with_parent
+
+MESSAGE_LENGTH_MAX = 300
+"""Longest error that is passed on: the first line of what MLflow says, for the operator."""
+
+MLFLOW_LEFTOVER = "registered_model_meta"
+"""MLflow's client adds this file to what it downloads; it is no part of the model."""
+
+ENVIRONMENT = {
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+}
+"""How MLflow's client behaves here, unless the environment says otherwise: a failure is soon told
+to registry_sync or the agent, which try again with a backoff of their own."""
+
+
+def fetch(disk: CacheFolder, request: FetchRequest) -> ArtifactManifest:
+    """Download, hash, compare and publish, unless somebody else just did.
+
+    Raises:
+        ArtifactError: if anything is not as it should be.
+    """
+    disk.prepare()
+    key = source_key(request.source)
+    with disk.lock(key):
+        known = disk.remembered(request.source)
+        wanted = request.digest is None or (known is not None and known.digest == request.digest)
+        if known is not None and wanted and disk.path(known) is not None:
+            return known
+        temporary = disk.fresh_temporary(key)
+        try:
+            written = _download(request.source, temporary)
+            manifest = manifest_of(written)
+            if request.digest not in (None, manifest.digest):
+                raise ArtifactError(
+                    "the content is not what was deployed:"
+                    f" digest {manifest.digest[:12]}, expected {str(request.digest)[:12]}"
+                )
+            if disk.path(manifest) is None:
+                disk.publish(written, manifest, request.source)
+        finally:
+            disk.discard_temporary(key)
+    return manifest
+
+
+def _download(source: ArtifactSource, folder: Path) -> Path:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # Takes seconds, and whoever waited for another's download does not need it.
+    import mlflow  # noqa: PLC0415
+
+    mlflow.set_tracking_uri(source.tracking_uri)
+    mlflow.set_registry_uri(source.tracking_uri)
+    try:
+        path = mlflow.artifacts.download_artifacts(
+            artifact_uri=source.uri, dst_path=str(folder), tracking_uri=source.tracking_uri
+        )
+    except Exception as error:  # MLflow lets everything through: its own, requests', cloud SDKs'
+        line = (str(error).splitlines() or [""])[0]
+        message = f"{type(error).__name__}: {line}"[:MESSAGE_LENGTH_MAX]
+        raise ArtifactError(f"it could not be downloaded: {message}") from error
+    written = Path(path)
+    if not written.is_dir():
+        raise ArtifactError("it is a single file, not a model's folder")
+    (written / MLFLOW_LEFTOVER).unlink(missing_ok=True)
+    return written
+
+
+def main() -> None:
+    """Read a request, fetch, write the outcome."""
+    die_with_parent()
+    answer = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # MLflow prints
+    request = FetchRequest.model_validate_json(sys.stdin.buffer.read())
+    setproctitle(f"penstock fetch {request.source.uri.rpartition('@')[2]}")
+    try:
+        outcome = FetchOutcome(manifest=fetch(CacheFolder(Path(sys.argv[1])), request))
+    except ArtifactError as error:
+        outcome = FetchOutcome(error=error.message)
+    except OSError as error:
+        outcome = FetchOutcome(error=f"the cache cannot be written: {error.strerror}")
+    with os.fdopen(answer, "wb") as out:
+        out.write(outcome.model_dump_json().encode())
+
+
+if __name__ == "__main__":
+    main()

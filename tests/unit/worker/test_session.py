@@ -1,0 +1,198 @@
+"""A replica's behaviour without its I/O."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shared.deployment import ModelInterface
+from shared.errors import ErrorCode
+from shared.messages import Cancel, Drain, Final, Hello, Load, Message, Nack, NackReason, Probe
+from shared.messages import Request as WireRequest
+from shared.tensors import Tensor, TensorSpec, tensor_from_array
+from worker.batching import BatchLimits
+from worker.latency_model import LatencyModel
+from worker.session import Command, Completed, End, Execute, Failed, FailureKind, Send, Session
+
+INTERFACE = ModelInterface(
+    inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 1)),),
+    outputs=(TensorSpec(name="y", datatype="FP32", shape=(-1, 1)),),
+    max_batch_size=4,
+    platform="test",
+)
+HELLO = Hello("replica-1", "worker", "m", "1", "m/1-a", INTERFACE.model_dump_json().encode(), b"")
+
+
+def session(queue_rows_max: int = 100) -> Session:
+    return Session(HELLO, INTERFACE, BatchLimits(4, 0.0, queue_rows_max), LatencyModel())
+
+
+def request(number: int, *, rows: int = 1, budget_s: float = 10, suspect: bool = False) -> Message:
+    tensor = tensor_from_array("x", np.full((rows, 1), number, np.float32))
+    return WireRequest(number, int(budget_s * 1e6), (tensor,), suspect=suspect)
+
+
+def tell(live: Session, *messages: Message, now: float = 0.0, gateway: str = "g1") -> list[Command]:
+    commands: list[Command] = []
+    for message in messages:
+        commands += live.received("g", gateway, message, now)
+    return commands + live.advance(now)
+
+
+def executing(commands: list[Command]) -> list[int]:
+    (execute,) = [command for command in commands if isinstance(command, Execute)]
+    return [item.payload.attempt_id for item in execute.items]
+
+
+def sent(commands: list[Command], kind: type[Message]) -> list[Message]:
+    return [c.message for c in commands if isinstance(c, Send) and isinstance(c.message, kind)]
+
+
+def complete(live: Session, count: int, now: float = 0.0) -> list[Command]:
+    output = Tensor("y", "FP32", (1, 1), b"\0\0\0\0")
+    return live.executed(Completed(((output,),) * count, 0.001)) + live.advance(now)
+
+
+def fail(live: Session, kind: FailureKind = FailureKind.INPUT, now: float = 0.0) -> list[Command]:
+    return live.executed(Failed(kind, 0.001)) + live.advance(now)
+
+
+def test_requests_of_one_turn_share_a_batch_and_each_gets_its_answer() -> None:
+    live = session()
+    assert executing(tell(live, request(1), request(2), request(3))) == [1, 2, 3]
+    finals = sent(complete(live, 3), Final)
+    assert [final.attempt_id for final in finals if isinstance(final, Final)] == [1, 2, 3]
+
+
+def test_the_next_batch_gathers_while_one_runs() -> None:
+    live = session()
+    tell(live, request(1))
+    assert not [c for c in tell(live, request(2), request(3)) if isinstance(c, Execute)]
+    assert executing(complete(live, 1)) == [2, 3]
+
+
+def test_a_poisoned_input_fails_alone() -> None:
+    live = session()
+    tell(live, *[request(number) for number in range(1, 5)])
+    finals: dict[int, Final] = {}
+    commands = fail(live)
+    while runs := [c for c in commands if isinstance(c, Execute)]:
+        numbers = [item.payload.attempt_id for item in runs[0].items]
+        commands = fail(live) if 3 in numbers else complete(live, len(numbers))
+        for final in sent(commands, Final):
+            assert isinstance(final, Final)
+            assert final.attempt_id not in finals
+            finals[final.attempt_id] = final
+    assert sorted(finals) == [1, 2, 3, 4]
+    failed = {number for number, final in finals.items() if final.failure}
+    assert failed == {3}
+    assert finals[3].failure is not None
+    assert finals[3].failure.code is ErrorCode.MODEL_ERROR
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing() -> None:
+    live = session()
+    tell(live, *[request(number) for number in range(1, 5)])
+    assert executing(fail(live, FailureKind.OUT_OF_MEMORY)) == [1, 2]
+    assert executing(complete(live, 2)) == [3, 4]
+    complete(live, 2)
+    assert executing(tell(live, *[request(number) for number in range(5, 9)])) == [5, 6]
+
+
+def test_a_fatal_failure_ends_the_replica() -> None:
+    live = session()
+    tell(live, request(1))
+    assert live.executed(Failed(FailureKind.FATAL, 0.0)) == [End(fatal=True)]
+
+
+def test_what_expires_in_the_queue_is_answered_on_time_and_never_executed() -> None:
+    live = session()
+    tell(live, request(1))
+    tell(live, request(2, budget_s=1.0))
+    assert live.next_deadline() == 1.0
+    (final,) = sent(live.advance(1.0), Final)
+    assert isinstance(final, Final)
+    assert final.failure is not None
+    assert (final.attempt_id, final.failure.code) == (2, ErrorCode.DEADLINE_EXCEEDED)
+    assert not [c for c in complete(live, 1, now=2.0) if isinstance(c, Execute)]
+
+
+def test_cancelled_requests_leave_the_queue_and_running_ones_are_not_answered() -> None:
+    live = session()
+    tell(live, request(1))
+    tell(live, request(2), Cancel(2), Cancel(1), Cancel(99))
+    assert live.queued_rows == 0
+    assert sent(complete(live, 1), Final) == []
+    assert live.counters.cancelled == 2
+
+
+def test_suspects_run_alone_and_are_held_one_at_a_time() -> None:
+    live = session()
+    tell(live, request(1))
+    commands = tell(live, request(2, suspect=True), request(3, suspect=True), request(4))
+    assert sent(commands, Nack) == [Nack(3, NackReason.SUSPECT_BUSY)]
+    assert executing(complete(live, 1)) == [2]
+    assert executing(complete(live, 1)) == [4]
+    tell(live, request(3, suspect=True))
+    assert executing(complete(live, 1)) == [3]
+
+
+def test_a_full_queue_refuses() -> None:
+    live = session(queue_rows_max=2)
+    tell(live, request(1))
+    commands = tell(live, request(2), request(3), request(4))
+    assert sent(commands, Nack) == [Nack(4, NackReason.FULL)]
+
+
+def test_draining_refuses_what_is_new_and_finishes_what_was_accepted() -> None:
+    live = session()
+    tell(live, request(1))
+    tell(live, request(2))
+    assert sent(live.drain(), Drain) == [Drain()]
+    assert sent(tell(live, request(3)), Nack) == [Nack(3, NackReason.DRAINING)]
+    commands = complete(live, 1)
+    assert executing(commands) == [2]
+    assert complete(live, 1)[-1] == End(fatal=False)
+
+
+def test_an_idle_replica_drains_at_once() -> None:
+    live = session()
+    live.drain()
+    assert live.advance(0.0) == [End(fatal=False)]
+
+
+def test_a_gateway_is_greeted_once_per_life_and_its_old_requests_are_dropped() -> None:
+    live = session()
+    assert tell(live, Probe()) == [Send("g", HELLO)]
+    assert tell(live, Probe()) == [Send("g", Load(0, 0, 0))]
+    tell(live, request(1), request(2))
+    tell(live, request(3))
+    assert tell(live, Probe(), gateway="g2")[0] == Send("g", HELLO)
+    assert live.queued_rows == 0
+    assert sent(complete(live, 2), Final) == []
+
+
+def test_a_copied_request_runs_once() -> None:
+    live = session()
+    assert executing(tell(live, request(1), request(1))) == [1]
+    assert sent(complete(live, 1), Final) != []
+    assert live.queued_rows == 0
+
+
+def test_requests_of_different_inner_shapes_or_parameters_never_share_a_batch() -> None:
+    live = session()
+    other = WireRequest(2, 10**7, (tensor_from_array("x", np.zeros((1, 2), np.float32)),))
+    tuned = WireRequest(
+        3, 10**7, (tensor_from_array("x", np.zeros((1, 1), np.float32)),), parameters=(("k", 1),)
+    )
+    assert executing(tell(live, request(1), other, tuned)) == [1]
+    assert executing(complete(live, 1)) == [2]
+    assert executing(complete(live, 1)) == [3]
+
+
+def test_load_tells_rows_and_time_per_row() -> None:
+    live = session()
+    tell(live, Probe(), request(1, rows=2))
+    tell(live, request(2, rows=3))
+    assert tell(live, Probe()) == [Send("g", Load(3, 2, 0))]
+    live.executed(Completed(((),), 0.004))
+    assert Send("g", Load(3, 0, 2000)) in live.received("g", "g1", Probe(), 0.0)

@@ -1,0 +1,81 @@
+"""Runs batches on a thread of its own, so that the replica's loop goes on meanwhile.
+
+Inference libraries release the interpreter while they compute. There is one thread because a
+runtime executes one batch at a time; what gathers in between forms the next batch.
+
+Previous stop of a request: `worker.batching`. Next: `worker.runtimes`, then back to
+`worker.session` with the outcome.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from shared.messages import Request
+from shared.telemetry import get_logger
+from worker.assembly import OutputShapeError, merge, split
+from worker.runtimes.base import ExecutionError, Runtime
+from worker.session import Completed, Failed, FailureKind, Outcome
+
+log = get_logger("executor")
+
+Result = TypeVar("Result")
+
+
+def run_batch(runtime: Runtime, requests: Sequence[Request]) -> Outcome:
+    """Execute requests as one batch. Never raises: a failure is an outcome, told to the log."""
+    started = time.monotonic()
+    try:
+        inputs = merge(requests, runtime.static_rows)
+        outputs = runtime.execute(inputs)
+        infer_s = time.monotonic() - started
+        return Completed(split(outputs, requests, runtime.interface), infer_s)
+    except ExecutionError as error:
+        kind, reason = error.kind, str(error)
+    except MemoryError:
+        kind, reason = FailureKind.OUT_OF_MEMORY, "out of memory on the host"
+    except (OutputShapeError, ValueError, TypeError) as error:
+        kind, reason = FailureKind.INPUT, f"{type(error).__name__}: {error}"
+    log.warning("execution failed", kind=kind.value, requests=len(requests), reason=reason[:2000])
+    return Failed(kind, time.monotonic() - started)
+
+
+class Executor(Generic[Result]):
+    """One thread that runs one job after another.
+
+    Attributes:
+        wake_fd: becomes readable when a result is there to be collected.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], Result]] = queue.SimpleQueue()
+        self._results: deque[Result] = deque()
+        self.wake_fd, self._wake_writer = os.pipe()
+        os.set_blocking(self.wake_fd, False)
+
+    def start(self) -> None:
+        """Start the thread; it ends with the process."""
+        threading.Thread(target=self._run, name="executor", daemon=True).start()
+
+    def submit(self, job: Callable[[], Result]) -> None:
+        """Run `job` after those submitted before; it must not raise."""
+        self._jobs.put(job)
+
+    def collect(self) -> list[Result]:
+        """Results since the last call, in order."""
+        try:
+            os.read(self.wake_fd, 4096)
+        except BlockingIOError:
+            return []
+        return [self._results.popleft() for _ in range(len(self._results))]
+
+    def _run(self) -> None:
+        while True:
+            self._results.append(self._jobs.get()())
+            os.write(self._wake_writer, b"\0")

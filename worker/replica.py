@@ -1,0 +1,390 @@
+"""A replica process: one loaded model version that dials every gateway and answers its requests.
+
+The loop waits on the gateways' sockets, the agent's control socket and the executor, hands what
+came to the session, and carries out the session's commands: one envelope per gateway and turn.
+The loop owns all sockets; the executor's thread never touches one.
+
+Previous stop of a request: `gateway.transport`, over `shared.wire`. Next: `worker.session`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import math
+import os
+import select
+import socket
+import sys
+import time
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+import setproctitle
+import zmq
+
+from shared.deployment import ModelInterface
+from shared.errors import WireError
+from shared.lifecycle import die_with_parent
+from shared.messages import Envelope, Hello, Message
+from shared.telemetry import configure_logging, get_logger
+from shared.wire import decode, encode
+from worker.batching import BatchLimits
+from worker.control import (
+    LINE_BYTES_MAX,
+    Drained,
+    DrainNow,
+    GatewayAddress,
+    Gateways,
+    Heartbeat,
+    LoadFailed,
+    Ready,
+    RouteChanged,
+    Start,
+    ToAgent,
+    ToReplica,
+    decode_for_replica,
+    encode_line,
+)
+from worker.executor import Executor, run_batch
+from worker.latency_model import LatencyModel
+from worker.runtimes.base import ModelLoadError, Runtime
+from worker.runtimes.registry import load_runtime
+from worker.session import Command, Completed, End, Execute, Failed, Outcome, Send, Session
+from worker.warmup import warm_up
+
+log = get_logger("replica")
+
+SOCKET_HIGH_WATER = 10_000
+"""Envelopes that may wait in one direction of one link; a gateway that far behind is stuck."""
+
+ENVELOPES_PER_TURN = 64
+"""Envelopes taken from one link before the others and the batch get their turn."""
+
+ZMTP_HEARTBEAT_MS = 500
+ZMTP_TIMEOUT_MS = 2000
+"""Silence of the peer's process after which its connection is closed."""
+
+RECONNECT_MS = 50
+RECONNECT_MS_MAX = 1000
+
+FAREWELL_LINGER_MS = 2000
+"""Longest that the last answers of a drained replica may take to leave."""
+
+EXIT_LOAD_FAILED = 3
+EXIT_FATAL = 70
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that is ready to run, and what its warm-up taught."""
+
+    runtime: Runtime
+    latency: LatencyModel
+
+
+@dataclass(frozen=True)
+class NotLoaded:
+    """A model that cannot be loaded, in words for the operator."""
+
+    message: str
+    invalid: bool
+
+
+def load(start: Start) -> Loaded | NotLoaded:
+    """Load and warm up the model; never raises."""
+    try:
+        runtime = load_runtime(
+            Path(start.model_path),
+            max_batch_size=start.settings.max_batch_size,
+            device=start.device,
+            threads=start.settings.threads or 1,
+            allow_cpu_fallback=start.allow_cpu_fallback,
+        )
+        latency = LatencyModel()
+        warm_up(runtime, latency)
+    except ModelLoadError as error:
+        return NotLoaded(str(error), error.invalid)
+    except Exception as error:  # whatever a model's own code raises while it loads
+        log.exception("loading failed")
+        return NotLoaded(f"{type(error).__name__}: {error}", invalid=False)
+    return Loaded(runtime, latency)
+
+
+class ControlSocket:
+    """The replica's end of the socket pair to its agent; its end of file ends the replica."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self._socket = connection
+        self._buffer = b""
+
+    def fileno(self) -> int:
+        """For polling."""
+        return self._socket.fileno()
+
+    def wait(self) -> list[ToReplica]:
+        """Block until messages have come."""
+        messages: list[ToReplica] = []
+        while not messages:
+            select.select([self._socket], [], [])
+            messages = self.receive()
+        return messages
+
+    def receive(self) -> list[ToReplica]:
+        """Messages that have come; ends the process if the agent is gone."""
+        try:
+            data = self._socket.recv(LINE_BYTES_MAX)
+        except BlockingIOError:
+            return []
+        except ConnectionError:
+            data = b""
+        if not data:
+            os._exit(0)  # nobody is left to drain for
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        return [decode_for_replica(line) for line in lines]
+
+    def send(self, message: ToAgent) -> None:
+        """Tell the agent; what a stuck agent does not read is dropped."""
+        try:
+            self._socket.send(encode_line(message))
+        except (BlockingIOError, ConnectionError):
+            log.warning("the agent does not read", message_type=message.type)
+
+
+class Replica:
+    """The shell around a `Session`."""
+
+    def __init__(self, start: Start, control: ControlSocket) -> None:
+        self._start = start
+        self._control = control
+        self._context = zmq.Context()
+        self._poller = zmq.Poller()
+        self._links: dict[str, tuple[GatewayAddress, zmq.Socket[bytes]]] = {}
+        self._executor: Executor[Outcome | Loaded | NotLoaded] = Executor()
+        self._runtime: Runtime | None = None
+        self._session: Session | None = None
+        self._gateways = start.gateways
+        self._route = start.route.model_dump_json().encode() if start.route else b""
+        self._next_heartbeat = 0.0
+
+    def run(self, early: list[ToReplica]) -> NoReturn:
+        """Load, then serve until drained; ends the process. `early` came with the start."""
+        self._poller.register(self._control.fileno(), zmq.POLLIN)
+        self._poller.register(self._executor.wake_fd, zmq.POLLIN)
+        self._executor.start()
+        self._executor.submit(partial(load, self._start))
+        for message in early:
+            self._on_control(message)
+        while True:
+            ready = dict(self._poller.poll(self._timeout_ms()))
+            self._turn(ready)
+
+    def _timeout_ms(self) -> int:
+        deadline = self._session.next_deadline() if self._session else None
+        wake = self._next_heartbeat if deadline is None else min(deadline, self._next_heartbeat)
+        return max(0, math.ceil((wake - time.monotonic()) * 1000))
+
+    def _turn(self, ready: dict[object, int]) -> None:
+        commands: list[Command] = []
+        if self._control.fileno() in ready:
+            for message in self._control.receive():
+                commands += self._on_control(message)
+        if self._executor.wake_fd in ready:
+            for result in self._executor.collect():
+                commands += self._on_result(result)
+        now = time.monotonic()
+        for name, (_, link) in list(self._links.items()):
+            if link in ready:
+                commands += self._receive(name, link, now)
+        if self._session is not None:
+            commands += self._session.advance(time.monotonic())
+        self._carry_out(commands)
+        if now >= self._next_heartbeat:
+            self._heartbeat(now)
+
+    def _on_control(self, message: ToReplica) -> list[Command]:
+        match message:
+            case Gateways():
+                self._gateways = message.gateways
+                return self._connect()
+            case RouteChanged():
+                self._route = message.route.model_dump_json().encode()
+                return self._session.route_changed(self._route) if self._session else []
+            case DrainNow():
+                if self._session is None:
+                    self._end(End(fatal=False))  # it never served
+                return self._session.drain()
+            case Start():
+                return []
+
+    def _on_result(self, result: Outcome | Loaded | NotLoaded) -> list[Command]:
+        match result:
+            case Completed() | Failed():
+                assert self._session is not None
+                return self._session.executed(result)
+            case NotLoaded():
+                self._control.send(LoadFailed(message=result.message, invalid=result.invalid))
+                sys.exit(EXIT_LOAD_FAILED)
+            case Loaded():
+                return self._serve(result)
+
+    def _serve(self, loaded: Loaded) -> list[Command]:
+        start, interface = self._start, loaded.runtime.interface
+        limits = BatchLimits(
+            max_batch_size=interface.max_batch_size,
+            max_queue_delay_s=start.settings.max_queue_delay_ms / 1000,
+            queue_rows_max=start.queue_rows_max,
+        )
+        self._runtime = loaded.runtime
+        self._session = Session(self._hello(interface), interface, limits, loaded.latency)
+        gc.collect()
+        gc.freeze()  # what is loaded stays: collections need not look at it again
+        self._control.send(Ready(interface=interface, provider=loaded.runtime.provider))
+        log.info("ready", provider=loaded.runtime.provider, max_batch_size=limits.max_batch_size)
+        return self._connect()
+
+    def _hello(self, interface: ModelInterface) -> Hello:
+        start = self._start
+        return Hello(
+            replica=start.replica,
+            worker=start.worker,
+            model=start.model,
+            version=start.version,
+            revision=start.revision,
+            interface=interface.model_dump_json().encode(),
+            route=self._route,
+        )
+
+    def _connect(self) -> list[Command]:
+        """Dial the gateways that are new, leave those that are gone."""
+        if self._session is None:
+            return []
+        wanted = {address.gateway: address for address in self._gateways}
+        for name, (address, link) in list(self._links.items()):
+            if wanted.get(name) != address:
+                self._poller.unregister(link)
+                link.close(linger=FAREWELL_LINGER_MS)
+                del self._links[name]
+                self._session.link_lost(name)
+        for name, address in wanted.items():
+            if name not in self._links:
+                self._links[name] = (address, self._dial(address))
+        return []
+
+    def _dial(self, address: GatewayAddress) -> zmq.Socket[bytes]:
+        link: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
+        link.setsockopt(zmq.IDENTITY, self._start.replica.encode())
+        link.setsockopt(zmq.LINGER, 0)
+        link.setsockopt(zmq.IMMEDIATE, 1)
+        link.setsockopt(zmq.PROBE_ROUTER, 1)
+        link.setsockopt(zmq.SNDHWM, SOCKET_HIGH_WATER)
+        link.setsockopt(zmq.RCVHWM, SOCKET_HIGH_WATER)
+        link.setsockopt(zmq.HEARTBEAT_IVL, ZMTP_HEARTBEAT_MS)
+        link.setsockopt(zmq.HEARTBEAT_TIMEOUT, ZMTP_TIMEOUT_MS)
+        link.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+        link.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
+        link.connect(address.endpoint)
+        self._poller.register(link, zmq.POLLIN)
+        return link
+
+    def _receive(self, name: str, link: zmq.Socket[bytes], now: float) -> list[Command]:
+        assert self._session is not None
+        commands: list[Command] = []
+        for _ in range(ENVELOPES_PER_TURN):
+            try:
+                frames = link.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                break
+            try:
+                envelope = decode([frame.buffer for frame in frames])
+            except WireError as error:
+                log.warning("dropped an envelope", gateway=name, reason=error.message)
+                continue
+            for message in envelope.messages:
+                commands += self._session.received(name, envelope.gateway, message, now)
+        return commands
+
+    def _carry_out(self, commands: list[Command]) -> None:
+        outbox: dict[str, list[Message]] = defaultdict(list)
+        ended: End | None = None
+        for command in commands:
+            match command:
+                case Send(link, message):
+                    outbox[link].append(message)
+                case Execute(items):
+                    assert self._runtime is not None
+                    requests = [item.payload for item in items]
+                    self._executor.submit(partial(run_batch, self._runtime, requests))
+                case End():
+                    ended = command
+        for name, messages in outbox.items():
+            self._send(name, messages)
+        if ended is not None:
+            self._end(ended)
+
+    def _send(self, name: str, messages: list[Message]) -> None:
+        if name not in self._links or self._session is None:
+            return
+        link = self._links[name][1]
+        frames = encode(Envelope(self._session.gateway_at(name), tuple(messages)))
+        try:
+            link.send_multipart(frames, zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            log.warning("gateway does not read", gateway=name, dropped=len(messages))
+
+    def _heartbeat(self, now: float) -> None:
+        self._next_heartbeat = now + self._start.heartbeat_interval_s
+        session = self._session
+        if session is None:
+            self._control.send(Heartbeat())
+            return
+        self._control.send(
+            Heartbeat(
+                queued_rows=session.queued_rows,
+                executing_rows=session.executing_rows,
+                **asdict(session.counters),
+            )
+        )
+
+    def _end(self, end: End) -> NoReturn:
+        if end.fatal:
+            log.error("the device or the model's process is of no more use")
+            os._exit(EXIT_FATAL)
+        if self._session is not None:
+            self._heartbeat(time.monotonic())
+        for _, link in self._links.values():
+            link.close(linger=FAREWELL_LINGER_MS)
+        self._context.term()
+        self._control.send(Drained())
+        log.info("drained")
+        os._exit(0)  # a model's threads must not hold up the end
+
+
+def main() -> None:
+    """Entry of the process: `python -m worker.replica --control-fd N`."""
+    parser = argparse.ArgumentParser(description="A replica; started by its worker agent.")
+    parser.add_argument("--control-fd", type=int, required=True)
+    arguments = parser.parse_args()
+    die_with_parent()
+    control = ControlSocket(socket.socket(fileno=arguments.control_fd))
+    start, *early = control.wait()
+    if not isinstance(start, Start):
+        sys.exit(f"penstock replica: expected a start message first, got {start.type!r}")
+    setproctitle.setproctitle(f"penstock replica {start.model}/{start.version}")
+    configure_logging(
+        os.environ.get("PENSTOCK_LOG_LEVEL", "info"),
+        os.environ.get("PENSTOCK_LOG_FORMAT", "json"),
+        process="replica",
+        replica=start.replica,
+        model=start.model,
+        version=start.version,
+    )
+    Replica(start, control).run(early)
+
+
+if __name__ == "__main__":
+    main()

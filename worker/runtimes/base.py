@@ -1,0 +1,80 @@
+"""The seam between a replica and the library that executes its model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from shared.deployment import ModelInterface
+from shared.tensors import AnyArray
+from worker.session import FailureKind
+
+
+class ModelLoadError(Exception):
+    """A model cannot be loaded.
+
+    Args:
+        message: for the operator.
+        invalid: True if no retry can help.
+    """
+
+    def __init__(self, message: str, *, invalid: bool = False) -> None:
+        super().__init__(message)
+        self.invalid = invalid
+
+
+class ExecutionError(Exception):
+    """An execution failed; the message is for the log."""
+
+    def __init__(self, kind: FailureKind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Runtime(Protocol):
+    """A loaded model.
+
+    Attributes:
+        interface: what it takes and gives; `max_batch_size` as the settings ask, or less.
+        provider: what executes it in truth.
+        static_rows: the one batch size that the model takes, or None if it takes any.
+    """
+
+    interface: ModelInterface
+    provider: str
+    static_rows: int | None
+
+    def execute(self, inputs: Mapping[str, AnyArray]) -> Sequence[AnyArray]:
+        """Run one batch.
+
+        Args:
+            inputs: an array for every input of the interface, by name.
+
+        Returns:
+            an array for every output, in the interface's order.
+
+        Raises:
+            ExecutionError: if it failed.
+        """
+        ...
+
+
+class Loader(Protocol):
+    """Opens the model in a folder."""
+
+    def __call__(
+        self,
+        folder: Path,
+        *,
+        max_batch_size: int,
+        device: str,
+        threads: int,
+        allow_cpu_fallback: bool,
+    ) -> Runtime:
+        """Load the model.
+
+        Raises:
+            ModelLoadError: if it cannot be loaded.
+        """
+        ...

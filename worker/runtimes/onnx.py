@@ -1,0 +1,218 @@
+"""ONNX models on ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from shared.deployment import ModelInterface
+from shared.tensors import NUMPY_OF, AnyArray, TensorSpec
+from worker.mlflow_model import MLmodel
+from worker.runtimes.base import ExecutionError, ModelLoadError
+from worker.session import FailureKind
+
+PLATFORM = "onnxruntime_onnx"
+
+_DATATYPES = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+}
+
+_OUT_OF_MEMORY_SIGNS = ("failed to allocate memory", "out of memory", "bad_alloc")
+_FATAL_SIGNS = ("cuda error", "cuda failure", "device-side assert", "illegal memory access")
+
+
+class OnnxRuntime:
+    """One ONNX graph in one inference session; see `worker.runtimes.base.Runtime`."""
+
+    def __init__(
+        self, session: Any, interface: ModelInterface, graph_inputs: Mapping[str, TensorSpec]
+    ) -> None:
+        self.interface = interface
+        self.provider: str = session.get_providers()[0]
+        self.static_rows = _static_rows(interface, graph_inputs)
+        self._session = session
+        self._outputs = [node.name for node in session.get_outputs()]
+        self._feeds = {
+            name: (spec.name, NUMPY_OF[spec.datatype]) for name, spec in graph_inputs.items()
+        }
+
+    def execute(self, inputs: Mapping[str, AnyArray]) -> Sequence[AnyArray]:
+        feeds = {}
+        for name, array in inputs.items():
+            graph_name, dtype = self._feeds[name]
+            if dtype.kind == "O":
+                array = _as_strings(array)
+            feeds[graph_name] = array.astype(dtype, copy=False)
+        try:
+            outputs: Sequence[AnyArray] = self._session.run(self._outputs, feeds)
+        except Exception as error:  # the library raises many types of its own
+            raise ExecutionError(_kind_of(error), str(error)) from error
+        return outputs
+
+
+def load_onnx(
+    folder: Path,
+    mlmodel: MLmodel | None,
+    *,
+    max_batch_size: int,
+    device: str,
+    threads: int,
+    allow_cpu_fallback: bool,
+) -> OnnxRuntime:
+    """Load a folder's ONNX graph.
+
+    Raises:
+        ModelLoadError: if there is none, it is broken, or its provider is not to be had.
+    """
+    flavor = mlmodel.flavors.get("onnx", {}) if mlmodel else {}
+    path = folder / str(flavor.get("data", "model.onnx"))
+    if not path.is_file():
+        raise ModelLoadError(f"there is no ONNX graph at {path.name}", invalid=True)
+    session = _open(path, device, threads)
+    _check_provider(session, device, allow_cpu_fallback)
+    graph_inputs = [_spec(node, "input") for node in session.get_inputs()]
+    graph_outputs = [_spec(node, "output") for node in session.get_outputs()]
+    inputs = _reconcile(graph_inputs, mlmodel.inputs if mlmodel else None, "input")
+    outputs = _reconcile(graph_outputs, mlmodel.outputs if mlmodel else None, "output")
+    by_name = {spec.name: graph for spec, graph in zip(inputs, graph_inputs, strict=True)}
+    interface = ModelInterface(
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+        max_batch_size=_batch_limit(inputs, outputs, by_name, max_batch_size),
+        platform=PLATFORM,
+    )
+    return OnnxRuntime(session, interface, by_name)
+
+
+def _open(path: Path, device: str, threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device.startswith("cuda:"):
+        ort.preload_dlls()
+        index = int(device.removeprefix("cuda:"))
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": index}))
+    try:
+        return ort.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # the library raises many types of its own
+        raise ModelLoadError(f"ONNX Runtime cannot load {path.name}: {error}") from error
+
+
+def _check_provider(session: Any, device: str, allow_cpu_fallback: bool) -> None:
+    """ONNX Runtime falls back to the CPU silently; we do so only if that is allowed."""
+    taken = session.get_providers()[0]
+    wanted = "CUDAExecutionProvider" if device.startswith("cuda:") else "CPUExecutionProvider"
+    if taken != wanted and not allow_cpu_fallback:
+        raise ModelLoadError(
+            f"{device} needs {wanted}, but ONNX Runtime took {taken}; "
+            "to accept that, set PENSTOCK_ALLOW_CPU_FALLBACK=true"
+        )
+
+
+def _spec(node: Any, side: str) -> TensorSpec:
+    datatype = _DATATYPES.get(node.type)
+    if datatype is None:
+        raise ModelLoadError(
+            f"{side} {node.name!r} of the ONNX graph is a {node.type}, which is no tensor that "
+            "can be served (for scikit-learn classifiers, convert with zipmap off)",
+            invalid=True,
+        )
+    shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
+    return TensorSpec(name=node.name, datatype=datatype, shape=shape)
+
+
+def _reconcile(
+    graph: Sequence[TensorSpec], signature: Sequence[TensorSpec] | None, side: str
+) -> list[TensorSpec]:
+    """Specs in the graph's order, as the signature describes them.
+
+    The signature's names and datatypes are what clients see; a size that the graph fixes stays
+    fixed, save for the batch dimension, which a replica can pad.
+    """
+    if signature is None:
+        return list(graph)
+    if len(signature) != len(graph):
+        raise ModelLoadError(
+            f"the signature has {len(signature)} {side}s, the ONNX graph has {len(graph)}",
+            invalid=True,
+        )
+    named = {spec.name: spec for spec in signature}
+    by_name = set(named) == {spec.name for spec in graph}
+    pairs = [(named[g.name], g) for g in graph] if by_name else list(zip(signature, graph))  # noqa: B905 - lengths are equal
+    return [_merge(spec, node, side) for spec, node in pairs]
+
+
+def _merge(spec: TensorSpec, graph: TensorSpec, side: str) -> TensorSpec:
+    name = spec.name or graph.name
+    text = "BYTES" in (spec.datatype, graph.datatype) and spec.datatype != graph.datatype
+    fits = len(spec.shape) == len(graph.shape) and all(
+        -1 in (ours, theirs) or ours == theirs
+        for ours, theirs in zip(spec.shape, graph.shape, strict=True)
+    )
+    if text or not fits:
+        raise ModelLoadError(
+            f"{side} {name!r} is {spec.describe()} in the signature, but "
+            f"{graph.describe()} in the ONNX graph",
+            invalid=True,
+        )
+    sizes = [
+        theirs if ours == -1 and axis > 0 else ours
+        for axis, (ours, theirs) in enumerate(zip(spec.shape, graph.shape, strict=True))
+    ]
+    datatype = spec.datatype if side == "input" else graph.datatype
+    return TensorSpec(name=name, datatype=datatype, shape=tuple(sizes))
+
+
+def _batch_limit(
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    graph_inputs: Mapping[str, TensorSpec],
+    wanted: int,
+) -> int:
+    """Most rows of one execution; 0 if the model has no batch dimension."""
+    if not all(spec.shape[:1] == (-1,) for spec in [*inputs, *outputs]):
+        return 0
+    static = {graph.shape[0] for graph in graph_inputs.values()} - {-1}
+    return min(static | {wanted})
+
+
+def _static_rows(interface: ModelInterface, graph_inputs: Mapping[str, TensorSpec]) -> int | None:
+    if interface.max_batch_size == 0:
+        return None
+    static = {graph.shape[0] for graph in graph_inputs.values()} - {-1}
+    if len(static) > 1:
+        raise ModelLoadError(f"the ONNX graph fixes batch sizes {sorted(static)}", invalid=True)
+    return static.pop() if static else None
+
+
+def _as_strings(array: AnyArray) -> AnyArray:
+    flat = [item.decode("utf-8", "replace") for item in array.ravel().tolist()]
+    strings = array.copy().reshape(-1)
+    strings[:] = flat
+    return strings.reshape(array.shape)
+
+
+def _kind_of(error: Exception) -> FailureKind:
+    text = str(error).lower()
+    if any(sign in text for sign in _OUT_OF_MEMORY_SIGNS):
+        return FailureKind.OUT_OF_MEMORY
+    if any(sign in text for sign in _FATAL_SIGNS):
+        return FailureKind.FATAL
+    return FailureKind.INPUT

@@ -1,0 +1,380 @@
+"""What a replica does with messages, executions and time: its whole behaviour without its I/O.
+
+Theory. A session owns the queue and knows the one batch that the runtime executes. Each accepted
+attempt gets exactly one Final, unless it was cancelled or its gateway went away; each refused one
+gets exactly one Nack. A batch that fails on its input is bisected, so that one poisoned input fails
+alone; one that runs out of memory is halved, and the limit with it. Suspects (attempts that were in
+a replica when it died) are held one at a time, so that a second death names the culprit.
+
+Every method returns the commands that the shell is to carry out, in order.
+
+Previous stop of a request: `worker.replica`. Next: `worker.batching`, then `worker.executor`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TypeAlias
+
+from shared.deployment import ModelInterface
+from shared.errors import ErrorCode
+from shared.messages import (
+    Cancel,
+    Drain,
+    Failure,
+    Final,
+    Hello,
+    Load,
+    Message,
+    Nack,
+    NackReason,
+    Probe,
+    Request,
+)
+from shared.tensors import Tensor
+from worker.batching import BatchLimits, BatchQueue, Item, Key
+from worker.latency_model import LatencyModel
+
+ROW_TIME_SMOOTHING = 0.2
+"""Weight of the newest batch in the moving average of time per row."""
+
+
+class FailureKind(StrEnum):
+    """How an execution failed, as far as that changes what to do next."""
+
+    INPUT = "input"  # the model or the runtime raised
+    OUT_OF_MEMORY = "out_of_memory"
+    FATAL = "fatal"  # the device or the process is of no more use
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """An execution's outputs, per item and in the items' order, and its time in seconds."""
+
+    outputs: tuple[tuple[Tensor, ...], ...]
+    infer_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An execution failed; the runtime's own words are for the log only."""
+
+    kind: FailureKind
+    infer_s: float
+
+
+Outcome: TypeAlias = Completed | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Tell a gateway something."""
+
+    link: str
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Execute:
+    """Run a batch; its outcome comes back through `executed`."""
+
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The replica has nothing left to do here: `fatal` if it must not be used again."""
+
+    fatal: bool
+
+
+Command: TypeAlias = Send | Execute | End
+
+
+@dataclass
+class Counters:
+    """Totals since the replica's start; times in microseconds."""
+
+    requests: int = 0
+    failures: int = 0
+    expired: int = 0
+    cancelled: int = 0
+    rows: int = 0
+    batches: int = 0
+    infer_us: int = 0
+    queue_us: int = 0
+    dispatched: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Running:
+    items: tuple[Item, ...]
+    started: float
+
+
+class Session:
+    """See the module's docstring.
+
+    Args:
+        identity: the Hello that introduces this replica.
+        interface: what its model takes and gives.
+        limits: bounds of the queue.
+        latency: execution times; may already hold those of the warm-up.
+    """
+
+    def __init__(
+        self,
+        identity: Hello,
+        interface: ModelInterface,
+        limits: BatchLimits,
+        latency: LatencyModel,
+    ) -> None:
+        self.counters = Counters()
+        self._identity = identity
+        self._batches = interface.max_batch_size > 0
+        self._latency = latency
+        self._queue = BatchQueue(limits, latency)
+        self._links: dict[str, str] = {}
+        self._running: _Running | None = None
+        self._again: deque[tuple[Item, ...]] = deque()
+        self._owed: set[Key] = set()  # accepted and not yet answered or dropped
+        self._dropped: set[Key] = set()  # of these, what executes though nobody wants it
+        self._suspect: Key | None = None
+        self._row_us = 0.0
+        self._draining = False
+
+    def __repr__(self) -> str:
+        running = len(self._running.items) if self._running else 0
+        state = "draining" if self._draining else "open"
+        return f"<Session {state}, {len(self._queue)} queued, {running} running>"
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows that wait."""
+        return self._queue.rows
+
+    @property
+    def executing_rows(self) -> int:
+        """Rows in the batch that runs now."""
+        return sum(item.rows for item in self._running.items) if self._running else 0
+
+    def gateway_at(self, link: str) -> str:
+        """The life of the gateway at `link` that spoke last; empty if none did."""
+        return self._links.get(link, "")
+
+    def received(self, link: str, gateway: str, message: Message, now: float) -> list[Command]:
+        """A message came over `link` from the life `gateway` of the gateway there."""
+        commands: list[Command] = []
+        if self._links.get(link) != gateway:
+            commands += self._greet(link, gateway)
+        match message:
+            case Request():
+                commands += self._accept(link, message, now)
+            case Cancel():
+                self._drop((link, message.attempt_id))
+            case Probe():
+                if not commands:
+                    commands.append(Send(link, self._load()))
+            case Drain():
+                self.link_lost(link)
+            case _:
+                pass  # a peer's mistake; nothing here depends on it
+        return commands
+
+    def link_lost(self, link: str) -> None:
+        """The gateway at `link` went away: nobody waits for its answers any more."""
+        self._links.pop(link, None)
+        for key in [key for key in self._owed if key[0] == link]:
+            self._drop(key)
+
+    def executed(self, outcome: Outcome) -> list[Command]:
+        """The batch that ran last has ended."""
+        if self._running is None:
+            raise ValueError("nothing was running")
+        running, self._running = self._running, None
+        if isinstance(outcome, Completed):
+            return self._answer(running, outcome)
+        if outcome.kind is FailureKind.FATAL:
+            return [End(fatal=True)]
+        return self._fail(running, outcome)
+
+    def advance(self, now: float) -> list[Command]:
+        """Answer what expired and start what may start: call it after every turn of the loop.
+
+        It is apart from `received`, so that all that came in one turn can share a batch.
+        """
+        commands: list[Command] = []
+        for item in self._queue.expire(now):
+            commands += self._expired(item, now)
+        while self._running is None and self._again:
+            self._start(self._unexpired(self._again.popleft(), now, commands), now, commands)
+        if self._running is None and (release := self._queue.release(now)) is not None:
+            for item in release.infeasible:
+                commands += self._expired(item, now)
+            if release.items:
+                reason = release.reason.value
+                self.counters.dispatched[reason] = self.counters.dispatched.get(reason, 0) + 1
+                self._start(release.items, now, commands)
+        if self._draining and not self._owed:
+            commands.append(End(fatal=False))
+        return commands
+
+    def next_deadline(self) -> float | None:
+        """When `advance` must be called at the latest; None: not by itself."""
+        return self._queue.next_deadline()
+
+    def route_changed(self, route: bytes) -> list[Command]:
+        """The route of this model changed: announce it to every gateway."""
+        self._identity = replace(self._identity, route=route)
+        return [Send(link, self._identity) for link in self._links]
+
+    def drain(self) -> list[Command]:
+        """Take nothing new, finish what was accepted, then end."""
+        if self._draining:
+            return []
+        self._draining = True
+        return [Send(link, Drain()) for link in self._links]
+
+    def _greet(self, link: str, gateway: str) -> list[Command]:
+        self.link_lost(link)
+        self._links[link] = gateway
+        hello: list[Command] = [Send(link, self._identity)]
+        return [*hello, Send(link, Drain())] if self._draining else hello
+
+    def _accept(self, link: str, request: Request, now: float) -> list[Command]:
+        key = (link, request.attempt_id)
+        if key in self._owed:
+            return []  # a copy; the first one will be answered
+        if self._draining:
+            return [Send(link, Nack(request.attempt_id, NackReason.DRAINING))]
+        if request.suspect and self._suspect is not None:
+            return [Send(link, Nack(request.attempt_id, NackReason.SUSPECT_BUSY))]
+        item = Item(
+            key=key,
+            bucket=bucket_of(request, batches=self._batches),
+            rows=max(request.inputs[0].rows, 1) if self._batches and request.inputs else 1,
+            priority=request.priority,
+            deadline=now + request.budget_us / 1e6,
+            enqueued=now,
+            payload=request,
+            suspect=request.suspect,
+        )
+        if not self._queue.offer(item):
+            return [Send(link, Nack(request.attempt_id, NackReason.FULL))]
+        self._owed.add(key)
+        if request.suspect:
+            self._suspect = key
+        self.counters.requests += 1
+        return []
+
+    def _start(self, items: tuple[Item, ...], now: float, commands: list[Command]) -> None:
+        if items:
+            self._running = _Running(items, now)
+            commands.append(Execute(items))
+
+    def _unexpired(
+        self, items: tuple[Item, ...], now: float, commands: list[Command]
+    ) -> tuple[Item, ...]:
+        """Of a batch that is to run again: what is still wanted, and still in time."""
+        wanted = [item for item in items if not self._forget_dropped(item)]
+        for item in wanted:
+            if item.deadline <= now:
+                commands += self._expired(item, now)
+        return tuple(item for item in wanted if item.deadline > now)
+
+    def _expired(self, item: Item, now: float) -> list[Command]:
+        self.counters.expired += 1
+        failure = Failure(ErrorCode.DEADLINE_EXCEEDED, "the deadline passed in the queue")
+        queue_us = int((now - item.enqueued) * 1e6)
+        return self._final(item, Final(item.payload.attempt_id, (), failure, queue_us))
+
+    def _answer(self, running: _Running, outcome: Completed) -> list[Command]:
+        rows = sum(item.rows for item in running.items)
+        self._learn(running.items[0].bucket, rows, outcome.infer_s)
+        commands: list[Command] = []
+        infer_us = int(outcome.infer_s * 1e6)
+        for item, outputs in zip(running.items, outcome.outputs, strict=True):
+            queue_us = int((running.started - item.enqueued) * 1e6)
+            self.counters.queue_us += queue_us
+            final = Final(item.payload.attempt_id, outputs, None, queue_us, infer_us, rows)
+            commands += self._final(item, final)
+        return commands
+
+    def _learn(self, shape: Hashable, rows: int, infer_s: float) -> None:
+        self.counters.batches += 1
+        self.counters.rows += rows
+        self.counters.infer_us += int(infer_s * 1e6)
+        self._latency.observe(shape, rows, infer_s)
+        row_us = infer_s * 1e6 / rows
+        weight = ROW_TIME_SMOOTHING if self._row_us else 1.0
+        self._row_us += weight * (row_us - self._row_us)
+
+    def _fail(self, running: _Running, outcome: Failed) -> list[Command]:
+        items = running.items
+        if outcome.kind is FailureKind.OUT_OF_MEMORY:
+            self._queue.halve_batch(sum(item.rows for item in items))
+        if len(items) > 1:
+            half = len(items) // 2
+            self._again.extend((items[:half], items[half:]))
+            return []
+        self.counters.failures += 1
+        (item,) = items
+        queue_us = int((running.started - item.enqueued) * 1e6)
+        infer_us = int(outcome.infer_s * 1e6)
+        failure = self._failure(outcome.kind)
+        final = Final(item.payload.attempt_id, (), failure, queue_us, infer_us, item.rows)
+        return self._final(item, final)
+
+    def _failure(self, kind: FailureKind) -> Failure:
+        name = f"model {self._identity.model!r} version {self._identity.version}"
+        if kind is FailureKind.OUT_OF_MEMORY:
+            message = f"{name} ran out of memory on this request alone"
+            return Failure(ErrorCode.OUT_OF_MEMORY, message)
+        return Failure(ErrorCode.MODEL_ERROR, f"{name} failed to execute this request")
+
+    def _final(self, item: Item, final: Final) -> list[Command]:
+        if self._forget_dropped(item):
+            return []
+        self._settle(item.key)
+        return [Send(item.key[0], final)]
+
+    def _drop(self, key: Key) -> None:
+        """Nobody waits for this attempt: out of the queue, or its answer is discarded."""
+        if self._queue.cancel(key) is not None:
+            self._count_cancelled(key)
+        elif key in self._owed:
+            self._dropped.add(key)
+
+    def _forget_dropped(self, item: Item) -> bool:
+        """Whether the item's answer is unwanted; if so, that is the end of it."""
+        if item.key not in self._dropped:
+            return False
+        self._dropped.remove(item.key)
+        self._count_cancelled(item.key)
+        return True
+
+    def _count_cancelled(self, key: Key) -> None:
+        self.counters.cancelled += 1
+        self._settle(key)
+
+    def _settle(self, key: Key) -> None:
+        self._owed.discard(key)
+        if key == self._suspect:
+            self._suspect = None
+
+    def _load(self) -> Load:
+        return Load(self._queue.rows, self.executing_rows, int(self._row_us))
+
+
+def bucket_of(request: Request, *, batches: bool) -> Hashable:
+    """Requests with equal buckets may share a batch: nothing that a model could tell apart differs.
+
+    Args:
+        batches: whether the model has a batch dimension, which then does not count.
+    """
+    lead = 1 if batches else 0
+    shapes = tuple([(t.name, t.datatype, t.shape[lead:]) for t in request.inputs])
+    return (shapes, request.parameters)
