@@ -5,11 +5,12 @@ that is final, its deadline, its cancellation. While open it has an *attempt* at
 is *parked* because no replica can take it now. Attempts end by an answer, by a Nack (refused before
 it was started: go elsewhere at once), or by the loss of the replica. A call that was in a replica
 when that was lost becomes a *suspect*: it may have been what killed it. A suspect runs alone, and
-each replica holds one at a time, so that a second loss names the culprit: that is final.
+before it does, the replica tells that its turn has come and waits for word to proceed. The loss of
+a replica after that word names the culprit: that is final.
 
     parked --replica ready--> attempted --answer--> resolved
       ^                         |   |
-      +--Nack, loss-------------+   +--loss as a suspect, deadline, cancelled--> resolved
+      +--Nack, loss-------------+   +--loss in its turn, deadline, cancelled--> resolved
 
 Deadlines are kept by a heap, so that `advance` answers on time whatever a replica does. An answer
 that comes after its attempt ended is dropped and counted.
@@ -32,7 +33,7 @@ from gateway.calls import InferenceCall
 from gateway.replicas import Replica, Replicas
 from gateway.traffic import Routes
 from shared.errors import ErrorCode, PenstockError
-from shared.messages import Cancel, Chunk, Failure, Final, Nack, NackReason, Request
+from shared.messages import Cancel, Chunk, Failure, Final, Nack, NackReason, Proceed, Request
 
 HEAP_SWEEP_FLOOR = 1024
 """The heap of deadlines is not swept for fewer dead entries than this."""
@@ -79,6 +80,7 @@ class Call:
     attempts: int = 0
     refused_by: set[str] = field(default_factory=set)
     suspect: bool = False
+    in_turn: bool = False  # a suspect that was told to proceed
     streaming: bool = False
     sent_at: float = 0.0
 
@@ -89,6 +91,14 @@ class SendRequest:
 
     replica: str
     request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class SendProceed:
+    """Tell a replica to execute the suspect whose turn has come."""
+
+    replica: str
+    proceed: Proceed
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +137,7 @@ class Streamed:
     chunk: Chunk
 
 
-Command: TypeAlias = SendRequest | SendCancel | Answered | Failed | Streamed
+Command: TypeAlias = SendRequest | SendProceed | SendCancel | Answered | Failed | Streamed
 
 
 @dataclass
@@ -222,6 +232,15 @@ class Dispatch:
             return []
         call.streaming = True
         return [Streamed(call.id, chunk)]
+
+    def suspect_turn(self, replica_id: str, attempt_id: int) -> list[Command]:
+        """A replica is about to execute a suspect."""
+        call = self._attempts.get(attempt_id)
+        if call is None or call.replica is None or call.replica.id != replica_id:
+            self.counters.late += 1
+            return [SendCancel(replica_id, Cancel(attempt_id))]
+        call.in_turn = True
+        return [SendProceed(replica_id, Proceed(attempt_id))]
 
     def nack(self, replica_id: str, nack: Nack, now: float) -> list[Command]:
         """A replica refused an attempt before it started it."""
@@ -341,6 +360,7 @@ class Dispatch:
         del self._attempts[attempt_id]
         call.replica.settle(attempt_id)
         call.attempt = call.replica = None
+        call.in_turn = False
         return call
 
     def _resolve_again(self, call: Call, now: float) -> list[Command]:
@@ -354,11 +374,11 @@ class Dispatch:
 
     def _after_loss(self, call: Call, now: float) -> list[Command]:
         call.attempt = call.replica = None
-        if call.suspect or call.streaming:
+        if call.in_turn or call.streaming:
             message = (
                 f"the replica that executed this request alone died, twice in a row: model "
                 f"{call.request.model!r} version {call.version}"
-                if call.suspect
+                if call.in_turn
                 else "the replica died while it streamed its answer"
             )
             return self._fail(call, ErrorCode.REPLICA_CRASHED, message)

@@ -26,6 +26,7 @@ from gateway.dispatch import (
     DispatchLimits,
     Failed,
     SendCancel,
+    SendProceed,
     SendRequest,
     Streamed,
     failure_of,
@@ -36,7 +37,7 @@ from gateway.transport import Transport
 from shared.clock import Clock
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
-from shared.messages import Chunk, Drain, Final, Hello, Load, Message, Nack, Request
+from shared.messages import Chunk, Drain, Final, Hello, Load, Message, Nack, Request, SuspectTurn
 from shared.routing import ModelRoute, RoutingTable
 from shared.telemetry import get_logger
 
@@ -241,6 +242,8 @@ class InferenceService:
                 replica.reported(message.queued_rows, message.executing_rows, message.row_us)
             case Nack():
                 self._carry_out(self._dispatch.nack(replica_id, message, now))
+            case SuspectTurn(attempt_id):
+                self._carry_out(self._dispatch.suspect_turn(replica_id, attempt_id))
             case Chunk():
                 self._carry_out(self._dispatch.chunk(replica_id, message))
             case Drain() if replica is not None:
@@ -327,6 +330,8 @@ class InferenceService:
                     self._tell(command.call_id, self._answer(command))
                 case Failed(call_id, error):
                     self._tell(call_id, error)
+                case SendProceed(replica_id, proceed):
+                    self._transport.send(replica_id, proceed)
                 case SendCancel(replica_id, cancel):
                     self._transport.send(replica_id, cancel)
                 case Streamed():

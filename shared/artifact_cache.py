@@ -1,71 +1,44 @@
-"""Model artifacts on a node's disk, each stored once under the digest of its content.
-
-    <cache>/<digest>/            a model folder, complete and read-only
-    <cache>/tmp/<key>/           one being written, by whoever holds the lock of that key
-    <cache>/locks/<key>          lock files; a key is the digest of a source
-    <cache>/sources/<key>.json   the manifest that was found at a source with an identity
+"""Artifacts for services: a folder for a manifest, a manifest for a source.
 
 Agents and registry_sync of one node share the folder. A source is downloaded by a child process
 (`shared.artifact_fetch`) that holds the source's lock meanwhile: whoever else wants it waits in a
-child of its own and then finds it there. The kernel drops the lock of a child that dies, so what
-lies under `tmp` without a locked key is left over, and is removed. A folder gets its final name only
-when its content was hashed, so what has a digest for a name is whole.
-
-`CacheFolder` is the disk (blocking), `ArtifactCache` what services use.
+child of its own and then finds it there. Next stop: `shared.artifact_folder`, the disk.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import hashlib
 import os
-import shutil
 import signal
-import stat
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
 from weakref import WeakValueDictionary
 
-import orjson
 from pydantic import BaseModel, ValidationError
 
-from shared.deployment import ArtifactFile, ArtifactManifest, ArtifactSource
-from shared.errors import ErrorCode, PenstockError
+from shared.artifact_folder import ArtifactError, CacheFolder, source_key
+from shared.deployment import ArtifactManifest, ArtifactSource
 from shared.lifecycle import environment_of_child
 from shared.telemetry import get_logger
+
+__all__ = ["ArtifactCache", "ArtifactError", "FetchOutcome", "FetchRequest"]
 
 PROGRESS_INTERVAL_S = 10.0
 """How often a download in progress is logged."""
 
-RECENTLY_USED_S = 600.0
-"""A folder used so lately is not evicted: whoever asked for it may be about to open it."""
-
-SOURCES_MAX = 10_000
-"""Most remembered manifests; beyond, the oldest are forgotten."""
-
 DIAGNOSTICS_BYTES_MAX = 4096
 """Most of a failed child's standard error that is logged."""
 
-_CHUNK_BYTES = 1024 * 1024
-
-
-class ArtifactError(PenstockError):
-    """Artifacts could not be had, or are not what desired state says."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(ErrorCode.UNAVAILABLE, message)
-
 
 class FetchRequest(BaseModel):
-    """What a fetching child is asked for; `digest` is what must come out, if that is known."""
+    """What a fetching child is asked for; `manifest` is what must come out, if that is known."""
 
     source: ArtifactSource
-    digest: str | None = None
+    manifest: ArtifactManifest | None = None
 
 
 class FetchOutcome(BaseModel):
@@ -73,227 +46,6 @@ class FetchOutcome(BaseModel):
 
     manifest: ArtifactManifest | None = None
     error: str = ""
-
-
-def manifest_of(folder: Path) -> ArtifactManifest:
-    """All files of a folder with their digests.
-
-    Raises:
-        ArtifactError: if there are none, or one is a link or otherwise no plain file.
-    """
-    files: list[ArtifactFile] = []
-    for path in sorted(folder.rglob("*")):
-        mode = path.lstat().st_mode
-        relative = path.relative_to(folder).as_posix()
-        if stat.S_ISREG(mode):
-            files.append(
-                ArtifactFile(path=relative, size=path.stat().st_size, sha256=_sha256(path))
-            )
-        elif not stat.S_ISDIR(mode):
-            raise ArtifactError(f"{relative} is a link or a special file, which no model needs")
-    if not files:
-        raise ArtifactError("there are no files")
-    return ArtifactManifest(files=tuple(sorted(files, key=lambda file: file.path)))
-
-
-def verify(folder: Path, manifest: ArtifactManifest) -> None:
-    """Read everything and compare it with the manifest.
-
-    Raises:
-        ArtifactError: naming the first file that differs.
-    """
-    found = {file.path: file for file in manifest_of(folder).files}
-    expected = {file.path: file for file in manifest.files}
-    for path in sorted({*found, *expected}):
-        if path not in found:
-            raise ArtifactError(f"{path} is missing")
-        if path not in expected:
-            raise ArtifactError(f"{path} is there, but not in the manifest")
-        if found[path] != expected[path]:
-            raise ArtifactError(f"{path} has another content than the manifest says")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _leaves_folder(path: str) -> bool:
-    parts = PurePosixPath(path).parts
-    return not parts or path.startswith("/") or ".." in parts
-
-
-def source_key(source: ArtifactSource) -> str:
-    """A name for a source that is safe in a path."""
-    content = orjson.dumps([source.uri, source.tracking_uri, source.identity])
-    return hashlib.sha256(content).hexdigest()
-
-
-class CacheFolder:
-    """The cache on disk. Methods block; those that write want the source's lock to be held."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder.absolute()
-        self._temporary = self.folder / "tmp"
-        self._locks = self.folder / "locks"
-        self._sources = self.folder / "sources"
-
-    def prepare(self) -> None:
-        """Make the folders."""
-        for folder in (self.folder, self._temporary, self._locks, self._sources):
-            folder.mkdir(parents=True, exist_ok=True)
-
-    def path(self, manifest: ArtifactManifest) -> Path | None:
-        """The folder with this content, marked as used now; None if it is not whole here."""
-        folder = self.folder / manifest.digest
-        for file in manifest.files:
-            if _leaves_folder(file.path):
-                raise ArtifactError(f"{file.path} would leave the model's folder")
-            try:
-                if (folder / file.path).lstat().st_size != file.size:
-                    return None
-            except OSError:
-                return None
-        with suppress(OSError):
-            os.utime(folder)
-        return folder
-
-    def remembered(self, source: ArtifactSource) -> ArtifactManifest | None:
-        """The manifest that was found at a source, if the source cannot have changed since."""
-        try:
-            return ArtifactManifest.model_validate_json(self._note(source).read_bytes())
-        except (OSError, ValidationError):
-            return None
-
-    @contextmanager
-    def lock(self, key: str, *, wait: bool = True) -> Iterator[bool]:
-        """Hold the lock of a key; gives False if it is taken and `wait` is not set.
-
-        The file goes away with the lock, so a lock counts only if its file still has the name.
-        """
-        path = self._locks / key
-        while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-                with suppress(FileNotFoundError):
-                    if path.stat().st_ino == os.fstat(descriptor).st_ino:
-                        break
-            except BlockingIOError:
-                os.close(descriptor)
-                yield False
-                return
-            except BaseException:
-                os.close(descriptor)
-                raise
-            os.close(descriptor)
-        try:
-            yield True
-        finally:
-            path.unlink(missing_ok=True)
-            os.close(descriptor)
-
-    def fresh_temporary(self, key: str) -> Path:
-        """An empty folder to write in; what a dead process left there is removed."""
-        folder = self._temporary / key
-        _remove(folder)
-        folder.mkdir()
-        return folder
-
-    def discard_temporary(self, key: str) -> None:
-        """Remove what was written under a key and not published."""
-        _remove(self._temporary / key)
-
-    def written_bytes(self, key: str) -> int:
-        """What was written so far, by whoever holds the key."""
-        return _size(self._temporary / key)
-
-    def publish(self, written: Path, manifest: ArtifactManifest, source: ArtifactSource) -> None:
-        """Give a written folder its final name, read-only and synced, and note its source."""
-        target = self.folder / manifest.digest
-        for path in written.rglob("*"):
-            if path.is_file():
-                path.chmod(0o444)
-                _sync(path)
-        for path in written.rglob("*"):
-            if path.is_dir():
-                path.chmod(0o555)
-        if target.exists():  # broken, or it would have been found
-            _remove(target)
-        written.rename(target)
-        target.chmod(0o555)
-        _sync(self.folder)
-        if source.identity:
-            note = self._temporary / f"{source_key(source)}.json"
-            note.write_text(manifest.model_dump_json())
-            note.replace(self._note(source))
-
-    def evict(self, protected: Collection[str], max_bytes: int, now: float) -> list[str]:
-        """Remove what was not used for longest until the rest fits; returns the digests.
-
-        Args:
-            protected: digests to keep whatever it takes.
-            now: wall-clock time.
-        """
-        entries = [(path.stat().st_mtime, _size(path), path) for path in self._entries()]
-        total = sum(size for _, size, _ in entries)
-        evicted: list[str] = []
-        for used_at, size, path in sorted(entries):
-            recent = now - used_at < RECENTLY_USED_S
-            if total <= max_bytes:
-                break
-            if path.name not in protected and not recent:
-                _remove(path)
-                evicted.append(path.name)
-                total -= size
-        return evicted
-
-    def clean(self) -> None:
-        """Remove what dead processes left, and notes beyond the bound."""
-        for path in self._temporary.iterdir():
-            with self.lock(path.name.removesuffix(".json"), wait=False) as free:
-                if free:
-                    _remove(path)
-        notes = sorted(self._sources.iterdir(), key=lambda path: path.stat().st_mtime)
-        for path in notes[: max(0, len(notes) - SOURCES_MAX)]:
-            path.unlink(missing_ok=True)
-
-    def _entries(self) -> list[Path]:
-        return [path for path in self.folder.iterdir() if len(path.name) == 64]
-
-    def _note(self, source: ArtifactSource) -> Path:
-        return self._sources / f"{source_key(source)}.json"
-
-
-def _size(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):
-            total += path.lstat().st_size if path.is_file() else 0
-    return total
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    """Remove a file or a folder, whose own folders may be read-only."""
-    if not path.is_dir():
-        path.unlink(missing_ok=True)
-        return
-    for folder in (path, *path.rglob("*")):
-        if folder.is_dir() and not folder.is_symlink():
-            with suppress(OSError):
-                folder.chmod(0o755)
-    shutil.rmtree(path, ignore_errors=True)
 
 
 class ArtifactCache:
@@ -313,8 +65,8 @@ class ArtifactCache:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._log = get_logger("artifacts")
 
-    def protect(self, digests: Collection[str]) -> None:
-        """Never evict these: all that desired state names."""
+    def keep_only(self, digests: Collection[str]) -> None:
+        """Name the digests that must not be evicted from now on: all that desired state names."""
         self._protected = frozenset(digests)
 
     async def clean(self) -> None:
@@ -336,7 +88,7 @@ class ArtifactCache:
         """
         folder = await asyncio.to_thread(self._disk.path, manifest)
         if folder is None:
-            await self._fetch(FetchRequest(source=source, digest=manifest.digest))
+            await self._fetch(FetchRequest(source=source, manifest=manifest))
             folder = await asyncio.to_thread(self._disk.path, manifest)
         if folder is None:
             raise ArtifactError(f"{source.uri} vanished from the cache as soon as it was there")

@@ -15,14 +15,8 @@ from pathlib import Path
 
 from setproctitle import setproctitle
 
-from shared.artifact_cache import (
-    ArtifactError,
-    CacheFolder,
-    FetchOutcome,
-    FetchRequest,
-    manifest_of,
-    source_key,
-)
+from shared.artifact_cache import FetchOutcome, FetchRequest
+from shared.artifact_folder import ArtifactError, CacheFolder, manifest_of, source_key, verify
 from shared.deployment import ArtifactManifest, ArtifactSource
 from shared.lifecycle import die_with_parent
 
@@ -51,21 +45,18 @@ def fetch(disk: CacheFolder, request: FetchRequest) -> ArtifactManifest:
     disk.prepare()
     key = source_key(request.source)
     with disk.lock(key):
-        known = disk.remembered(request.source)
-        wanted = request.digest is None or (known is not None and known.digest == request.digest)
-        if known is not None and wanted and disk.path(known) is not None:
+        known = request.manifest or disk.remembered(request.source)
+        if known is not None and disk.path(known) is not None:
             return known
         temporary = disk.fresh_temporary(key)
         try:
             written = _download(request.source, temporary)
-            manifest = manifest_of(written)
-            if request.digest not in (None, manifest.digest):
-                raise ArtifactError(
-                    "the content is not what was deployed:"
-                    f" digest {manifest.digest[:12]}, expected {str(request.digest)[:12]}"
-                )
+            if request.manifest is not None:
+                verify(written, request.manifest)
+            manifest = request.manifest or manifest_of(written)
             if disk.path(manifest) is None:
-                disk.publish(written, manifest, request.source)
+                disk.publish(written, manifest)
+            disk.remember(request.source, manifest)
         finally:
             disk.discard_temporary(key)
     return manifest

@@ -1,7 +1,7 @@
 """Messages between a gateway and a replica.
 
-    gateway -> replica    Probe  Request  Cancel  Drain
-    replica -> gateway    Hello  Load  Chunk  Final  Nack  Drain
+    gateway -> replica    Probe  Request  Proceed  Cancel  Drain
+    replica -> gateway    Hello  Load  SuspectTurn  Chunk  Final  Nack  Drain
 
 An attempt is named by an integer that its gateway chose; together with the gateway's incarnation,
 which every envelope carries, that is unique for ever. No message carries a clock reading: a
@@ -62,6 +62,24 @@ class Request:
     traceparent: str = ""
     outputs: tuple[str, ...] = ()
     parameters: Parameters = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SuspectTurn:
+    """The replica is about to execute a suspect, alone, and waits to be told to proceed.
+
+    The gateway knows from then on that a loss of the replica is that attempt's doing, and nobody
+    else's: word that was merely sent before a crash might not have left.
+    """
+
+    attempt_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Proceed:
+    """The gateway has taken note of a suspect's turn: execute it."""
+
+    attempt_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +175,9 @@ class Nack:
     reason: NackReason
 
 
-Message: TypeAlias = Probe | Request | Cancel | Drain | Hello | Load | Chunk | Final | Nack
+Message: TypeAlias = (
+    Probe | Request | Proceed | Cancel | Drain | Hello | Load | SuspectTurn | Chunk | Final | Nack
+)
 
 
 @dataclass(frozen=True, slots=True)

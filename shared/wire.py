@@ -32,7 +32,9 @@ from shared.messages import (
     NackReason,
     Parameters,
     Probe,
+    Proceed,
     Request,
+    SuspectTurn,
 )
 from shared.tensors import NUMPY_OF, Buffer, Tensor
 
@@ -52,6 +54,7 @@ INT64_MAX = 2**63 - 1
 Frames: TypeAlias = list[Buffer]
 
 _PROBE, _REQUEST, _CANCEL, _DRAIN, _HELLO, _LOAD, _CHUNK, _FINAL, _NACK = range(1, 10)
+_SUSPECT_TURN, _PROCEED = range(10, 12)
 
 
 def encode(envelope: Envelope) -> Frames:
@@ -129,6 +132,8 @@ _ENCODERS: dict[type, Callable[[Any, Frames], list[Any]]] = {
     Chunk: _encode_chunk,
     Final: _encode_final,
     Nack: lambda m, _: [_NACK, m.attempt_id, m.reason.value],
+    SuspectTurn: lambda m, _: [_SUSPECT_TURN, m.attempt_id],
+    Proceed: lambda m, _: [_PROCEED, m.attempt_id],
 }
 
 
@@ -251,6 +256,16 @@ def _decode_cancel(fields: list[Any], _: _TensorReader) -> Cancel:
     return Cancel(_uint(attempt_id))
 
 
+def _decode_suspect_turn(fields: list[Any], _: _TensorReader) -> SuspectTurn:
+    (attempt_id,) = fields
+    return SuspectTurn(_uint(attempt_id))
+
+
+def _decode_proceed(fields: list[Any], _: _TensorReader) -> Proceed:
+    (attempt_id,) = fields
+    return Proceed(_uint(attempt_id))
+
+
 def _decode_nack(fields: list[Any], _: _TensorReader) -> Nack:
     attempt_id, reason = fields
     return Nack(_uint(attempt_id), NackReason(_uint(reason)))
@@ -276,6 +291,8 @@ _DECODERS: dict[int, Callable[[list[Any], _TensorReader], Message]] = {
     _CHUNK: _decode_chunk,
     _FINAL: _decode_final,
     _NACK: _decode_nack,
+    _SUSPECT_TURN: _decode_suspect_turn,
+    _PROCEED: _decode_proceed,
 }
 
 

@@ -4,7 +4,8 @@ Theory. A session owns the queue and knows the one batch that the runtime execut
 attempt gets exactly one Final, unless it was cancelled or its gateway went away; each refused one
 gets exactly one Nack. A batch that fails on its input is bisected, so that one poisoned input fails
 alone; one that runs out of memory is halved, and the limit with it. Suspects (attempts that were in
-a replica when it died) are held one at a time, so that a second death names the culprit.
+a replica when it died) are held one at a time and run alone, each only after its gateway has noted
+that its turn has come, so that a second death names the culprit beyond doubt.
 
 Every method returns the commands that the shell is to carry out, in order.
 
@@ -32,7 +33,9 @@ from shared.messages import (
     Nack,
     NackReason,
     Probe,
+    Proceed,
     Request,
+    SuspectTurn,
 )
 from shared.tensors import Tensor
 from worker.batching import BatchLimits, BatchQueue, Item, Key
@@ -109,6 +112,16 @@ class Counters:
     dispatched: dict[str, int] = field(default_factory=dict)
 
 
+SUSPECT_TURN_S = 0.25
+"""How long the runtime waits for a gateway to let a suspect proceed; then others get their turn."""
+
+
+@dataclass(slots=True)
+class _Turn:
+    item: Item
+    until: float
+
+
 @dataclass(slots=True)
 class _Running:
     items: tuple[Item, ...]
@@ -143,6 +156,7 @@ class Session:
         self._owed: set[Key] = set()  # accepted and not yet answered or dropped
         self._dropped: set[Key] = set()  # of these, what executes though nobody wants it
         self._suspect: Key | None = None
+        self._turn: _Turn | None = None
         self._row_us = 0.0
         self._draining = False
 
@@ -150,6 +164,10 @@ class Session:
         running = len(self._running.items) if self._running else 0
         state = "draining" if self._draining else "open"
         return f"<Session {state}, {len(self._queue)} queued, {running} running>"
+
+    @property
+    def _idle(self) -> bool:
+        return self._running is None and self._turn is None
 
     @property
     def queued_rows(self) -> int:
@@ -173,6 +191,8 @@ class Session:
         match message:
             case Request():
                 commands += self._accept(link, message, now)
+            case Proceed():
+                commands += self._proceed((link, message.attempt_id), now)
             case Cancel():
                 self._drop((link, message.attempt_id))
             case Probe():
@@ -209,9 +229,11 @@ class Session:
         commands: list[Command] = []
         for item in self._queue.expire(now):
             commands += self._expired(item, now)
-        while self._running is None and self._again:
+        if self._turn is not None and now >= min(self._turn.until, self._turn.item.deadline):
+            commands += self._turn_missed(self._turn.item, now)
+        while self._idle and self._again:
             self._start(self._unexpired(self._again.popleft(), now, commands), now, commands)
-        if self._running is None and (release := self._queue.release(now)) is not None:
+        if self._idle and (release := self._queue.release(now)) is not None:
             for item in release.infeasible:
                 commands += self._expired(item, now)
             if release.items:
@@ -224,7 +246,11 @@ class Session:
 
     def next_deadline(self) -> float | None:
         """When `advance` must be called at the latest; None: not by itself."""
-        return self._queue.next_deadline()
+        deadline = self._queue.next_deadline()
+        if self._turn is None:
+            return deadline
+        turn = min(self._turn.until, self._turn.item.deadline)
+        return turn if deadline is None else min(deadline, turn)
 
     def route_changed(self, route: bytes) -> list[Command]:
         """The route of this model changed: announce it to every gateway."""
@@ -271,9 +297,30 @@ class Session:
         return []
 
     def _start(self, items: tuple[Item, ...], now: float, commands: list[Command]) -> None:
-        if items:
+        if not items:
+            return
+        if items[0].suspect:
+            self._turn = _Turn(items[0], now + SUSPECT_TURN_S)
+            commands.append(Send(items[0].key[0], SuspectTurn(items[0].key[1])))
+        else:
             self._running = _Running(items, now)
             commands.append(Execute(items))
+
+    def _proceed(self, key: Key, now: float) -> list[Command]:
+        """The gateway knows that this suspect is being executed: do so."""
+        if self._turn is None or self._turn.item.key != key or self._turn.item.deadline <= now:
+            return []
+        items = (self._turn.item,)
+        self._turn = None
+        self._running = _Running(items, now)
+        return [Execute(items)]
+
+    def _turn_missed(self, item: Item, now: float) -> list[Command]:
+        self._turn = None
+        if item.deadline <= now:
+            return self._expired(item, now)
+        self._settle(item.key)
+        return [Send(item.key[0], Nack(item.key[1], NackReason.SUSPECT_BUSY))]
 
     def _unexpired(
         self, items: tuple[Item, ...], now: float, commands: list[Command]
@@ -343,7 +390,10 @@ class Session:
 
     def _drop(self, key: Key) -> None:
         """Nobody waits for this attempt: out of the queue, or its answer is discarded."""
-        if self._queue.cancel(key) is not None:
+        if self._turn is not None and self._turn.item.key == key:
+            self._turn = None
+            self._count_cancelled(key)
+        elif self._queue.cancel(key) is not None:
             self._count_cancelled(key)
         elif key in self._owed:
             self._dropped.add(key)

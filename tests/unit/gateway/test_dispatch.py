@@ -17,6 +17,7 @@ from gateway.dispatch import (
     DispatchLimits,
     Failed,
     SendCancel,
+    SendProceed,
     SendRequest,
     Streamed,
 )
@@ -57,6 +58,7 @@ class World:
         self.sent: dict[int, SendRequest] = {}
         self.cancels: list[int] = []
         self.streamed: list[int] = []
+        self.proceeding: list[int] = []
         self.lives = 0
 
     def do(self, commands: list[Command]) -> list[Command]:
@@ -64,6 +66,8 @@ class World:
             match command:
                 case SendRequest():
                     self.sent[command.request.attempt_id] = command
+                case SendProceed():
+                    self.proceeding.append(command.proceed.attempt_id)
                 case SendCancel():
                     self.cancels.append(command.cancel.attempt_id)
                     self.sent.pop(command.cancel.attempt_id, None)
@@ -92,6 +96,10 @@ class World:
         self, number: int, timeout_s: float | None = 10.0, version: str | None = None
     ) -> None:
         self.do(self.dispatch.submit(number, call(timeout_s, version), self.now))
+
+    def take_turn(self, attempt: int) -> None:
+        name = self.sent[attempt].replica
+        self.do(self.dispatch.suspect_turn(name, attempt))
 
     def answer(self, attempt: int) -> None:
         self.do(self.dispatch.final(self.sent.pop(attempt).replica, Final(attempt), self.now))
@@ -128,12 +136,11 @@ class Dispatching(RuleBasedStateMachine):
     @rule(timeout_s=st.floats(0.1, 5.0))
     def submit(self, timeout_s: float) -> None:
         self.count += 1
-        try:
-            self.world.submit(self.count, timeout_s)
-        except PenstockError as error:
-            assert error.code is ErrorCode.QUEUE_FULL
-            assert len(self.world.dispatch) >= 20
+        if len(self.world.dispatch) >= 20:
+            with pytest.raises(PenstockError, match="queue of model 'm' is full"):
+                self.world.submit(self.count, timeout_s)
             return
+        self.world.submit(self.count, timeout_s)
         self.open[self.count] = self.world.now + timeout_s
 
     @rule(version=st.sampled_from("12"))
@@ -147,7 +154,7 @@ class Dispatching(RuleBasedStateMachine):
             self.names.remove(name)
             self.world.lose(name)
 
-    @rule(data=st.data(), how=st.sampled_from(["answer", "late", *NackReason]))
+    @rule(data=st.data(), how=st.sampled_from(["answer", "late", "turn", *NackReason]))
     def reply(self, data: st.DataObject, how: str | NackReason) -> None:
         if not self.world.sent:
             return
@@ -156,6 +163,8 @@ class Dispatching(RuleBasedStateMachine):
             self.world.nack(attempt, how)
         elif how == "answer":
             self.world.answer(attempt)
+        elif how == "turn":
+            self.world.take_turn(attempt)
         else:
             command = self.world.sent[attempt]
             late = self.world.dispatch.final("nobody", Final(attempt), self.world.now)
@@ -247,6 +256,8 @@ def test_a_query_of_death_is_named_after_two_losses_and_takes_nobody_with_it() -
     second = world.join()
     world.lose(first)
     culprit = next(iter(world.sent.values()))
+    world.take_turn(culprit.request.attempt_id)
+    assert world.proceeding == [culprit.request.attempt_id]
     world.submit(4)
     world.lose(second)
     assert world.code(1) is ErrorCode.REPLICA_CRASHED
@@ -255,6 +266,20 @@ def test_a_query_of_death_is_named_after_two_losses_and_takes_nobody_with_it() -
     while world.sent:
         world.answer(next(iter(world.sent)))
     assert sorted(n for n, o in world.outcomes.items() if isinstance(o, Answered)) == [2, 3, 4]
+
+
+def test_a_suspect_lost_before_its_turn_is_innocent() -> None:
+    world = World()
+    first = world.join()
+    world.submit(1)
+    second = world.join()
+    world.lose(first)
+    world.lose(second)
+    world.join()
+    (command,) = world.sent.values()
+    assert command.request.suspect
+    world.answer(command.request.attempt_id)
+    assert isinstance(world.outcomes[1], Answered)
 
 
 def test_without_a_replica_a_call_waits_and_is_then_told() -> None:

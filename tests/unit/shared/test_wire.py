@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import msgpack
 import numpy as np
 import pytest
@@ -22,7 +24,9 @@ from shared.messages import (
     Nack,
     NackReason,
     Probe,
+    Proceed,
     Request,
+    SuspectTurn,
 )
 from shared.tensors import Tensor, encode_bytes_elements, tensor_from_array
 from shared.wire import INLINE_BYTES_MAX, decode, encode
@@ -69,6 +73,8 @@ messages = st.one_of(
     st.just(Drain()),
     requests,
     st.builds(Cancel, uints),
+    st.builds(Proceed, uints),
+    st.builds(SuspectTurn, uints),
     st.builds(Hello, names, names, names, names, names, st.binary(), st.binary()),
     st.builds(Load, uints, uints, uints),
     st.builds(Chunk, uints, uints, tensor_tuples),
@@ -85,10 +91,8 @@ def test_decoding_gives_back_what_was_encoded(envelope: Envelope) -> None:
 
 @given(st.lists(st.binary(max_size=200), max_size=4))
 def test_arbitrary_bytes_raise_nothing_but_wire_errors(frames: list[bytes]) -> None:
-    try:
+    with contextlib.suppress(WireError):
         decode(frames)
-    except WireError:
-        pass
 
 
 json_like = st.recursive(
@@ -103,10 +107,8 @@ def test_well_formed_msgpack_of_the_wrong_form_raises_wire_errors(
     kind: int, fields: list[object], frames: list[bytes]
 ) -> None:
     header = msgpack.packb([1, "gateway", [[kind, *fields]]])
-    try:
+    with contextlib.suppress(WireError):
         decode([header, *frames])
-    except WireError:
-        pass
 
 
 @given(envelopes, st.data())
@@ -119,10 +121,8 @@ def test_a_flipped_or_cut_header_never_crashes(envelope: Envelope, data: st.Data
         if cut
         else header[:position] + bytes([header[position] ^ 0xFF]) + header[position + 1 :]
     )
-    try:
+    with contextlib.suppress(WireError):
         decode([broken, *rest])
-    except WireError:
-        pass
 
 
 def test_large_tensors_travel_uncopied_in_frames_of_their_own() -> None:

@@ -6,12 +6,34 @@ import numpy as np
 
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode
-from shared.messages import Cancel, Drain, Final, Hello, Load, Message, Nack, NackReason, Probe
+from shared.messages import (
+    Cancel,
+    Drain,
+    Final,
+    Hello,
+    Load,
+    Message,
+    Nack,
+    NackReason,
+    Probe,
+    Proceed,
+    SuspectTurn,
+)
 from shared.messages import Request as WireRequest
 from shared.tensors import Tensor, TensorSpec, tensor_from_array
 from worker.batching import BatchLimits
 from worker.latency_model import LatencyModel
-from worker.session import Command, Completed, End, Execute, Failed, FailureKind, Send, Session
+from worker.session import (
+    SUSPECT_TURN_S,
+    Command,
+    Completed,
+    End,
+    Execute,
+    Failed,
+    FailureKind,
+    Send,
+    Session,
+)
 
 INTERFACE = ModelInterface(
     inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 1)),),
@@ -125,15 +147,35 @@ def test_cancelled_requests_leave_the_queue_and_running_ones_are_not_answered() 
     assert live.counters.cancelled == 2
 
 
-def test_suspects_run_alone_and_are_held_one_at_a_time() -> None:
+def test_suspects_are_held_one_at_a_time_and_run_alone_once_told_to_proceed() -> None:
     live = session()
     tell(live, request(1))
     commands = tell(live, request(2, suspect=True), request(3, suspect=True), request(4))
     assert sent(commands, Nack) == [Nack(3, NackReason.SUSPECT_BUSY)]
-    assert executing(complete(live, 1)) == [2]
+    commands = complete(live, 1)
+    assert sent(commands, SuspectTurn) == [SuspectTurn(2)]
+    assert not [c for c in commands if isinstance(c, Execute)]
+    assert executing(tell(live, Proceed(2))) == [2]
     assert executing(complete(live, 1)) == [4]
-    tell(live, request(3, suspect=True))
-    assert executing(complete(live, 1)) == [3]
+    assert sent(complete(live, 1), Final) != []
+    assert sent(tell(live, request(3, suspect=True)), SuspectTurn) == [SuspectTurn(3)]
+
+
+def test_a_suspect_whose_gateway_is_silent_lets_the_others_pass() -> None:
+    live = session()
+    tell(live, request(1, suspect=True), request(2))
+    assert live.next_deadline() == SUSPECT_TURN_S
+    commands = live.advance(SUSPECT_TURN_S)
+    assert sent(commands, Nack) == [Nack(1, NackReason.SUSPECT_BUSY)]
+    assert executing(commands) == [2]
+    assert tell(live, Proceed(1)) == []
+
+
+def test_a_suspect_cancelled_in_its_turn_is_not_executed() -> None:
+    live = session()
+    tell(live, request(1, suspect=True), request(2))
+    assert executing(tell(live, Cancel(1))) == [2]
+    assert tell(live, Proceed(1)) == []
 
 
 def test_a_full_queue_refuses() -> None:

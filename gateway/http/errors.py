@@ -1,0 +1,128 @@
+"""Domain errors to HTTP answers: the one table of status codes, and the one shape of error bodies.
+
+Whatever goes wrong, a client gets `{"error": "..."}` and an `x-request-id`; what it gets never
+holds a traceback. An error that nobody foresaw is logged with its traceback and answered as
+`internal error`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+
+import orjson
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.http.request_headers import request_id_of
+from shared.errors import ErrorCode, PenstockError
+from shared.telemetry import get_logger
+
+CLIENT_CLOSED_REQUEST = 499
+"""Nobody reads this status, since the client has gone; it appears in logs."""
+
+STATUS_OF: dict[ErrorCode, int] = {
+    ErrorCode.INVALID_INPUT: HTTPStatus.BAD_REQUEST,
+    ErrorCode.MODEL_NOT_FOUND: HTTPStatus.NOT_FOUND,
+    ErrorCode.VERSION_NOT_FOUND: HTTPStatus.NOT_FOUND,
+    ErrorCode.PAYLOAD_TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    ErrorCode.QUEUE_FULL: HTTPStatus.TOO_MANY_REQUESTS,
+    ErrorCode.CANCELLED: CLIENT_CLOSED_REQUEST,
+    ErrorCode.MODEL_ERROR: HTTPStatus.INTERNAL_SERVER_ERROR,
+    ErrorCode.OUT_OF_MEMORY: HTTPStatus.INTERNAL_SERVER_ERROR,
+    ErrorCode.REPLICA_CRASHED: HTTPStatus.INTERNAL_SERVER_ERROR,
+    ErrorCode.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
+    ErrorCode.NO_READY_REPLICA: HTTPStatus.SERVICE_UNAVAILABLE,
+    ErrorCode.SHUTTING_DOWN: HTTPStatus.SERVICE_UNAVAILABLE,
+    ErrorCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    ErrorCode.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
+}
+
+INTERNAL_ERROR = "internal error"
+
+_log = get_logger("gateway.http")
+
+
+def error_response(
+    status: int, message: str, request_id: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """An answer with an error body."""
+    all_headers = {**(headers or {}), "x-request-id": request_id}
+    body = orjson.dumps({"error": message})
+    return Response(body, status, headers=all_headers, media_type="application/json")
+
+
+def domain_error_response(
+    error: PenstockError, request_id: str, default_retry_after_s: float
+) -> Response:
+    """The answer to a request that failed with a domain error."""
+    headers: dict[str, str] = {}
+    if error.retryable:
+        delay_s = error.retry_after_s if error.retry_after_s is not None else default_retry_after_s
+        headers["retry-after"] = str(max(1, math.ceil(delay_s)))
+    if error.code is ErrorCode.PAYLOAD_TOO_LARGE:
+        headers["connection"] = "close"
+    return error_response(int(STATUS_OF[error.code]), error.message, request_id, headers)
+
+
+def failure_response(
+    error: Exception, request_id: str, default_retry_after_s: float, **context: object
+) -> Response:
+    """Log a request's failure, as loudly as it deserves, and answer it.
+
+    Args:
+        error: what was raised; anything but a domain error is a fault of ours.
+        request_id: of the request.
+        default_retry_after_s: for `Retry-After`, if the error does not say.
+        context: fields for the log.
+    """
+    if not isinstance(error, PenstockError):
+        _log.error("request failed", request_id=request_id, **context, exc_info=error)
+        error = PenstockError(ErrorCode.INTERNAL, INTERNAL_ERROR)
+        return domain_error_response(error, request_id, default_retry_after_s)
+    response = domain_error_response(error, request_id, default_retry_after_s)
+    fields = {
+        "request_id": request_id,
+        "status": response.status_code,
+        "code": error.code.value,
+        "message": error.message,
+        **context,
+    }
+    if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log.warning("request failed", **fields)
+    elif error.code is ErrorCode.QUEUE_FULL:
+        _log.debug("request refused", **fields)  # frequent exactly when there is no time for it
+    else:
+        _log.info("request refused", **fields)
+    return response
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    """The framework's own answers, such as 404 and 405, in our shape."""
+    assert isinstance(error, HTTPException)
+    request_id = request_id_of(dict(request.scope["headers"]))
+    return error_response(error.status_code, str(error.detail).lower(), request_id, error.headers)
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    places = ", ".join(".".join(map(str, fault["loc"])) for fault in error.errors()[:8])
+    request_id = request_id_of(dict(request.scope["headers"]))
+    return error_response(HTTPStatus.BAD_REQUEST, f"invalid request: {places}", request_id)
+
+
+async def _on_unforeseen(request: Request, error: Exception) -> Response:
+    request_id = request_id_of(dict(request.scope["headers"]))
+    return failure_response(error, request_id, 1.0, path=request.scope["path"])
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make an application answer all errors in our shape."""
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(Exception, _on_unforeseen)

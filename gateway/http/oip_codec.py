@@ -1,0 +1,354 @@
+"""The Open Inference Protocol's payloads, to and from tensors; pure and synchronous.
+
+Previous stop of a request: `gateway.http.oip_routes`, which read the body. Next: back there, and
+then `gateway.service`, with tensors that are known to fit the model.
+
+Theory: a request is a JSON object, or one followed by raw tensors (the binary tensor extension),
+in which case a header says where the JSON ends. Every tensor is compared with the model's
+interface by name, datatype, shape and number of elements, in this order, so that a replica gets
+nothing it cannot run. Nothing is allocated by a shape that the request merely states, and binary
+data is never copied: its tensors are views of the body.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+
+from gateway.calls import InferenceAnswer
+from gateway.http.bad_input import (
+    bad_input,
+    mismatch,
+    quoted,
+    shown,
+    shown_names,
+    shown_shape,
+)
+from gateway.http.json_document import load_document
+from gateway.http.json_tensors import bytes_from_json
+from gateway.http.oip_parameters import (
+    as_boolean,
+    as_object,
+    model_parameters,
+    output_is_binary,
+    priority_of,
+    refuse_shared_memory,
+    timeout_s_of,
+)
+from shared.deployment import ModelInterface
+from shared.errors import ErrorCode, PenstockError
+from shared.messages import Parameters
+from shared.tensors import (
+    NUMPY_OF,
+    Buffer,
+    Tensor,
+    TensorSpec,
+    array_from_tensor,
+    decode_bytes_elements,
+    shape_fits,
+)
+
+ELEMENTS_MAX = 2**31
+"""Most elements that a shape may state, empty dimensions counted as one: more than any body holds,
+and few enough for every array library to accept the shape."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedInfer:
+    """A request that fits the model.
+
+    Attributes:
+        id: to be echoed, or None.
+        inputs: in the interface's order.
+        outputs: names asked for, in that order; empty means all.
+        binary_outputs: of those, the ones wanted as binary data.
+        binary_default: whether outputs that were not asked for by name are wanted as binary data.
+        parameters: for the model.
+        priority: 1 (first) to 9 (last).
+        timeout_s: what the request allows, or None.
+    """
+
+    id: str | None
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[str, ...]
+    binary_outputs: frozenset[str]
+    binary_default: bool
+    parameters: Parameters
+    priority: int
+    timeout_s: float | None
+
+    def wants_binary(self, output: str) -> bool:
+        """Whether an output is to be answered as binary data."""
+        return output in self.binary_outputs if self.outputs else self.binary_default
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedResponse:
+    """An answer's body.
+
+    Attributes:
+        parts: what the body consists of, in order.
+        header_length: bytes of the JSON in front of binary data, or None without any.
+    """
+
+    parts: tuple[Buffer, ...]
+    header_length: int | None
+
+
+def parse_infer(body: Buffer, header_length: int | None, interface: ModelInterface) -> ParsedInfer:
+    """Read an inference request and check it against the model.
+
+    Args:
+        body: the whole body.
+        header_length: the `Inference-Header-Content-Length`, or None if there was none.
+        interface: what the model takes and gives.
+
+    Raises:
+        PenstockError: INVALID_INPUT, with a message that names what was expected and what came.
+    """
+    text, binary = _split(body, header_length)
+    document = load_document(text)
+    request_id = document.get("id")
+    if request_id is not None and type(request_id) is not str:
+        raise mismatch("id", "a string", shown(request_id))
+    parameters = as_object("parameters", document.get("parameters"))
+    binary_default = as_boolean(
+        'parameter "binary_data_output"', parameters.get("binary_data_output")
+    )
+    reader = _InputReader(interface, binary, b"true" in text or b"false" in text)
+    inputs = reader.read(document.get("inputs"))
+    outputs, binary_outputs = _requested(document.get("outputs"), interface, binary_default)
+    return ParsedInfer(
+        request_id,
+        inputs,
+        outputs,
+        binary_outputs,
+        binary_default,
+        model_parameters(parameters),
+        priority_of(parameters),
+        timeout_s_of(parameters),
+    )
+
+
+def _split(body: Buffer, header_length: int | None) -> tuple[bytes | bytearray, memoryview | None]:
+    """The JSON, and the binary data behind it if a header announced any."""
+    if header_length is None:
+        return (bytes(body) if isinstance(body, memoryview) else body), None
+    view = memoryview(body)
+    if not 0 <= header_length <= view.nbytes:
+        expected = f"a length within the body of {view.nbytes} bytes"
+        raise mismatch("Inference-Header-Content-Length", expected, str(header_length))
+    return bytes(view[:header_length]), view[header_length:]
+
+
+class _InputReader:
+    """Reads a request's inputs, taking binary data off the front of what follows the JSON."""
+
+    def __init__(
+        self, interface: ModelInterface, binary: memoryview | None, booleans_in_text: bool
+    ) -> None:
+        self._interface = interface
+        self._specs = {spec.name: spec for spec in interface.inputs}
+        self._binary = binary
+        self._taken = 0
+        self._booleans_in_text = booleans_in_text
+
+    def read(self, entries: Any) -> tuple[Tensor, ...]:
+        if type(entries) is not list:
+            raise mismatch("inputs", "a list of tensors", shown(entries))
+        tensors: dict[str, Tensor] = {}
+        for entry in entries:
+            tensor = self._read_one(entry)
+            if tensor.name in tensors:
+                raise mismatch(f"input {quoted(tensor.name)}", "one tensor of this name", "another")
+            tensors[tensor.name] = tensor
+        missing = [name for name in self._specs if name not in tensors]
+        if missing:
+            spec = self._specs[missing[0]]
+            raise mismatch(f"input {quoted(spec.name)}", spec.describe(), "no such tensor")
+        if self._binary is not None and self._taken != self._binary.nbytes:
+            expected = f"{self._taken} bytes after the JSON, the sum of all binary_data_size"
+            raise mismatch("binary data", expected, str(self._binary.nbytes))
+        ordered = tuple([tensors[name] for name in self._specs])
+        self._check_rows(ordered)
+        return ordered
+
+    def _read_one(self, entry: Any) -> Tensor:
+        if type(entry) is not dict:
+            raise mismatch("inputs", "tensors as objects", shown(entry))
+        name = entry.get("name")
+        if type(name) is not str:
+            raise mismatch("input name", "a string", shown(name))
+        spec = self._specs.get(name)
+        if spec is None:
+            expected = f"one of the model's inputs ({shown_names(self._specs)})"
+            raise mismatch("input", expected, quoted(name))
+        what = f"input {quoted(name)}"
+        _check_datatype(what, entry.get("datatype"), spec)
+        shape = self._shape(what, entry.get("shape"), spec)
+        return Tensor(name, spec.datatype, shape, self._data(what, entry, spec, shape))
+
+    def _shape(self, what: str, shape: Any, spec: TensorSpec) -> tuple[int, ...]:
+        if type(shape) is not list:
+            raise mismatch(what, f"shape {shown_shape(spec.shape)}", shown(shape))
+        if len(shape) != len(spec.shape):
+            got = f"{len(shape)} dimension{'' if len(shape) == 1 else 's'}"
+            raise mismatch(what, f"shape {shown_shape(spec.shape)}", got)
+        for size in shape:
+            if type(size) is not int or size < 0:
+                raise mismatch(what, "sizes in shape that are whole and not negative", shown(size))
+        if not shape_fits(shape, spec.shape):
+            raise mismatch(what, f"shape {shown_shape(spec.shape)}", shown_shape(shape))
+        limit = self._interface.max_batch_size
+        if limit > 0 and not 1 <= shape[0] <= limit:
+            raise mismatch(what, f"1 to {limit} rows (max_batch_size)", str(shape[0]))
+        if math.prod(size or 1 for size in shape) > ELEMENTS_MAX:
+            raise mismatch(what, f"at most {ELEMENTS_MAX} elements", f"shape {shown_shape(shape)}")
+        return tuple(shape)
+
+    def _data(
+        self, what: str, entry: dict[str, Any], spec: TensorSpec, shape: tuple[int, ...]
+    ) -> Buffer:
+        data = entry.get("data")
+        parameters = entry.get("parameters")
+        if parameters is not None:
+            parameters = as_object(f"{what}: parameters", parameters)
+            refuse_shared_memory(what, parameters)
+            size = parameters.get("binary_data_size")
+            if size is not None:
+                if data is not None:
+                    raise mismatch(what, "data or binary_data_size", "both")
+                return self._take(what, size, spec, shape)
+        if data is None:
+            raise mismatch(what, "data or binary_data_size", "neither")
+        return bytes_from_json(what, spec.datatype, shape, data, self._booleans_in_text)
+
+    def _take(self, what: str, size: Any, spec: TensorSpec, shape: tuple[int, ...]) -> memoryview:
+        """The next `size` bytes of binary data, found to be the tensor's content."""
+        if type(size) is not int or size < 0:
+            raise mismatch(what, "a binary_data_size that is whole and not negative", shown(size))
+        if self._binary is None:
+            expected = "the header Inference-Header-Content-Length with binary_data_size"
+            raise mismatch(what, expected, "no such header")
+        count = math.prod(shape)
+        if spec.datatype != "BYTES":
+            needed = count * NUMPY_OF[spec.datatype].itemsize
+            if size != needed:
+                expected = f"{needed} bytes for {spec.datatype}{shown_shape(shape)}"
+                raise mismatch(what, expected, f"binary_data_size {size}")
+        left = self._binary.nbytes - self._taken
+        if size > left:
+            raise mismatch(what, f"{size} bytes of binary data (binary_data_size)", f"{left}")
+        data = self._binary[self._taken : self._taken + size]
+        self._taken += size
+        if spec.datatype == "BYTES":
+            _check_bytes_elements(what, data, count)
+        elif spec.datatype == "BOOL" and size and np.frombuffer(data, np.uint8).max() > 1:
+            raise mismatch(what, "BOOL bytes of 0 or 1", "other values")
+        return data
+
+    def _check_rows(self, tensors: tuple[Tensor, ...]) -> None:
+        """All inputs of a model that batches have the same number of rows."""
+        if self._interface.max_batch_size == 0 or not tensors:
+            return
+        first = tensors[0]
+        for tensor in tensors:
+            if tensor.rows != first.rows:
+                expected = f"{first.rows} rows as in input {quoted(first.name)}"
+                raise mismatch(f"input {quoted(tensor.name)}", expected, str(tensor.rows))
+
+
+def _check_datatype(what: str, datatype: Any, spec: TensorSpec) -> None:
+    if datatype != spec.datatype:
+        raise mismatch(what, f"datatype {spec.datatype}", shown(datatype))
+    if datatype not in NUMPY_OF:
+        raise bad_input(f"{what}: datatype {quoted(spec.datatype)} is not supported")
+
+
+def _check_bytes_elements(what: str, data: memoryview, count: int) -> None:
+    """Every element is prefixed by its length, and together they fill the data."""
+    offset = elements = 0
+    while offset + 4 <= data.nbytes and elements < count:
+        offset += 4 + int(struct.unpack_from("<I", data, offset)[0])
+        elements += 1
+    if elements != count or offset != data.nbytes:
+        expected = f"{count} BYTES elements, each behind its length, in {data.nbytes} bytes"
+        raise mismatch(what, expected, f"{elements} in {offset} bytes")
+
+
+def _requested(
+    entries: Any, interface: ModelInterface, binary_default: bool
+) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Names of the outputs asked for, and of those wanted as binary data."""
+    if entries is None or entries == []:
+        return (), frozenset()
+    if type(entries) is not list:
+        raise mismatch("outputs", "a list of objects", shown(entries))
+    names: dict[str, bool] = {}
+    known = {spec.name for spec in interface.outputs}
+    for entry in entries:
+        if type(entry) is not dict:
+            raise mismatch("outputs", "objects", shown(entry))
+        name = entry.get("name")
+        if type(name) is not str:
+            raise mismatch("output name", "a string", shown(name))
+        if name not in known:
+            expected = shown_names(spec.name for spec in interface.outputs)
+            raise mismatch("output", f"one of the model's outputs ({expected})", quoted(name))
+        if name in names:
+            raise mismatch(f"output {quoted(name)}", "to be asked for once", "twice")
+        what = f"output {quoted(name)}"
+        parameters = as_object(f"{what}: parameters", entry.get("parameters"))
+        refuse_shared_memory(what, parameters)
+        names[name] = output_is_binary(what, parameters, binary_default)
+    return tuple(names), frozenset(name for name, binary in names.items() if binary)
+
+
+def build_response(answer: InferenceAnswer, request: ParsedInfer) -> EncodedResponse:
+    """The body that answers a request. Numbers that are not finite are `null` in JSON.
+
+    Raises:
+        PenstockError: MODEL_ERROR, if an output that JSON cannot hold was not asked for as binary.
+        ValueError: if an output's data does not fit its datatype and shape.
+    """
+    outputs: list[dict[str, Any]] = []
+    binary: list[Buffer] = []
+    for tensor in answer.outputs:
+        entry: dict[str, Any] = {
+            "name": tensor.name,
+            "datatype": tensor.datatype,
+            "shape": tensor.shape,
+        }
+        if request.wants_binary(tensor.name):
+            size = memoryview(tensor.data).nbytes
+            entry["parameters"] = {"binary_data_size": size}
+            binary.append(tensor.data)
+        else:
+            entry["data"] = _json_data(tensor)
+        outputs.append(entry)
+    document: dict[str, Any] = {"model_name": answer.model, "model_version": answer.version}
+    if request.id is not None:
+        document["id"] = request.id
+    document["outputs"] = outputs
+    text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    return EncodedResponse((text, *binary), len(text) if binary else None)
+
+
+def _json_data(tensor: Tensor) -> Any:
+    """What orjson writes as the flat, row-major list of a tensor's elements."""
+    if tensor.datatype != "BYTES":
+        return np.require(array_from_tensor(tensor).reshape(-1), requirements="A")
+    elements = decode_bytes_elements(tensor.data, math.prod(tensor.shape))
+    try:
+        return [str(element, "utf-8") for element in elements]
+    except UnicodeDecodeError:
+        raise PenstockError(
+            ErrorCode.MODEL_ERROR,
+            f"output {quoted(tensor.name)}: the model gave BYTES that are not UTF-8 text, which "
+            'JSON cannot hold; ask for this output with the parameter "binary_data": true',
+        ) from None

@@ -1,0 +1,140 @@
+"""Reading a request's body within a limit, and noticing when its sender goes away.
+
+The memory that one request takes is at most the limit: a body that is announced as larger is not
+read, and one that turns out larger is dropped at the limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable
+from typing import Any, TypeVar, cast
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from gateway.http.request_headers import RawHeaders, content_length_of
+from shared.errors import ErrorCode, PenstockError
+from shared.tensors import Buffer
+
+T = TypeVar("T")
+
+
+class BodyTooLargeError(PenstockError):
+    """A body over the limit.
+
+    Args:
+        max_bytes: the limit.
+        unread: whether its sender may still be sending.
+    """
+
+    def __init__(self, max_bytes: int, unread: bool) -> None:
+        message = f"request body: expected at most {max_bytes} bytes, got more"
+        super().__init__(ErrorCode.PAYLOAD_TOO_LARGE, message)
+        self.unread = unread
+
+
+def _client_gone() -> PenstockError:
+    return PenstockError(ErrorCode.CANCELLED, "the client closed the connection")
+
+
+async def read_body(headers: RawHeaders, receive: Receive, max_bytes: int) -> Buffer:
+    """The whole body.
+
+    Raises:
+        BodyTooLargeError: beyond `max_bytes`.
+        PenstockError: CANCELLED, if the client has gone.
+    """
+    announced = content_length_of(headers)
+    if announced is not None and announced > max_bytes:
+        raise BodyTooLargeError(max_bytes, unread=True)
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        whole = cast(bytes, message.get("body", b""))  # the usual case: no copy
+        if len(whole) > max_bytes:
+            raise BodyTooLargeError(max_bytes, unread=False)
+        return whole
+    body = bytearray()
+    while message["type"] == "http.request":
+        body += message.get("body", b"")
+        unread = message.get("more_body", False)
+        if len(body) > max_bytes:
+            raise BodyTooLargeError(max_bytes, unread)
+        if not unread:
+            return body
+        message = await receive()
+    raise _client_gone()
+
+
+class _Departure:
+    """Cancels a task when the client goes away."""
+
+    def __init__(self, receive: Receive, task: asyncio.Task[Any]) -> None:
+        self.noticed = False
+        self._receive = receive
+        self._task = task
+
+    async def watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.noticed = True
+        self._task.cancel()
+
+
+async def unless_client_goes(work: Awaitable[T], receive: Receive) -> T:
+    """Await work in this task, and cancel it at once if the client goes away.
+
+    Args:
+        work: what to await.
+        receive: of the request, whose body has been read.
+
+    Raises:
+        PenstockError: CANCELLED, if the client went.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    departure = _Departure(receive, task)
+    watcher = asyncio.create_task(departure.watch())
+    try:
+        result = await work
+    except (asyncio.CancelledError, PenstockError):
+        if not departure.noticed:
+            raise
+    finally:
+        watcher.cancel()
+    if departure.noticed:
+        task.uncancel()
+        raise _client_gone()
+    return result
+
+
+class LingeringResponse(Response):
+    """An answer to a request whose body was not read to its end.
+
+    To close a connection with unread data resets it, and the client may lose the answer. So the
+    rest of the body is read and thrown away for a while after the answer was sent.
+
+    Args:
+        answer: what to say.
+        linger_s: longest time to go on reading, in seconds.
+    """
+
+    def __init__(self, answer: Response, linger_s: float) -> None:
+        self.status_code = answer.status_code
+        self.raw_headers = answer.raw_headers
+        self.body = answer.body
+        self.background = None
+        self._linger_s = linger_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer, read on for a while, then end the response."""
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send({**start, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._linger_s):
+                message = await receive()
+                while message["type"] == "http.request" and message.get("more_body", False):
+                    message = await receive()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

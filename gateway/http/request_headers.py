@@ -1,0 +1,117 @@
+"""What the headers of a request say, each in one function; header names are lower case."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from gateway.http.bad_input import bad_input, mismatch, quoted
+from shared.errors import ErrorCode, PenstockError
+from shared.ids import new_request_id
+
+RawHeaders: TypeAlias = Mapping[bytes, bytes]
+
+BODY_TYPES = frozenset(
+    {
+        b"",
+        b"application/json",
+        b"application/octet-stream",
+        b"application/x-www-form-urlencoded",  # what `curl -d` says unless it is told otherwise
+    }
+)
+
+_REQUEST_ID = re.compile(rb"[!-~](?:[ -~]{0,126}[!-~])?")
+_TRACEPARENT = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
+_DIGITS_MAX = 18
+"""Most digits of a length: more than any body, and within 64 bits."""
+
+
+def request_id_of(headers: RawHeaders) -> str:
+    """The client's id for the request, if it is printable and at most 128 long, or a new one."""
+    given = headers.get(b"x-request-id")
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given.decode("ascii")
+    return new_request_id()
+
+
+def traceparent_of(headers: RawHeaders) -> str:
+    """The W3C trace context, or empty if there is none that is well-formed."""
+    given = headers.get(b"traceparent")
+    if given is not None and _TRACEPARENT.fullmatch(given):
+        return given.decode("ascii")
+    return ""
+
+
+def timeout_s_header(headers: RawHeaders) -> float | None:
+    """`x-request-timeout-seconds`, or None if there is none.
+
+    Raises:
+        PenstockError: INVALID_INPUT.
+    """
+    given = headers.get(b"x-request-timeout-seconds")
+    if given is None:
+        return None
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        text = quoted(given.decode("latin-1"))
+        raise mismatch("header x-request-timeout-seconds", "a number above 0", text)
+    return seconds
+
+
+def json_length_of(headers: RawHeaders) -> int | None:
+    """`Inference-Header-Content-Length`, or None if there is none.
+
+    Raises:
+        PenstockError: INVALID_INPUT.
+    """
+    given = headers.get(b"inference-header-content-length")
+    if given is None:
+        return None
+    text = given.strip()
+    if not text.isdigit() or len(text) > _DIGITS_MAX:
+        expected = "a whole number of bytes, not negative"
+        got = quoted(given.decode("latin-1"))
+        raise mismatch("Inference-Header-Content-Length", expected, got)
+    return int(text)
+
+
+def content_length_of(headers: RawHeaders) -> int | None:
+    """`Content-Length`, or None if the body's length is not announced.
+
+    Raises:
+        PenstockError: INVALID_INPUT.
+    """
+    given = headers.get(b"content-length")
+    if given is None:
+        return None
+    if not given.isdigit() or len(given) > _DIGITS_MAX:
+        raise bad_input("Content-Length: expected a whole number")
+    return int(given)
+
+
+def check_content_type(headers: RawHeaders) -> None:
+    """Refuse bodies that say they are something we do not read.
+
+    Raises:
+        PenstockError: UNSUPPORTED_MEDIA_TYPE.
+    """
+    given = headers.get(b"content-type", b"")
+    if given.partition(b";")[0].strip().lower() not in BODY_TYPES:
+        text = quoted(given.decode("latin-1"))
+        raise PenstockError(
+            ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+            f"content type: expected application/json or application/octet-stream, got {text}",
+        )
+    encoding = headers.get(b"content-encoding")
+    if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
+        text = quoted(encoding.decode("latin-1"))
+        raise PenstockError(
+            ErrorCode.UNSUPPORTED_MEDIA_TYPE, f"content encoding: expected none, got {text}"
+        )

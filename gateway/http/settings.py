@@ -1,0 +1,31 @@
+"""What can be set about the HTTP front of a gateway."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class HttpSettings(BaseModel):
+    """Bounds and defaults of the HTTP front."""
+
+    model_config = ConfigDict(frozen=True)
+
+    max_body_bytes: int = Field(
+        64 * 1024 * 1024, gt=0, le=2**31, description="Largest request body, in bytes; beyond: 413."
+    )
+    linger_s: float = Field(
+        2.0,
+        ge=0,
+        le=60,
+        description="How long a body that is too large is read and thrown away, so that its sender "
+        "gets to read the answer before the connection ends.",
+    )
+    retry_after_s: float = Field(
+        1.0, gt=0, le=3600, description="Retry-After of answers for which nothing better is known."
+    )
+    max_metric_series: int = Field(
+        256,
+        gt=0,
+        description="Most pairs of model and version with metrics of their own at a time; beyond, "
+        "the pair that was first seen longest ago is dropped.",
+    )

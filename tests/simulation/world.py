@@ -1,0 +1,321 @@
+"""A seeded world in which the real cores run on a fake clock and a network that misbehaves.
+
+Gateways are `gateway.dispatch.Dispatch`, replicas are `worker.session.Session`; between them
+messages are delayed, dropped, duplicated and reordered, replicas crash and come back, versions
+flip and replicas drain. Each event happens at a time; the world takes them one by one.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from gateway.calls import InferenceCall
+from gateway.dispatch import (
+    Answered,
+    Dispatch,
+    DispatchLimits,
+    Failed,
+    SendCancel,
+    SendProceed,
+    SendRequest,
+    Streamed,
+)
+from gateway.dispatch import Command as GatewayCommand
+from gateway.replicas import Replica, Replicas
+from gateway.traffic import Routes
+from shared.deployment import ModelInterface
+from shared.errors import ErrorCode, PenstockError
+from shared.messages import Drain, Final, Hello, Load, Message, Nack, Probe, SuspectTurn
+from shared.routing import ModelRoute, RoutingTable, VersionRoute
+from shared.tensors import TensorSpec, array_from_tensor, tensor_from_array
+from worker.assembly import merge, split
+from worker.batching import BatchLimits
+from worker.latency_model import LatencyModel
+from worker.session import Command as ReplicaCommand
+from worker.session import Completed, End, Execute, FailureKind, Send, Session
+from worker.session import Failed as ExecutionFailed
+
+INTERFACE = ModelInterface(
+    inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 1)),),
+    outputs=(TensorSpec(name="y", datatype="FP32", shape=(-1, 1)),),
+    max_batch_size=8,
+    platform="simulated",
+)
+POISON = 666.0
+"""An input on which the model fails."""
+DEATH = 999.0
+"""An input on which the replica crashes."""
+PROBE_S = 0.1
+TICK_S = 1e-6
+
+
+@dataclass(frozen=True)
+class Weather:
+    """How badly the world behaves; chances per message or per second."""
+
+    drop: float = 0.0
+    duplicate: float = 0.0
+    delay_s: float = 0.01
+    crash: float = 0.0
+    flip: float = 0.0
+
+
+@dataclass
+class SimulatedReplica:
+    name: str
+    version: str
+    session: Session
+    alive: bool = True
+    deadline: float | None = None
+
+
+class SimulatedGateway:
+    def __init__(self, name: str, world: World) -> None:
+        self.name = name
+        self.world = world
+        self.routes = Routes()
+        self.replicas = Replicas(silence_s=1.5)
+        limits = DispatchLimits(replica_wait_s=2.0, queue_limit=10_000)
+        self.dispatch = Dispatch(limits, self.routes, self.replicas, world.rng)
+
+    def carry_out(self, commands: list[GatewayCommand]) -> None:
+        for command in commands:
+            match command:
+                case SendRequest(replica, request):
+                    self.world.to_replica(self, replica, request)
+                case SendProceed(replica, proceed):
+                    self.world.to_replica(self, replica, proceed)
+                case SendCancel(replica, cancel):
+                    self.world.to_replica(self, replica, cancel)
+                case Answered():
+                    self.world.resolved(self, command.call_id, command)
+                case Failed():
+                    self.world.resolved(self, command.call_id, command)
+                case Streamed():
+                    raise AssertionError("nothing streams here")
+        deadline = self.dispatch.next_deadline()
+        if deadline is not None:
+            self.world.at(max(deadline, self.world.now), self.advance)
+
+    def advance(self) -> None:
+        self.carry_out(self.dispatch.advance(self.world.now))
+
+    def hear(self, replica_id: str, message: Message) -> None:
+        now = self.world.now
+        record = self.replicas.get(replica_id)
+        if record is not None:
+            record.heard_at = now
+        match message:
+            case Final():
+                self.carry_out(self.dispatch.final(replica_id, message, now))
+            case SuspectTurn(attempt_id):
+                self.carry_out(self.dispatch.suspect_turn(replica_id, attempt_id))
+            case Nack():
+                self.carry_out(self.dispatch.nack(replica_id, message, now))
+            case Load() if record is not None:
+                record.reported(message.queued_rows, message.executing_rows, message.row_us)
+            case Drain() if record is not None:
+                record.draining = True
+            case Hello() if record is None and self.world.is_alive(replica_id):
+                self.replicas.add(
+                    Replica(replica_id, "w", "m", message.version, message.revision, INTERFACE, now)
+                )
+                self.carry_out(self.dispatch.replica_ready(now))
+
+
+class World:
+    """Everything, and the time."""
+
+    def __init__(self, seed: int, weather: Weather, gateways: int = 2, replicas: int = 3) -> None:
+        self.rng = random.Random(seed)
+        self.weather = weather
+        self.now = 0.0
+        self.events: list[tuple[float, int, Callable[[], None]]] = []
+        self.order = itertools.count()
+        self.gateways = {f"g{n}": SimulatedGateway(f"g{n}", self) for n in range(gateways)}
+        self.replicas: dict[str, SimulatedReplica] = {}
+        self.lives = itertools.count()
+        self.generation = 0
+        self.version = "1"
+        self.inputs: dict[tuple[str, int], tuple[float, float]] = {}  # value, deadline
+        self.outcomes: dict[tuple[str, int], Answered | Failed] = {}
+        self.deaths = 0
+        self.calm = False
+        self.flip_to("1")
+        for _ in range(replicas):
+            self.spawn("1")
+
+    # time
+
+    def at(self, when: float, event: Callable[[], None]) -> None:
+        heapq.heappush(self.events, (when, next(self.order), event))
+
+    def after(self, seconds: float, event: Callable[[], None]) -> None:
+        self.at(self.now + seconds, event)
+
+    def run_until(self, end: float) -> None:
+        while self.events and self.events[0][0] <= end:
+            when, _, event = heapq.heappop(self.events)
+            self.now = max(self.now, when)
+            event()
+        self.now = end
+
+    # network
+
+    def _deliver(self, deliver: Callable[[], None]) -> None:
+        chance = 0.0 if self.calm else self.rng.random()
+        if not self.calm and chance < self.weather.drop:
+            return
+        copies = 2 if not self.calm and self.rng.random() < self.weather.duplicate else 1
+        for _ in range(copies):
+            self.after(self.rng.uniform(1e-5, self.weather.delay_s), deliver)
+
+    def to_replica(self, gateway: SimulatedGateway, name: str, message: Message) -> None:
+        def deliver() -> None:
+            replica = self.replicas[name]
+            if replica.alive:
+                commands = replica.session.received(gateway.name, "life-1", message, self.now)
+                self.carry_out(replica, commands)
+
+        self._deliver(deliver)
+
+    def to_gateway(self, name: str, gateway: SimulatedGateway, message: Message) -> None:
+        self._deliver(lambda: gateway.hear(name, message))
+
+    # replicas
+
+    def is_alive(self, name: str) -> bool:
+        return self.replicas[name].alive
+
+    def spawn(self, version: str) -> None:
+        name = f"r{next(self.lives)}"
+        hello = Hello(name, "w", "m", version, f"m/{version}", b"", b"")
+        session = Session(hello, INTERFACE, BatchLimits(8, 0.0, 200), LatencyModel())
+        self.replicas[name] = SimulatedReplica(name, version, session)
+        for gateway in self.gateways.values():
+            self._probe(gateway, name)
+
+    def _probe(self, gateway: SimulatedGateway, name: str) -> None:
+        """The gateway's probes: they also find a lost replica."""
+        if not self.is_alive(name):
+            record = gateway.replicas.remove(name)
+            if record is not None:
+                gateway.carry_out(gateway.dispatch.replica_lost(record, self.now))
+            return
+        if gateway.replicas.get(name) is None:
+            # what a new connection does until it is known
+            self._deliver(lambda: gateway.hear(name, self.replicas[name].session._identity))
+        self.to_replica(gateway, name, Probe())
+        self.after(PROBE_S, lambda: self._probe(gateway, name))
+
+    def carry_out(self, replica: SimulatedReplica, commands: list[ReplicaCommand]) -> None:
+        commands = commands + replica.session.advance(self.now)
+        for command in commands:
+            match command:
+                case Send(link, message):
+                    self.to_gateway(replica.name, self.gateways[link], message)
+                case Execute(items):
+                    self._execute(replica, command)
+                    assert all(item.deadline > self.now for item in items), "ran after expiry"
+                case End():
+                    self.crash(replica)
+        self._arm(replica)
+
+    def _arm(self, replica: SimulatedReplica) -> None:
+        deadline = replica.session.next_deadline()
+        if deadline is not None and deadline != replica.deadline:
+            replica.deadline = deadline
+            self.at(deadline + TICK_S, lambda: self._tick(replica))
+
+    def _tick(self, replica: SimulatedReplica) -> None:
+        replica.deadline = None
+        if replica.alive:
+            self.carry_out(replica, [])
+
+    def _execute(self, replica: SimulatedReplica, execute: Execute) -> None:
+        requests = [item.payload for item in execute.items]
+        values = [float(array_from_tensor(r.inputs[0])[0, 0]) for r in requests]
+        seconds = self.rng.uniform(0.001, 0.02)
+
+        def done() -> None:
+            if not replica.alive:
+                return
+            if DEATH in values:
+                self.deaths += 1
+                self.crash(replica)
+                return
+            if POISON in values:
+                failed = ExecutionFailed(FailureKind.INPUT, seconds)
+                self.carry_out(replica, replica.session.executed(failed))
+                return
+            output = merge(requests)["x"] * int(replica.version)
+            completed = Completed(split([output], requests, INTERFACE), seconds)
+            self.carry_out(replica, replica.session.executed(completed))
+
+        self.after(seconds, done)
+
+    def crash(self, replica: SimulatedReplica) -> None:
+        if replica.alive:
+            replica.alive = False
+            self.after(0.5, lambda: self.spawn(self.version))
+
+    # what happens to the system
+
+    def flip_to(self, version: str) -> None:
+        self.generation += 1
+        self.version = version
+        route = ModelRoute(
+            model="m",
+            generation=self.generation,
+            versions=(VersionRoute(version=version, revision=f"m/{version}"),),
+        )
+        table = RoutingTable(generation=self.generation, models={"m": route})
+        for gateway in self.gateways.values():
+            gateway.routes.take_table(table)
+            gateway.carry_out(gateway.dispatch.replica_ready(self.now))
+
+    def swap(self) -> None:
+        """A new version beside the old, a flip, and the old one drains."""
+        old = [replica for replica in self.replicas.values() if replica.alive]
+        version = str(int(self.version) + 1)
+        for _ in range(2):
+            self.spawn(version)
+
+        def flip() -> None:
+            self.flip_to(version)
+            for replica in old:
+                if replica.alive:
+                    self.carry_out(replica, replica.session.drain())
+
+        self.after(1.0, flip)
+
+    def submit(self, gateway: SimulatedGateway, number: int, value: float, budget_s: float) -> None:
+        array = np.full((1, 1), value, np.float32)
+        call = InferenceCall("m", None, (tensor_from_array("x", array),), timeout_s=budget_s)
+        self.inputs[gateway.name, number] = (value, self.now + budget_s)
+        try:
+            commands = gateway.dispatch.submit(number, call, self.now)
+        except PenstockError as error:
+            self.resolved(gateway, number, Failed(number, error))
+            return
+        gateway.carry_out(commands)
+
+    def resolved(self, gateway: SimulatedGateway, number: int, outcome: Answered | Failed) -> None:
+        key = (gateway.name, number)
+        value, deadline = self.inputs[key]
+        assert key not in self.outcomes, f"call {key} resolved twice"
+        assert self.now <= deadline + TICK_S, f"call {key} resolved after its deadline"
+        self.outcomes[key] = outcome
+        if isinstance(outcome, Answered):
+            final = outcome.final
+            if final.failure is None:
+                got = float(array_from_tensor(final.outputs[0])[0, 0])
+                assert got == value * int(outcome.version), f"call {key} got another's answer"
+            elif final.failure.code is ErrorCode.MODEL_ERROR:
+                assert value == POISON, f"call {key} failed of another's input"

@@ -1,0 +1,153 @@
+"""A service in memory for the HTTP front, and a real server around it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from gateway.calls import InferenceAnswer, InferenceCall, ModelMetadata
+from gateway.http.app import create_app
+from gateway.http.metrics import HttpMetrics
+from gateway.http.settings import HttpSettings
+from shared.deployment import ModelInterface
+from shared.errors import ErrorCode, PenstockError
+from shared.tensors import AnyArray, Tensor, TensorSpec, array_from_tensor, tensor_from_array
+
+Function = Callable[[dict[str, AnyArray]], dict[str, AnyArray]]
+
+
+def spec(name: str, datatype: str, *shape: int) -> TensorSpec:
+    return TensorSpec(name=name, datatype=datatype, shape=shape)
+
+
+def interface(
+    inputs: list[TensorSpec], outputs: list[TensorSpec] | None = None, max_batch_size: int = 0
+) -> ModelInterface:
+    return ModelInterface(
+        inputs=tuple(inputs),
+        outputs=tuple(inputs if outputs is None else outputs),
+        max_batch_size=max_batch_size,
+        platform="onnxruntime_onnx",
+    )
+
+
+@dataclass
+class FakeModel:
+    """A model as a function on arrays."""
+
+    interface: ModelInterface
+    function: Function
+    versions: tuple[str, ...] = ("2", "1")
+
+
+def echo(inputs: dict[str, AnyArray]) -> dict[str, AnyArray]:
+    return inputs
+
+
+DOUBLE = FakeModel(
+    interface([spec("x", "FP32", -1, 4)], [spec("y", "FP32", -1, 4)], max_batch_size=8),
+    lambda arrays: {"y": arrays["x"] * 2},
+)
+TEXTS = FakeModel(
+    interface([spec("text", "BYTES", -1), spec("n", "INT64", -1)], max_batch_size=4), echo
+)
+
+
+@dataclass
+class FakeInference:
+    """An `Inference` that runs models at once, or fails or hangs when told to."""
+
+    models: dict[str, FakeModel] = field(
+        default_factory=lambda: {"double": DOUBLE, "my model": DOUBLE, "texts": TEXTS}
+    )
+    is_ready: bool = True
+    failure: Exception | None = None
+    hang: bool = False
+    calls: list[InferenceCall] = field(default_factory=list)
+    started: threading.Event = field(default_factory=threading.Event)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def ready(self) -> bool:
+        return self.is_ready
+
+    def model_ready(self, model: str, version: str | None) -> bool:
+        self.metadata(model, version)
+        return self.is_ready
+
+    def metadata(self, model: str, version: str | None) -> ModelMetadata:
+        found = self.models.get(model)
+        if found is None:
+            raise PenstockError(ErrorCode.MODEL_NOT_FOUND, f"no model {model!r}")
+        if version is not None and version not in found.versions:
+            raise PenstockError(ErrorCode.VERSION_NOT_FOUND, f"no version {version!r}")
+        return ModelMetadata(model, found.versions, found.interface)
+
+    async def infer(self, call: InferenceCall) -> InferenceAnswer:
+        self.calls.append(call)
+        self.started.set()
+        if self.failure is not None:
+            raise self.failure
+        if self.hang:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.cancelled.set()
+                raise
+        model = self.models[call.model]
+        arrays = {tensor.name: array_from_tensor(tensor) for tensor in call.inputs}
+        results = model.function(arrays)
+        names = call.outputs or [output.name for output in model.interface.outputs]
+        outputs = tuple(tensor_from_array(name, results[name]) for name in names)
+        version = call.version or model.versions[0]
+        return InferenceAnswer(call.model, version, outputs, 0.001, 0.002, 1)
+
+
+def app_of(
+    service: FakeInference,
+    settings: HttpSettings | None = None,
+    registry: CollectorRegistry | None = None,
+) -> FastAPI:
+    settings = settings or HttpSettings()
+    metrics = HttpMetrics(registry or CollectorRegistry(), settings.max_metric_series)
+    return create_app(service, settings, metrics)
+
+
+def client_of(app: FastAPI) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[int]:
+    """Serve an application from a thread of its own; gives the port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        app, http="httptools", lifespan="off", access_log=False, log_level="error"
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
+    thread.start()
+    try:
+        yield listener.getsockname()[1]  # connections wait in the backlog until it accepts
+    finally:
+        server.should_exit = True
+        server.force_exit = True
+        thread.join(timeout=10)
+        listener.close()
+
+
+def x_input(**changes: object) -> dict[str, object]:
+    """The input of model `double`, one row, with some members changed."""
+    return {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4.5], **changes}
+
+
+def tensor_named(tensors: tuple[Tensor, ...], name: str) -> AnyArray:
+    return next(array_from_tensor(tensor) for tensor in tensors if tensor.name == name)
