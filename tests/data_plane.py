@@ -141,7 +141,7 @@ class DataPlane:
 async def until(condition: Callable[[], bool], timeout_s: float = WAIT_S) -> None:
     """Wait for a condition; fails the test if it does not come true."""
     async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 - conditions of other processes make no event
+        while not condition():
             await asyncio.sleep(0.01)
 
 

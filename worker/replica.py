@@ -74,6 +74,9 @@ RECONNECT_MS_MAX = 1000
 FAREWELL_LINGER_MS = 2000
 """Longest that the last answers of a drained replica may take to leave."""
 
+AGENT_READS_S = 5.0
+"""Longest wait for the agent to read what it must know; it may be busy, or stopped for a while."""
+
 EXIT_LOAD_FAILED = 3
 EXIT_FATAL = 70
 
@@ -121,6 +124,7 @@ class ControlSocket:
         connection.setblocking(False)
         self._socket = connection
         self._buffer = b""
+        self._unsent = b""
 
     def fileno(self) -> int:
         """For polling."""
@@ -148,11 +152,25 @@ class ControlSocket:
         return [decode_for_replica(line) for line in lines]
 
     def send(self, message: ToAgent) -> None:
-        """Tell the agent; what a stuck agent does not read is dropped."""
+        """Tell the agent. While it does not read, heartbeats are dropped, and nothing else."""
+        if self._unsent and isinstance(message, Heartbeat):
+            self.flush(0.0)
+            if self._unsent:
+                return
+        self._unsent += encode_line(message)
+        self.flush(0.0 if isinstance(message, Heartbeat) else AGENT_READS_S)
+
+    def flush(self, timeout_s: float) -> None:
+        """Send what is pending, waiting for the agent to read it for at most `timeout_s`."""
+        give_up = time.monotonic() + timeout_s
         try:
-            self._socket.send(encode_line(message))
-        except (BlockingIOError, ConnectionError):
-            log.warning("the agent does not read", message_type=message.type)
+            while self._unsent:
+                remaining_s = max(give_up - time.monotonic(), 0.0)
+                if not select.select([], [self._socket], [], remaining_s)[1]:
+                    return
+                self._unsent = self._unsent[self._socket.send(self._unsent) :]
+        except ConnectionError:
+            self._unsent = b""  # the end of file, when it is read, ends the process
 
 
 class Replica:

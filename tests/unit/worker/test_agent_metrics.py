@@ -1,0 +1,85 @@
+"""What the agent exposes of its replicas' counts."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, generate_latest
+
+from shared.deployment import ReplicaReport, ReplicaState
+from worker.agent_metrics import REASONS_MAX, AgentCollector, ReplicaTotals
+from worker.control import Heartbeat
+
+DIGITS = ("digits", "1")
+
+
+def beat(requests: int) -> Heartbeat:
+    return Heartbeat(requests=requests, rows=2 * requests, dispatched={"idle": requests})
+
+
+@given(lives=st.lists(st.lists(st.integers(0, 9), max_size=5), max_size=5))
+def test_totals_never_fall(lives: list[list[int]]) -> None:
+    totals, last, expected = ReplicaTotals(), 0, 0
+    for number, steps in enumerate(lives):
+        totals.began(DIGITS, f"r{number}", restart=number > 0)
+        counted = 0
+        for step in steps:
+            counted += step
+            totals.beat(DIGITS, f"r{number}", beat(counted))
+            now = totals.snapshot(()).totals[DIGITS].requests
+            assert now >= last
+            last = now
+        totals.ended(DIGITS, f"r{number}")
+        totals.beat(DIGITS, f"r{number}", beat(1000))  # late: that life is over
+        expected += counted
+    if lives:
+        snapshot = totals.snapshot(())
+        assert snapshot.totals[DIGITS].requests == expected
+        assert snapshot.totals[DIGITS].rows == 2 * expected
+        assert snapshot.totals[DIGITS].dispatched.get("idle", 0) == expected
+        assert snapshot.restarts[DIGITS] == len(lives) - 1
+
+
+def test_versions_without_replicas_are_bounded() -> None:
+    totals = ReplicaTotals(versions_max=2)
+    totals.began(("lives", "1"), "l", restart=False)
+    for number in range(5):
+        totals.began(("m", str(number)), "r", restart=False)
+        totals.ended(("m", str(number)), "r")
+    assert set(totals.snapshot(()).totals) == {("lives", "1"), ("m", "3"), ("m", "4")}
+
+
+def test_reasons_are_bounded() -> None:
+    totals = ReplicaTotals()
+    totals.began(DIGITS, "r", restart=False)
+    totals.beat(DIGITS, "r", Heartbeat(dispatched={str(n): 1 for n in range(100)}))
+    assert len(totals.snapshot(()).totals[DIGITS].dispatched) == REASONS_MAX
+
+
+def test_exposition() -> None:
+    totals, collector, registry = ReplicaTotals(), AgentCollector(), CollectorRegistry()
+    registry.register(collector)
+    totals.began(DIGITS, "r", restart=True)
+    totals.beat(DIGITS, "r", Heartbeat(requests=3, infer_us=1_500_000, dispatched={"full": 2}))
+    report = ReplicaReport(
+        key="k",
+        replica="r",
+        model="digits",
+        version="1",
+        revision="x",
+        state=ReplicaState.READY,
+        device="cpu",
+        queued_rows=7,
+    )
+    collector.publish(totals.snapshot((report,)))
+    text = generate_latest(registry).decode()
+    labels = 'model="digits",version="1"'
+    for line in (
+        f"penstock_replica_requests_total{{{labels}}} 3.0",
+        f"penstock_replica_infer_seconds_total{{{labels}}} 1.5",
+        f"penstock_replica_restarts_total{{{labels}}} 1.0",
+        'penstock_replica_dispatched_total{model="digits",reason="full",version="1"} 2.0',
+        'penstock_replica_states{model="digits",state="ready",version="1"} 1.0',
+        f"penstock_replica_queued_rows{{{labels}}} 7.0",
+    ):
+        assert line in text.splitlines()

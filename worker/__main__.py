@@ -1,0 +1,62 @@
+"""Entry of a worker process: puts the agent together from its settings and runs it.
+
+Next stop: `worker.agent`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import setproctitle
+
+from shared.artifact_cache import ArtifactCache
+from shared.clock import SystemClock
+from shared.keys import Keys
+from shared.lifecycle import die_with_parent
+from shared.state_store import RedisStateStore
+from shared.telemetry import configure_logging
+from worker.agent import Agent
+from worker.devices import discover
+from worker.replica_process import ProcessSpawner
+from worker.settings import WorkerSettings
+
+
+def run_with(settings: WorkerSettings) -> None:
+    """Run a worker until it is told to leave by SIGTERM or SIGINT.
+
+    Call it from the main thread: replicas end with the thread that spawns them.
+
+    Raises:
+        OSError: if the metrics port or the cache folder cannot be had.
+    """
+    die_with_parent()
+    setproctitle.setproctitle(f"penstock worker {settings.worker}")
+    configure_logging(
+        settings.log_level, settings.log_format, process="worker", worker=settings.worker
+    )
+    asyncio.run(_run(settings))
+
+
+async def _run(settings: WorkerSettings) -> None:
+    logs = {"PENSTOCK_LOG_LEVEL": settings.log_level, "PENSTOCK_LOG_FORMAT": settings.log_format}
+    store = RedisStateStore(settings.redis_url, Keys(settings.namespace))
+    # Replicas are told absolute paths: nothing says that they share our working folder.
+    artifacts = ArtifactCache(
+        settings.cache_dir.resolve(), settings.cache_max_bytes, settings.fetch_timeout_s
+    )
+    agent = Agent(
+        settings=settings,
+        machine=discover(),
+        store=store,
+        artifacts=artifacts,
+        spawner=ProcessSpawner(environment=logs),
+        clock=SystemClock(),
+    )
+    try:
+        await agent.run()
+    finally:
+        await store.close()
+
+
+if __name__ == "__main__":
+    run_with(WorkerSettings())

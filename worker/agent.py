@@ -1,0 +1,254 @@
+"""The worker agent: reads what is wanted, has replicas run, reports. A thin shell.
+
+Previous stop: registry_sync's documents in the state store. Next: `worker.replica_host`, which runs
+the replicas that `worker.supervisor` decides on.
+
+One event loop, no threads but that of the metrics endpoint. Without the store the agent goes on
+with what it knows; without the agent no replica goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import TypeVar
+
+from shared.clock import Clock
+from shared.deployment import ReplicaReport, WorkerReport
+from shared.errors import StateStoreError
+from shared.ids import new_incarnation, node_name
+from shared.state_store import StateStore
+from shared.telemetry import get_logger
+from worker.agent_metrics import AgentCollector, MetricsEndpoint, ReplicaTotals
+from worker.control import Gateways, RouteChanged
+from worker.devices import Machine
+from worker.replica_host import Artifacts, ReplicaHost
+from worker.replica_process import Spawner
+from worker.settings import WorkerSettings
+from worker.supervision import Placed, Policy, Shutdown
+from worker.wanted import GatewayBook, Wanted
+
+GATHER_S = 0.05
+"""Changes within this time are read, or reported, together."""
+
+FORGET_TIMEOUT_S = 2.0
+"""Longest wait for the store when we leave; a report that stays expires by itself."""
+
+Document = TypeVar("Document")
+
+logger = get_logger("agent")
+
+
+class Agent:
+    """One worker.
+
+    Args:
+        settings: limits, names and intervals.
+        machine: what it has to offer.
+        store: the control plane.
+        artifacts: where model versions come from.
+        spawner: what starts replicas.
+        clock: tells the time.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        machine: Machine,
+        store: StateStore,
+        artifacts: Artifacts,
+        spawner: Spawner,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._machine = machine
+        self._store = store
+        self._artifacts = artifacts
+        self._clock = clock
+        self._incarnation = new_incarnation(settings.worker)
+        self._wanted = Wanted(settings.worker)
+        self._gateways = GatewayBook()
+        self._totals = ReplicaTotals()
+        self._changed = asyncio.Event()
+        self._host = ReplicaHost(
+            incarnation=self._incarnation,
+            settings=settings,
+            machine=machine,
+            wanted=self._wanted,
+            gateways=self._gateways,
+            artifacts=artifacts,
+            spawner=spawner,
+            totals=self._totals,
+            clock=clock,
+            on_change=self._host_changed,
+        )
+        self._collector = AgentCollector()
+        self._metrics_port = 0
+        self._store_answers = True
+        self._closing = False
+        self._hinted = asyncio.Event()
+        self._looked = asyncio.Event()
+        self._over = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Agent {self._incarnation} {self._host!r}>"
+
+    async def run(self) -> None:
+        """Serve until `stop`, or SIGTERM or SIGINT, then drain and leave.
+
+        Raises:
+            OSError: if the metrics port cannot be had.
+        """
+        self._metrics_port = MetricsEndpoint(
+            self._collector, self._settings.metrics_host, self._settings.metrics_port
+        ).start()
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self.stop)
+        logger.info("worker started", incarnation=self._incarnation, devices=self._machine.devices)
+        try:
+            async with asyncio.TaskGroup() as group:
+                loops = [
+                    group.create_task(self._store.watch(self._hinted.set)),
+                    group.create_task(self._follow()),
+                    group.create_task(self._report()),
+                ]
+                await self._over.wait()
+                for task in loops:
+                    task.cancel()
+        finally:
+            await self._leave()
+
+    def stop(self) -> None:
+        """Drain all replicas and leave; called again: leave at once."""
+        if self._closing:
+            self._over.set()
+            return
+        logger.info("worker drains", replicas=self._host.processes)
+        self._closing = True
+        self._host.feed(Shutdown())
+        self._host_changed()  # we drain, and perhaps there is nothing to wait for
+        # The supervisor ends every process in less, unless the kernel cannot end one at all.
+        limit_s = self._settings.drain_grace_s + 4 * Policy.end_grace_s
+        asyncio.get_running_loop().call_later(limit_s, self._over.set)
+
+    async def _leave(self) -> None:
+        """Leave nothing behind: no process, no report."""
+        await self._host.end_all()
+        with suppress(StateStoreError, TimeoutError):
+            async with asyncio.timeout(FORGET_TIMEOUT_S):
+                await self._store.forget_worker(self._settings.worker)
+        logger.info("worker left")
+
+    # What is wanted
+
+    async def _follow(self) -> None:
+        """Read the documents when they may have changed."""
+        while True:
+            self._hinted.clear()
+            await self._read()
+            self._looked.set()
+            if await _is_set(self._hinted, self._settings.state_poll_s):
+                await asyncio.sleep(GATHER_S)
+
+    async def _read(self) -> None:
+        routing = await self._ask(self._store.routing())
+        if routing is not None:
+            for route in self._wanted.take_routing(routing):
+                self._host.tell(RouteChanged(route=route), route.model)
+        gateways = await self._ask(self._store.gateways())
+        if gateways is not None and self._gateways.update(gateways, self._clock.monotonic()):
+            self._host.tell(Gateways(gateways=self._gateways.addresses))
+        deployment = await self._ask(self._store.deployment())
+        if deployment is not None:
+            before = self._wanted.serial
+            self._wanted.take_deployment(deployment)
+            self._artifacts.keep_only(self._wanted.digests)
+            if self._wanted.serial != before:
+                self._changed.set()  # the report says which deployment we act on
+        assignments = self._wanted.assignments()
+        if assignments is not None:
+            self._host.feed(Placed(assignments))
+
+    async def _ask(self, answer: Awaitable[Document]) -> Document | None:
+        """A document, or None if it cannot be had now."""
+        try:
+            document = await answer
+        except StateStoreError as error:
+            self._note_store(error)
+            return None
+        self._note_store(None)
+        return document
+
+    # What is reported
+
+    async def _report(self) -> None:
+        """Report this worker regularly, and soon after changes."""
+        await self._looked.wait()  # a worker that knows what it is to run says so at once
+        self._changed.set()
+        while True:
+            changed = self._changed.is_set()
+            self._changed.clear()
+            if await self._reported(notify=changed):
+                if await _is_set(self._changed, self._settings.report_interval_s):
+                    await asyncio.sleep(GATHER_S)
+            else:
+                await asyncio.sleep(self._settings.report_interval_s)
+                self._changed.set()  # others may take us for gone
+
+    async def _reported(self, *, notify: bool) -> bool:
+        """Report once; whether the store took it."""
+        replicas = self._host.reports()
+        self._collector.publish(self._totals.snapshot(replicas))
+        report = self._worker_report(replicas)
+        try:
+            await self._store.report_worker(report, self._settings.report_ttl_s, notify=notify)
+        except StateStoreError as error:
+            self._note_store(error)
+            return False
+        return True
+
+    def _worker_report(self, replicas: tuple[ReplicaReport, ...]) -> WorkerReport:
+        return WorkerReport(
+            worker=self._settings.worker,
+            incarnation=self._incarnation,
+            node=node_name(),
+            pid=os.getpid(),
+            devices=self._machine.devices,
+            cores=self._machine.cores,
+            memory_bytes=self._settings.memory_bytes or self._machine.memory_bytes,
+            deployment_serial=self._wanted.serial,
+            draining=self._closing,
+            metrics_port=self._metrics_port,
+            replicas=replicas,
+        )
+
+    def _note_store(self, error: StateStoreError | None) -> None:
+        """Log when the store begins or ceases to answer."""
+        answers = error is None
+        if answers == self._store_answers:
+            return
+        self._store_answers = answers
+        if error is not None:
+            logger.warning("state store does not answer: going on as it is", error=error.message)
+        else:
+            logger.info("state store answers again")
+
+    def _host_changed(self) -> None:
+        """What is to be reported is no longer what was."""
+        self._changed.set()
+        if self._closing and self._host.idle:
+            self._over.set()
+
+
+async def _is_set(event: asyncio.Event, timeout_s: float) -> bool:
+    """Wait for an event for at most `timeout_s`; whether it came."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,233 @@
+"""Prometheus metrics of a worker: what its replicas count, kept monotonic over their lives.
+
+Replicas send totals since their start with each heartbeat. `ReplicaTotals` adds up the lives that
+are over, per model and version, so that a restart is no reset. What a replica counted between its
+last heartbeat and a crash is lost.
+
+The event loop writes totals and publishes snapshots; the scraping thread reads the newest snapshot,
+which never changes. Nothing else is shared between the two.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import start_http_server
+from prometheus_client.registry import Collector
+
+from shared.deployment import ReplicaReport
+from worker.control import Heartbeat
+
+VERSIONS_MAX = 200
+"""Versions without a replica that are still counted; beyond, those that ended first are dropped."""
+
+REASONS_MAX = 8
+"""Dispatch reasons per version; replicas know four."""
+
+_COUNTERS = {
+    "requests": "Requests taken in by replicas.",
+    "failures": "Requests that failed in the model.",
+    "expired": "Requests whose deadline passed in a replica's queue.",
+    "cancelled": "Requests that were cancelled in a replica's queue.",
+    "rows": "Rows executed.",
+    "batches": "Batches executed.",
+}
+_SECONDS = {
+    "queue": "Time that requests waited in replicas' queues.",
+    "infer": "Time that replicas spent executing batches.",
+}
+
+Label = tuple[str, str]
+"""Model and version."""
+
+
+def add(one: Heartbeat, other: Heartbeat) -> Heartbeat:
+    """The counters of both together; gauges are those of `one`."""
+    reasons = Counter(one.dispatched) + Counter(other.dispatched)
+    counters = {name: getattr(one, name) + getattr(other, name) for name in _COUNTERS}
+    return Heartbeat(
+        queued_rows=one.queued_rows,
+        executing_rows=one.executing_rows,
+        infer_us=one.infer_us + other.infer_us,
+        queue_us=one.queue_us + other.queue_us,
+        dispatched=dict(sorted(reasons.items())[:REASONS_MAX]),
+        **counters,
+    )
+
+
+@dataclass
+class _Version:
+    """One version: lives that are over, summed up, and the newest heartbeat of each that is not."""
+
+    over: Heartbeat = field(default_factory=Heartbeat)
+    lives: dict[str, Heartbeat] = field(default_factory=dict)
+    restarts: int = 0
+
+    def total(self) -> Heartbeat:
+        total = self.over
+        for heartbeat in self.lives.values():
+            total = add(total, heartbeat)
+        return total
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that is exposed, at one moment."""
+
+    totals: dict[Label, Heartbeat] = field(default_factory=dict)
+    restarts: dict[Label, int] = field(default_factory=dict)
+    replicas: tuple[ReplicaReport, ...] = ()
+
+
+class ReplicaTotals:
+    """Totals per model and version. Used by the event loop only.
+
+    Args:
+        versions_max: versions without a replica that are kept.
+    """
+
+    def __init__(self, versions_max: int = VERSIONS_MAX) -> None:
+        self._versions_max = versions_max
+        self._versions: dict[Label, _Version] = {}
+
+    def began(self, label: Label, replica: str, *, restart: bool) -> None:
+        """A replica was spawned."""
+        version = self._versions.setdefault(label, _Version())
+        version.lives[replica] = Heartbeat()
+        version.restarts += restart
+
+    def beat(self, label: Label, replica: str, heartbeat: Heartbeat) -> None:
+        """A replica that lives told its totals."""
+        version = self._versions.get(label)
+        if version is not None and replica in version.lives:
+            version.lives[replica] = heartbeat
+
+    def ended(self, label: Label, replica: str) -> None:
+        """A replica's life is over."""
+        version = self._versions.pop(label, None)
+        if version is None:
+            return
+        version.over = add(version.over, version.lives.pop(replica, Heartbeat()))
+        self._versions[label] = version  # at the end: ended last
+        idle = [name for name, other in self._versions.items() if not other.lives]
+        for name in idle[: max(0, len(idle) - self._versions_max)]:
+            del self._versions[name]
+
+    def snapshot(self, replicas: tuple[ReplicaReport, ...]) -> Snapshot:
+        """What is to be exposed now, beside the states of `replicas`."""
+        return Snapshot(
+            totals={label: version.total() for label, version in self._versions.items()},
+            restarts={label: version.restarts for label, version in self._versions.items()},
+            replicas=replicas,
+        )
+
+
+class AgentCollector(Collector):
+    """Exposes the newest snapshot."""
+
+    def __init__(self) -> None:
+        self._snapshot = Snapshot()
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Expose `snapshot` from now on."""
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics, for a scrape."""
+        snapshot = self._snapshot
+        for name, help_text in _COUNTERS.items():
+            yield _counter(
+                name,
+                help_text,
+                ((label, getattr(total, name)) for label, total in snapshot.totals.items()),
+            )
+        for name, help_text in _SECONDS.items():
+            yield _counter(
+                f"{name}_seconds",
+                help_text,
+                (
+                    (label, getattr(total, f"{name}_us") / 1e6)
+                    for label, total in snapshot.totals.items()
+                ),
+            )
+        yield _counter(
+            "restarts", "Replicas started again after an end unasked.", snapshot.restarts.items()
+        )
+        yield _dispatched(snapshot)
+        yield from _gauges(snapshot)
+
+
+def _counter(
+    name: str, help_text: str, values: Iterable[tuple[Label, float]]
+) -> CounterMetricFamily:
+    family = CounterMetricFamily(f"penstock_replica_{name}", help_text, labels=["model", "version"])
+    for label, value in values:
+        family.add_metric(label, value)
+    return family
+
+
+def _dispatched(snapshot: Snapshot) -> CounterMetricFamily:
+    family = CounterMetricFamily(
+        "penstock_replica_dispatched",
+        "Batches by the reason of their release.",
+        labels=["model", "version", "reason"],
+    )
+    for label, total in snapshot.totals.items():
+        for reason, count in total.dispatched.items():
+            family.add_metric((*label, reason), count)
+    return family
+
+
+def _gauges(snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:
+    states = GaugeMetricFamily(
+        "penstock_replica_states", "Replicas by state.", labels=["model", "version", "state"]
+    )
+    by_state = Counter((one.model, one.version, one.state.value) for one in snapshot.replicas)
+    for labels, count in by_state.items():
+        states.add_metric(labels, count)
+    yield states
+    for name in ("queued_rows", "executing_rows"):
+        family = GaugeMetricFamily(
+            f"penstock_replica_{name}",
+            f"Rows that are {name.removesuffix('_rows')} in replicas.",
+            labels=["model", "version"],
+        )
+        rows: Counter[Label] = Counter()
+        for one in snapshot.replicas:
+            rows[one.model, one.version] += getattr(one, name)
+        for label, count in rows.items():
+            family.add_metric(label, count)
+        yield family
+
+
+class MetricsEndpoint:
+    """Serves a collector's metrics and this process's own over HTTP.
+
+    Args:
+        host: address to listen on.
+        port: port to listen on; 0: a free one; -1: none, nothing is served.
+    """
+
+    def __init__(self, collector: Collector, host: str, port: int) -> None:
+        self._collector = collector
+        self._host = host
+        self._port = port
+
+    def start(self) -> int:
+        """Serve until this process ends; the port, or 0 if nothing is served.
+
+        Raises:
+            OSError: if the port cannot be had.
+        """
+        if self._port < 0:
+            return 0
+        registry = CollectorRegistry()
+        registry.register(self._collector)
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        server, _ = start_http_server(self._port, self._host, registry)
+        return int(server.server_port)

@@ -1,0 +1,129 @@
+"""What this machine offers to replicas: cores, memory and GPUs, as far as we may use them.
+
+A container's limits are honoured: cgroup v2's `cpu.max` and `memory.max` of our own group and of
+all groups above it, the CPU affinity mask, and `CUDA_VISIBLE_DEVICES`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+NVIDIA_SMI_TIMEOUT_S = 10.0
+"""A driver in trouble can hang the tool; a worker without GPUs is better than none."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What replicas may use.
+
+    Attributes:
+        cores: whole CPU cores, at least 1.
+        memory_bytes: main memory.
+        devices: `cpu`, then `cuda:N` for each GPU.
+    """
+
+    cores: int
+    memory_bytes: int
+    devices: tuple[str, ...]
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """The devices that are GPUs."""
+        return tuple(device for device in self.devices if device.startswith("cuda:"))
+
+
+def discover(root: Path = Path("/"), environ: Mapping[str, str] | None = None) -> Machine:
+    """Look at this machine.
+
+    Args:
+        root: where `/proc` and `/sys` hang; another folder in tests.
+        environ: environment variables; default: this process's.
+    """
+    environ = os.environ if environ is None else environ
+    groups = list(_cgroups(root))
+    gpus = visible_gpus(_gpu_count(root), environ.get("CUDA_VISIBLE_DEVICES"))
+    return Machine(
+        cores=_cores(groups),
+        memory_bytes=_memory_bytes(root, groups),
+        devices=("cpu", *(f"cuda:{index}" for index in range(gpus))),
+    )
+
+
+def visible_gpus(installed: int, cuda_visible_devices: str | None) -> int:
+    """How many GPUs CUDA shows to our processes, where they are numbered from 0.
+
+    CUDA ignores everything from the first invalid entry of the variable on, such as -1.
+    """
+    if cuda_visible_devices is None:
+        return installed
+    count = 0
+    for entry in cuda_visible_devices.split(","):
+        if not entry.strip() or entry.strip() == "-1":
+            break
+        count += 1
+    return min(count, installed)
+
+
+def _cgroups(root: Path) -> Iterator[Path]:
+    """Folders of our cgroup (version 2) and of all groups above it."""
+    mount = root / "sys/fs/cgroup"
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        if line.startswith("0::"):
+            group = mount / line.removeprefix("0::").strip().lstrip("/")
+            while group != mount and mount in group.parents:
+                yield group
+                group = group.parent
+            yield mount
+
+
+def _cores(groups: list[Path]) -> int:
+    if hasattr(os, "sched_getaffinity"):
+        cores = float(len(os.sched_getaffinity(0)))
+    else:
+        cores = float(os.cpu_count() or 1)
+    for group in groups:
+        match _text(group / "cpu.max").split():
+            case [quota, period] if quota.isdigit() and period.isdigit() and int(period):
+                cores = min(cores, int(quota) / int(period))
+    return max(1, int(cores))
+
+
+def _memory_bytes(root: Path, groups: list[Path]) -> int:
+    limits = []
+    for line in _text(root / "proc/meminfo").splitlines():
+        match line.split():
+            case ["MemTotal:", kibibytes, "kB"]:
+                limits.append(int(kibibytes) * 1024)
+    limits += [
+        int(limit) for group in groups if (limit := _text(group / "memory.max").strip()).isdigit()
+    ]
+    return min(limits, default=0)
+
+
+def _gpu_count(root: Path) -> int:
+    driver = root / "proc/driver/nvidia/gpus"
+    if driver.is_dir():
+        return sum(1 for _ in driver.iterdir())
+    tool = shutil.which("nvidia-smi")
+    if tool is None or root != Path("/"):
+        return 0
+    try:
+        listing = subprocess.run(
+            [tool, "-L"], capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    return sum(1 for line in listing.stdout.splitlines() if line.startswith("GPU "))
+
+
+def _text(path: Path) -> str:
+    """A file's text, or nothing if it cannot be read."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,331 @@
+"""Runs the replicas of a worker: carries out what the supervisor decides, and brings it events.
+
+Previous stop: `worker.agent`. Next: `worker.replica_process`, one child.
+
+Each event goes through `feed`, the only place that moves the supervisor; it comes from the agent, a
+timer, a fetch or a child, always in the event loop. A command may bring an event at once (a process
+that cannot be started): it waits its turn behind the commands of the event before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from shared.clock import Clock
+from shared.deployment import ArtifactManifest, ArtifactSource, ReplicaReport, ReplicaState
+from shared.errors import PenstockError
+from shared.telemetry import get_logger
+from worker.agent_metrics import Label, ReplicaTotals
+from worker.control import (
+    Drained,
+    DrainNow,
+    Gateways,
+    Heartbeat,
+    LoadFailed,
+    Ready,
+    RouteChanged,
+    Start,
+    ToAgent,
+)
+from worker.devices import Machine
+from worker.replica_process import ReplicaHandle, Spawner
+from worker.settings import WorkerSettings
+from worker.supervision import (
+    Beat,
+    CancelFetch,
+    Command,
+    Drain,
+    Ended,
+    Event,
+    Fetch,
+    Fetched,
+    FetchFailed,
+    Finished,
+    Kill,
+    Loaded,
+    LoadRefused,
+    Policy,
+    Shutdown,
+    Spawn,
+    Spawned,
+    Terminate,
+    Tick,
+)
+from worker.supervisor import Supervisor
+from worker.wanted import GatewayBook, Wanted, device_for, local_slots, threads_for
+
+END_TIMEOUT_S = 2.0
+"""Longest wait for processes that were killed; what the kernel cannot end is left to it."""
+
+logger = get_logger("agent")
+
+
+class Artifacts(Protocol):
+    """Where the agent has model versions from; `shared.artifact_cache` in real life."""
+
+    async def get(self, manifest: ArtifactManifest, source: ArtifactSource) -> Path:
+        """The folder of a version, complete and verified.
+
+        Raises:
+            PenstockError: if it cannot be had; `retryable` tells whether it may be later.
+        """
+        ...
+
+    def keep_only(self, digests: Collection[str]) -> None:
+        """Name the digests that must not be evicted from now on."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Child:
+    """A replica process that lives."""
+
+    label: Label
+    handle: ReplicaHandle
+
+
+class ReplicaHost:
+    """The replicas of one worker.
+
+    Args:
+        incarnation: this life of the worker.
+        wanted, gateways: what the agent read last, for replicas that start.
+        totals: takes in what replicas count.
+        on_change: called after reports have changed in more than row counts.
+    """
+
+    def __init__(
+        self,
+        *,
+        incarnation: str,
+        settings: WorkerSettings,
+        machine: Machine,
+        wanted: Wanted,
+        gateways: GatewayBook,
+        artifacts: Artifacts,
+        spawner: Spawner,
+        totals: ReplicaTotals,
+        clock: Clock,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._machine = machine
+        self._wanted = wanted
+        self._gateways = gateways
+        self._artifacts = artifacts
+        self._spawner = spawner
+        self._totals = totals
+        self._clock = clock
+        self._on_change = on_change
+        self._supervisor = Supervisor(incarnation, policy_of(settings))
+        self._children: dict[str, _Child] = {}
+        self._fetches: dict[int, asyncio.Task[None]] = {}
+        self._inbox: deque[Event] = deque()
+        self._feeding = False
+        self._child_ended = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._logged: dict[str, tuple[str, ReplicaState, int]] = {}
+
+    def __repr__(self) -> str:
+        return repr(self._supervisor)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs, and nothing is to run."""
+        return self._supervisor.idle
+
+    @property
+    def processes(self) -> int:
+        """How many replica processes live."""
+        return len(self._children)
+
+    def reports(self) -> tuple[ReplicaReport, ...]:
+        """All replicas, for the control plane."""
+        return self._supervisor.reports()
+
+    def feed(self, event: Event) -> None:
+        """Move the supervisor, and carry out what it decides."""
+        self._inbox.append(event)
+        if self._feeding:
+            return  # carrying out a command brought this event; the loop below takes it next
+        self._feeding = True
+        transitions = self._supervisor.transitions
+        try:
+            while self._inbox:
+                event = self._inbox.popleft()
+                for command in self._supervisor.handle(event, self._clock.monotonic()):
+                    self._carry_out(command)
+        finally:
+            self._feeding = False
+        if self._supervisor.transitions != transitions:
+            self._log_changes()
+            self._on_change()
+        self._arm()
+
+    def tell(self, message: Gateways | RouteChanged, model: str | None = None) -> None:
+        """Send a message to all replicas, or to those of one model."""
+        for child in self._children.values():
+            if model is None or child.label[0] == model:
+                child.handle.send(message)
+
+    async def end_all(self) -> None:
+        """End everything at once, without draining."""
+        self.feed(Shutdown())  # before anything ends, or it would be started again
+        for child in self._children.values():
+            child.handle.kill()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(END_TIMEOUT_S):
+                await asyncio.gather(*self._fetches.values(), return_exceptions=True)
+                while self._children:
+                    self._child_ended.clear()
+                    await self._child_ended.wait()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _arm(self) -> None:
+        """Have a Tick brought at the next deadline."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self._supervisor.next_deadline()
+        if deadline is not None:
+            delay_s = max(0.0, deadline - self._clock.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self.feed, Tick())
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case Fetch():
+                self._begin_fetch(command)
+            case CancelFetch():
+                if command.ticket in self._fetches:
+                    self._fetches[command.ticket].cancel()
+            case Spawn():
+                self._spawn(command)
+            case _:
+                self._end(command)
+
+    def _begin_fetch(self, command: Fetch) -> None:
+        task = asyncio.create_task(self._fetch(command))
+        self._fetches[command.ticket] = task
+        task.add_done_callback(lambda _: self._fetches.pop(command.ticket))
+
+    def _end(self, command: Drain | Terminate | Kill) -> None:
+        child = self._children.get(command.replica)
+        if child is None:
+            return  # it could not be started; the event that says so is under way
+        match command:
+            case Drain():
+                child.handle.send(DrainNow())
+            case Terminate():
+                child.handle.terminate()
+            case Kill():
+                child.handle.kill()
+
+    async def _fetch(self, command: Fetch) -> None:
+        assignment, ticket = command.assignment, command.ticket
+        try:
+            path = await self._artifacts.get(assignment.manifest, assignment.source)
+        except PenstockError as error:
+            self.feed(FetchFailed(assignment.key, ticket, error.message, error.retryable))
+        except Exception as error:  # a disk that is full, or a client's error of any kind
+            logger.exception("fetch failed", model=assignment.model, version=assignment.version)
+            message = f"the artifacts cannot be had: {type(error).__name__}"
+            self.feed(FetchFailed(assignment.key, ticket, message, True))
+        else:
+            self.feed(Fetched(assignment.key, ticket, str(path)))
+
+    def _spawn(self, command: Spawn) -> None:
+        assignment, replica, key = command.assignment, command.replica, command.assignment.key
+        label = (assignment.model, assignment.version)
+        start = self._start(command)
+        try:
+            handle = self._spawner.spawn(
+                start,
+                lambda message: self._said(key, replica, message),
+                lambda how: self._ended(key, replica, how),
+            )
+        except OSError as error:
+            self.feed(Ended(key, replica, f"cannot be started: {error.strerror}"))
+            return
+        self._children[replica] = _Child(label, handle)
+        self._totals.began(label, replica, restart=command.restart)
+        self.feed(Spawned(key, replica, handle.pid, start.device))
+
+    def _start(self, command: Spawn) -> Start:
+        assignment = command.assignment
+        slots = local_slots(self._wanted.assignments() or ())
+        threads = threads_for(assignment, self._machine.cores, slots)
+        return Start(
+            key=assignment.key,
+            replica=command.replica,
+            worker=self._settings.worker,
+            model=assignment.model,
+            version=assignment.version,
+            revision=assignment.revision,
+            model_path=command.path,
+            settings=assignment.settings.model_copy(update={"threads": threads}),
+            device=device_for(assignment, self._machine.gpus, self._supervisor.devices_in_use()),
+            allow_cpu_fallback=self._settings.allow_cpu_fallback,
+            queue_rows_max=self._settings.queue_rows_max,
+            heartbeat_interval_s=self._settings.heartbeat_interval_s,
+            gateways=self._gateways.addresses,
+            route=self._wanted.route(assignment.model),
+        )
+
+    def _said(self, key: str, replica: str, message: ToAgent) -> None:
+        """A replica speaks."""
+        match message:
+            case Ready():
+                self.feed(Loaded(key, replica, message.provider))
+            case LoadFailed():
+                self.feed(LoadRefused(key, replica, message.message, message.invalid))
+            case Heartbeat():
+                self._totals.beat(self._children[replica].label, replica, message)
+                self.feed(Beat(key, replica, message.queued_rows, message.executing_rows))
+            case Drained():
+                self.feed(Finished(key, replica))
+
+    def _ended(self, key: str, replica: str, how: str) -> None:
+        """A replica's process is gone."""
+        child = self._children.pop(replica)
+        self._totals.ended(child.label, replica)
+        self._child_ended.set()
+        self.feed(Ended(key, replica, how))
+
+    def _log_changes(self) -> None:
+        """Log which replicas changed state since the last time."""
+        logged = {}
+        for report in self._supervisor.reports():
+            logged[report.key] = now = (report.revision, report.state, report.restarts)
+            if self._logged.get(report.key) != now:
+                _log_state(report)
+        self._logged = logged
+
+
+def _log_state(report: ReplicaReport) -> None:
+    bad = report.state in (ReplicaState.BACKOFF, ReplicaState.FAILED, ReplicaState.INVALID)
+    (logger.warning if bad else logger.info)(
+        "replica is " + report.state.value,
+        model=report.model,
+        version=report.version,
+        replica=report.replica,
+        pid=report.pid,
+        reason=report.message,
+    )
+
+
+def policy_of(settings: WorkerSettings) -> Policy:
+    """The limits of supervision that the settings give."""
+    return Policy(
+        parallel_loads=settings.parallel_loads,
+        fetch_timeout_s=settings.fetch_timeout_s,
+        load_timeout_s=settings.load_timeout_s,
+        hung_after_s=settings.hung_after_s,
+        drain_grace_s=settings.drain_grace_s,
+    )

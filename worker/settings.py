@@ -1,0 +1,64 @@
+"""Settings of a worker, from flags or `PENSTOCK_*` variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from shared.ids import node_name
+from shared.settings import CommonSettings
+
+
+def default_worker_name() -> str:
+    """A name that the first worker of this machine keeps over restarts."""
+    return f"{node_name()}-worker-0"
+
+
+class WorkerSettings(CommonSettings):
+    """What a worker agent takes beyond the common settings."""
+
+    worker: str = Field(
+        default_factory=default_worker_name,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        max_length=100,  # it begins the ZeroMQ identity of its replicas, 255 bytes at most
+        description="This worker's name, kept over restarts; no two live workers share one.",
+    )
+    cache_dir: Path = Field(
+        Path(".penstock/cache"),
+        description="Folder of downloaded artifacts; workers on one machine may share it.",
+    )
+    cache_max_bytes: int = Field(
+        50 * 1024**3, gt=0, description="Artifacts beyond this are evicted, but never needed ones."
+    )
+    drain_grace_s: float = Field(
+        30.0, ge=0, description="How long a replica that is no longer placed may finish its work."
+    )
+    fetch_timeout_s: float = Field(
+        1800.0, gt=0, description="Longest download of one version before it is tried again."
+    )
+    load_timeout_s: float = Field(
+        600.0, gt=0, description="A replica that is not ready after this long is killed: failed."
+    )
+    hung_after_s: float = Field(
+        30.0, gt=0, description="A ready replica that is silent for so long is killed, restarted."
+    )
+    heartbeat_interval_s: float = Field(
+        0.5, gt=0, description="How often replicas prove that their loop turns."
+    )
+    parallel_loads: int = Field(
+        2, ge=1, description="Loads at a time; more would take the cores from what serves."
+    )
+    queue_rows_max: int = Field(
+        4096, ge=1, description="Rows that may wait in one replica; more are refused."
+    )
+    allow_cpu_fallback: bool = Field(
+        False, description="Accept the CPU where a GPU was asked for, instead of failing the load."
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address of the metrics endpoint.")
+    metrics_port: int = Field(
+        0, ge=-1, le=65535, description="Port of the metrics endpoint; 0: a free one; -1: none."
+    )
+    memory_bytes: int | None = Field(
+        None, gt=0, description="Memory that replicas may use in all; default: the machine's."
+    )

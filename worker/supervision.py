@@ -1,0 +1,218 @@
+"""What the agent tells the supervisor, and what the supervisor has it do.
+
+A `ticket` names one fetch, a `replica` one life of a process. Events about a fetch or a life that
+is over are ignored, so that the agent may deliver them late.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from worker.wanted import Assignment
+
+# Events
+
+
+@dataclass(frozen=True)
+class Placed:
+    """All that this worker is to run. Not sent while the deployment cannot be read."""
+
+    assignments: tuple[Assignment, ...]
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """The artifacts are in the cache, verified, at `path`."""
+
+    key: str
+    ticket: int
+    path: str
+
+
+@dataclass(frozen=True)
+class FetchFailed:
+    """The artifacts cannot be had; `retryable` if they may be later."""
+
+    key: str
+    ticket: int
+    message: str
+    retryable: bool
+
+
+@dataclass(frozen=True)
+class Spawned:
+    """The process of a `Spawn` exists, on a device that is resolved."""
+
+    key: str
+    replica: str
+    pid: int
+    device: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A replica is ready; `provider` executes it in truth."""
+
+    key: str
+    replica: str
+    provider: str
+
+
+@dataclass(frozen=True)
+class LoadRefused:
+    """A replica says that its model cannot be loaded, and will end; `invalid`: not ever."""
+
+    key: str
+    replica: str
+    message: str
+    invalid: bool
+
+
+@dataclass(frozen=True)
+class Beat:
+    """A replica's loop turns; rows that wait and run in it."""
+
+    key: str
+    replica: str
+    queued_rows: int
+    executing_rows: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A replica answered all it had accepted, and will end."""
+
+    key: str
+    replica: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A replica's process is gone, or could not be spawned; `how` is for the operator."""
+
+    key: str
+    replica: str
+    how: str
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time passed; due at `Supervisor.next_deadline()`."""
+
+
+@dataclass(frozen=True)
+class Shutdown:
+    """The worker leaves: everything is to be drained, and nothing is taken on any more."""
+
+
+Event = (
+    Placed
+    | Fetched
+    | FetchFailed
+    | Spawned
+    | Loaded
+    | LoadRefused
+    | Beat
+    | Finished
+    | Ended
+    | Tick
+    | Shutdown
+)
+
+
+# Commands
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Get the artifacts; answer with Fetched or FetchFailed."""
+
+    ticket: int
+    assignment: Assignment
+
+
+@dataclass(frozen=True)
+class CancelFetch:
+    """A fetch is not wanted any more; no answer is needed."""
+
+    ticket: int
+
+
+@dataclass(frozen=True)
+class Spawn:
+    """Start a process; answer with Spawned, or with Ended if it could not be started.
+
+    Attributes:
+        path: where the artifacts are.
+        restart: an earlier life of this replica ended unasked.
+    """
+
+    replica: str
+    assignment: Assignment
+    path: str
+    restart: bool
+
+
+@dataclass(frozen=True)
+class Drain:
+    """Tell a replica to finish what it accepted, and to end."""
+
+    replica: str
+
+
+@dataclass(frozen=True)
+class Terminate:
+    """Ask a process to end (SIGTERM)."""
+
+    replica: str
+
+
+@dataclass(frozen=True)
+class Kill:
+    """End a process and all that it started (SIGKILL)."""
+
+    replica: str
+
+
+Command = Fetch | CancelFetch | Spawn | Drain | Terminate | Kill
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Limits of supervision.
+
+    Attributes:
+        parallel_loads: replicas that are fetched, and that are loaded, at a time.
+        fetch_timeout_s: longest fetch before it is tried again.
+        load_timeout_s: longest load before it has failed.
+        hung_after_s: longest silence of a ready replica before it is killed.
+        drain_grace_s: longest wait for a replica to finish its work.
+        end_grace_s: longest wait for a process to end when it said that it will, or was asked by
+            SIGTERM; then harder means follow.
+        backoff_s: delay before the second restart in a row; it doubles from there. The first is
+            immediate: most crashes are single, and capacity is missing meanwhile.
+        backoff_s_max: longest delay between restarts.
+        healthy_after_s: a replica that was ready this long starts with a clean record.
+        load_crashes_max: processes that may die while loading before the load has failed.
+        fetch_failures_max: fetches in a row that may fail before the load of an unrouted revision
+            has failed; a routed one has nothing better to do than to go on trying.
+    """
+
+    parallel_loads: int = 2
+    fetch_timeout_s: float = 1800.0
+    load_timeout_s: float = 600.0
+    hung_after_s: float = 30.0
+    drain_grace_s: float = 30.0
+    end_grace_s: float = 5.0
+    backoff_s: float = 0.5
+    backoff_s_max: float = 30.0
+    healthy_after_s: float = 60.0
+    load_crashes_max: int = 2
+    fetch_failures_max: int = 5
+
+    def restart_delay_s(self, crashes: int) -> float:
+        """Delay after so many crashes in a row (at least one)."""
+        if crashes <= 1:
+            return 0.0
+        doublings = min(crashes - 2, 32)
+        return min(self.backoff_s_max, self.backoff_s * 2.0**doublings)
