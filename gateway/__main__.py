@@ -198,7 +198,9 @@ def run_with(settings: GatewaySettings) -> None:
     )
     check_endpoint(settings.endpoint, insecure_tcp=settings.insecure_tcp)
     listener = open_listener(settings)
-    with asyncio.Runner(loop_factory=uvicorn.Config("", log_config=None).get_loop_factory()) as runner:
+    with asyncio.Runner(
+        loop_factory=uvicorn.Config("", log_config=None).get_loop_factory()
+    ) as runner:
         runner.run(Gateway(settings).run(listener))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
 from pydantic import Field
@@ -19,7 +20,7 @@ class GatewaySettings(CommonSettings):
         None, description="An already bound listening socket to use instead, passed by a launcher."
     )
     endpoint: str = Field(
-        "ipc:///tmp/penstock/gateway-0.ipc",
+        f"ipc:///tmp/penstock-{os.getuid()}/gateway-0.ipc",
         description="ZeroMQ endpoint that replicas dial: ipc://PATH or tcp://HOST:PORT.",
     )
     advertise_endpoint: str = Field(

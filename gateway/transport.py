@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import stat
 from pathlib import Path
 from typing import Protocol
 
 import zmq
 
-from shared.errors import WireError
+from shared.errors import ErrorCode, PenstockError, WireError
 from shared.messages import Envelope, Message, Probe, Request
 from shared.telemetry import get_logger
 from shared.wire import decode, encode
@@ -65,8 +66,11 @@ class Receiver(Protocol):
         ...
 
 
-class EndpointError(ValueError):
+class EndpointError(PenstockError):
     """An endpoint that must not, or cannot, be bound."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ErrorCode.INVALID_INPUT, message)
 
 
 def check_endpoint(endpoint: str, *, insecure_tcp: bool) -> None:
@@ -136,9 +140,7 @@ class Transport:
         router.setsockopt(zmq.HEARTBEAT_IVL, ZMTP_HEARTBEAT_MS)
         router.setsockopt(zmq.HEARTBEAT_TIMEOUT, ZMTP_TIMEOUT_MS)
         if self._endpoint.startswith("ipc://"):
-            Path(self._endpoint.removeprefix("ipc://")).parent.mkdir(
-                mode=0o700, parents=True, exist_ok=True
-            )
+            _prepare_folder(Path(self._endpoint.removeprefix("ipc://")).parent)
         try:
             router.bind(self._endpoint)
         except zmq.ZMQError as error:
@@ -242,6 +244,24 @@ class Transport:
             return  # answers to an earlier life of this gateway
         for message in envelope.messages:
             self._receiver.message_received(replica_id, message)
+
+
+def _prepare_folder(folder: Path) -> None:
+    """Make the folder of a Unix socket, or refuse one in which anyone could put another socket.
+
+    Raises:
+        EndpointError: if it cannot be made, or others may write to it.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        writable_by_all = bool(folder.stat().st_mode & stat.S_IWOTH)
+    except OSError as error:
+        raise EndpointError(f"cannot make the folder of the endpoint: {error}") from error
+    if writable_by_all:
+        raise EndpointError(
+            f"{folder} is writable by everyone: an endpoint there could be taken over; "
+            "choose a folder that is not"
+        )
 
 
 def _fd(router: zmq.Socket[bytes]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -12,11 +14,17 @@ class CommonSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PENSTOCK_", extra="ignore")
 
     redis_url: str = Field(
-        "redis://127.0.0.1:6379/0", description="State store: redis://, rediss:// or unix://."
+        "redis://127.0.0.1:6379/0",
+        pattern=r"^(redis|rediss|unix)://",
+        description="State store: redis://, rediss:// or unix://.",
     )
     namespace: str = Field("penstock", description="Prefix of all keys, to share a Redis.")
-    log_level: str = Field("info", description="debug, info, warning or error.")
-    log_format: str = Field("json", description="json, or console for people.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level that is logged."
+    )
+    log_format: Literal["json", "console"] = Field(
+        "json", description="One JSON object per line, or lines for people."
+    )
     state_poll_s: float = Field(
         2.0, gt=0, description="How often the store is read when no change was announced."
     )

@@ -1,0 +1,65 @@
+# make demo: everything from nothing, then a running system with a model. make help: the rest.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Downloads and builds show, so that something moves; what was found where does not.
+QUIETER := grep --line-buffered -vE '^(Looking in|Requirement already|Installing collected|Successfully|  (Using cached|Preparing|Installing|Getting|Checking|Stored|Created) )'
+
+.PHONY: help install demo test soak check format clean
+
+help:
+	@echo 'make demo     install, then run Penstock with a model; Ctrl-C ends it'
+	@echo 'make install  everything into $(VENV)'
+	@echo 'make test     all tests but the long ones'
+	@echo 'make soak     the long tests'
+	@echo 'make check    format, lint, types, imports'
+	@echo 'make format   rewrite the code as make check wants it'
+	@echo 'make clean    remove what these commands made; models and state in .penstock too'
+
+# A stamp for each set of packages: nothing is installed again until pyproject.toml changes.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Penstock needs Python 3.11 or later; name one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@echo 'making $(VENV)'
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.made
+	@echo 'installing Penstock and what it needs (some minutes the first time)'
+	@set -o pipefail; $(PIP) install --progress-bar off -e '.[all]' | { $(QUIETER) || true; }
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
+	@echo 'installing what tests and checks need'
+	@set -o pipefail; $(PIP) install --progress-bar off -e '.[dev]' | { $(QUIETER) || true; }
+	@touch $@
+
+install: $(VENV)/.installed
+
+demo: install
+	@exec $(BIN)/penstock up --demo
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+
+soak: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	@if [ -e .penstock/lock ] && ! $(PYTHON) -c 'import fcntl as f; f.flock(open(".penstock/lock"), f.LOCK_SH | f.LOCK_NB)' 2>/dev/null; then \
+	  echo 'Penstock runs on .penstock; end it first'; exit 1; fi
+	rm -rf $(VENV) .penstock build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,150 @@
+"""`penstock`, the one command line.
+
+Nothing heavy is imported here: a command's own module is loaded when the command runs, and the
+services' packages, which need extras, by name, so that each works where only its extra is
+installed. What follows a command is in `up`, `status`, `demo_client` or a service's `__main__`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic_settings import BaseSettings
+
+from deploy.local.failures import CommandError
+from deploy.local.settings_flags import command_of
+from deploy.local.up_settings import UpSettings
+from gateway.settings import GatewaySettings
+from registry_sync.settings import SyncSettings
+from shared.errors import PenstockError
+from shared.lifecycle import die_with_parent
+from worker.settings import WorkerSettings
+
+OURS = frozenset({"deploy", "gateway", "registry_sync", "shared", "worker"})
+
+DataDirOption = Annotated[
+    Path, typer.Option(help="Where `penstock up` runs.", envvar="PENSTOCK_DATA_DIR")
+]
+
+app = typer.Typer(
+    name="penstock",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help wraps long names of variables instead of cutting them
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"penstock {importlib.metadata.version('penstock')}")
+        raise typer.Exit
+
+
+@app.callback()
+def penstock(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Serve models from an MLflow registry."""
+
+
+def _service(name: str, package: str, extra: str) -> Callable[[BaseSettings], None]:
+    def run(settings: BaseSettings) -> None:
+        die_with_parent()
+        module = load(f"{package}.__main__", f"penstock {name}", extra)
+        try:
+            module.run_with(settings)
+        except (OSError, PenstockError) as error:
+            raise CommandError(f"{name}: {error}") from error
+
+    return run
+
+
+def load(module: str, command: str, extra: str) -> Any:
+    """Import the module that carries out a command.
+
+    Raises:
+        CommandError: if a library is missing that comes with an extra.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in OURS:
+            raise
+        raise CommandError(
+            f"{command} needs the extra {extra!r} ({missing} is not installed): "
+            f"pip install 'penstock[{extra}]'",
+            exit_code=2,
+        ) from error
+
+
+def _up(settings: UpSettings) -> None:
+    raise typer.Exit(load("deploy.local.up", "penstock up", "all").run_up(settings))
+
+
+app.command("up")(
+    command_of(UpSettings, _up, "Start everything on this machine; Ctrl-C drains and ends it.")
+)
+app.command("gateway")(
+    command_of(GatewaySettings, _service("gateway", "gateway", "gateway"), "Run one gateway.")
+)
+app.command("worker")(
+    command_of(WorkerSettings, _service("worker", "worker", "worker"), "Run one worker agent.")
+)
+app.command("registry-sync")(
+    command_of(
+        SyncSettings,
+        _service("registry-sync", "registry_sync", "sync"),
+        "Follow MLflow's registry; of several, one is active.",
+    )
+)
+
+
+@app.command("status")
+def status(
+    data_dir: DataDirOption = Path(".penstock"),
+    redis_url: Annotated[
+        str | None, typer.Option(help="State store of a remote system, instead of --data-dir.")
+    ] = None,
+    namespace: Annotated[
+        str, typer.Option(help="Prefix of its keys.", envvar="PENSTOCK_NAMESPACE")
+    ] = "penstock",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Show models, versions, replicas, workers and gateways."""
+    module = load("deploy.local.status", "penstock status", "all")
+    raise typer.Exit(module.run_status(data_dir, redis_url, namespace, as_json))
+
+
+@app.command("demo-client")
+def demo_client(
+    url: Annotated[str | None, typer.Option(help="A gateway; default: that of --data-dir.")] = None,
+    data_dir: DataDirOption = Path(".penstock"),
+    concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Requests at a time.")] = 32,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each image is sent.")] = 1,
+) -> None:
+    """Send the test images of the demo at once; print accuracy, versions, latencies, failures."""
+    module = load("deploy.local.demo_client", "penstock demo-client", "demo")
+    raise typer.Exit(module.run_demo_client(url, data_dir, concurrency, rounds))
+
+
+def main() -> NoReturn:
+    """The command line; mistakes and outages are one line, exit code 2 or 1."""
+    try:
+        app()
+    except CommandError as error:
+        print(f"penstock: {error.message}", file=sys.stderr)
+        if error.detail:
+            print(error.detail, file=sys.stderr)
+        sys.exit(error.exit_code)
+    sys.exit(0)

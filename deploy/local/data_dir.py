@@ -1,0 +1,154 @@
+"""The data directory of a local system: its layout, its lock, its logs."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.local.failures import CommandError
+
+LOG_BYTES_MAX = 64 * 1024 * 1024
+"""A log that grew past this moves to `.1` (one old one is kept): at most 128 MiB for each child."""
+
+PREDECESSOR_S = 15.0
+"""How long to wait for the guardian of a killed launcher to end its processes; it takes 3 s."""
+
+POLL_S = 0.05
+"""There is no flock with a timeout."""
+
+
+@dataclass(frozen=True)
+class DataDir:
+    """Where everything lies. `path` is resolved."""
+
+    path: Path
+
+    @property
+    def lock(self) -> Path:
+        """Locked while a system runs here; holds the launcher's pid."""
+        return self.path / "lock"
+
+    @property
+    def logs(self) -> Path:
+        """One log for each child."""
+        return self.path / "logs"
+
+    @property
+    def redis(self) -> Path:
+        """The embedded server's append-only file and socket."""
+        return self.path / "redis"
+
+    @property
+    def mlflow(self) -> Path:
+        """MLflow's database and artifacts."""
+        return self.path / "mlflow"
+
+    @property
+    def cache(self) -> Path:
+        """Artifacts of deployed versions."""
+        return self.path / "cache"
+
+    def log_of(self, name: str) -> Path:
+        """The log of the child called `name`."""
+        return self.logs / f"{name}.log"
+
+    def make(self) -> None:
+        """Make all folders.
+
+        Raises:
+            CommandError: if that is not possible.
+        """
+        try:
+            for folder in (self.path, self.logs, self.redis, self.mlflow / "artifacts", self.cache):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CommandError(f"data dir {self.path}: {error.strerror}") from error
+
+
+def lock_data_dir(data_dir: DataDir) -> int:
+    """Take the lock; returns its descriptor, which the guardian inherits.
+
+    Raises:
+        CommandError: if a system runs there.
+    """
+    descriptor = os.open(data_dir.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    give_up = time.monotonic() + PREDECESSOR_S
+    while not _try_lock(descriptor):
+        pid = _pid_in(descriptor)
+        if (pid is not None and _alive(pid)) or time.monotonic() > give_up:
+            os.close(descriptor)
+            raise CommandError(f"already running on {data_dir.path} (pid {pid or 'unknown'})")
+        time.sleep(POLL_S)
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+def running_pid(data_dir: DataDir) -> int | None:
+    """The launcher that runs on the data directory, or None."""
+    try:
+        descriptor = os.open(data_dir.lock, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        pid = _pid_in(descriptor)
+        if pid is None or not _alive(pid) or _try_lock(descriptor, shared=True):
+            return None
+        return pid
+    finally:
+        os.close(descriptor)
+
+
+def start_log(log: Path) -> None:
+    """Begin a new log; the last one is kept as `.1`."""
+    if log.exists():
+        log.replace(log.with_name(log.name + ".1"))
+
+
+def bound_log(log: Path) -> None:
+    """Copy a log that grew too long to `.1` and empty it; who writes it goes on at its start.
+
+    The writer has the file open for appending and need not know. Lines that it writes between the
+    copy and the cut are lost.
+    """
+    if log.exists() and log.stat().st_size > LOG_BYTES_MAX:
+        shutil.copyfile(log, log.with_name(log.name + ".1"))
+        os.truncate(log, 0)
+
+
+def tail_of(log: Path, lines: int = 15) -> str:
+    """The last lines of a log, each cut to a readable length."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 16_384))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(line[:400] for line in text.splitlines()[-lines:])
+
+
+def _try_lock(descriptor: int, *, shared: bool = False) -> bool:
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _pid_in(descriptor: int) -> int | None:
+    digits = os.pread(descriptor, 32, 0).strip()
+    return int(digits) if digits.isdigit() else None
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,194 @@
+"""Looks after the children: starts them, waits until they are ready, restarts and drains them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from deploy.local.data_dir import bound_log, start_log, tail_of
+from deploy.local.failures import CommandError
+from deploy.local.guard import Guard
+from deploy.local.guardian import signal_group
+from deploy.local.processes import AdoptedChild, Child, ProcessSpec, spawn, terminate
+from deploy.local.progress import Progress
+from deploy.local.restart_policy import RestartPolicy
+
+READY_POLL_S = 0.1
+"""Children become ready in their own ways (a socket, a report); no one event covers them all."""
+
+LOG_CHECK_S = 30.0
+
+Condition = Callable[[], Awaitable[bool]]
+
+
+@dataclass
+class Part:
+    """A child with its history; `child` is None between two lives."""
+
+    spec: ProcessSpec
+    child: Child | None = None
+    started_at: float = 0.0
+    short_lives: int = 0
+
+    @property
+    def pid(self) -> int | None:
+        """The process that runs now."""
+        return self.child.pid if self.child else None
+
+
+class Launcher:
+    """All children of one system.
+
+    Args:
+        guard: learns of every process group.
+        progress: says what happens.
+        on_change: called after a child was started again.
+    """
+
+    def __init__(
+        self,
+        guard: Guard,
+        progress: Progress,
+        on_change: Callable[[], None],
+        policy: RestartPolicy | None = None,
+    ) -> None:
+        self._guard = guard
+        self._progress = progress
+        self._on_change = on_change
+        self._policy = policy or RestartPolicy()
+        self._parts: list[Part] = []
+
+    def pids(self) -> dict[str, int]:
+        """What runs now, by name."""
+        return {part.spec.name: part.pid for part in self._parts if part.pid is not None}
+
+    async def start(self, spec: ProcessSpec) -> Part:
+        """Start a child that is to live as long as the system."""
+        start_log(spec.log)
+        part = Part(spec)
+        self._parts.append(part)
+        await self._spawn(part)
+        return part
+
+    def adopt(self, spec: ProcessSpec, pid: int) -> Part:
+        """Look after a process that runs already; its successors will be children."""
+        part = Part(spec, AdoptedChild(pid), time.monotonic())
+        self._parts.append(part)
+        self._guard.protect(pid)
+        return part
+
+    async def run_once(self, spec: ProcessSpec) -> None:
+        """Run a child that ends by itself.
+
+        Raises:
+            CommandError: if it fails.
+        """
+        start_log(spec.log)
+        part = Part(spec)
+        self._parts.append(part)
+        child = await self._spawn(part)
+        how = await child.wait()
+        self._buried(part)
+        self._parts.remove(part)
+        if how != "exit status 0":
+            raise _failure(part, f"failed ({how})")
+
+    async def until_ready(self, part: Part, ready: Condition, timeout_s: float) -> None:
+        """Wait until a child is ready.
+
+        Raises:
+            CommandError: with the end of its log, if it ends or takes too long.
+        """
+        assert part.child is not None, "until_ready comes right after start"
+        ended = asyncio.ensure_future(part.child.wait())
+        is_ready = asyncio.ensure_future(until(ready))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.wait({ended, is_ready}, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            raise _failure(part, f"was not ready after {timeout_s:.0f} s") from None
+        finally:
+            ended.cancel()
+            is_ready.cancel()
+        if ended.done() and not ended.cancelled():
+            raise _failure(part, f"ended while it started ({ended.result()})")
+
+    async def keep(self) -> None:
+        """Restart whatever ends, and bound the logs, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for part in self._parts:
+                tasks.create_task(self._keep(part))
+            tasks.create_task(self._bound_logs())
+
+    async def drain(self, stages: Sequence[Callable[[str], bool]]) -> None:
+        """End all children, stage by stage; a stage says by name whom it covers."""
+        for covers in stages:
+            parts = [part for part in self._parts if part.child and covers(part.spec.name)]
+            await asyncio.gather(*(self._end(part) for part in parts))
+
+    def kill(self) -> None:
+        """End all children now."""
+        for part in self._parts:
+            if part.child is not None:
+                signal_group(part.child.pid, signal.SIGKILL)
+
+    async def _spawn(self, part: Part) -> Child:
+        part.started_at = time.monotonic()
+        part.child = await spawn(part.spec)
+        self._guard.protect(part.child.pid)
+        return part.child
+
+    async def _keep(self, part: Part) -> None:
+        how = "is not running"
+        while True:
+            if part.child is not None:
+                how = await part.child.wait()
+                self._buried(part)
+            lived_s = time.monotonic() - part.started_at
+            part.short_lives = self._policy.short_lives(part.short_lives, lived_s)
+            delay_s = self._policy.delay_s(part.short_lives)
+            self._progress.warn(
+                f"{part.spec.name}: {how}; starts again in {delay_s:.1f} s; log: {part.spec.log}"
+            )
+            await asyncio.sleep(delay_s)
+            try:
+                await self._spawn(part)
+                self._on_change()
+            except CommandError as error:
+                how = error.message
+
+    async def _end(self, part: Part) -> None:
+        assert part.child is not None, "drain picks parts that run"
+        if not await terminate(part.child, part.spec.grace_s):
+            self._progress.warn(f"{part.spec.name} was killed after {part.spec.grace_s:.0f} s")
+        self._buried(part)
+
+    def _buried(self, part: Part) -> None:
+        """A child has ended: so does whatever it left in its group."""
+        if part.child is not None:
+            signal_group(part.child.pid, signal.SIGKILL)
+            self._guard.release(part.child.pid)
+            part.child = None
+
+    async def _bound_logs(self) -> None:
+        while True:
+            await asyncio.sleep(LOG_CHECK_S)
+            for part in self._parts:
+                with contextlib.suppress(OSError):  # a full disk must not end the system
+                    await asyncio.to_thread(bound_log, part.spec.log)
+
+
+async def until(ready: Condition) -> None:
+    """Wait until a condition holds."""
+    while not await ready():  # noqa: ASYNC110 - what changes is in another process
+        await asyncio.sleep(READY_POLL_S)
+
+
+def _failure(part: Part, what: str) -> CommandError:
+    tail = tail_of(part.spec.log)
+    detail = f"the end of {part.spec.log}:\n{tail}" if tail else ""
+    return CommandError(f"{part.spec.name} {what}; log: {part.spec.log}", detail=detail)

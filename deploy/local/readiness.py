@@ -1,0 +1,72 @@
+"""Conditions that `penstock up` waits for; each is asked again and again until it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.error
+import urllib.request
+
+from redis.exceptions import RedisError
+
+from deploy.local.launcher import Condition, Part
+from shared.errors import StateStoreError
+from shared.keys import Keys
+from shared.state_store import StateStore, connect
+
+HTTP_TIMEOUT_S = 3.0
+
+
+def answers(url: str) -> Condition:
+    """A GET of the URL answers 200."""
+
+    async def ready() -> bool:
+        return await asyncio.to_thread(_get_is_ok, url)
+
+    return ready
+
+
+def gateway_reports(store: StateStore, part: Part) -> Condition:
+    """The gateway in this very process has reported itself."""
+
+    async def ready() -> bool:
+        try:
+            return any(report.pid == part.pid for report in await store.gateways())
+        except StateStoreError:
+            return False
+
+    return ready
+
+
+def worker_reports(store: StateStore, part: Part) -> Condition:
+    """The worker in this very process has reported itself."""
+
+    async def ready() -> bool:
+        try:
+            return any(report.pid == part.pid for report in await store.workers())
+        except StateStoreError:
+            return False
+
+    return ready
+
+
+def leader_exists(redis_url: str, namespace: str) -> Condition:
+    """Some registry_sync holds the lease."""
+
+    async def ready() -> bool:
+        client = connect(redis_url)
+        try:
+            return bool(await client.exists(Keys(namespace).lease))
+        except (RedisError, OSError):
+            return False
+        finally:
+            await client.aclose()
+
+    return ready
+
+
+def _get_is_ok(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=HTTP_TIMEOUT_S) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError, ValueError):
+        return False

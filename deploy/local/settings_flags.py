@@ -1,0 +1,148 @@
+"""A command line out of a settings class: one flag for each field, said once, in the class.
+
+Every flag shows its description, its default and its `PENSTOCK_*` variable. Values go to the
+class as text, so that flags and variables are parsed and judged by the same code; lists and
+tables are given as JSON.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+import orjson
+import typer
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings
+
+from deploy.local.failures import CommandError
+
+Settings = TypeVar("Settings", bound=BaseSettings)
+
+_METAVARS: dict[Any, str] = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
+
+
+def command_of(
+    settings_class: type[Settings], run: Callable[[Settings], None], description: str
+) -> Callable[..., None]:
+    """A function that typer can turn into a command: it makes the settings and runs `run`."""
+
+    def command(**given: Any) -> None:
+        run(settings_from(settings_class, given))
+
+    parameters = [
+        _parameter(settings_class, name, field)
+        for name, field in settings_class.model_fields.items()
+    ]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    command.__doc__ = description
+    return command
+
+
+def settings_from(settings_class: type[Settings], given: Mapping[str, Any]) -> Settings:
+    """The settings out of what was given (None: not given) and the environment.
+
+    Raises:
+        CommandError: naming each flag whose value is wrong.
+    """
+    try:
+        values = {
+            name: _decoded(name, settings_class.model_fields[name], value)
+            for name, value in given.items()
+            if value is not None
+        }
+        return settings_class(**values)
+    except ValidationError as error:
+        raise CommandError(_explain(settings_class, error), exit_code=2) from error
+
+
+def flag_of(name: str) -> str:
+    """The flag of a field: `drain_grace_s` is `--drain-grace-s`."""
+    return f"--{name.replace('_', '-')}"
+
+
+def variable_of(settings_class: type[BaseSettings], name: str) -> str:
+    """The environment variable of a field."""
+    return f"{settings_class.model_config.get('env_prefix', '')}{name}".upper()
+
+
+def _parameter(
+    settings_class: type[BaseSettings], name: str, field: FieldInfo
+) -> inspect.Parameter:
+    is_switch = _plain_type(field.annotation) is bool
+    flag = flag_of(name)
+    option = typer.Option(
+        f"{flag}/--no-{flag[2:]}" if is_switch else flag,
+        help=_help(settings_class, name, field),
+        show_default=False,
+        metavar=None if is_switch else _metavar(field),
+    )
+    kind = bool | None if is_switch else str | None
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind, option],
+    )
+
+
+def _help(settings_class: type[BaseSettings], name: str, field: FieldInfo) -> str:
+    notes = [f"env: {variable_of(settings_class, name)}"]
+    if field.is_required():
+        notes.append("required")
+    elif field.default is not None and field.default_factory is None:
+        notes.append(f"default: {_shown(field.default)}")
+    # Typer reads brackets at a line's start as markup; parentheses are always text.
+    return f"{field.description or ''} ({'; '.join(notes)})".strip()
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    if isinstance(default, list | tuple | dict):
+        return orjson.dumps(default, default=str).decode()
+    return str(default) if str(default) else "empty"
+
+
+def _metavar(field: FieldInfo) -> str:
+    return _METAVARS.get(_plain_type(field.annotation), "JSON" if _is_table(field) else "TEXT")
+
+
+def _plain_type(annotation: Any) -> Any:
+    """The type without `| None`."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        rest = [each for each in get_args(annotation) if each is not type(None)]
+        return rest[0] if len(rest) == 1 else annotation
+    return annotation
+
+
+def _is_table(field: FieldInfo) -> bool:
+    plain = _plain_type(field.annotation)
+    return (get_origin(plain) or plain) in (list, tuple, dict, set, frozenset)
+
+
+def _decoded(name: str, field: FieldInfo, value: Any) -> Any:
+    if not isinstance(value, str) or not _is_table(field):
+        return value
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise CommandError(f"{flag_of(name)}: no JSON: {error}", exit_code=2) from error
+
+
+def _explain(settings_class: type[BaseSettings], error: ValidationError) -> str:
+    parts = []
+    for problem in error.errors(include_url=False):
+        where = problem["loc"]
+        name = str(where[0]) if where else ""
+        if name in settings_class.model_fields:
+            source = f"{flag_of(name)} ({variable_of(settings_class, name)}): "
+        else:
+            source = ""
+        parts.append(f"{source}{problem['msg']}, got {problem['input']!r:.60}")
+    return "; ".join(parts)

@@ -1,0 +1,298 @@
+"""`penstock status`: what the state store says of a system, as tables or as JSON.
+
+The documents below are the shape of `--json`. They hold what the store holds: a replica's queue is
+as old as its worker's last report (a second).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import BaseModel
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from deploy.local.failures import CommandError
+from deploy.local.system_file import read_system
+from shared.deployment import Deployment, GatewayReport, ReplicaReport, WorkerReport
+from shared.errors import StateStoreError
+from shared.keys import Keys
+from shared.routing import ModelRoute, RoutingTable, VersionRoute
+from shared.state_store import RedisStateStore
+
+
+class ReplicaStatus(BaseModel):
+    """One replica; `state` is its worker's word for where it is in its life."""
+
+    id: str
+    key: str
+    worker: str
+    pid: int | None
+    device: str
+    provider: str
+    state: str
+    queued_rows: int
+    executing_rows: int
+    restarts: int
+    message: str
+
+
+class RevisionStatus(BaseModel):
+    """One revision of a version; `role` is `stable` while calls that name no version reach it."""
+
+    version: str
+    revision: str
+    role: str
+    weight: int
+    phase: str
+    replicas_wanted: int | str
+    replicas_ready: int
+    message: str
+    replicas: list[ReplicaStatus]
+
+
+class ModelStatus(BaseModel):
+    """One model; `reason` says why no call reaches it, if none does."""
+
+    model: str
+    reason: str
+    revisions: list[RevisionStatus]
+
+
+class WorkerStatus(BaseModel):
+    """One live worker."""
+
+    worker: str
+    node: str
+    pid: int
+    devices: tuple[str, ...]
+    replicas: int
+    draining: bool
+
+
+class GatewayStatus(BaseModel):
+    """One live gateway; it is up to date when its generation is the system's."""
+
+    gateway: str
+    node: str
+    pid: int
+    url: str
+    generation: int
+
+
+class SystemStatus(BaseModel):
+    """All of it."""
+
+    generation: int
+    models: list[ModelStatus]
+    workers: list[WorkerStatus]
+    gateways: list[GatewayStatus]
+
+
+def summarize(
+    deployment: Deployment,
+    routing: RoutingTable,
+    workers: list[WorkerReport],
+    gateways: list[GatewayReport],
+) -> SystemStatus:
+    """Desired and actual state side by side; models and versions in order."""
+    models = {revision.model for revision in deployment.revisions.values()} | set(routing.models)
+    return SystemStatus(
+        generation=routing.generation,
+        models=[_model(name, deployment, routing, workers) for name in sorted(models)],
+        workers=[
+            WorkerStatus(
+                worker=each.worker,
+                node=each.node,
+                pid=each.pid,
+                devices=each.devices,
+                replicas=len(each.replicas),
+                draining=each.draining,
+            )
+            for each in workers
+        ],
+        gateways=[
+            GatewayStatus(
+                gateway=each.gateway,
+                node=each.node,
+                pid=each.pid,
+                url=each.url,
+                generation=each.generation,
+            )
+            for each in gateways
+        ],
+    )
+
+
+def _model(
+    name: str, deployment: Deployment, routing: RoutingTable, workers: list[WorkerReport]
+) -> ModelStatus:
+    route = routing.models.get(name, ModelRoute(model=name, generation=0))
+    routes = {each.revision: each for each in route.versions}
+    revisions = [
+        _revision(revision, deployment, routes.get(revision), workers)
+        for revision, wanted in deployment.revisions.items()
+        if wanted.model == name
+    ]
+    return ModelStatus(
+        model=name,
+        reason=route.reason,
+        revisions=sorted(revisions, key=lambda each: (len(each.version), each.version)),
+    )
+
+
+def _revision(
+    revision: str,
+    deployment: Deployment,
+    route: VersionRoute | None,
+    workers: list[WorkerReport],
+) -> RevisionStatus:
+    wanted = deployment.revisions[revision]
+    replicas = [
+        _replica(worker.worker, report)
+        for worker in workers
+        for report in worker.replicas
+        if report.revision == revision
+    ]
+    weight = route.weight if route else 0
+    return RevisionStatus(
+        version=wanted.version,
+        revision=revision,
+        role="stable" if weight else "",
+        weight=weight,
+        phase=wanted.phase.value,
+        replicas_wanted=wanted.replicas,
+        replicas_ready=sum(replica.state == "ready" for replica in replicas),
+        message=wanted.message,
+        replicas=replicas,
+    )
+
+
+def _replica(worker: str, report: ReplicaReport) -> ReplicaStatus:
+    return ReplicaStatus(
+        id=report.replica,
+        key=report.key,
+        worker=worker,
+        pid=report.pid,
+        device=report.device,
+        provider=report.provider,
+        state=report.state.value,
+        queued_rows=report.queued_rows,
+        executing_rows=report.executing_rows,
+        restarts=report.restarts,
+        message=report.message,
+    )
+
+
+async def read_status(redis_url: str, namespace: str) -> SystemStatus:
+    """What the store says now.
+
+    Raises:
+        StateStoreError: if it does not answer.
+    """
+    store = RedisStateStore(redis_url, Keys(namespace))
+    try:
+        return summarize(
+            await store.deployment(),
+            await store.routing(),
+            await store.workers(),
+            await store.gateways(),
+        )
+    finally:
+        await store.close()
+
+
+def run_status(data_dir: Path, redis_url: str | None, namespace: str, as_json: bool) -> int:
+    """Print the status; returns the exit code.
+
+    Raises:
+        CommandError: if no system is found.
+    """
+    if redis_url is None:
+        system = read_system(data_dir)
+        redis_url, namespace = system.redis_url, system.namespace
+    try:
+        status = asyncio.run(read_status(redis_url, namespace))
+    except (StateStoreError, ValueError) as error:
+        raise CommandError(f"the state store does not answer: {error}") from error
+    if as_json:
+        print(status.model_dump_json(indent=2))
+    else:
+        print_tables(status, Console(highlight=False, markup=False))
+    return 0
+
+
+def print_tables(status: SystemStatus, console: Console) -> None:
+    """Models, their replicas, then the other processes."""
+    if status.models:
+        console.print(_models_table(status))
+        console.print(_replicas_table(status))
+    else:
+        console.print("No model is deployed: tag a version in MLflow with penstock.role=stable.")
+    console.print(_processes_table(status))
+    for line in _messages(status):
+        console.print(line, style="yellow", soft_wrap=True)
+
+
+def _messages(status: SystemStatus) -> Iterator[str]:
+    for model in status.models:
+        if model.reason:
+            yield f"{model.model}: {model.reason}"
+        for revision in model.revisions:
+            if revision.message:
+                yield f"{model.model}/{revision.version}: {revision.message}"
+            for replica in revision.replicas:
+                if replica.message:
+                    yield f"{replica.id}: {replica.message}"
+
+
+def _table(*columns: str) -> Table:
+    """A table that folds what is too long for the terminal, rather than cutting it."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _models_table(status: SystemStatus) -> Table:
+    table = _table("model", "version", "role", "phase", "ready")
+    for model in status.models:
+        for revision in model.revisions:
+            ready = f"{revision.replicas_ready} of {revision.replicas_wanted}"
+            row = (model.model, revision.version, revision.role, revision.phase, ready)
+            table.add_row(*row)
+        if not model.revisions:
+            table.add_row(model.model)
+    return table
+
+
+def _replicas_table(status: SystemStatus) -> Table:
+    table = _table("replica of", "id", "pid", "worker", "device", "state", "queue")
+    for model in status.models:
+        for revision in model.revisions:
+            for replica in revision.replicas:
+                table.add_row(
+                    f"{model.model}/{revision.version}",
+                    replica.id,
+                    str(replica.pid or ""),
+                    replica.worker,
+                    replica.device,
+                    replica.state,
+                    str(replica.queued_rows + replica.executing_rows),
+                )
+    return table
+
+
+def _processes_table(status: SystemStatus) -> Table:
+    table = _table("process", "node", "pid", "")
+    for gateway in status.gateways:
+        late = "" if gateway.generation == status.generation else "; routing not up to date"
+        table.add_row(gateway.gateway, gateway.node, str(gateway.pid), f"{gateway.url}{late}")
+    for worker in status.workers:
+        note = f"{', '.join(worker.devices)}; replicas: {worker.replicas}"
+        draining = "; draining" if worker.draining else ""
+        table.add_row(worker.worker, worker.node, str(worker.pid), note + draining)
+    return table

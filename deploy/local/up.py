@@ -1,0 +1,260 @@
+"""`penstock up`: a whole system on one machine, as child processes in the foreground.
+
+The story: lock the data directory, check the ports, start the guardian, then the store, MLflow,
+gateways, workers and registry_sync, each awaited until it is ready; keep them running; at the end
+drain them in the order in which work flows, so that nothing that was taken in is lost.
+
+The next stop is `launcher` for how children are looked after, `system_plan` for what they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import setproctitle
+
+from deploy.local import valkey
+from deploy.local.curl_examples import describe_system
+from deploy.local.data_dir import DataDir, lock_data_dir
+from deploy.local.failures import CommandError
+from deploy.local.guard import Guard
+from deploy.local.launcher import Condition, Launcher, Part, until
+from deploy.local.metrics_sum import MetricsServer
+from deploy.local.ports import check_free, listen, port_of, url_of
+from deploy.local.progress import Progress
+from deploy.local.readiness import answers, gateway_reports, leader_exists, worker_reports
+from deploy.local.runtime_dir import RuntimeDir
+from deploy.local.system_file import SystemFile, remove_system, write_system
+from deploy.local.system_plan import SystemPlan
+from deploy.local.up_settings import UpSettings
+from shared.keys import Keys
+from shared.state_store import RedisStateStore
+
+DRAIN_STAGES: tuple[Callable[[str], bool], ...] = (
+    lambda name: name.startswith("gateway-"),  # takes nothing new, answers what it has
+    lambda name: name.startswith("registry-sync-"),  # else it would move replicas about
+    lambda name: name.startswith("worker-"),
+    lambda name: name == "mlflow",
+    lambda name: True,  # the store last: the others say goodbye in it
+)
+
+
+def run_up(settings: UpSettings) -> int:
+    """Run a system until it is told to end; returns the exit code.
+
+    Raises:
+        CommandError: if it cannot be started.
+    """
+    setproctitle.setproctitle("penstock up")
+    data_dir = DataDir(settings.data_dir.expanduser().resolve())
+    data_dir.make()
+    lock_fd = lock_data_dir(data_dir)
+    listener = listen(settings.host, settings.port, "--port")
+    if settings.mlflow_uri is None:
+        check_free("127.0.0.1", settings.mlflow_port, "--mlflow-port")
+    metrics = None
+    if settings.metrics_port:
+        metrics = listen(settings.host, settings.metrics_port, "--metrics-port")
+    runtime = RuntimeDir.make(data_dir.path)
+    try:
+        plan = _plan(settings, data_dir, runtime, listener)
+        return asyncio.run(_System(plan, lock_fd, listener, metrics).run())
+    finally:
+        remove_system(data_dir)
+        runtime.remove()
+
+
+def _plan(
+    settings: UpSettings, data_dir: DataDir, runtime: RuntimeDir, listener: socket.socket
+) -> SystemPlan:
+    return SystemPlan(
+        settings=settings,
+        data_dir=data_dir,
+        runtime=runtime,
+        redis_url=settings.redis_url or valkey.url_of(runtime),
+        mlflow_uri=settings.mlflow_uri or f"http://127.0.0.1:{settings.mlflow_port}",
+        listen_fd=listener.fileno(),
+        port=port_of(listener),
+    )
+
+
+class _System:
+    """One life of a local system."""
+
+    def __init__(
+        self,
+        plan: SystemPlan,
+        lock_fd: int,
+        listener: socket.socket,
+        metrics: socket.socket | None,
+    ) -> None:
+        self._plan = plan
+        self._settings = plan.settings
+        self._listener = listener
+        self._url = url_of(plan.settings.host, plan.port)
+        self._progress = Progress()
+        self._guard = Guard(lock_fd)
+        self._launcher = Launcher(self._guard, self._progress, self._write_system_file)
+        self._metrics_listener = metrics
+        self._stop = asyncio.Event()
+        self._force = asyncio.Event()
+
+    async def run(self) -> int:
+        """Start, keep, drain."""
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(signum, self._on_signal)
+        await self._guard.start()
+        try:
+            await self._until_stopped()
+            self._progress.say("draining; Ctrl-C again ends everything at once")
+        finally:
+            await self._drain()
+            await self._guard.stop()
+        self._progress.say("stopped")
+        return 0
+
+    def _on_signal(self) -> None:
+        (self._force if self._stop.is_set() else self._stop).set()
+
+    async def _until_stopped(self) -> None:
+        work = asyncio.create_task(self._start_and_keep())
+        stop = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                work.result()
+        finally:
+            for task in (work, stop):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, CommandError):
+                    await task
+
+    async def _drain(self) -> None:
+        # Clients that connect from now on are refused, rather than left waiting for an accept.
+        self._listener.close()
+        self._stop.set()
+        draining = asyncio.create_task(self._launcher.drain(DRAIN_STAGES))
+        forced = asyncio.create_task(self._force.wait())
+        await asyncio.wait({draining, forced}, return_when=asyncio.FIRST_COMPLETED)
+        forced.cancel()
+        if not draining.done():
+            self._launcher.kill()
+        await draining
+
+    async def _start_and_keep(self) -> None:
+        store = RedisStateStore(self._plan.redis_url, Keys(self._settings.namespace))
+        try:
+            await self._start(store)
+        finally:
+            await store.close()
+        with self._metrics_server():
+            logs = self._plan.data_dir.logs
+            demo = self._settings.demo
+            self._progress.say(describe_system(self._system_file(), logs, demo=demo))
+            await self._launcher.keep()
+
+    async def _start(self, store: RedisStateStore) -> None:
+        self._progress.say(f"starting Penstock on {self._plan.data_dir.path}")
+        await self._start_store()
+        launcher, plan = self._launcher, self._plan
+        own_mlflow = self._settings.mlflow_uri is None
+        mlflow = await launcher.start(plan.mlflow()) if own_mlflow else None
+        # Neither gateways nor workers need MLflow, so they start while it does.
+        gateways = [await launcher.start(spec) for spec in plan.gateways()]
+        workers = [await launcher.start(spec) for spec in plan.workers()]
+        await self._await_mlflow(mlflow)
+        for part in gateways:
+            await self._await_part(part.spec.name, part, gateway_reports(store, part))
+        for part in workers:
+            await self._await_part(part.spec.name, part, worker_reports(store, part))
+        syncs = [await launcher.start(spec) for spec in plan.syncs()]
+        leader = leader_exists(plan.redis_url, self._settings.namespace)
+        await self._await_part("registry-sync", syncs[0], leader)
+        await self._await_part("HTTP", gateways[0], answers(f"{self._url}/v2/health/live"))
+        self._write_system_file()
+        if self._settings.demo:
+            await self._start_demo()
+
+    async def _await_part(self, what: str, part: Part, ready: Condition) -> None:
+        with self._progress.step(what):
+            await self._launcher.until_ready(part, ready, self._settings.ready_timeout_s)
+
+    async def _start_store(self) -> None:
+        plan = self._plan
+
+        async def ready() -> bool:
+            return await valkey.ping(plan.redis_url)
+
+        if self._settings.redis_url is not None:
+            if not await ready():
+                raise CommandError("no state store answers at the URL given by --redis-url")
+            return
+        spec = valkey.valkey_spec(plan.data_dir, plan.runtime)
+        pid = await valkey.find_server(plan.data_dir, plan.redis_url)
+        if pid is not None:
+            part = self._launcher.adopt(spec, pid)
+        else:
+            part = await self._launcher.start(spec)
+        await self._await_part("state store (valkey)", part, ready)
+
+    async def _await_mlflow(self, part: Part | None) -> None:
+        uri = self._plan.mlflow_uri
+        if part is not None:
+            ready = answers(f"{uri}/health")
+            await self._await_part("MLflow (its first start takes a while)", part, ready)
+        elif uri.startswith("http") and not await answers(f"{uri.rstrip('/')}/health")():
+            # What is deployed is served without it, so this is no reason not to start.
+            self._progress.warn("MLflow does not answer at the URI given by --mlflow-uri")
+
+    async def _start_demo(self) -> None:
+        with self._progress.step("models for the demo (two are trained the first time)"):
+            await self._launcher.run_once(self._plan.demo())
+        timeout_s = self._settings.ready_timeout_s
+        with self._progress.step("model digits"):
+            try:
+                ready = answers(f"{self._url}/v2/models/digits/ready")
+                await asyncio.wait_for(until(ready), timeout_s)
+            except TimeoutError:
+                raise CommandError(
+                    f"model digits was not ready after {timeout_s:.0f} s; "
+                    f"logs: {self._plan.data_dir.logs}"
+                ) from None
+
+    @contextlib.contextmanager
+    def _metrics_server(self) -> Iterator[None]:
+        if self._metrics_listener is None:
+            yield
+            return
+        server = MetricsServer(
+            self._metrics_listener, self._plan.redis_url, self._settings.namespace
+        )
+        server.start()
+        try:
+            yield
+        finally:
+            server.stop()
+
+    def _system_file(self) -> SystemFile:
+        metrics_url = ""
+        if self._metrics_listener is not None:
+            port = port_of(self._metrics_listener)
+            metrics_url = url_of(self._settings.host, port) + "/metrics"
+        return SystemFile(
+            pid=os.getpid(),
+            url=self._url,
+            mlflow_uri=self._plan.mlflow_uri,
+            redis_url=self._plan.redis_url,
+            namespace=self._settings.namespace,
+            metrics_url=metrics_url,
+            processes=self._launcher.pids(),
+        )
+
+    def _write_system_file(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk must not end what runs
+            write_system(self._plan.data_dir, self._system_file())

@@ -1,0 +1,45 @@
+"""Settings of `penstock up`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class UpSettings(BaseSettings):
+    """What `penstock up` takes; the services' own settings reach them by `PENSTOCK_*` variables."""
+
+    model_config = SettingsConfigDict(env_prefix="PENSTOCK_", extra="ignore")
+
+    demo: bool = Field(False, description="Log the model `digits` to MLflow and show how to call.")
+    host: str = Field("127.0.0.1", description="Address that the gateways listen on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port of the gateways; 0: a free one.")
+    data_dir: Path = Field(
+        Path(".penstock"), description="Folder of everything that outlives the processes."
+    )
+    gateways: int = Field(1, ge=1, le=64, description="Gateway processes; they share the port.")
+    workers: int = Field(1, ge=1, le=64, description="Worker agents.")
+    syncs: int = Field(
+        1, ge=1, le=8, description="registry_sync processes; all but one stand by for it."
+    )
+    mlflow_uri: str | None = Field(
+        None, description="Registry to follow; without one an MLflow server is started."
+    )
+    mlflow_port: int = Field(5000, ge=1, le=65535, description="Port of the MLflow server.")
+    redis_url: str | None = Field(
+        None,
+        pattern=r"^(redis|rediss|unix)://",
+        description="State store to use; without one an embedded server is started.",
+    )
+    namespace: str = Field("penstock", description="Prefix of all keys, to share a Redis.")
+    metrics_port: int = Field(
+        9180, ge=0, le=65535, description="Port of the sum of all processes' metrics; 0: none."
+    )
+    drain_grace_s: float = Field(
+        20.0, ge=0, description="How long work that was taken in may take to finish at the end."
+    )
+    ready_timeout_s: float = Field(
+        120.0, gt=0, description="How long each part may take to get ready at the start."
+    )

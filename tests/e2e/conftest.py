@@ -1,0 +1,36 @@
+"""Systems that end-to-end tests share: MLflow's first start and the demo take half a minute."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.system import LocalSystem, alive
+
+
+def long_data_dir(base: Path) -> Path:
+    """A data directory whose path has a space and more than 150 characters."""
+    data_dir = base / ("a data dir " + "d" * 150) / ".penstock"
+    data_dir.parent.mkdir()
+    return data_dir
+
+
+@pytest.fixture(scope="session")
+def demo_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
+    """`penstock up --demo` with two gateways and a worker. Tests may tag versions of `digits`."""
+    data_dir = long_data_dir(tmp_path_factory.mktemp("demo"))
+    system = LocalSystem(data_dir, "--demo", "--gateways", "2")
+    processes: set[int] = set()
+    try:
+        system.start()
+        yield system
+        processes = system.processes()
+    finally:
+        exit_code = system.stop(signal.SIGINT)
+    assert exit_code == 0, system.output
+    assert system.output.splitlines()[-1] == "stopped"
+    assert not any(map(alive, processes))
+    assert not (data_dir / "system.json").exists()

@@ -1,0 +1,67 @@
+"""The sum of several processes' metrics."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from deploy.local.metrics_sum import sum_metrics
+
+
+def page_of_a_process(calls: int, queued: int, seconds: float) -> str:
+    registry = CollectorRegistry()
+    counter = Counter("penstock_calls", "Calls.", ["model"], registry=registry)
+    counter.labels('di"gits').inc(calls)
+    Gauge("penstock_queued", "Queued.", registry=registry).set(queued)
+    histogram = Histogram("penstock_seconds", "Time.", buckets=(0.1, 1.0), registry=registry)
+    histogram.observe(seconds)
+    return generate_latest(registry).decode()
+
+
+def samples(page: str) -> dict[tuple[str, str], float]:
+    return {
+        (sample.name, sample.labels.get("model", sample.labels.get("le", ""))): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+    }
+
+
+def test_counters_gauges_and_histograms_add_up() -> None:
+    total = samples(sum_metrics([page_of_a_process(2, 3, 0.05), page_of_a_process(40, 5, 0.5)]))
+    assert total["penstock_calls_total", 'di"gits'] == 42
+    assert total["penstock_queued", ""] == 8
+    assert total["penstock_seconds_bucket", "0.1"] == 1
+    assert total["penstock_seconds_bucket", "1.0"] == 2
+    assert total["penstock_seconds_count", ""] == 2
+    assert abs(total["penstock_seconds_sum", ""] - 0.55) < 1e-9
+
+
+def test_types_survive() -> None:
+    page = sum_metrics([page_of_a_process(1, 1, 1.0)])
+    assert "# TYPE penstock_calls_total counter" in page
+    assert "# TYPE penstock_seconds histogram" in page
+    assert "_created" not in page
+
+
+def test_a_label_set_that_only_one_process_has_is_kept() -> None:
+    one = 'a_total{model="x"} 1\n'
+    other = 'a_total{model="y"} 2\n'
+    header = "# TYPE a_total counter\n"
+    assert samples(sum_metrics([header + one, header + other])) == {
+        ("a_total", "x"): 1,
+        ("a_total", "y"): 2,
+    }
+
+
+def test_pages_of_processes_that_went_are_left_out() -> None:
+    page = page_of_a_process(1, 1, 1.0)
+    assert sum_metrics([page, "", "<html>no metrics\x00{</html>"]) == sum_metrics([page])
+
+
+def test_nothing_gives_an_empty_page() -> None:
+    assert sum_metrics([]) == ""
+
+
+def test_times_are_not_added() -> None:
+    page = "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds 1.7e9\n"
+    assert sum_metrics([page, page]) == ""

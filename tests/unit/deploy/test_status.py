@@ -1,0 +1,113 @@
+"""Desired and actual state side by side."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from deploy.local.status import print_tables, summarize
+from shared.deployment import (
+    ArtifactManifest,
+    ArtifactSource,
+    Deployment,
+    GatewayReport,
+    Phase,
+    ReplicaReport,
+    ReplicaSettings,
+    ReplicaState,
+    RevisionDeployment,
+    WorkerReport,
+)
+from shared.routing import ModelRoute, RoutingTable, VersionRoute
+
+
+def revision(version: str, phase: Phase, message: str = "") -> RevisionDeployment:
+    return RevisionDeployment(
+        model="digits",
+        version=version,
+        revision=f"r{version}",
+        source=ArtifactSource(uri=f"models:/digits/{version}", tracking_uri="http://m"),
+        manifest=ArtifactManifest(files=()),
+        settings=ReplicaSettings(),
+        phase=phase,
+        message=message,
+    )
+
+
+def replica(version: str, state: ReplicaState) -> ReplicaReport:
+    return ReplicaReport(
+        key=f"digits-{version}-0",
+        replica=f"replica-{version}",
+        model="digits",
+        version=version,
+        revision=f"r{version}",
+        state=state,
+        device="cpu",
+        pid=77,
+        queued_rows=3,
+        executing_rows=2,
+    )
+
+
+DEPLOYMENT = Deployment(
+    revisions={
+        "r10": revision("10", Phase.LOADING, "2nd try"),
+        "r9": revision("9", Phase.SERVING),
+    }
+)
+ROUTING = RoutingTable(
+    generation=5,
+    models={
+        "digits": ModelRoute(
+            model="digits", generation=5, versions=(VersionRoute(version="9", revision="r9"),)
+        ),
+        "lost": ModelRoute(model="lost", generation=4, reason="every version is off"),
+    },
+)
+WORKER = WorkerReport(
+    worker="worker-0",
+    incarnation="i",
+    node="n",
+    pid=70,
+    devices=("cpu",),
+    cores=2,
+    memory_bytes=1,
+    replicas=(replica("9", ReplicaState.READY), replica("10", ReplicaState.LOADING)),
+)
+GATEWAY = GatewayReport(
+    gateway="gateway-0", incarnation="i", node="n", pid=60, endpoint="ipc://x", generation=4
+)
+
+
+def test_versions_are_in_order_with_role_phase_and_replicas() -> None:
+    status = summarize(DEPLOYMENT, ROUTING, [WORKER], [GATEWAY])
+    digits, lost = status.models
+    assert [each.version for each in digits.revisions] == ["9", "10"]
+    stable, fresh = digits.revisions
+    assert (stable.role, stable.phase, stable.replicas_ready) == ("stable", "serving", 1)
+    assert (fresh.role, fresh.phase, fresh.replicas_ready) == ("", "loading", 0)
+    assert stable.replicas[0].worker == "worker-0"
+    assert stable.replicas[0].pid == 77
+    assert (lost.revisions, lost.reason) == ([], "every version is off")
+
+
+def test_an_empty_system_has_a_status() -> None:
+    status = summarize(Deployment(), RoutingTable(), [], [])
+    assert status.models == []
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_tables_show_what_an_operator_looks_for(width: int) -> None:
+    out = io.StringIO()
+    status = summarize(DEPLOYMENT, ROUTING, [WORKER], [GATEWAY])
+    print_tables(status, Console(file=out, width=width, markup=False))
+    text = out.getvalue()
+    assert "every version is off" in text
+    assert "digits/10: 2nd try" in text
+    for shown in ("digits", "replica-9", "77", "serving", "ready", "5"):
+        assert shown in text
+    assert "…" not in text
+    if width == 200:
+        assert "not up to date" in text
