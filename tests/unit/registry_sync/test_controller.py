@@ -1,0 +1,296 @@
+"""The daemon's loops over a store in memory, a registry that can hang, and obedient workers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from registry_sync.controller import Controller
+from registry_sync.leadership import Leadership
+from registry_sync.registry import (
+    Registry,
+    RegistryError,
+    StatusUpdate,
+    VersionKey,
+    with_status,
+)
+from registry_sync.settings import SyncSettings
+from shared.artifact_cache import ArtifactError
+from shared.clock import SystemClock
+from shared.deployment import (
+    ArtifactManifest,
+    ArtifactSource,
+    Deployment,
+    ReplicaReport,
+    ReplicaState,
+)
+from shared.errors import StateStoreError
+from shared.state_store import Lease, MemoryStateStore
+from tests.unit.registry_sync.worlds import (
+    STABLE,
+    gateway,
+    manifest_for,
+    observed,
+    registry,
+    worker,
+)
+
+SETTINGS = SyncSettings(
+    poll_interval_s=0.05,
+    state_poll_s=0.05,
+    lease_ttl_s=1.0,
+    report_ttl_s=0.2,
+    load_backoff_s=0.1,
+)
+
+
+class FakeRegistry:
+    """A registry whose answers can be made to fail or to hang."""
+
+    def __init__(self, models: Registry) -> None:
+        self.models = models
+        self.down = False
+        self.gate = threading.Event()
+        self.gate.set()
+        self.polls = 0
+        self.writes: list[StatusUpdate] = []
+
+    def observe(self, known: Collection[VersionKey]) -> Registry:
+        self.polls += 1
+        self.gate.wait(10)
+        if self.down:
+            raise RegistryError("down")
+        return self.models
+
+    def write_status(self, update: StatusUpdate) -> None:
+        if self.down:
+            raise RegistryError("down")
+        self.writes.append(update)
+        self.models = with_status(self.models, update)
+
+
+class FakeArtifacts:
+    """Finds a manifest at every source, except at those that are broken."""
+
+    def __init__(self) -> None:
+        self.broken: set[str] = set()
+        self.kept: frozenset[str] = frozenset()
+        self.fetched: list[str] = []
+
+    def keep_only(self, digests: Collection[str]) -> None:
+        self.kept = frozenset(digests)
+
+    async def discover(self, source: ArtifactSource) -> ArtifactManifest:
+        self.fetched.append(source.uri)
+        if source.uri in self.broken:
+            raise ArtifactError("broken")
+        return manifest_for(source)
+
+
+class FlakyStore(MemoryStateStore):
+    """A store that can be away."""
+
+    def __init__(self) -> None:
+        super().__init__(SystemClock())
+        self.away = False
+
+    async def deployment(self) -> Deployment:
+        self._check()
+        return await super().deployment()
+
+    async def acquire_lease(self, holder: str, ttl_s: float) -> Lease | None:
+        self._check()
+        return await super().acquire_lease(holder, ttl_s)
+
+    def _check(self) -> None:
+        if self.away:
+            raise StateStoreError("away")
+
+
+class Stage:
+    """A store, a registry, artifacts, one worker and one gateway that obey."""
+
+    def __init__(self) -> None:
+        self.store = FlakyStore()
+        self.registry = FakeRegistry(registry(observed(versions={"1": STABLE})))
+        self.artifacts = FakeArtifacts()
+
+    def controller(self, holder: str = "a") -> Controller:
+        return Controller(
+            SETTINGS, self.store, self.registry, self.artifacts, SystemClock(), holder
+        )
+
+    async def obey(self) -> None:
+        while True:
+            deployment = await MemoryStateStore.deployment(self.store)
+            routing = await self.store.routing()
+            replicas = [
+                ReplicaReport(
+                    key=each.key,
+                    replica=each.key,
+                    model=each.model,
+                    version=each.version,
+                    revision=each.revision,
+                    state=ReplicaState.READY,
+                    device=each.device,
+                    pid=1,
+                )
+                for each in deployment.placement
+            ]
+            ready = {each.revision: 1 for each in replicas}
+            await self.store.report_worker(worker("w1", replicas), 1.0, notify=False)
+            await self.store.report_gateway(
+                gateway("g1", routing.generation, ready), 1.0, notify=False
+            )
+            await asyncio.sleep(0.02)
+
+    async def routed(self) -> str | None:
+        route = (await self.store.routing()).models.get("digits")
+        return route.versions[0].version if route is not None and route.versions else None
+
+    async def until_routed(self, version: str) -> None:
+        async with asyncio.timeout(10):
+            while await self.routed() != version:
+                await asyncio.sleep(0.01)
+
+    def status(self, version: str) -> str | None:
+        seen = self.registry.models["digits"].version(version)
+        return seen.tags.get("penstock.status") if seen is not None else None
+
+
+@asynccontextmanager
+async def running(*coroutines: object) -> AsyncIterator[list[asyncio.Task[None]]]:
+    tasks = [asyncio.ensure_future(each) for each in coroutines]  # type: ignore[call-overload]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def until(check: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not check():
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage()
+
+
+async def test_it_deploys_swaps_and_tells(stage: Stage) -> None:
+    async with running(stage.controller().run(), stage.obey()):
+        await stage.until_routed("1")
+        await until(lambda: stage.status("1") == "serving")
+        stage.registry.models = registry(observed(versions={"1": STABLE, "2": STABLE}))
+        await stage.until_routed("2")
+        await until(lambda: stage.status("2") == "serving")
+        await until(lambda: stage.status("1") == "superseded")
+        deployment = await stage.store.deployment()
+        assert stage.artifacts.kept == {
+            each.manifest.digest for each in deployment.revisions.values()
+        } | {
+            manifest_for(
+                ArtifactSource(uri="models:/digits/2", tracking_uri="", identity="1")
+            ).digest
+        }
+    written = [(update.version, update.status.value) for update in stage.registry.writes]
+    assert ("1", "draining") in written or ("1", "superseded") in written
+    assert len(written) == len(set(written)) or len(written) < 12
+
+
+async def test_nothing_is_written_while_nothing_changes(stage: Stage) -> None:
+    async with running(stage.controller().run(), stage.obey()):
+        await stage.until_routed("1")
+        await until(lambda: stage.status("1") == "serving")
+        await asyncio.sleep(0.3)
+        serial = (await stage.store.deployment()).serial
+        writes, polls = len(stage.registry.writes), stage.registry.polls
+        await until(lambda: stage.registry.polls > polls + 3)
+        assert (await stage.store.deployment()).serial == serial
+        assert len(stage.registry.writes) == writes
+
+
+async def test_a_hanging_registry_stops_neither_rollout_nor_lease(stage: Stage) -> None:
+    async with running(stage.controller().run()):
+        await until(lambda: bool(stage.artifacts.fetched))
+        stage.registry.gate.clear()
+        async with running(stage.obey()):
+            await stage.until_routed("1")
+            await asyncio.sleep(SETTINGS.lease_ttl_s * 1.5)
+            assert await stage.store.acquire_lease("thief", 1.0) is None
+        stage.registry.gate.set()
+
+
+async def test_without_the_registry_a_restart_goes_on(stage: Stage) -> None:
+    async with running(stage.obey()):
+        async with running(stage.controller().run()):
+            await stage.until_routed("1")
+        stage.registry.down = True
+        before = await stage.store.routing()
+        async with running(stage.controller("b").run()):
+            polls = stage.registry.polls
+            await until(lambda: stage.registry.polls > polls + 2)
+            assert await stage.store.routing() == before
+            stage.registry.down = False
+            stage.registry.models = registry(observed(versions={"2": STABLE}))
+            await stage.until_routed("2")
+
+
+async def test_an_outage_of_the_store_is_waited_for(stage: Stage) -> None:
+    async with running(stage.controller().run(), stage.obey()):
+        await stage.until_routed("1")
+        stage.store.away = True
+        stage.registry.models = registry(observed(versions={"2": STABLE}))
+        await asyncio.sleep(0.3)
+        assert await stage.routed() == "1"
+        stage.store.away = False
+        await stage.until_routed("2")
+
+
+async def test_a_standby_takes_over_at_once_when_the_leader_leaves(stage: Stage) -> None:
+    async with running(stage.obey(), stage.controller("b").run()):
+        async with running(stage.controller("a").run()):
+            await stage.until_routed("1")
+        stage.registry.models = registry(observed(versions={"2": STABLE}))
+        await stage.until_routed("2")
+
+
+async def test_two_daemons_never_both_lead(stage: Stage) -> None:
+    async with running(stage.obey(), *(stage.controller(f"d{n}").run() for n in range(3))):
+        await stage.until_routed("1")
+        await asyncio.sleep(0.2)
+        assert stage.artifacts.fetched == ["models:/digits/1"]
+
+
+async def test_a_failed_fetch_is_tried_again(stage: Stage) -> None:
+    stage.artifacts.broken.add("models:/digits/1")
+    async with running(stage.controller().run(), stage.obey()):
+        await until(lambda: stage.status("1") == "failed")
+        await until(lambda: len(stage.artifacts.fetched) >= 2)
+        assert await stage.routed() is None
+        stage.artifacts.broken.clear()
+        await stage.until_routed("1")
+
+
+async def test_leadership_ends_when_the_store_does_not_answer_in_time() -> None:
+    store = FlakyStore()
+    changes: list[bool] = []
+    leadership = Leadership(store, SystemClock(), "a", 0.3, lambda: changes.append(True))
+    async with running(leadership.run()):
+        await until(lambda: leadership.lease is not None)
+        store.away = True
+        await asyncio.sleep(0.4)
+        assert leadership.lease is None
+        store.away = False
+        await until(lambda: leadership.lease is not None)
+    assert await store.acquire_lease("b", 1.0) is not None
+    assert len(changes) >= 3

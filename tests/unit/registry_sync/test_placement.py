@@ -1,0 +1,237 @@
+"""Placement: spread, few moves, memory, devices; and what routed replicas may rely on."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry_sync.placement import Placing, place, rendezvous
+from registry_sync.tags import ServingSettings
+from registry_sync.wishes import revision_of
+from registry_sync.world import Policy, Reports
+from shared.deployment import (
+    Phase,
+    ReplicaPlacement,
+    ReplicaReport,
+    ReplicaState,
+    RevisionDeployment,
+    WorkerReport,
+)
+from tests.unit.registry_sync.worlds import MIB, gateway, manifest_for, observed, source_of, worker
+
+WORKERS = st.sets(st.sampled_from([f"w{n}" for n in range(8)]), min_size=1)
+REPLICAS = st.integers(1, 12)
+
+
+def revision(
+    model: str = "digits",
+    replicas: int | str = 1,
+    phase: Phase = Phase.SERVING,
+    device: str = "auto",
+    memory: int = 0,
+) -> RevisionDeployment:
+    (version,) = observed(model, versions={"1": {}}).versions
+    settings = ServingSettings(replicas=replicas, device=device)  # type: ignore[arg-type]
+    made = revision_of(version, manifest_for(source_of(model, "1")), settings, Policy())
+    return made.model_copy(update={"phase": phase, "memory_bytes": memory})
+
+
+def running(places: tuple[ReplicaPlacement, ...], *names: str, **states: str) -> list[WorkerReport]:
+    """Workers that run what is placed on them, ready unless `states` says otherwise."""
+    return [
+        worker(
+            name,
+            [
+                ReplicaReport(
+                    key=each.key,
+                    replica=each.key,
+                    model=each.model,
+                    version=each.version,
+                    revision=each.revision,
+                    state=ReplicaState(states.get(name, "ready")),
+                    device=each.device,
+                )
+                for each in places
+                if each.worker == name
+            ],
+        )
+        for name in names
+    ]
+
+
+def settled(
+    revisions: list[RevisionDeployment], start: Placing, workers: set[str] | list[str]
+) -> Placing:
+    """Place again and again, each time with everything that is placed ready."""
+    placing = start
+    for _ in range(4):
+        reports = Reports(running(placing.places, *workers), [])
+        placing = place(revisions, placing.places, reports)
+    return placing
+
+
+def counts(placing: Placing, model: str = "digits") -> Counter[str]:
+    return Counter(each.worker for each in placing.places if each.model == model)
+
+
+@given(workers=WORKERS, replicas=REPLICAS)
+def test_replicas_are_spread_evenly_with_distinct_keys(workers: set[str], replicas: int) -> None:
+    placing = place([revision(replicas=replicas)], (), Reports(running((), *workers), []))
+    spread = counts(placing)
+    assert spread.total() == replicas
+    assert max(spread.values()) - min(spread[name] for name in workers) <= 1
+    assert len({each.key for each in placing.places}) == replicas
+    assert placing.unplaced == {}
+
+
+@given(workers=WORKERS, replicas=REPLICAS, gone=st.integers(0, 7))
+def test_a_worker_that_leaves_moves_only_its_own(
+    workers: set[str], replicas: int, gone: int
+) -> None:
+    before = place([revision(replicas=replicas)], (), Reports(running((), *workers), []))
+    left = workers - {f"w{gone}"}
+    if not left:
+        return
+    after = settled([revision(replicas=replicas)], before, left)
+    stayed = {each for each in before.places if each.worker in left}
+    assert stayed <= set(after.places)
+    assert len(after.places) == replicas
+    assert max(counts(after).values()) - min(counts(after)[name] for name in left) <= 1
+
+
+@given(workers=WORKERS, replicas=REPLICAS, joined=st.integers(0, 7))
+def test_a_worker_that_joins_takes_just_its_share(
+    workers: set[str], replicas: int, joined: int
+) -> None:
+    name = f"w{joined}"
+    workers = workers - {name}
+    if not workers:
+        return
+    before = place([revision(replicas=replicas)], (), Reports(running((), *workers), []))
+    after = settled([revision(replicas=replicas)], before, [*workers, name])
+    moved = set(after.places) - set(before.places)
+    assert {each.worker for each in moved} <= {name}
+    assert len(moved) == replicas // (len(workers) + 1)
+    assert len(after.places) == replicas
+
+
+@given(workers=WORKERS, replicas=REPLICAS, others=st.lists(REPLICAS, max_size=3))
+def test_another_revision_moves_nothing(
+    workers: set[str], replicas: int, others: list[int]
+) -> None:
+    own = revision(replicas=replicas)
+    before = place([own], (), Reports(running((), *workers), []))
+    more = [revision(f"m{n}", count, Phase.LOADING) for n, count in enumerate(others)]
+    reports = Reports(running(before.places, *workers), [])
+    after = place([*more, own], before.places, reports)
+    assert set(before.places) <= set(after.places)
+    assert len(after.places) == replicas + sum(others)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=8),
+    rooms=st.lists(st.integers(0, 100), min_size=1, max_size=4),
+)
+def test_memory_is_never_overbooked(sizes: list[int], rooms: list[int]) -> None:
+    revisions = [
+        revision(f"m{n}", replicas=2, phase=Phase.LOADING, memory=size * MIB)
+        for n, size in enumerate(sizes)
+    ]
+    workers = [worker(f"w{n}", memory=room * MIB) for n, room in enumerate(rooms)]
+    placing = place(revisions, (), Reports(workers, []))
+    by_id = {each.revision: each for each in revisions}
+    for each in workers:
+        used = sum(
+            by_id[p.revision].memory_bytes for p in placing.places if p.worker == each.worker
+        )
+        assert used <= each.memory_bytes
+    for own in revisions:
+        placed = sum(p.revision == own.revision for p in placing.places)
+        assert (placed < 2) == (own.revision in placing.unplaced)
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sets(st.sampled_from(["w0", "w1", "w2", "w3"])),
+            st.sets(st.sampled_from(["w0", "w1", "w2", "w3"])),
+            st.integers(1, 5),
+        ),
+        max_size=6,
+    )
+)
+def test_placing_again_changes_nothing(steps: list[tuple[set[str], set[str], int]]) -> None:
+    """Whatever workers come, go and fail: a placement of a placement is itself."""
+    placing = Placing((), {})
+    for present, failing, replicas in steps:
+        states = dict.fromkeys(failing, "failed")
+        reports = Reports(running(placing.places, *present, **states), [])
+        own = [revision(replicas=replicas)]
+        once = place(own, placing.places, reports)
+        assert place(own, once.places, reports) == once
+        placing = once
+
+
+def test_a_ready_replica_stays_until_its_substitute_is_ready_and_seen() -> None:
+    own = [revision(replicas=1)]
+    first = place(own, (), Reports([worker("w1")], []))
+    (place_1,) = first.places
+    (report,) = running(first.places, "w1")
+    leaving = report.model_copy(update={"draining": True})
+    both = place(own, first.places, Reports([leaving, worker("w2")], []))
+    assert {each.worker for each in both.places} == {"w1", "w2"}
+    ready = [leaving, *running(both.places, "w2")]
+    blind = gateway(ready={place_1.revision: 1})
+    assert place(own, both.places, Reports(ready, [blind])).places == both.places
+    sees = gateway(ready={place_1.revision: 2})
+    moved = place(own, both.places, Reports(ready, [sees]))
+    assert {each.worker for each in moved.places} == {"w2"}
+
+
+def test_a_worker_that_comes_back_keeps_its_replica() -> None:
+    own = [revision(replicas=1)]
+    first = place(own, (), Reports([worker("w1")], []))
+    away = place(own, first.places, Reports([worker("w2")], []))
+    assert {each.worker for each in away.places} == {"w1", "w2"}
+    loading = running(away.places, "w1", "w2", w2="loading")
+    back = place(own, away.places, Reports(loading, []))
+    assert back.places == first.places
+
+
+def test_devices_are_matched_and_shared_out() -> None:
+    gpus = worker("w1", devices=("cpu", "cuda:0", "cuda:1"))
+    two = place([revision(replicas=2)], (), Reports([gpus], []))
+    assert {each.device for each in two.places} == {"cuda:0", "cuda:1"}
+    cpu = place([revision(device="cpu")], (), Reports([gpus], []))
+    assert [each.device for each in cpu.places] == ["cpu"]
+    none = place([revision(device="cuda:1")], (), Reports([worker("w1")], []))
+    (unplaced,) = none.unplaced.values()
+    assert (unplaced.reason, unplaced.lasting) == ("no live worker has the device cuda:1", True)
+
+
+def test_each_means_one_on_every_matching_worker() -> None:
+    workers = [worker("w1"), worker("w2"), worker("w3", draining=True), worker("w4")]
+    placing = place([revision(replicas="each")], (), Reports(workers, []))
+    assert counts(placing) == {"w1": 1, "w2": 1, "w4": 1}
+
+
+def test_draining_revisions_keep_their_places_and_get_none() -> None:
+    own = revision(replicas=2, phase=Phase.DRAINING)
+    assert place([own], (), Reports([worker()], [])).places == ()
+    before = place([own.model_copy(update={"phase": Phase.SERVING})], (), Reports([worker()], []))
+    assert place([own], before.places, Reports([], [])).places == before.places
+
+
+def test_a_worker_that_could_not_load_is_passed_over() -> None:
+    own = [revision(replicas=1)]
+    first = place(own, (), Reports([worker("w1")], []))
+    failed = running(first.places, "w1", w1="failed")
+    assert place(own, first.places, Reports(failed, [])).places == first.places
+    with_w2 = place(own, first.places, Reports([*failed, worker("w2")], []))
+    assert {each.worker for each in with_w2.places} == {"w1", "w2"}
+
+
+def test_rendezvous_is_stable() -> None:
+    assert rendezvous("digits/1-0", "w1") == 12324622345694349787

@@ -1,0 +1,459 @@
+"""Reconciliation, case by case: what an operator does, and what must and must not follow."""
+
+from __future__ import annotations
+
+import pytest
+
+from registry_sync.world import FetchFailure
+from shared.deployment import ReplicaState
+from tests.unit.registry_sync.worlds import (
+    MIB,
+    OFF,
+    STABLE,
+    WALL,
+    Scene,
+    observed,
+    registry,
+    worker,
+)
+
+
+def serving(*workers: str, gateways: tuple[str, ...] = ("g1",), **tags: str) -> Scene:
+    """A scene in which version 1 serves."""
+    scene = Scene(*workers, gateways=gateways)
+    wishes = {f"penstock.{name}": value for name, value in tags.items()}
+    scene.models = registry(observed(versions={"1": STABLE}, tags=wishes))
+    scene.settle()
+    assert scene.route() == "1"
+    return scene
+
+
+def ask(scene: Scene, versions: dict[str, dict[str, str]], **tags: str) -> None:
+    wishes = {f"penstock.{name}": value for name, value in tags.items()}
+    scene.models = registry(observed(versions=versions, tags=wishes))
+
+
+def test_a_first_version_is_announced_before_it_is_ready() -> None:
+    scene = Scene()
+    scene.models = registry(observed(versions={"1": STABLE}))
+    first = scene.plan()
+    route = scene.routing.models["digits"]
+    assert route.versions == ()
+    assert route.reason == "version 1 is loading"
+    assert route.generation == scene.routing.generation == int(WALL * 1000)
+    assert len(first.fetches) == 1
+    assert scene.status("1") == ("loading", "artifacts are being fetched")
+    scene.settle()
+    assert scene.route() == "1"
+    assert scene.status("1") == ("serving", "")
+
+
+def test_a_swap_flips_when_ready_and_drains_until_acknowledged() -> None:
+    scene = serving()
+    ask(scene, {"1": STABLE, "2": STABLE})
+    scene.states["2"] = ReplicaState.LOADING
+    scene.settle()
+    assert scene.route() == "1"
+    assert scene.phases() == {"1": "serving", "2": "loading"}
+    assert scene.status("1") == ("serving", "until version 2 is ready")
+    scene.states.clear()
+    scene.obey()
+    scene.plan()
+    assert scene.route() == "2"
+    assert scene.phases() == {"1": "draining", "2": "serving"}
+    assert scene.status("1") == ("draining", "")
+    assert len(scene.deployment.placement) == 2
+    scene.settle()
+    assert scene.phases() == {"2": "serving"}
+    assert scene.status("1") == ("superseded", "version 2 is stable by its tag")
+
+
+def test_no_flip_before_every_gateway_sees_the_new_version() -> None:
+    scene = serving(gateways=("g1", "g2"))
+    ask(scene, {"2": STABLE})
+    scene.plan()
+    scene.obey()
+    scene.mute = True
+    scene.settle()
+    assert scene.route() == "1"
+    assert scene.status("2") == ("ready", "waits for all gateways to see it")
+    scene.mute = False
+    scene.obey()
+    scene.plan()
+    assert scene.route() == "2"
+
+
+@pytest.mark.parametrize("gateways", [("g1",), ()])
+def test_a_flip_waits_for_the_asked_number(gateways: tuple[str, ...]) -> None:
+    scene = serving("w1", "w2", gateways=gateways, replicas="2")
+    ask(scene, {"2": STABLE}, replicas="2")
+    scene.plan()
+    scene.obey()
+    scene.plan()
+    scene.obey()
+    slow = scene.workers["w2"]
+    loading = [
+        each.model_copy(update={"state": ReplicaState.LOADING}) if each.version == "2" else each
+        for each in slow.replicas
+    ]
+    scene.workers["w2"] = slow.model_copy(update={"replicas": tuple(loading)})
+    scene.inform_gateways()
+    scene.plan()
+    assert scene.route() == "1"
+    scene.obey()
+    scene.plan()
+    assert scene.route() == "2"
+
+
+def test_a_flip_never_costs_ready_replicas() -> None:
+    """There is room for one replica of the new version beside two of the old one."""
+    scene = Scene("w1")
+    scene.workers["w1"] = worker("w1", memory=800 * MIB)
+    ask(scene, {"1": STABLE}, replicas="2")
+    scene.settle()
+    ask(scene, {"2": STABLE}, replicas="2")
+    scene.settle()
+    assert scene.route() == "1"
+    assert scene.status("2")[0] == "failed"
+    ask(scene, {"2": STABLE}, replicas="1")
+    scene.settle()
+    assert scene.route() == "2"
+
+
+def test_a_gateway_that_does_not_acknowledge_delays_the_end_by_the_grace_only() -> None:
+    scene = serving()
+    ask(scene, {"2": STABLE})
+    for _ in range(2):
+        scene.plan()
+        scene.obey()
+    scene.plan()
+    scene.mute = True
+    assert scene.phases() == {"1": "draining", "2": "serving"}
+    scene.now += scene.policy.flip_grace_s - 0.1
+    scene.plan()
+    assert scene.phases() == {"1": "draining", "2": "serving"}
+    scene.now += 0.2
+    scene.plan()
+    assert scene.phases() == {"2": "serving"}
+
+
+def test_swapping_back_takes_what_still_runs() -> None:
+    scene = serving()
+    ask(scene, {"2": STABLE})
+    while scene.route() == "1":
+        scene.obey()
+        scene.plan()
+    assert scene.phases() == {"1": "draining", "2": "serving"}
+    ask(scene, {"1": STABLE})
+    generation = scene.routing.generation
+    scene.gateways = {
+        name: each.model_copy(update={"generation": 0}) for name, each in scene.gateways.items()
+    }
+    scene.plan()
+    assert scene.route() == "1"
+    assert scene.routing.generation > generation
+    assert scene.phases() == {"1": "serving", "2": "draining"}
+
+
+def test_a_load_that_fails_changes_nothing_for_traffic_and_is_tried_later() -> None:
+    scene = serving()
+    routing = scene.routing
+    ask(scene, {"1": STABLE, "2": STABLE})
+    scene.states["2"] = ReplicaState.FAILED
+    scene.settle()
+    assert scene.routing == routing
+    assert scene.phases() == {"1": "serving", "2": "failed"}
+    assert scene.status("2") == ("failed", "as told")
+    scene.now += 4.9
+    scene.plan()
+    assert scene.phases()["2"] == "failed"
+    scene.now += 0.2
+    scene.plan()
+    assert scene.phases()["2"] == "loading"
+    scene.obey()
+    scene.plan()
+    failed = next(each for each in scene.deployment.revisions.values() if each.version == "2")
+    assert failed.failures == 2
+    assert failed.retry_at == pytest.approx(scene.now + 10)
+    scene.states.clear()
+    scene.now += 11
+    scene.settle()
+    assert scene.route() == "2"
+
+
+def test_an_invalid_model_is_not_tried_again_before_a_change() -> None:
+    scene = serving()
+    ask(scene, {"2": STABLE})
+    scene.states["2"] = ReplicaState.INVALID
+    scene.settle()
+    assert scene.status("2") == ("invalid", "as told")
+    scene.now += 1e6
+    scene.settle()
+    assert scene.phases() == {"1": "serving", "2": "failed"}
+    scene.states.clear()
+    ask(scene, {"2": STABLE}, max_batch_size="8")
+    scene.settle()
+    assert scene.route() == "2"
+
+
+def test_a_fetch_that_fails_is_reported_and_tried_later() -> None:
+    scene = serving()
+    ask(scene, {"2": STABLE})
+    (source,) = scene.plan().fetches
+    scene.prepared[source] = FetchFailure("no such file", 1, scene.now + 5)
+    assert scene.plan().fetches == ()
+    assert scene.status("2") == ("failed", "artifacts: no such file")
+    assert scene.route() == "1"
+    scene.now += 6
+    assert scene.plan().fetches == (source,)
+
+
+def test_a_newer_wish_drops_what_is_loading() -> None:
+    scene = serving()
+    ask(scene, {"2": STABLE})
+    scene.states["2"] = ReplicaState.LOADING
+    scene.settle()
+    ask(scene, {"2": STABLE, "3": STABLE})
+    scene.plan()
+    assert scene.phases() == {"1": "serving"}
+    assert scene.status("2")[0] == "superseded"
+    scene.settle()
+    assert scene.phases() == {"3": "serving"}
+
+
+def test_off_unroutes_drains_and_retires() -> None:
+    scene = serving()
+    ask(scene, {"1": OFF})
+    scene.plan()
+    route = scene.routing.models["digits"]
+    assert (route.versions, route.reason) == ((), "version 1 was turned off")
+    assert scene.phases() == {"1": "draining"}
+    scene.obey()
+    ask(scene, {"1": {**OFF, "penstock.status": "draining"}})
+    scene.settle()
+    assert scene.deployment.revisions == {}
+    assert scene.deployment.placement == ()
+    assert "digits" not in scene.routing.models
+    assert scene.status("1") == ("retired", "")
+
+
+def test_the_last_stable_version_serves_on_until_it_is_off() -> None:
+    scene = serving()
+    ask(scene, {"1": {}})
+    scene.settle()
+    assert scene.route() == "1"
+    assert "nothing is named stable" in scene.status("1")[1]
+
+
+def test_a_deleted_model_is_drained_and_removed() -> None:
+    scene = serving()
+    scene.models = {}
+    scene.plan()
+    assert scene.phases() == {"1": "draining"}
+    scene.settle()
+    assert scene.deployment.revisions == {}
+    assert scene.routing.models == {}
+
+
+def test_replace_ends_the_old_version_first() -> None:
+    scene = serving(swap="replace")
+    ask(scene, {"2": STABLE}, swap="replace")
+    scene.plan()
+    scene.obey()
+    scene.plan()
+    assert scene.phases() == {"1": "draining", "2": "loading"}
+    assert {each.version for each in scene.deployment.placement} == {"1"}
+    route = scene.routing.models["digits"]
+    assert (route.versions, route.reason) == ((), "version 1 is being replaced by version 2")
+    scene.inform_gateways()
+    scene.plan()
+    assert scene.phases() == {"2": "loading"}
+    assert scene.deployment.placement == ()  # version 1 still has a process
+    scene.settle()
+    assert scene.route() == "2"
+
+
+def test_new_replica_settings_swap_and_others_do_not() -> None:
+    scene = serving()
+    (first,) = scene.deployment.revisions
+    ask(scene, {"1": STABLE}, timeout_ms="500", replicas="2")
+    scene.settle()
+    (same,) = scene.deployment.revisions
+    assert same == first
+    assert len(scene.deployment.placement) == 2
+    assert scene.routing.models["digits"].versions[0].timeout_ms == 500
+    ask(scene, {"1": STABLE}, max_batch_size="8", replicas="2")
+    scene.plan()
+    assert scene.phases() == {"1": "loading"} or len(scene.deployment.revisions) == 2
+    scene.settle()
+    (second,) = scene.deployment.revisions
+    assert second != first
+    assert scene.status("1") == ("serving", "")
+
+
+def test_a_bad_value_keeps_what_runs_and_is_reported() -> None:
+    scene = serving(max_batch_size="8")
+    before = scene.deployment
+    ask(scene, {"1": STABLE}, max_batch_size="eight")
+    scene.settle()
+    assert scene.deployment == before
+    assert "penstock.max_batch_size is 'eight'" in scene.status("1")[1]
+
+
+def test_without_the_registry_rollouts_go_on_and_losses_are_mended() -> None:
+    scene = serving("w1", "w2")
+    ask(scene, {"2": STABLE})
+    scene.plan()
+    scene.obey()
+    scene.plan()
+    assert scene.phases() == {"1": "serving", "2": "loading"}
+    scene.models = None
+    scene.settle()
+    assert scene.phases() == {"2": "serving"}
+    (place,) = scene.deployment.placement
+    del scene.workers[place.worker]
+    scene.settle()
+    (moved,) = scene.deployment.placement
+    assert moved.worker != place.worker
+    assert scene.route() == "2"
+
+
+def test_too_little_memory_is_a_clear_failure_and_mends_itself() -> None:
+    scene = Scene()
+    scene.workers["w1"] = worker("w1", memory=400 * MIB)
+    scene.models = registry(observed(versions={"1": STABLE}))
+    scene.settle()
+    ask(scene, {"1": STABLE, "2": STABLE})
+    scene.settle()
+    assert scene.route() == "1"
+    status, message = scene.status("2")
+    assert status == "failed"
+    assert message.startswith("too little memory: 0 of 1 replicas fit")
+    scene.workers["w1"] = scene.workers["w1"].model_copy(update={"memory_bytes": 800 * MIB})
+    scene.settle()
+    assert scene.route() == "2"
+
+
+def test_a_routed_revision_stays_routed_when_all_its_replicas_are_down() -> None:
+    scene = serving()
+    routing = scene.routing
+    scene.workers.clear()
+    scene.settle()
+    assert scene.routing == routing
+    assert len(scene.deployment.placement) == 1
+
+
+def test_a_serving_replica_that_cannot_load_is_tried_again_with_backoff() -> None:
+    scene = serving()
+    scene.states["1"] = ReplicaState.FAILED
+    scene.obey()
+    scene.plan()
+    (revision,) = scene.deployment.revisions.values()
+    assert (revision.phase, revision.failures) == ("serving", 0)
+    assert revision.retry_at == pytest.approx(scene.now + 5)
+    assert len(scene.deployment.placement) == 1
+    assert "as told" in scene.status("1")[1]
+    scene.now += 6
+    scene.plan()
+    (revision,) = scene.deployment.revisions.values()
+    assert revision.failures == 1
+    assert revision.retry_at == pytest.approx(scene.now + 10)
+    scene.states.clear()
+    scene.settle()
+    (revision,) = scene.deployment.revisions.values()
+    assert (revision.failures, revision.retry_at, revision.message) == (0, None, "")
+
+
+def test_while_reports_may_still_come_absence_means_nothing() -> None:
+    scene = serving("w1", "w2")
+    deployment = scene.deployment
+    ask(scene, {"2": STABLE})
+    scene.plan()
+    scene.obey()
+    scene.plan()
+    scene.obey()
+    workers, gateways = dict(scene.workers), dict(scene.gateways)
+    scene.settling = True
+    scene.workers.clear()
+    scene.gateways.clear()
+    scene.plan()
+    assert scene.phases() == {"1": "serving", "2": "loading"}
+    assert set(deployment.placement) <= set(scene.deployment.placement)
+    scene.workers, scene.gateways = workers, gateways
+    scene.plan()
+    assert scene.route() == "1"  # another gateway may yet appear
+    scene.settling = False
+    scene.settle()
+    assert scene.phases() == {"2": "serving"}
+
+
+def test_after_a_loss_of_all_state_traffic_goes_on() -> None:
+    scene = serving()
+    (revision,) = scene.deployment.revisions
+    generation = scene.routing.generation
+    scene.deployment = type(scene.deployment)()
+    scene.routing = type(scene.routing)()
+    scene.prepared.clear()
+    scene.models = registry(observed(versions={"1": STABLE}))
+    first = scene.plan()
+    assert scene.routing.models == {}
+    for source in first.fetches:
+        scene.prepared[source] = serving().prepared[source]
+    scene.plan()
+    assert scene.route() == "1"
+    assert set(scene.deployment.revisions) == {revision}
+    assert scene.routing.generation > generation
+
+
+def test_a_recreated_version_is_fetched_and_swapped() -> None:
+    scene = serving()
+    model = observed(versions={"1": STABLE})
+    version = model.versions[0]
+    source = version.source.model_copy(update={"identity": "2"})
+    recreated = type(version)(version.model, version.version, source, version.tags)
+    scene.models = registry(type(model)("digits", versions=(recreated,)))
+    assert scene.plan().fetches == (source,)
+    assert scene.route() == "1"
+    scene.settle()
+    (revision,) = scene.deployment.revisions.values()
+    assert revision.source == source
+
+
+def test_a_registry_that_moved_is_not_fetched_from_again() -> None:
+    scene = serving()
+    model = observed(versions={"1": STABLE})
+    version = model.versions[0]
+    source = version.source.model_copy(update={"tracking_uri": "http://moved"})
+    moved = type(version)(version.model, version.version, source, version.tags)
+    scene.models = registry(type(model)("digits", versions=(moved,)))
+    before = set(scene.deployment.revisions)
+    assert scene.plan().fetches == ()
+    assert set(scene.deployment.revisions) == before
+    (revision,) = scene.deployment.revisions.values()
+    assert revision.source == source
+
+
+def test_names_that_cannot_be_in_a_url_are_invalid() -> None:
+    scene = Scene()
+    scene.models = registry(observed("a/b", versions={"1": STABLE}))
+    scene.settle()
+    assert scene.status("1", "a/b") == ("invalid", "the model's name cannot be part of a URL")
+    assert scene.routing.models == {}
+
+
+def test_an_unknown_role_is_invalid() -> None:
+    scene = Scene()
+    scene.models = registry(observed(versions={"1": {"penstock.role": "canari"}}))
+    scene.settle()
+    status, message = scene.status("1")
+    assert status == "invalid"
+    assert "'canari'" in message
+
+
+def test_serials_grow_above_what_workers_have_seen() -> None:
+    scene = Scene()
+    scene.workers["w1"] = scene.workers["w1"].model_copy(update={"deployment_serial": 41})
+    scene.models = registry(observed(versions={"1": STABLE}))
+    scene.settle()
+    assert scene.deployment.serial > 41
+    assert scene.plan().deployment.serial == scene.deployment.serial

@@ -1,0 +1,141 @@
+"""Roles and settings as operators write them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry_sync.roles import roles_of
+from registry_sync.tags import ServingSettings, read_settings
+from registry_sync.wishes import revision_id
+from shared.deployment import ReplicaSettings
+from tests.unit.registry_sync.worlds import OFF, STABLE, observed
+
+ALIASES = ("production", "champion")
+DEFAULTS = ServingSettings()
+
+
+@pytest.mark.parametrize(
+    ("versions", "aliases", "stable", "superseded"),
+    [
+        ({"1": STABLE}, {}, "1", set()),
+        ({"1": STABLE, "2": STABLE}, {}, "2", {"1"}),
+        ({"2": STABLE, "10": STABLE}, {}, "10", {"2"}),
+        ({"1": STABLE, "2": STABLE}, {"champion": "1"}, "1", {"2"}),
+        ({"1": {}, "2": {}}, {"champion": "1", "production": "2"}, "2", {"1"}),
+        ({"1": {}, "2": OFF}, {"champion": "1", "production": "2"}, "1", set()),
+        ({"1": STABLE, "2": OFF}, {"production": "2"}, "1", set()),
+        ({"1": OFF}, {"production": "1"}, None, set()),
+        ({"1": {}}, {"candidate": "1"}, None, set()),
+        ({"1": STABLE}, {"production": "7"}, "1", set()),
+        ({"1": {"penstock.role": " Stable "}}, {}, "1", set()),
+        ({"1": {"penstock.role": "staple"}}, {"production": "1"}, "1", set()),
+        ({}, {}, None, set()),
+    ],
+)
+def test_precedence(
+    versions: dict[str, dict[str, str]],
+    aliases: dict[str, str],
+    stable: str | None,
+    superseded: set[str],
+) -> None:
+    roles = roles_of(observed(versions=versions, aliases=aliases), ALIASES)
+    assert roles.stable == stable
+    assert set(roles.superseded) == superseded
+
+
+def test_an_unknown_role_is_reported() -> None:
+    roles = roles_of(observed(versions={"3": {"penstock.role": "staple"}}), ALIASES)
+    assert "'staple'" in roles.unknown["3"]
+    assert roles.stable is None
+
+
+def test_version_tags_override_model_tags() -> None:
+    settings, problems = read_settings(
+        {"penstock.threads": "2", "penstock.replicas": "each", "team": "x"},
+        {"penstock.threads": "4", "penstock.role": "stable", "penstock.status": "loading"},
+        DEFAULTS,
+        None,
+    )
+    assert settings == replace(DEFAULTS, threads=4, replicas="each")
+    assert problems == ()
+
+
+@pytest.mark.parametrize(
+    ("tag", "text", "field", "value"),
+    [
+        ("max_batch_size", "64", "max_batch_size", 64),
+        ("max_queue_delay_ms", "2.5", "max_queue_delay_ms", 2.5),
+        ("timeout_ms", "1500", "timeout_ms", 1500.0),
+        ("replicas", " 3 ", "replicas", 3),
+        ("device", "CUDA:1", "device", "cuda:1"),
+        ("threads", "auto", "threads", None),
+        ("swap", "replace", "swap", "replace"),
+    ],
+)
+def test_good_values(tag: str, text: str, field: str, value: object) -> None:
+    settings, problems = read_settings({f"penstock.{tag}": text}, {}, DEFAULTS, None)
+    assert getattr(settings, field) == value
+    assert problems == ()
+
+
+@pytest.mark.parametrize(
+    ("tag", "text"),
+    [
+        ("max_batch_size", "0"),
+        ("max_batch_size", "1e3"),
+        ("max_batch_size", "٣"),
+        ("max_queue_delay_ms", "-1"),
+        ("max_queue_delay_ms", "nan"),
+        ("timeout_ms", "inf"),
+        ("replicas", "0"),
+        ("replicas", "all"),
+        ("device", "gpu"),
+        ("threads", ""),
+        ("swap", "blue-green"),
+    ],
+)
+def test_bad_values_keep_what_runs(tag: str, text: str) -> None:
+    running = ServingSettings(
+        max_batch_size=7,
+        max_queue_delay_ms=7.0,
+        timeout_ms=7.0,
+        replicas=7,
+        device="cuda:7",
+        threads=7,
+        swap="replace",
+    )
+    settings, problems = read_settings({f"penstock.{tag}": text}, {}, DEFAULTS, running)
+    assert getattr(settings, tag) == getattr(running, tag)
+    assert len(problems) == 1
+    assert f"penstock.{tag} is {text!r}" in problems[0]
+    settings, _ = read_settings({f"penstock.{tag}": text}, {}, DEFAULTS, None)
+    assert settings == DEFAULTS
+
+
+def test_a_tag_that_is_none_of_ours_is_reported() -> None:
+    settings, problems = read_settings({"penstock.max_batchsize": "8"}, {}, DEFAULTS, None)
+    assert settings == DEFAULTS
+    assert problems == ("penstock.max_batchsize is no tag of Penstock",)
+
+
+@given(st.dictionaries(st.text(max_size=8).map("penstock.".__add__), st.text(max_size=12)))
+def test_no_tag_can_break_the_reading(tags: dict[str, str]) -> None:
+    read_settings(tags, {}, DEFAULTS, None)
+
+
+@given(
+    field=st.sampled_from(["max_batch_size", "max_queue_delay_ms", "device", "threads"]),
+)
+def test_revision_ids_follow_content(field: str) -> None:
+    base = ReplicaSettings()
+    other = base.model_copy(update={field: {"device": "cpu"}.get(field, 3)})
+    same = revision_id("m", "1", "d", base)
+    assert same == revision_id("m", "1", "d", ReplicaSettings())
+    assert same.startswith("m/1-")
+    assert len(same) == len("m/1-") + 8
+    assert same != revision_id("m", "1", "d", other)
+    assert same != revision_id("m", "1", "e", base)

@@ -1,0 +1,200 @@
+"""The artifact cache: content under its digest, fetched once, verified, bounded, cleaned up."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from asyncio.subprocess import PIPE
+from pathlib import Path
+
+import pytest
+
+from shared.artifact_cache import ArtifactCache
+from shared.artifact_folder import (
+    RECENTLY_USED_S,
+    ArtifactError,
+    CacheFolder,
+    manifest_of,
+    source_key,
+    verify,
+)
+from shared.deployment import ArtifactFile, ArtifactManifest, ArtifactSource
+
+BOUND = 10 * 1024 * 1024
+
+
+def model_folder(folder: Path, content: bytes = b"weights") -> Path:
+    (folder / "data").mkdir(parents=True)
+    (folder / "MLmodel").write_text("flavors: {}\n")
+    (folder / "data" / "model.onnx").write_bytes(content)
+    return folder
+
+
+def source_of(folder: Path, identity: str = "1") -> ArtifactSource:
+    uri = folder.as_uri()
+    return ArtifactSource(uri=uri, tracking_uri="http://127.0.0.1:9", identity=identity)
+
+
+def published(disk: CacheFolder, source: Path, content: bytes) -> ArtifactManifest:
+    """Put a folder into the cache as a fetch would."""
+    written = disk.fresh_temporary("k") / "model"
+    manifest = manifest_of(model_folder(written, content))
+    disk.publish(written, manifest)
+    disk.remember(source_of(source), manifest)
+    disk.discard_temporary("k")
+    return manifest
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> CacheFolder:
+    folder = CacheFolder(tmp_path / "cache")
+    folder.prepare()
+    return folder
+
+
+def test_a_manifest_is_sorted_and_complete(tmp_path: Path) -> None:
+    manifest = manifest_of(model_folder(tmp_path / "m"))
+    assert [file.path for file in manifest.files] == ["MLmodel", "data/model.onnx"]
+    assert manifest.size_bytes == 12 + 7
+    same = manifest_of(model_folder(tmp_path / "other"))
+    assert same.digest == manifest.digest
+
+
+def test_links_and_empty_folders_are_refused(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m")
+    (folder / "data" / "passwd").symlink_to("/etc/passwd")
+    with pytest.raises(ArtifactError, match="data/passwd is a link"):
+        manifest_of(folder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ArtifactError, match="no files"):
+        manifest_of(tmp_path / "empty")
+
+
+def test_verification_names_the_file_that_differs(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m")
+    manifest = manifest_of(folder)
+    verify(folder, manifest)
+    (folder / "data" / "model.onnx").write_bytes(b"weighty")
+    with pytest.raises(ArtifactError, match=r"data/model\.onnx has another content"):
+        verify(folder, manifest)
+    (folder / "data" / "model.onnx").unlink()
+    with pytest.raises(ArtifactError, match=r"data/model\.onnx is missing"):
+        verify(folder, manifest)
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", ""])
+def test_a_manifest_cannot_leave_the_folder(disk: CacheFolder, path: str) -> None:
+    file = ArtifactFile(path=path, size=1, sha256="0" * 64)
+    with pytest.raises(ArtifactError, match="leave"):
+        disk.path(ArtifactManifest(files=(file,)))
+
+
+def test_what_is_published_is_found_and_read_only(disk: CacheFolder, tmp_path: Path) -> None:
+    manifest = published(disk, tmp_path, b"weights")
+    folder = disk.path(manifest)
+    assert folder is not None
+    assert folder.name == manifest.digest
+    verify(folder, manifest)
+    assert (folder / "MLmodel").stat().st_mode & 0o777 == 0o444
+    assert (folder / "data").stat().st_mode & 0o777 == 0o555
+    assert disk.remembered(source_of(tmp_path)) == manifest
+    assert disk.remembered(source_of(tmp_path, identity="2")) is None
+
+
+def test_a_broken_folder_is_not_found_and_is_replaced(disk: CacheFolder, tmp_path: Path) -> None:
+    manifest = published(disk, tmp_path, b"weights")
+    folder = disk.folder / manifest.digest
+    (folder / "MLmodel").chmod(0o644)
+    (folder / "MLmodel").write_text("")
+    assert disk.path(manifest) is None
+    assert published(disk, tmp_path, b"weights") == manifest
+    assert disk.path(manifest) == folder
+
+
+def test_eviction_takes_what_was_not_used_for_longest(disk: CacheFolder, tmp_path: Path) -> None:
+    manifests = [published(disk, tmp_path, bytes([n]) * 1000) for n in range(4)]
+    now = time.time() + RECENTLY_USED_S + 100
+    for age, manifest in enumerate(manifests):
+        os.utime(disk.folder / manifest.digest, (now - 1000 + age, now - 1000 + age))
+    oldest, second, third, newest = [manifest.digest for manifest in manifests]
+    assert disk.evict({oldest}, 2100, now) == [second, third]
+    assert disk.evict({oldest}, 2100, now) == []
+    assert disk.evict({oldest, newest}, 0, now) == []
+    assert sorted(path.name for path in disk.folder.iterdir() if len(path.name) == 64) == sorted(
+        [oldest, newest]
+    )
+
+
+def test_what_was_used_just_now_is_not_evicted(disk: CacheFolder, tmp_path: Path) -> None:
+    published(disk, tmp_path, b"weights")
+    assert disk.evict(frozenset(), 0, time.time()) == []
+
+
+def test_a_lock_excludes_others_and_leaves_no_file(disk: CacheFolder) -> None:
+    with disk.lock("k") as mine:
+        assert mine
+        with disk.lock("k", wait=False) as other:
+            assert not other
+    with disk.lock("k", wait=False) as again:
+        assert again
+    assert list((disk.folder / "locks").iterdir()) == []
+
+
+def test_what_dead_processes_left_is_removed(disk: CacheFolder) -> None:
+    model_folder(disk.fresh_temporary("dead") / "m")
+    model_folder(disk.fresh_temporary("alive") / "m")
+    with disk.lock("alive"):
+        disk.clean()
+        assert [path.name for path in (disk.folder / "tmp").iterdir()] == ["alive"]
+    disk.clean()
+    assert list((disk.folder / "tmp").iterdir()) == []
+
+
+async def test_a_source_is_fetched_once_by_however_many(tmp_path: Path) -> None:
+    source = source_of(model_folder(tmp_path / "m"))
+    daemon = ArtifactCache(tmp_path / "cache", BOUND, timeout_s=60)
+    agent = ArtifactCache(tmp_path / "cache", BOUND, timeout_s=60)
+    manifest, *others = await asyncio.gather(
+        daemon.discover(source), daemon.discover(source), agent.discover(source)
+    )
+    assert manifest == manifest_of(tmp_path / "m")
+    assert others == [manifest, manifest]
+    folder = await agent.get(manifest, source)
+    verify(folder, manifest)
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {
+        manifest.digest,
+        "tmp",
+        "locks",
+        "sources",
+    }
+    assert list((tmp_path / "cache" / "tmp").iterdir()) == []
+
+
+async def test_content_that_changed_is_an_error_and_is_not_kept(tmp_path: Path) -> None:
+    source = source_of(model_folder(tmp_path / "m"))
+    expected = manifest_of(model_folder(tmp_path / "other", b"deployed"))
+    cache = ArtifactCache(tmp_path / "cache", BOUND, timeout_s=60)
+    with pytest.raises(ArtifactError, match=r"data/model\.onnx has another content"):
+        await cache.get(expected, source)
+    assert not (tmp_path / "cache" / expected.digest).exists()
+    assert list((tmp_path / "cache" / "tmp").iterdir()) == []
+
+
+async def test_a_fetch_that_takes_too_long_is_ended_with_its_process(tmp_path: Path) -> None:
+    """Somebody else holds the source's lock: a shell of a process, so that nothing is imported."""
+    source = source_of(model_folder(tmp_path / "m"))
+    cache = ArtifactCache(tmp_path / "cache", BOUND, timeout_s=1.0)
+    await cache.clean()
+    lock = tmp_path / "cache" / "locks" / source_key(source)
+    holding = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print(flush=True)"
+    code = f"{holding}; sys.stdin.read()"
+    holder = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, str(lock), stdin=PIPE, stdout=PIPE
+    )
+    assert holder.stdout is not None
+    await holder.stdout.readline()
+    with pytest.raises(ArtifactError, match="no end after 1 s"):
+        await cache.discover(source)
+    await holder.communicate(b"")
