@@ -250,8 +250,13 @@ class InferenceService:
                 replica.draining = True
             case Hello():
                 self._introduced(replica_id, message, now)
+            case Load() | Drain():
+                pass  # of a replica that was given up; the next probe asks who it is
             case _:
                 log.warning("unexpected message", replica=replica_id, kind=type(message).__name__)
+
+    def knows(self, replica_id: str) -> bool:
+        return self._replicas.get(replica_id) is not None
 
     def messages_done(self) -> None:
         self._arm_timer()

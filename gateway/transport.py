@@ -53,6 +53,10 @@ class Receiver(Protocol):
         """A message of a replica."""
         ...
 
+    def knows(self, replica_id: str) -> bool:
+        """Whether the replica has introduced itself, and was not lost since."""
+        ...
+
     def messages_done(self) -> None:
         """All messages that were there have been told."""
         ...
@@ -154,7 +158,7 @@ class Transport:
         """Ask every replica for its load, again and again."""
         while True:
             for replica_id in self._peers:
-                self.send(replica_id, Probe())
+                self.send(replica_id, Probe(self._receiver.knows(replica_id)))
             await asyncio.sleep(PROBE_INTERVAL_S)
 
     def send(self, replica_id: str, message: Message) -> None:
@@ -232,7 +236,7 @@ class Transport:
         replica_id = identity.decode(errors="replace")
         if replica_id not in self._peers:
             self._peers.add(replica_id)
-            self.send(replica_id, Probe())
+            self.send(replica_id, Probe(self._receiver.knows(replica_id)))
         if len(frames) == 1 and not frames[0].nbytes:
             return  # the connection was just made: libzmq's own greeting
         try:

@@ -36,7 +36,14 @@ class NackReason(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Asks a peer who it is and how it does; answered by Hello the first time, then by Load."""
+    """Asks a replica how it does, and who it is if the gateway does not know.
+
+    Attributes:
+        known: answered by Load if so, else by Hello. A gateway that gave a replica up, and then
+            hears from it again, does not know it; what it had sent before, it has given up too.
+    """
+
+    known: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ def _encode_hello(m: Hello, _: Frames) -> list[Any]:
 
 
 _ENCODERS: dict[type, Callable[[Any, Frames], list[Any]]] = {
-    Probe: lambda m, _: [_PROBE],
+    Probe: lambda m, _: [_PROBE, m.known],
     Request: _encode_request,
     Cancel: lambda m, _: [_CANCEL, m.attempt_id],
     Drain: lambda m, _: [_DRAIN],
@@ -202,13 +202,11 @@ def _decode_message(entry: Any, reader: _TensorReader) -> Message:
 
 def _decode_request(fields: list[Any], reader: _TensorReader) -> Request:
     attempt_id, budget_us, priority, suspect, traceparent, inputs, outputs, parameters = fields
-    if type(suspect) is not bool:
-        raise WireError("request whose suspect mark is no boolean")
     return Request(
         attempt_id=_uint(attempt_id),
         budget_us=_uint(budget_us),
         priority=_uint(priority),
-        suspect=suspect,
+        suspect=_bool(suspect),
         traceparent=_str(traceparent),
         inputs=reader.read(inputs),
         outputs=tuple([_str(name) for name in _list(outputs)]),
@@ -272,8 +270,8 @@ def _decode_nack(fields: list[Any], _: _TensorReader) -> Nack:
 
 
 def _decode_probe(fields: list[Any], _: _TensorReader) -> Probe:
-    _empty(fields)
-    return Probe()
+    (known,) = fields
+    return Probe(_bool(known))
 
 
 def _decode_drain(fields: list[Any], _: _TensorReader) -> Drain:
@@ -325,6 +323,12 @@ def _empty(fields: list[Any]) -> None:
 def _uint(value: Any) -> int:
     if type(value) is not int or not 0 <= value <= INT64_MAX:
         raise WireError(f"expected an unsigned integer, got {value!r:.40}")
+    return value
+
+
+def _bool(value: Any) -> bool:
+    if type(value) is not bool:
+        raise WireError(f"expected a boolean, got {type(value).__name__}")
     return value
 
 

@@ -195,9 +195,11 @@ class Session:
                 commands += self._proceed((link, message.attempt_id), now)
             case Cancel():
                 self._drop((link, message.attempt_id))
-            case Probe():
-                if not commands:
+            case Probe(known):
+                if known and not commands:
                     commands.append(Send(link, self._load()))
+                elif not commands:
+                    commands += self._greet(link, gateway)
             case Drain():
                 self.link_lost(link)
             case _:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +59,18 @@ async def test_a_killed_replica_loses_no_call(tmp_path: Path) -> None:
         stop.set()
         await asyncio.gather(*clients)
         assert plane.service.counters.lost > 0
+
+
+async def test_a_replica_that_was_stopped_for_long_is_called_again(tmp_path: Path) -> None:
+    folder = models.affine(tmp_path / "m", 2.0)
+    async with data_plane() as plane:
+        child = await plane.join(folder)
+        os.kill(child.process.pid, signal.SIGSTOP)
+        call = asyncio.create_task(plane.infer(rows(3)))
+        await until(lambda: plane.service.counters.lost == 1)
+        os.kill(child.process.pid, signal.SIGCONT)
+        assert (await call).tolist() == [[6.0, 6.0]]
+        assert (await plane.infer(rows(4))).tolist() == [[8.0, 8.0]]
 
 
 async def test_the_only_replica_dies_and_its_successor_answers(tmp_path: Path) -> None:

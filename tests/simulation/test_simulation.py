@@ -15,7 +15,7 @@ RUN_S = 3.0
 SEEDS = [int(os.environ["SEED"])] if "SEED" in os.environ else range(60)
 
 FAIR = Weather()
-STORM = Weather(drop=0.05, duplicate=0.05, delay_s=0.1, crash=0.5, flip=0.5)
+STORM = Weather(drop=0.05, duplicate=0.05, delay_s=0.1, crash=0.5, flip=0.5, cut=0.7)
 
 
 def play(seed: int, weather: Weather, special: list[float]) -> World:
@@ -34,6 +34,8 @@ def play(seed: int, weather: Weather, special: list[float]) -> World:
     for second in range(int(RUN_S)):
         if rng.random() < weather.crash:
             world.at(second + rng.random(), lambda: world.crash(alive(world)))
+        if rng.random() < weather.cut:
+            world.at(second + rng.random(), world.cut)
         if rng.random() < weather.flip:
             world.at(second + rng.random(), world.swap)
     world.run_until(RUN_S)

@@ -64,6 +64,7 @@ class Weather:
     delay_s: float = 0.01
     crash: float = 0.0
     flip: float = 0.0
+    cut: float = 0.0
 
 
 @dataclass
@@ -208,10 +209,7 @@ class World:
             if record is not None:
                 gateway.carry_out(gateway.dispatch.replica_lost(record, self.now))
             return
-        if gateway.replicas.get(name) is None:
-            # what a new connection does until it is known
-            self._deliver(lambda: gateway.hear(name, self.replicas[name].session._identity))
-        self.to_replica(gateway, name, Probe())
+        self.to_replica(gateway, name, Probe(gateway.replicas.get(name) is not None))
         self.after(PROBE_S, lambda: self._probe(gateway, name))
 
     def carry_out(self, replica: SimulatedReplica, commands: list[ReplicaCommand]) -> None:
@@ -259,6 +257,15 @@ class World:
             self.carry_out(replica, replica.session.executed(completed))
 
         self.after(seconds, done)
+
+    def cut(self) -> None:
+        """A connection breaks, and is made again: the gateway gives up a replica that lives."""
+        gateway = self.rng.choice(list(self.gateways.values()))
+        names = [record.id for record in gateway.replicas]
+        if names:
+            record = gateway.replicas.remove(self.rng.choice(names))
+            assert record is not None
+            gateway.carry_out(gateway.dispatch.replica_lost(record, self.now))
 
     def crash(self, replica: SimulatedReplica) -> None:
         if replica.alive:

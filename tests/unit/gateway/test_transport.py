@@ -16,6 +16,9 @@ class Nobody:
 
     def message_received(self, replica_id: str, message: Message) -> None: ...
 
+    def knows(self, replica_id: str) -> bool:
+        return False
+
     def messages_done(self) -> None: ...
 
     def not_sent(self, replica_id: str, request: Request) -> None: ...

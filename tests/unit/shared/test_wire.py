@@ -69,7 +69,7 @@ requests = st.builds(
 )
 failures = st.one_of(st.none(), st.builds(Failure, st.sampled_from(ErrorCode), names))
 messages = st.one_of(
-    st.just(Probe()),
+    st.builds(Probe, st.booleans()),
     st.just(Drain()),
     requests,
     st.builds(Cancel, uints),
@@ -170,7 +170,7 @@ def test_another_protocol_version_is_refused() -> None:
 
 
 GOLDEN: list[tuple[Message, str]] = [
-    (Probe(), "9301a2673191 9101".replace(" ", "")),
+    (Probe(known=True), "9301a26731919201c3"),
     (Cancel(7), "9301a2673191920307"),
     (Nack(7, NackReason.FULL), "9301a267319193090702"),
     (Load(1, 2, 300), "9301a2673191940601 02cd012c".replace(" ", "")),

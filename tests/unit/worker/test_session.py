@@ -205,12 +205,21 @@ def test_an_idle_replica_drains_at_once() -> None:
 def test_a_gateway_is_greeted_once_per_life_and_its_old_requests_are_dropped() -> None:
     live = session()
     assert tell(live, Probe()) == [Send("g", HELLO)]
-    assert tell(live, Probe()) == [Send("g", Load(0, 0, 0))]
+    assert tell(live, Probe(known=True)) == [Send("g", Load(0, 0, 0))]
     tell(live, request(1), request(2))
     tell(live, request(3))
     assert tell(live, Probe(), gateway="g2")[0] == Send("g", HELLO)
     assert live.queued_rows == 0
     assert sent(complete(live, 2), Final) == []
+
+
+def test_a_gateway_that_gave_the_replica_up_is_greeted_again_and_owed_nothing() -> None:
+    live = session()
+    tell(live, Probe(), request(1))
+    tell(live, request(2))
+    assert tell(live, Probe(known=False)) == [Send("g", HELLO)]
+    assert live.queued_rows == 0
+    assert sent(complete(live, 1), Final) == []
 
 
 def test_a_copied_request_runs_once() -> None:
@@ -235,6 +244,6 @@ def test_load_tells_rows_and_time_per_row() -> None:
     live = session()
     tell(live, Probe(), request(1, rows=2))
     tell(live, request(2, rows=3))
-    assert tell(live, Probe()) == [Send("g", Load(3, 2, 0))]
+    assert tell(live, Probe(known=True)) == [Send("g", Load(3, 2, 0))]
     live.executed(Completed(((),), 0.004))
-    assert Send("g", Load(3, 0, 2000)) in live.received("g", "g1", Probe(), 0.0)
+    assert Send("g", Load(3, 0, 2000)) in live.received("g", "g1", Probe(known=True), 0.0)
