@@ -1,0 +1,42 @@
+"""Blocking calls beside the event loop, in threads that nobody waits for at the end.
+
+`asyncio.to_thread` would do, but a process waits for its threads before it exits, and a registry
+that hangs must not delay the end of a daemon by its own timeouts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+Answer = TypeVar("Answer")
+
+
+async def in_thread(call: Callable[[], Answer]) -> Answer:
+    """What `call` returns or raises; if this is cancelled, the call goes on unheard."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Answer] = loop.create_future()
+
+    def settle(answer: Answer | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(answer)  # type: ignore[arg-type]  # None is an Answer if call says so
+
+    def run() -> None:
+        answer: Answer | None = None
+        failure: BaseException | None = None
+        try:
+            answer = call()
+        except BaseException as error:  # it belongs to whoever awaits
+            failure = error
+        with suppress(RuntimeError):  # the loop has ended, and nobody awaits
+            loop.call_soon_threadsafe(settle, answer, failure)
+
+    threading.Thread(target=run, name="registry", daemon=True).start()
+    return await future

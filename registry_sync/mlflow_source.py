@@ -1,0 +1,167 @@
+"""MLflow's model registry as a `RegistrySource`.
+
+Which versions are read: those with a role tag, those with a status of ours that is not yet the last
+one, those that an alias of ours names, and those that are deployed. The first two are one search
+each, and the others are almost always among them, so a poll takes three requests however many
+versions there are. Every poll reads all of it: a tag that was edited moves no time stamp, and a
+search returns no aliases of versions (models have them).
+
+Previous stop: `controller`, which calls this in a thread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, TypeVar
+
+import requests
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from registry_sync.registry import (
+    MESSAGE_TAG,
+    ROLE_TAG,
+    STATUS_TAG,
+    ObservedModel,
+    ObservedVersion,
+    Registry,
+    RegistryError,
+    Status,
+    StatusUpdate,
+    VersionKey,
+)
+from shared.deployment import ArtifactSource
+
+MODELS_PER_PAGE = 1000
+VERSIONS_PER_PAGE = 10_000
+MESSAGE_LENGTH_MAX = 300
+
+_FILTERS = (
+    f"tags.`{ROLE_TAG}` LIKE '%'",
+    f"tags.`{STATUS_TAG}` != '{Status.RETIRED.value}'",
+)
+_NOT_FOUND = "RESOURCE_DOES_NOT_EXIST"
+
+Answer = TypeVar("Answer")
+
+
+def configure_client(timeout_s: float) -> None:
+    """Make this process's MLflow client fail fast, unless the environment says otherwise.
+
+    By default it retries seven times with two minutes each: an outage would block for a quarter of
+    an hour, and polling repeats everything anyway.
+    """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(max(1, int(timeout_s))))
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+class MlflowSource:
+    """One MLflow server.
+
+    Args:
+        tracking_uri: as for MLflow's own client.
+        aliases: those that are wishes; versions named by others are not read.
+    """
+
+    def __init__(self, tracking_uri: str, aliases: Collection[str]) -> None:
+        self._tracking_uri = tracking_uri
+        self._aliases = frozenset(aliases)
+        self._client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+    def observe(self, known: Collection[VersionKey]) -> Registry:
+        """See `RegistrySource`."""
+        return self._guarded(lambda: self._observe(known))
+
+    def write_status(self, update: StatusUpdate) -> None:
+        """See `RegistrySource`."""
+        self._guarded(lambda: self._write(update))
+
+    def _observe(self, known: Collection[VersionKey]) -> Registry:
+        models = list(
+            _pages(
+                lambda token: self._client.search_registered_models(
+                    max_results=MODELS_PER_PAGE, page_token=token
+                )
+            )
+        )
+        names = {model.name for model in models}
+        versions: dict[VersionKey, ObservedVersion] = {}
+        for query in _FILTERS:
+            for found in self._search(query):
+                versions[found.model, found.version] = found
+        aliased = {
+            (model.name, str(version))
+            for model in models
+            for alias, version in model.aliases.items()
+            if alias in self._aliases
+        }
+        for key in sorted({*aliased, *known} - versions.keys()):
+            seen = self._version(*key) if key[0] in names else None
+            if seen is not None:
+                versions[key] = seen
+        by_model: dict[str, list[ObservedVersion]] = {}
+        for version in versions.values():
+            by_model.setdefault(version.model, []).append(version)
+        return {model.name: _model(model, by_model.get(model.name, [])) for model in models}
+
+    def _search(self, query: str) -> list[ObservedVersion]:
+        found = _pages(
+            lambda token: self._client.search_model_versions(
+                query, max_results=VERSIONS_PER_PAGE, page_token=token
+            )
+        )
+        return [self._observed(version) for version in found]
+
+    def _version(self, name: str, version: str) -> ObservedVersion | None:
+        try:
+            return self._observed(self._client.get_model_version(name, version))
+        except MlflowException as error:
+            if error.error_code == _NOT_FOUND:
+                return None
+            raise
+
+    def _observed(self, version: Any) -> ObservedVersion:
+        source = ArtifactSource(
+            uri=f"models:/{version.name}/{version.version}",
+            tracking_uri=self._tracking_uri,
+            # A deleted model that is registered again starts with version 1 again.
+            identity=f"{version.creation_timestamp} {version.source}",
+        )
+        return ObservedVersion(version.name, str(version.version), source, dict(version.tags))
+
+    def _write(self, update: StatusUpdate) -> None:
+        # The status goes last: with it, the poll that repairs a half-written pair sees both.
+        for tag, value in ((MESSAGE_TAG, update.message), (STATUS_TAG, update.status.value)):
+            self._client.set_model_version_tag(update.model, update.version, tag, value)
+
+    def _guarded(self, call: Callable[[], Answer]) -> Answer:
+        """Call MLflow, and have all that it raises in such a call as one error of ours."""
+        try:
+            return call()
+        except (MlflowException, requests.RequestException, OSError) as error:
+            line = (str(error).splitlines() or [""])[0]
+            raise RegistryError(
+                f"MLflow at {self._tracking_uri.rpartition('@')[2]}:"
+                f" {type(error).__name__}: {line[:MESSAGE_LENGTH_MAX]}"
+            ) from error
+
+
+def _pages(search: Callable[[str | None], Any]) -> Iterable[Any]:
+    token: str | None = None
+    while True:
+        page = search(token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _model(model: Any, versions: Iterable[ObservedVersion]) -> ObservedModel:
+    return ObservedModel(
+        name=model.name,
+        tags=dict(model.tags),
+        aliases={alias: str(version) for alias, version in model.aliases.items()},
+        versions=tuple(sorted(versions, key=lambda seen: seen.version)),
+    )

@@ -1,0 +1,136 @@
+"""What a registry is to us: models with versions, tags and aliases, and a place for a status.
+
+`RegistrySource` is the seam. MLflow stands behind it (`mlflow_source`); anything else that can name
+versions may too. What is seen at one poll is a `Registry`, a plain value: all wishes are derived
+from it afresh at every poll, because tags and aliases change without a trace in time stamps.
+
+Next stop: `roles` and `tags` read wishes out of a `Registry`; `statuses` writes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Protocol, TypeAlias
+
+from shared.deployment import ArtifactSource
+from shared.errors import ErrorCode, PenstockError
+
+PREFIX = "penstock."
+ROLE_TAG = "penstock.role"
+STATUS_TAG = "penstock.status"
+MESSAGE_TAG = "penstock.status_message"
+OWN_TAGS = frozenset({STATUS_TAG, MESSAGE_TAG})
+"""Tags that we write ourselves; they are never a wish."""
+
+MESSAGE_LENGTH_MAX = 500
+"""Longest status message: a sentence or three, not a log."""
+
+
+class Status(StrEnum):
+    """What became of a version, in the operator's words."""
+
+    LOADING = "loading"  # it is fetched, placed, started
+    READY = "ready"  # loaded; gateways have yet to see it
+    SERVING = "serving"
+    DRAINING = "draining"
+    RETIRED = "retired"  # not asked for any more
+    FAILED = "failed"  # tried, and to be tried again
+    SUPERSEDED = "superseded"  # another version of the same wish goes first
+    INVALID = "invalid"  # asked for in a way that cannot be met without a change
+
+
+VersionKey: TypeAlias = tuple[str, str]
+"""A model's name and a version of it."""
+
+
+@dataclass(frozen=True)
+class ObservedVersion:
+    """A version as the registry shows it.
+
+    Attributes:
+        source: where its artifacts are; the identity in it tells a re-created version apart.
+    """
+
+    model: str
+    version: str
+    source: ArtifactSource
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ObservedModel:
+    """A registered model, with those versions that somebody or something named."""
+
+    name: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    versions: tuple[ObservedVersion, ...] = ()
+
+    def version(self, version: str) -> ObservedVersion | None:
+        """The version of that number, or None if it was not seen."""
+        return next((seen for seen in self.versions if seen.version == version), None)
+
+
+Registry: TypeAlias = Mapping[str, ObservedModel]
+"""All registered models by name."""
+
+
+@dataclass(frozen=True)
+class StatusUpdate:
+    """A version's status, to be written for the operator."""
+
+    model: str
+    version: str
+    status: Status
+    message: str = ""
+
+
+class RegistryError(PenstockError):
+    """The registry could not be read or written."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ErrorCode.UNAVAILABLE, message)
+
+
+class RegistrySource(Protocol):
+    """A registry. Methods block, and are called from one thread at a time."""
+
+    def observe(self, known: Collection[VersionKey]) -> Registry:
+        """All models, with every version that is tagged or aliased, or that is in `known`.
+
+        A known version that is missing in the answer does not exist any more.
+
+        Raises:
+            RegistryError: if anything could not be read; there is no partial answer.
+        """
+        ...
+
+    def write_status(self, update: StatusUpdate) -> None:
+        """Write a version's status.
+
+        Raises:
+            RegistryError: if it could not be written.
+        """
+        ...
+
+
+def version_order(version: str) -> tuple[int, int, str]:
+    """Sort key of version numbers: 2 before 10, and names that are no numbers first."""
+    if version.isascii() and version.isdigit():
+        return (1, int(version), "")
+    return (0, 0, version)
+
+
+def with_status(registry: Registry, update: StatusUpdate) -> Registry:
+    """The registry as it is after a status was written, without asking it again."""
+    model = registry.get(update.model)
+    if model is None:
+        return registry
+    own = {STATUS_TAG: update.status.value, MESSAGE_TAG: update.message}
+    versions = tuple(
+        replace(seen, tags={**seen.tags, **own}) if seen.version == update.version else seen
+        for seen in model.versions
+    )
+    return {**registry, model.name: replace(model, versions=versions)}

@@ -1,0 +1,89 @@
+"""Which version of a model its tags and aliases ask for (pure).
+
+An operator names a version stable by the tag `penstock.role=stable` or by an alias. The order of
+precedence, highest first:
+
+1. `penstock.role=off` on a version: nothing names it stable then. If it serves, it ends as soon as
+   what is stable in its stead is ready, or at once if nothing is: a swap that an operator makes by
+   tagging the new version first and then the old one costs no request.
+2. Aliases, in the configured order.
+3. Tags; among several versions so tagged the highest number wins, and the others are superseded.
+
+A role that we do not know counts as no role, and is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from registry_sync.registry import ROLE_TAG, ObservedModel, version_order
+
+STABLE = "stable"
+OFF = "off"
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What a model's versions are named.
+
+    Attributes:
+        stable: the version that is to serve, or None if none is named.
+        off: versions that must not serve.
+        superseded: versions that are named stable too, each with the reason why another goes first.
+        unknown: versions with a role that does not exist, each with what to tell the operator.
+    """
+
+    stable: str | None
+    off: frozenset[str]
+    superseded: Mapping[str, str]
+    unknown: Mapping[str, str]
+
+
+def roles_of(model: ObservedModel, stable_aliases: Sequence[str]) -> Roles:
+    """Read the roles of one model's versions.
+
+    Args:
+        stable_aliases: aliases that mean stable, the strongest first.
+    """
+    by_role = {seen.version: _role(seen.tags) for seen in model.versions}
+    off = frozenset(version for version, role in by_role.items() if role == OFF)
+    named = [
+        (model.aliases[alias], f"alias {alias}")
+        for alias in stable_aliases
+        if model.aliases.get(alias) in by_role
+    ]
+    tagged = [version for version, role in by_role.items() if role == STABLE]
+    named += [(version, "its tag") for version in _highest_first(tagged)]
+    candidates = [(version, how) for version, how in named if version not in off]
+    winner = candidates[0] if candidates else None
+    return Roles(
+        stable=winner[0] if winner else None,
+        off=off,
+        superseded=_superseded(candidates),
+        unknown=_unknown(by_role),
+    )
+
+
+def _role(tags: Mapping[str, str]) -> str:
+    return tags.get(ROLE_TAG, "").strip().lower()
+
+
+def _highest_first(versions: Iterable[str]) -> list[str]:
+    return sorted(versions, key=version_order, reverse=True)
+
+
+def _superseded(candidates: Sequence[tuple[str, str]]) -> dict[str, str]:
+    if not candidates:
+        return {}
+    winner, how = candidates[0]
+    message = f"version {winner} is stable by {how}"
+    return {version: message for version, _ in candidates[1:] if version != winner}
+
+
+def _unknown(by_role: Mapping[str, str]) -> dict[str, str]:
+    return {
+        version: f"{ROLE_TAG} is {role[:40]!r}, which is no role: use {STABLE} or {OFF}"
+        for version, role in by_role.items()
+        if role not in ("", STABLE, OFF)
+    }

@@ -1,0 +1,68 @@
+"""Settings of registry_sync, from flags or `PENSTOCK_*` variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from registry_sync.world import Policy
+from shared.settings import CommonSettings
+
+
+class SyncSettings(CommonSettings):
+    """What registry_sync takes beyond the common settings."""
+
+    mlflow_uri: str = Field(
+        "http://127.0.0.1:5000", description="MLflow's tracking server, with the registry."
+    )
+    poll_interval_s: float = Field(
+        2.0, gt=0, description="How often the registry is read, give or take a tenth."
+    )
+    mlflow_timeout_s: float = Field(
+        10.0, ge=1, description="Longest wait for one answer of MLflow, in whole seconds."
+    )
+    stable_aliases: tuple[str, ...] = Field(
+        ("production", "champion"),
+        description="Aliases that name the stable version, the strongest first.",
+    )
+    lease_ttl_s: float = Field(
+        3.0, ge=1, description="A standby takes over when the leader was silent for so long."
+    )
+    flip_grace_s: float = Field(
+        10.0, ge=0, description="Longest wait for gateways to leave a version before it is ended."
+    )
+    load_backoff_s: float = Field(
+        5.0, gt=0, description="Wait after a failed load or download; each further one doubles it."
+    )
+    load_backoff_max_s: float = Field(300.0, gt=0, description="Longest such wait.")
+    cache_dir: Path = Field(
+        Path(".penstock/cache"),
+        description="Folder of downloaded artifacts; workers on this machine may share it.",
+    )
+    cache_max_bytes: int = Field(
+        50 * 1024**3, gt=0, description="Artifacts beyond this are evicted, but never needed ones."
+    )
+    download_timeout_s: float = Field(
+        1800.0, gt=0, description="Longest download of one version before it is tried again."
+    )
+    parallel_downloads: int = Field(
+        2, ge=1, description="Downloads at a time; each is a process that takes some 150 MB."
+    )
+    replica_overhead_bytes: int = Field(
+        256 * 1024 * 1024, ge=0, description="Memory that a replica takes before its model."
+    )
+    memory_per_artifact_byte: float = Field(
+        2.0, ge=0, description="Memory that a replica takes for each byte of its artifacts."
+    )
+
+    def policy(self) -> Policy:
+        """The part that decisions need."""
+        return Policy(
+            stable_aliases=self.stable_aliases,
+            flip_grace_s=self.flip_grace_s,
+            backoff_s=self.load_backoff_s,
+            backoff_max_s=self.load_backoff_max_s,
+            replica_overhead_bytes=self.replica_overhead_bytes,
+            memory_per_artifact_byte=self.memory_per_artifact_byte,
+        )

@@ -1,0 +1,158 @@
+"""What the operator reads on each version (pure): a projection of the deployment, nothing more.
+
+Statuses are compared with what the registry shows, so a write that was lost, or a tag that somebody
+edited, is repaired at the next plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from registry_sync.placement import Placing, asked
+from registry_sync.registry import (
+    MESSAGE_LENGTH_MAX,
+    MESSAGE_TAG,
+    STATUS_TAG,
+    ObservedModel,
+    ObservedVersion,
+    Registry,
+    Status,
+    StatusUpdate,
+)
+from registry_sync.wishes import Wish
+from registry_sync.world import Reports
+from shared.deployment import (
+    Deployment,
+    Phase,
+    ReplicaPlacement,
+    ReplicaState,
+    RevisionDeployment,
+)
+from shared.ids import MODEL_NAME
+
+
+def statuses(
+    observed: Registry | None,
+    deployment: Deployment,
+    wishes: Mapping[str, Wish],
+    placing: Placing,
+    reports: Reports,
+) -> tuple[StatusUpdate, ...]:
+    """Statuses that differ from those that the registry shows; none while it was not seen."""
+    projection = _Projection(deployment, placing, reports)
+    updates: list[StatusUpdate] = []
+    for model in (observed or {}).values():
+        for seen in model.versions:
+            update = projection.status_of(model, seen, wishes[model.name])
+            if update is not None and not _is_shown(update, seen):
+                updates.append(update)
+    return tuple(updates)
+
+
+def _is_shown(update: StatusUpdate, seen: ObservedVersion) -> bool:
+    shown = (seen.tags.get(STATUS_TAG), seen.tags.get(MESSAGE_TAG, ""))
+    return shown == (update.status.value, update.message)
+
+
+def _sentences(parts: Iterable[str]) -> str:
+    """Parts as one message, on one line and bounded."""
+    text = "; ".join(" ".join(part.split()) for part in parts if part)
+    return text if len(text) <= MESSAGE_LENGTH_MAX else text[: MESSAGE_LENGTH_MAX - 3] + "..."
+
+
+class _Projection:
+    """Statuses as seen from one deployment."""
+
+    def __init__(self, deployment: Deployment, placing: Placing, reports: Reports) -> None:
+        self._unplaced = placing.unplaced
+        self._reports = reports
+        self._places: dict[str, list[ReplicaPlacement]] = {}
+        for each in deployment.placement:
+            self._places.setdefault(each.revision, []).append(each)
+        self._revisions: dict[tuple[str, str], dict[Phase, RevisionDeployment]] = {}
+        for revision in deployment.revisions.values():
+            key = (revision.model, revision.version)
+            self._revisions.setdefault(key, {})[revision.phase] = revision
+
+    def status_of(
+        self, model: ObservedModel, seen: ObservedVersion, wish: Wish
+    ) -> StatusUpdate | None:
+        """The status of a version, or None for one that nobody ever asked for."""
+        wished = wish.version == seen.version
+        found = self._deployed(seen) or self._undeployed(model, seen, wish)
+        if found is None:
+            return None
+        status, message = found
+        parts = [message]
+        if wished and wish.lingering and status is Status.SERVING:
+            parts.append("nothing is named stable; this serves on until its role is off")
+        if status is Status.SERVING and not wished and wish.version is not None:
+            parts.append(f"until version {wish.version} is ready")
+        if status is not Status.INVALID:
+            parts.append(wish.roles.unknown.get(seen.version, ""))
+        if wished:
+            parts += wish.problems
+        return StatusUpdate(seen.model, seen.version, status, _sentences(parts))
+
+    def _undeployed(
+        self, model: ObservedModel, seen: ObservedVersion, wish: Wish
+    ) -> tuple[Status, str] | None:
+        roles, version = wish.roles, seen.version
+        named = version == roles.stable or version in roles.superseded
+        if named and not MODEL_NAME.fullmatch(model.name):
+            return Status.INVALID, "the model's name cannot be part of a URL"
+        if wish.version == version:
+            if wish.failure is not None:
+                return Status.FAILED, f"artifacts: {wish.failure.message}"
+            return Status.LOADING, "artifacts are being fetched"
+        if version in roles.unknown:
+            return Status.INVALID, roles.unknown[version]
+        if version in roles.superseded:
+            return Status.SUPERSEDED, roles.superseded[version]
+        return (Status.RETIRED, "") if STATUS_TAG in seen.tags else None
+
+    def _deployed(self, seen: ObservedVersion) -> tuple[Status, str] | None:
+        """What the most advanced revision of a version is at."""
+        phases = self._revisions.get((seen.model, seen.version), {})
+        failed = phases.get(Phase.FAILED)
+        if serving := phases.get(Phase.SERVING):
+            parts = [self._shortage(serving), serving.message]
+            if failed is not None:
+                parts.append(f"new settings failed: {failed.message}")
+            if loading := phases.get(Phase.LOADING):
+                parts.append(f"new settings: {self._loading(loading)[1] or 'loading'}")
+            return Status.SERVING, _sentences(parts)
+        if loading := phases.get(Phase.LOADING):
+            return self._loading(loading)
+        if failed is not None:
+            return Status.INVALID if failed.retry_at is None else Status.FAILED, failed.message
+        return (Status.DRAINING, "") if phases else None
+
+    def _shortage(self, revision: RevisionDeployment) -> str:
+        """What a serving revision lacks."""
+        places = self._places.get(revision.revision, [])
+        ready, wanted = self._reports.ready(places), asked(revision, self._reports)
+        unplaced = self._unplaced.get(revision.revision)
+        if ready >= wanted and unplaced is None:
+            return ""
+        shortage = f"{ready} of {wanted} replicas ready"
+        return f"{shortage}; {unplaced.reason}" if unplaced is not None else shortage
+
+    def _loading(self, revision: RevisionDeployment) -> tuple[Status, str]:
+        unplaced = self._unplaced.get(revision.revision)
+        places = self._places.get(revision.revision, [])
+        if unplaced is not None:
+            return Status.FAILED if unplaced.lasting else Status.LOADING, unplaced.reason
+        if not places:
+            return Status.LOADING, "waits for the version before it to end"
+        if self._reports.ready(places) == len(places):
+            return Status.READY, "waits for all gateways to see it"
+        trouble = (self._trouble(each.key) for each in places)
+        retried = f"failed before: {revision.message}" if revision.message else ""
+        return Status.LOADING, _sentences([retried, *sorted(set(trouble))])
+
+    def _trouble(self, key: str) -> str:
+        replica = self._reports.replica(key)
+        if replica is None or replica.state is not ReplicaState.BACKOFF:
+            return ""
+        return f"a replica ended and is started again: {replica.message}"

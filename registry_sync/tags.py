@@ -1,0 +1,157 @@
+"""How a version is to be served, as tags of its model and of itself say (pure).
+
+A tag on the version overrides the tag of the same name on the model. A value that cannot be read
+keeps what runs: the setting stays as it is deployed, or at its default if nothing is, and the
+operator is told.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from registry_sync.registry import OWN_TAGS, PREFIX, ROLE_TAG
+from shared.deployment import ReplicaSettings, RevisionDeployment, Swap
+
+BATCH_SIZE_MAX = 65536
+QUEUE_DELAY_MS_MAX = 60_000.0
+TIMEOUT_MS_MAX = 86_400_000.0
+REPLICAS_MAX = 1024
+THREADS_MAX = 1024
+
+_DEVICE = re.compile(r"auto|cpu|cuda:\d{1,3}")
+
+
+@dataclass(frozen=True)
+class ServingSettings:
+    """How a version is to be served; see `shared.deployment` for the meaning of each field."""
+
+    max_batch_size: int = 32
+    max_queue_delay_ms: float = 0.0
+    timeout_ms: float | None = None
+    replicas: int | Literal["each"] = 1
+    device: str = "auto"
+    threads: int | None = None
+    swap: Swap = "surge"
+
+    @property
+    def replica(self) -> ReplicaSettings:
+        """The part that a replica is started with."""
+        return ReplicaSettings(
+            max_batch_size=self.max_batch_size,
+            max_queue_delay_ms=self.max_queue_delay_ms,
+            device=self.device,
+            threads=self.threads,
+        )
+
+
+def deployed_settings(revision: RevisionDeployment) -> ServingSettings:
+    """What a deployed revision runs with."""
+    return ServingSettings(
+        max_batch_size=revision.settings.max_batch_size,
+        max_queue_delay_ms=revision.settings.max_queue_delay_ms,
+        timeout_ms=revision.timeout_ms,
+        replicas=revision.replicas,
+        device=revision.settings.device,
+        threads=revision.settings.threads,
+        swap=revision.swap,
+    )
+
+
+def read_settings(
+    model_tags: Mapping[str, str],
+    version_tags: Mapping[str, str],
+    defaults: ServingSettings,
+    running: ServingSettings | None,
+) -> tuple[ServingSettings, tuple[str, ...]]:
+    """Read the settings of one version.
+
+    Args:
+        running: what is deployed now, kept where a tag cannot be read.
+
+    Returns:
+        The settings, and a sentence for each tag that could not be read.
+    """
+    tags = {**_wishes(model_tags), **_wishes(version_tags)}
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for field, (parse, expected) in _FIELDS.items():
+        fallback = getattr(running or defaults, field)
+        text = tags.pop(PREFIX + field, None)
+        try:
+            values[field] = getattr(defaults, field) if text is None else parse(text.strip())
+        except ValueError:
+            values[field] = fallback
+            kept = "none" if fallback is None else fallback
+            problems.append(
+                f"{PREFIX}{field} is {str(text)[:40]!r}, expected {expected}; {kept} stays"
+            )
+    problems += [f"{tag[:60]} is no tag of Penstock" for tag in sorted(tags)]
+    return ServingSettings(**values), tuple(problems)
+
+
+def _wishes(tags: Mapping[str, str]) -> dict[str, str]:
+    skipped = OWN_TAGS | {ROLE_TAG}
+    return {
+        tag: text for tag, text in tags.items() if tag.startswith(PREFIX) and tag not in skipped
+    }
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) < 20):
+            raise ValueError(text)
+        number = int(text)
+        if not low <= number <= high:
+            raise ValueError(text)
+        return number
+
+    return parse
+
+
+def _milliseconds(low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        number = float(text)
+        if not (math.isfinite(number) and low <= number <= high):
+            raise ValueError(text)
+        return number
+
+    return parse
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in choices:
+            raise ValueError(text)
+        return text.lower()
+
+    return parse
+
+
+def _device(text: str) -> str:
+    if not _DEVICE.fullmatch(text.lower()):
+        raise ValueError(text)
+    return text.lower()
+
+
+def _replicas(text: str) -> int | str:
+    return "each" if text.lower() == "each" else _integer(1, REPLICAS_MAX)(text)
+
+
+def _threads(text: str) -> int | None:
+    return None if text.lower() == "auto" else _integer(1, THREADS_MAX)(text)
+
+
+_FIELDS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "max_batch_size": (_integer(1, BATCH_SIZE_MAX), f"a number from 1 to {BATCH_SIZE_MAX}"),
+    "max_queue_delay_ms": (_milliseconds(0, QUEUE_DELAY_MS_MAX), "milliseconds up to 60000"),
+    "timeout_ms": (_milliseconds(1, TIMEOUT_MS_MAX), "milliseconds from 1 to 86400000"),
+    "replicas": (_replicas, f"a number from 1 to {REPLICAS_MAX}, or each"),
+    "device": (_device, "auto, cpu or cuda:N"),
+    "threads": (_threads, f"a number from 1 to {THREADS_MAX}, or auto"),
+    "swap": (_one_of("surge", "replace"), "surge or replace"),
+}
+"""Every settings tag: how it is read, and what to expect of it."""

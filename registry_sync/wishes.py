@@ -1,0 +1,172 @@
+"""What is to become of each model, from the registry and from what is deployed (pure).
+
+A `Wish` names the one revision of a model that is to serve in the end. Where the registry was not
+seen, the deployment itself says what was wished last, so that rollouts go on and losses are mended
+while the registry is away.
+
+Previous stop: `roles` and `tags`. Next: `reconcile`, which moves the deployment towards the wishes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import orjson
+
+from registry_sync.registry import ObservedModel, ObservedVersion
+from registry_sync.roles import Roles, roles_of
+from registry_sync.tags import ServingSettings, deployed_settings, read_settings
+from registry_sync.world import FetchFailure, Policy, Prepared
+from shared.deployment import (
+    ArtifactManifest,
+    ArtifactSource,
+    Phase,
+    ReplicaSettings,
+    RevisionDeployment,
+)
+from shared.ids import MODEL_NAME
+
+NO_ROLES = Roles(stable=None, off=frozenset(), superseded={}, unknown={})
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to serve of a model.
+
+    Attributes:
+        version: the version that is to serve, or None: nothing is.
+        target: its revision, as it is to be; None while its artifacts are unknown.
+        source: where its artifacts come from.
+        failure: why its artifacts are unknown still.
+        because: why nothing is to serve, for the callers of what served.
+        lingering: nothing is named stable, and the last one serves on.
+        problems: what the operator should mend, about the version that is wished.
+        roles: what all versions are named.
+    """
+
+    version: str | None = None
+    target: RevisionDeployment | None = None
+    source: ArtifactSource | None = None
+    failure: FetchFailure | None = None
+    because: str = ""
+    lingering: bool = False
+    problems: tuple[str, ...] = ()
+    roles: Roles = NO_ROLES
+
+
+def wish_without_registry(revisions: Sequence[RevisionDeployment]) -> Wish:
+    """What was wished of a model when the registry was last seen."""
+    for phases in ((Phase.LOADING, Phase.FAILED), (Phase.SERVING,)):
+        found = [revision for revision in revisions if revision.phase in phases]
+        if found:
+            latest = max(found, key=lambda revision: revision.changed_at)
+            return Wish(version=latest.version, target=latest, source=latest.source)
+    return Wish()
+
+
+def wish_of(
+    name: str,
+    model: ObservedModel | None,
+    revisions: Sequence[RevisionDeployment],
+    prepared: Prepared,
+    policy: Policy,
+) -> Wish:
+    """What the registry wishes of a model.
+
+    Args:
+        model: the model as observed; None if the registry has it no more.
+        revisions: what is deployed of it.
+    """
+    if model is None:
+        return Wish(because=f"{name} was deleted from the registry")
+    roles = roles_of(model, policy.stable_aliases)
+    if not MODEL_NAME.fullmatch(name):
+        return Wish(because=f"{name} is no valid name", roles=roles)
+    if roles.stable is not None:
+        return _towards(model, roles.stable, revisions, prepared, policy, roles)
+    serving = [revision for revision in revisions if revision.phase is Phase.SERVING]
+    if not serving:
+        gone = [revision.version for revision in revisions if revision.phase is Phase.DRAINING]
+        because = f"version {gone[0]} was turned off" if gone else "nothing is named stable"
+        return Wish(because=because, roles=roles)
+    last = serving[0].version
+    if last in roles.off:
+        return Wish(because=f"version {last} was turned off", roles=roles)
+    if model.version(last) is None:
+        return Wish(because=f"version {last} was deleted from the registry", roles=roles)
+    wish = _towards(model, last, revisions, prepared, policy, roles)
+    return replace(wish, lingering=True)
+
+
+def _towards(
+    model: ObservedModel,
+    version: str,
+    revisions: Sequence[RevisionDeployment],
+    prepared: Prepared,
+    policy: Policy,
+    roles: Roles,
+) -> Wish:
+    seen = model.version(version)
+    if seen is None:
+        raise AssertionError(f"{model.name}/{version} is wished but was not observed")
+    running = _running(version, revisions)
+    settings, problems = read_settings(model.tags, seen.tags, policy.defaults, running)
+    wish = Wish(version=version, source=seen.source, problems=problems, roles=roles)
+    manifest = _known_manifest(seen.source, revisions) or prepared.get(seen.source)
+    if isinstance(manifest, ArtifactManifest):
+        return replace(wish, target=revision_of(seen, manifest, settings, policy))
+    return replace(wish, failure=manifest)
+
+
+def _running(version: str, revisions: Iterable[RevisionDeployment]) -> ServingSettings | None:
+    """The settings that a bad tag leaves as they are: the version's own, else its model's."""
+    order = (Phase.LOADING, Phase.FAILED, Phase.SERVING)
+    ranked = sorted(
+        (revision for revision in revisions if revision.phase in order),
+        key=lambda revision: (revision.version != version, order.index(revision.phase)),
+    )
+    return deployed_settings(ranked[0]) if ranked else None
+
+
+def _known_manifest(
+    source: ArtifactSource, revisions: Iterable[RevisionDeployment]
+) -> ArtifactManifest | None:
+    """The manifest of a source that is deployed, also if the registry itself moved meanwhile."""
+    for revision in revisions:
+        known = revision.source
+        same_identity = source.identity and source.identity == known.identity
+        if known == source or (same_identity and known.uri == source.uri):
+            return revision.manifest
+    return None
+
+
+def revision_of(
+    seen: ObservedVersion,
+    manifest: ArtifactManifest,
+    settings: ServingSettings,
+    policy: Policy,
+) -> RevisionDeployment:
+    """The revision that serves a version's artifacts with these settings; not yet in any phase."""
+    artifact_bytes = int(manifest.size_bytes * policy.memory_per_artifact_byte)
+    return RevisionDeployment(
+        model=seen.model,
+        version=seen.version,
+        revision=revision_id(seen.model, seen.version, manifest.digest, settings.replica),
+        source=seen.source,
+        manifest=manifest,
+        settings=settings.replica,
+        replicas=settings.replicas,
+        timeout_ms=settings.timeout_ms,
+        swap=settings.swap,
+        memory_bytes=policy.replica_overhead_bytes + artifact_bytes,
+    )
+
+
+def revision_id(model: str, version: str, digest: str, settings: ReplicaSettings) -> str:
+    """`model/version-xxxxxxxx`: the same whenever artifacts and replica settings are the same."""
+    content = orjson.dumps(
+        [model, version, digest, settings.model_dump(mode="json")], option=orjson.OPT_SORT_KEYS
+    )
+    return f"{model}/{version}-{hashlib.sha256(content).hexdigest()[:8]}"
