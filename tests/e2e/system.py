@@ -176,6 +176,14 @@ class LocalSystem:
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
+    def mlflow_answers(self) -> bool:
+        """Whether the system's own MLflow is up."""
+        try:
+            with urllib.request.urlopen(f"{self.mlflow_uri}/health", timeout=5.0) as response:
+                return int(response.status) == 200
+        except OSError:
+            return False
+
     def tag_version(self, model: str, version: str, key: str, value: str) -> None:
         """Set a tag of a model version through MLflow's REST API, as an operator would."""
         body = {"name": model, "version": version, "key": key, "value": value}

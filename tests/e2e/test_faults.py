@@ -85,6 +85,7 @@ async def test_kill_9_of_what_is_not_on_the_way_of_a_request(
     wait_until(lambda: not alive(pid), 10, f"{name} is gone")
     wait_until(lambda: child(demo_system, name) != pid, 30, f"{name} is back")
     wait_until(lambda: bool(replicas(demo_system)), 30, "the status is told again")
+    wait_until(demo_system.mlflow_answers, 60, "MLflow answers")
 
 
 def register_broken_version(system: LocalSystem, folder: Path) -> str:
