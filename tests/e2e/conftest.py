@@ -20,9 +20,9 @@ def long_data_dir(base: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def demo_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
-    """`penstock up --demo` with two gateways and a worker. Tests may tag versions of `digits`."""
+    """`penstock up --demo`, two gateways and two workers. Tests may tag versions of `digits`."""
     data_dir = long_data_dir(tmp_path_factory.mktemp("demo"))
-    system = LocalSystem(data_dir, "--demo", "--gateways", "2")
+    system = LocalSystem(data_dir, "--demo", "--gateways", "2", "--workers", "2")
     processes: set[int] = set()
     try:
         system.start()

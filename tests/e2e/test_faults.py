@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from tests.e2e.load import Load
-from tests.e2e.system import LocalSystem, alive, wait_until
+from tests.e2e.system import LocalSystem, wait_until
 from tests.e2e.test_swap import load_of
 
 CLIENTS = 16
+PARTS = ["worker-0", "registry-sync-0", "gateway-0", "valkey", "mlflow"]
+BROKEN_OFF = ("ServerDisconnectedError", "ClientOSError", "ClientConnectorError")
+"""How a client tells that the gateway itself went away in the middle of a request."""
 
 
 def revisions(system: LocalSystem) -> list[dict[str, Any]]:
@@ -39,6 +43,11 @@ def replicas(system: LocalSystem) -> list[dict[str, Any]]:
     return [replica for replica in found if replica["state"] == "ready"]
 
 
+def child(system: LocalSystem, name: str) -> int:
+    """The pid of one of the processes that `penstock up` started."""
+    return int(system.system_file()["processes"][name])
+
+
 async def while_loaded(load: Load, fault: Callable[[], None], after_s: float = 2.0) -> None:
     """Run load, let a fault happen, and go on for a while."""
     running = asyncio.create_task(load.run(CLIENTS))
@@ -51,41 +60,85 @@ async def while_loaded(load: Load, fault: Callable[[], None], after_s: float = 2
     assert load.failures() == []
 
 
-async def test_kill_9_of_one_of_two_replicas(demo_system: LocalSystem, tmp_path: Path) -> None:
+@dataclass
+class Killed:
+    """What came of one kill -9: failures under load, and the time until all was back."""
+
+    part: str
+    requests: int
+    failures: list[str]
+    recovery_s: float
+
+    @property
+    def innocent(self) -> list[str]:
+        """Failures of requests whose own gateway lived: those were told a status."""
+        return [failure for failure in self.failures if not failure.startswith(BROKEN_OFF)]
+
+
+class Killing:
+    """Kills one part after the other under load."""
+
+    def __init__(self, system: LocalSystem, load: Load) -> None:
+        self._system = system
+        self._load = load
+        self.table: list[Killed] = []
+
+    def _two_ready(self, but: int) -> bool:
+        pids = {replica["pid"] for replica in replicas(self._system)}
+        return len(pids) == 2 and but not in pids
+
+    async def kill(self, part: str, pid: int, back: Callable[[], bool]) -> None:
+        """Kill a process, and wait until it and both replicas are back."""
+        before, failed = len(self._load.answers), len(self._load.failures())
+        started = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while not await asyncio.to_thread(lambda: back() and self._two_ready(pid)):
+                await asyncio.sleep(0.1)
+        recovery_s = time.monotonic() - started
+        await asyncio.sleep(1.0)
+        failures = self._load.failures()[failed:]
+        self.table.append(Killed(part, len(self._load.answers) - before, failures, recovery_s))
+
+    async def kill_child(self, name: str) -> None:
+        """Kill one of the processes that `penstock up` started."""
+        system, pid = self._system, child(self._system, name)
+
+        def back() -> bool:
+            answers = name != "mlflow" or system.mlflow_answers()
+            return child(system, name) != pid and answers
+
+        await self.kill(name, pid, back)
+
+
+async def test_kill_9_of_each_part_under_load(
+    demo_system: LocalSystem, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     client = MlflowClient(demo_system.mlflow_uri)
     client.set_registered_model_tag("digits", "penstock.replicas", "2")
     try:
         wait_until(lambda: len(replicas(demo_system)) == 2, 30, "two replicas are ready")
-        pids = {replica["pid"] for replica in replicas(demo_system)}
-        killed = min(pids)
-
-        def back() -> bool:
-            now = {replica["pid"] for replica in replicas(demo_system)}
-            return len(now) == 2 and killed not in now
-
         load = load_of(demo_system, tmp_path)
-        await while_loaded(load, lambda: os.kill(killed, signal.SIGKILL))
-        wait_until(back, 30, "the killed replica is back")
+        running = asyncio.create_task(load.run(CLIENTS))
+        await asyncio.sleep(1.0)
+        killing = Killing(demo_system, load)
+        await killing.kill("replica", min(r["pid"] for r in replicas(demo_system)), lambda: True)
+        for name in PARTS:
+            await killing.kill_child(name)
+        load.stopped = True
+        await running
+        workers = {replica["worker"] for replica in replicas(demo_system)}
     finally:
         client.delete_registered_model_tag("digits", "penstock.replicas")
-
-
-def child(system: LocalSystem, name: str) -> int:
-    """The pid of one of the processes that `penstock up` started."""
-    return int(system.system_file()["processes"][name])
-
-
-@pytest.mark.parametrize("name", ["valkey", "registry-sync-0", "mlflow"])
-async def test_kill_9_of_what_is_not_on_the_way_of_a_request(
-    demo_system: LocalSystem, tmp_path: Path, name: str
-) -> None:
-    load = load_of(demo_system, tmp_path)
-    pid = child(demo_system, name)
-    await while_loaded(load, lambda: os.kill(pid, signal.SIGKILL))
-    wait_until(lambda: not alive(pid), 10, f"{name} is gone")
-    wait_until(lambda: child(demo_system, name) != pid, 30, f"{name} is back")
-    wait_until(lambda: bool(replicas(demo_system)), 30, "the status is told again")
-    wait_until(demo_system.mlflow_answers, 60, "MLflow answers")
+    with capsys.disabled():
+        print("\nkill -9 of        requests  failed  back after")
+        for row in killing.table:
+            failed = len(row.failures)
+            print(f"{row.part:16}  {row.requests:8}  {failed:6}  {row.recovery_s:6.1f} s")
+    for row in killing.table:
+        assert row.innocent == [], row.part
+        assert row.part == "gateway-0" or row.failures == [], row.part
+    assert len(workers) == 2, "the replicas are spread over both workers"
 
 
 def register_broken_version(system: LocalSystem, folder: Path) -> str:
@@ -121,7 +174,7 @@ async def test_a_version_that_cannot_be_loaded_changes_nothing_for_traffic(
         assert load.versions() == {before}
         assert "cannot load model.onnx" in status()["penstock.status_message"]
     finally:
-        client.set_model_version_tag("digits", version, "penstock.role", "off")
+        client.delete_model_version("digits", version)
 
 
 def test_with_mlflow_down_everything_else_starts_and_serves(tmp_path: Path) -> None:
