@@ -177,17 +177,17 @@ async def test_a_version_that_cannot_be_loaded_changes_nothing_for_traffic(
         client.delete_model_version("digits", version)
 
 
-def test_with_mlflow_down_everything_else_starts_and_serves(tmp_path: Path) -> None:
-    first = LocalSystem(tmp_path / "data", "--demo")
-    first.start()
-    assert first.stop() == 0
-    again = LocalSystem(tmp_path / "data", "--mlflow-uri", "http://127.0.0.1:9")
+def test_with_mlflow_down_everything_else_starts_and_serves(demo_system: LocalSystem) -> None:
+    wait_until(lambda: bool(replicas(demo_system)), 30, "digits is served")
+    assert demo_system.stop() == 0
+    again = LocalSystem(demo_system.data_dir, "--mlflow-uri", "http://127.0.0.1:9")
     try:
         again.start()
         ready = lambda: again.get("/v2/models/digits/ready")[0] == 200  # noqa: E731
         wait_until(ready, 30, "digits is served without MLflow")
     finally:
         assert again.stop() == 0
+        demo_system.start()
 
 
 def test_an_empty_system_starts_and_ends_quickly(tmp_path: Path) -> None:
