@@ -7,28 +7,31 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Iterator
 
 import setproctitle
 import uvicorn
-from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, start_http_server
 
 from gateway.dispatch import DispatchLimits
+from gateway.graceful_server import Drain, GracefulServer
 from gateway.http.app import create_app
 from gateway.http.metrics import HttpMetrics
 from gateway.http.settings import HttpSettings
+from gateway.http.traced_app import TracedApp
 from gateway.metrics import DispatchCollector
 from gateway.routing_feed import RoutingFeed
 from gateway.service import InferenceService
 from gateway.settings import GatewaySettings
-from gateway.transport import check_endpoint
+from gateway.transport import advertised_endpoint, check_endpoint
 from shared.clock import SystemClock
+from shared.curve import GatewayKeys, read_gateway_keys
 from shared.deployment import GatewayReport
 from shared.ids import new_incarnation, node_name
 from shared.keys import Keys
 from shared.lifecycle import die_with_parent
+from shared.metrics_endpoint import process_registry, serve_metrics
 from shared.state_store import RedisStateStore
 from shared.telemetry import configure_logging, get_logger
+from shared.tracing import Tracer, make_tracer
 
 log = get_logger("gateway")
 
@@ -39,8 +42,9 @@ LISTEN_BACKLOG = 2048
 class Gateway:
     """The parts of one gateway process."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, tracer: Tracer | None) -> None:
         self._settings = settings
+        self.tracer = tracer
         self._changed = asyncio.Event()
         incarnation = new_incarnation(settings.gateway)
         self.service = InferenceService(
@@ -51,10 +55,10 @@ class Gateway:
             ready_when=settings.ready_when,
             clock=SystemClock(),
             on_change=self._on_change,
+            tracer=tracer,
+            keys=_keys(settings),
         )
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        GCCollector(registry=self.registry)
+        self.registry = process_registry()
         self.registry.register(DispatchCollector(self.service))
         self.store = RedisStateStore(settings.redis_url, Keys(settings.namespace))
         self.feed = RoutingFeed(
@@ -66,7 +70,9 @@ class Gateway:
                 pid=os.getpid(),
                 endpoint="",
                 url=f"http://{settings.host}:{settings.port}",
-                metrics_port=_serve_metrics(settings, self.registry),
+                metrics_port=serve_metrics(
+                    self.registry, settings.metrics_host, settings.metrics_port
+                ),
             ),
             poll_s=settings.state_poll_s,
             interval_s=settings.report_interval_s,
@@ -76,7 +82,7 @@ class Gateway:
     async def run(self, listener: socket.socket) -> None:
         """Serve until SIGTERM or SIGINT, then drain: HTTP first, the replicas' side last."""
         settings = self._settings
-        server = _Server(_uvicorn_config(self, settings))
+        server = _http_server(self, settings)
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._leave, server, loop)
@@ -95,8 +101,10 @@ class Gateway:
                 raise result
 
     async def _feed(self) -> None:
-        advertised = self._settings.advertise_endpoint
-        await self.feed.run(self.service, lambda: advertised or self.service.endpoint)
+        address = self._settings.advertise_address
+        await self.feed.run(
+            self.service, lambda: advertised_endpoint(self.service.endpoint, address)
+        )
 
     async def _settle(self) -> None:
         """Accept nothing before routes and replicas are known, within reason."""
@@ -119,14 +127,6 @@ class Gateway:
         loop.call_later(self._settings.drain_wait_s, setattr, server, "should_exit", True)
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: ours say not-ready first."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 def _end_if_failed(task: asyncio.Task[None], server: uvicorn.Server) -> None:
     if not task.cancelled() and task.exception() is not None:
         log.error("a background task failed", reason=repr(task.exception()))
@@ -144,28 +144,25 @@ def _limits(settings: GatewaySettings) -> DispatchLimits:
     )
 
 
-def _uvicorn_config(gateway: Gateway, settings: GatewaySettings) -> uvicorn.Config:
+def _keys(settings: GatewaySettings) -> GatewayKeys | None:
+    """What replicas prove themselves by; a Unix socket has its folder's permissions instead."""
+    if settings.keys_dir is None or not settings.endpoint.startswith("tcp://"):
+        return None
+    return read_gateway_keys(settings.keys_dir)
+
+
+def _http_server(gateway: Gateway, settings: GatewaySettings) -> GracefulServer:
     app = create_app(
         gateway.service,
-        HttpSettings(max_body_bytes=settings.max_body_bytes),
+        HttpSettings(
+            max_body_bytes=settings.max_body_bytes,
+            body_timeout_s=settings.body_timeout_s,
+            compress_min_bytes=settings.compress_min_bytes,
+        ),
         HttpMetrics(gateway.registry),
     )
-    return uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        http="httptools",
-        lifespan="off",
-        timeout_graceful_shutdown=max(int(settings.drain_grace_s), 1),
-    )
-
-
-def _serve_metrics(settings: GatewaySettings, registry: CollectorRegistry) -> int:
-    if settings.metrics_port < 0:
-        return 0
-    server, _ = start_http_server(settings.metrics_port, settings.metrics_host, registry)
-    return int(server.server_port)
+    traced = app if gateway.tracer is None else TracedApp(app, gateway.tracer)
+    return GracefulServer(traced, Drain(settings.drain_quiet_s, settings.drain_grace_s))
 
 
 def open_listener(settings: GatewaySettings) -> socket.socket:
@@ -189,6 +186,7 @@ def run_with(settings: GatewaySettings) -> None:
 
     Raises:
         EndpointError: if the ZeroMQ endpoint must not or cannot be bound.
+        KeysError: if the folder of keys lacks one, or shows one to everyone.
         OSError: if the HTTP address is taken.
     """
     die_with_parent()
@@ -196,12 +194,20 @@ def run_with(settings: GatewaySettings) -> None:
     configure_logging(
         settings.log_level, settings.log_format, process="gateway", gateway=settings.gateway
     )
-    check_endpoint(settings.endpoint, insecure_tcp=settings.insecure_tcp)
+    check_endpoint(
+        settings.endpoint,
+        secured=settings.keys_dir is not None,
+        insecure_tcp=settings.insecure_tcp,
+        advertise_address=settings.advertise_address,
+    )
     listener = open_listener(settings)
+    tracer = make_tracer("penstock-gateway", settings.gateway, os.environ)
     with asyncio.Runner(
         loop_factory=uvicorn.Config("", log_config=None).get_loop_factory()
     ) as runner:
-        runner.run(Gateway(settings).run(listener))
+        runner.run(Gateway(settings, tracer).run(listener))
+    if tracer is not None:
+        tracer.flush()
 
 
 if __name__ == "__main__":

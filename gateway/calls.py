@@ -21,7 +21,7 @@ class InferenceCall:
         parameters: what the model is to be given beside its inputs.
         priority: 1 (first) to 9 (last).
         timeout_s: what the request allows, or None for the model's or the gateway's default.
-        traceparent: W3C trace context, or empty.
+        traceparent: trace context, as `shared.tracing` has it; empty: none.
     """
 
     model: str
@@ -44,6 +44,7 @@ class InferenceAnswer:
         queue_s: time in the gateway and in the replica's queue, in seconds.
         infer_s: execution time of its batch, in seconds.
         attempts: how many replicas were tried.
+        batch_rows: rows in its batch, its own among them; 0 if that is not known.
     """
 
     model: str
@@ -52,6 +53,7 @@ class InferenceAnswer:
     queue_s: float
     infer_s: float
     attempts: int
+    batch_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +68,18 @@ class ModelMetadata:
     model: str
     versions: tuple[str, ...]
     interface: ModelInterface
+
+
+@dataclass(frozen=True, slots=True)
+class DeployedModel:
+    """A model that this gateway has a route for.
+
+    Attributes:
+        versions: each version that can be reached, the default first, and whether a replica of it
+            can be called now.
+        reason: why nothing can be reached; empty otherwise.
+    """
+
+    model: str
+    versions: tuple[tuple[str, bool], ...]
+    reason: str

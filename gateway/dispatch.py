@@ -87,10 +87,12 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class SendRequest:
-    """Send an attempt to a replica; `Dispatch.refused` if it cannot be sent."""
+    """Send an attempt to a replica, the call's first or a later one; `Dispatch.refused` if it
+    cannot be sent."""
 
     replica: str
     request: Request
+    number: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,11 @@ class Dispatch:
 
     def __len__(self) -> int:
         return len(self._calls)
+
+    @property
+    def parked(self) -> int:
+        """Open calls that no replica can take now."""
+        return len(self._parked)
 
     def open_calls(self) -> dict[str, int]:
         """Open calls by model; models without any are left out."""
@@ -349,7 +356,7 @@ class Dispatch:
             outputs=call.request.outputs,
             parameters=call.request.parameters,
         )
-        return [SendRequest(replica.id, request)]
+        return [SendRequest(replica.id, request, call.attempts)]
 
     def _settle(self, replica_id: str, attempt_id: int) -> Call | None:
         """End an attempt; None (and counted) if it had ended before."""

@@ -1,4 +1,8 @@
-"""What dispatch counts, as Prometheus metrics: read from its plain counters when scraped."""
+"""What dispatch counts, as Prometheus metrics: read from its plain counters when scraped.
+
+Scrapes may come from a thread of their own; what is read here is either one number, or a dict that
+is copied in one step before it is looked at.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import Protocol
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from gateway.calls import DeployedModel
 from gateway.dispatch import DispatchCounters
 
 _HELP = {
@@ -31,6 +36,11 @@ class Measured(Protocol):
     @property
     def generation(self) -> int: ...
 
+    @property
+    def parked_calls(self) -> int: ...
+
+    def deployed_models(self) -> tuple[DeployedModel, ...]: ...
+
     def open_calls(self) -> dict[str, int]: ...
 
     def ready_counts(self) -> dict[str, int]: ...
@@ -43,29 +53,41 @@ class DispatchCollector(Collector):
         self._service = service
 
     def collect(self) -> Iterator[Metric]:
-        counters = self._service.counters
+        """All metrics, for a scrape."""
+        service = self._service
+        counters = service.counters
         for field in fields(counters):
             yield CounterMetricFamily(
                 f"penstock_dispatch_{field.name}",
                 _HELP[field.name],
                 value=getattr(counters, field.name),
             )
-        queue = GaugeMetricFamily(
-            "penstock_gateway_open_calls", "Calls that wait for their answer.", labels=["model"]
+        yield self._open_calls()
+        yield GaugeMetricFamily(
+            "penstock_gateway_parked_calls",
+            "Open calls that no replica can take now.",
+            value=service.parked_calls,
         )
-        for model, count in self._service.open_calls().items():
-            queue.add_metric([model], count)
-        yield queue
         ready = GaugeMetricFamily(
             "penstock_gateway_ready_replicas",
             "Replicas that this gateway could call.",
             labels=["revision"],
         )
-        for revision, count in self._service.ready_counts().items():
+        for revision, count in service.ready_counts().items():
             ready.add_metric([revision], count)
         yield ready
         yield GaugeMetricFamily(
             "penstock_gateway_routing_generation",
             "Generation of the routing table that calls go by.",
-            value=self._service.generation,
+            value=service.generation,
         )
+
+    def _open_calls(self) -> Metric:
+        """By model, 0 for those without any: an autoscaler needs to see that there are none."""
+        family = GaugeMetricFamily(
+            "penstock_gateway_open_calls", "Calls that wait for their answer.", labels=["model"]
+        )
+        calls = dict.fromkeys([deployed.model for deployed in self._service.deployed_models()], 0)
+        for model, count in (calls | self._service.open_calls()).items():
+            family.add_metric([model], count)
+        return family

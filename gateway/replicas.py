@@ -118,7 +118,7 @@ class Replicas:
 
     def ready_counts(self, now: float) -> dict[str, int]:
         """Number of ready replicas by revision; revisions without any are left out."""
-        counts = {revision: len(self.ready(revision, now)) for revision in self._by_revision}
+        counts = {revision: len(self.ready(revision, now)) for revision in [*self._by_revision]}
         return {revision: count for revision, count in counts.items() if count}
 
     def interface(self, revision: str) -> ModelInterface | None:

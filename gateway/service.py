@@ -4,7 +4,7 @@ A call is submitted to `Dispatch`, which decides; this shell carries its decisio
 attempts through the transport, hears the replicas, keeps the one timer that dispatch asks for, and
 tells whoever waits.
 
-Previous stop of a request: `gateway.http.oip_routes`. Next: `gateway.dispatch`.
+Previous stop of a request: `gateway.http.call_route`. Next: `gateway.dispatch`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Protocol, TypeAlias
 
 from pydantic import ValidationError
 
-from gateway.calls import InferenceAnswer, InferenceCall, ModelMetadata
+from gateway.attempt_spans import AttemptSpans
+from gateway.calls import DeployedModel, InferenceAnswer, InferenceCall, ModelMetadata
 from gateway.dispatch import (
     Answered,
     Command,
@@ -35,11 +36,13 @@ from gateway.replicas import Replica, Replicas
 from gateway.traffic import Routes
 from gateway.transport import Transport
 from shared.clock import Clock
+from shared.curve import GatewayKeys
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
 from shared.messages import Chunk, Drain, Final, Hello, Load, Message, Nack, Request, SuspectTurn
 from shared.routing import ModelRoute, RoutingTable
 from shared.telemetry import get_logger
+from shared.tracing import Tracer
 
 log = get_logger("service")
 
@@ -69,6 +72,10 @@ class Inference(Protocol):
         """
         ...
 
+    def deployed_models(self) -> tuple[DeployedModel, ...]:
+        """Every deployed model, by name."""
+        ...
+
     async def infer(self, call: InferenceCall) -> InferenceAnswer:
         """Run a call to its end. Cancelling the awaiting task cancels the call.
 
@@ -88,6 +95,8 @@ class InferenceService:
         silence_s: how long a replica may be silent and still be sent calls.
         ready_when: readiness needs `any` or `all` deployed models ready.
         on_change: called when readiness of replicas or the routing generation changed.
+        keys: which workers may connect over tcp.
+        tracer: records attempts of calls whose trace is recorded; None: nothing is.
     """
 
     def __init__(
@@ -99,18 +108,22 @@ class InferenceService:
         ready_when: str,
         clock: Clock,
         on_change: Callable[[], None],
+        keys: GatewayKeys | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._clock = clock
+        self._spans = AttemptSpans(tracer) if tracer is not None else None
         self._ready_when = ready_when
         self._on_change = on_change
         self._routes = Routes()
         self._replicas = Replicas(silence_s)
         self._dispatch = Dispatch(limits, self._routes, self._replicas, random.Random())
-        self._transport = Transport(endpoint, incarnation, self)
+        self._transport = Transport(endpoint, incarnation, self, keys)
         self._waiting: dict[int, Callable[[Outcome], None]] = {}
         self._interfaces: dict[str, ModelInterface] = {}
         self._next_call = 1
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._draining = False
         self._ready_counts: dict[str, int] = {}
 
@@ -152,6 +165,17 @@ class InferenceService:
             raise PenstockError(ErrorCode.NO_READY_REPLICA, message, 1.0)
         versions = tuple(v.version for v in self._routes.models()[model].versions)
         return ModelMetadata(model, versions, interface)
+
+    def deployed_models(self) -> tuple[DeployedModel, ...]:
+        now = self._clock.monotonic()
+        return tuple(
+            DeployedModel(
+                name,
+                tuple((v.version, bool(self._replicas.ready(v.revision, now))) for v in r.versions),
+                r.reason,
+            )
+            for name, r in sorted(self._routes.models().items())
+        )
 
     async def infer(self, call: InferenceCall) -> InferenceAnswer:
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -205,6 +229,11 @@ class InferenceService:
         """Totals of dispatch."""
         return self._dispatch.counters
 
+    @property
+    def parked_calls(self) -> int:
+        """Open calls that no replica can take now."""
+        return self._dispatch.parked
+
     def open_calls(self) -> dict[str, int]:
         """Calls that wait for their answer, by model."""
         return self._dispatch.open_calls()
@@ -235,6 +264,8 @@ class InferenceService:
         replica = self._replicas.get(replica_id)
         if replica is not None:
             replica.heard_at = now
+        if self._spans is not None:
+            self._spans.heard(message)
         match message:
             case Final():
                 self._carry_out(self._dispatch.final(replica_id, message, now))
@@ -263,6 +294,8 @@ class InferenceService:
         self._compare_readiness()
 
     def not_sent(self, replica_id: str, request: Request) -> None:
+        if self._spans is not None:
+            self._spans.end(request.attempt_id, "not_sent")
         now = self._clock.monotonic()
         self._carry_out(self._dispatch.refused(request.attempt_id, replica_id, now))
 
@@ -271,6 +304,8 @@ class InferenceService:
         if replica is None:
             return
         log.info("replica lost", replica=replica_id, in_flight=len(replica.attempts))
+        if self._spans is not None:
+            self._spans.lost(replica.attempts)
         self._carry_out(self._dispatch.replica_lost(replica, self._clock.monotonic()))
         self._arm_timer()
         self._compare_readiness()
@@ -329,7 +364,10 @@ class InferenceService:
     def _carry_out(self, commands: list[Command]) -> None:
         for command in commands:
             match command:
-                case SendRequest(replica_id, request):
+                case SendRequest(replica_id, request, number):
+                    if self._spans is not None:
+                        replica = self._replicas.get(replica_id)
+                        request = self._spans.begin(request, number, replica)
                     self._transport.send(replica_id, request)
                 case Answered():
                     self._tell(command.call_id, self._answer(command))
@@ -338,6 +376,8 @@ class InferenceService:
                 case SendProceed(replica_id, proceed):
                     self._transport.send(replica_id, proceed)
                 case SendCancel(replica_id, cancel):
+                    if self._spans is not None:
+                        self._spans.end(cancel.attempt_id, "cancelled")
                     self._transport.send(replica_id, cancel)
                 case Streamed():
                     pass  # no protocol in front streams yet
@@ -353,6 +393,7 @@ class InferenceService:
             queue_s=answered.queue_s,
             infer_s=final.infer_us / 1e6,
             attempts=answered.attempts,
+            batch_rows=final.batch_rows,
         )
 
     def _tell(self, call_id: int, outcome: Outcome) -> None:
@@ -369,9 +410,11 @@ class InferenceService:
         loop = asyncio.get_running_loop()
         when = loop.time() + delay_s
         if self._timer is not None:
-            if not self._timer.cancelled() and self._timer.when() <= when:
+            if not self._timer.cancelled() and self._timer_at <= when:
                 return
             self._timer.cancel()
+        # Remembered by us: of a time that has come, uvloop gives a handle that does not know it.
+        self._timer_at = when
         self._timer = loop.call_at(when, self._advance)
 
     def _advance(self) -> None:

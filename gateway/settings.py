@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -23,11 +24,19 @@ class GatewaySettings(CommonSettings):
         f"ipc:///tmp/penstock-{os.getuid()}/gateway-0.ipc",
         description="ZeroMQ endpoint that replicas dial: ipc://PATH or tcp://HOST:PORT.",
     )
-    advertise_endpoint: str = Field(
-        "", description="The endpoint as replicas are to dial it, if that differs."
+    advertise_address: str = Field(
+        "",
+        description="How workers on other hosts reach a tcp endpoint: HOST (the port is the "
+        "endpoint's) or HOST:PORT.",
+    )
+    keys_dir: Path | None = Field(
+        None,
+        description="Folder with gateway.secret and worker*.public, made by `penstock keys`: a "
+        "tcp endpoint admits only workers with these keys.",
     )
     insecure_tcp: bool = Field(
-        False, description="Allow a tcp endpoint, which anyone who can reach it may talk to."
+        False,
+        description="Allow a tcp endpoint without keys, to which anyone who can reach it may talk.",
     )
     metrics_port: int = Field(
         -1, ge=-1, le=65535, description="Port of this process's own metrics; 0: any, -1: none."
@@ -41,6 +50,14 @@ class GatewaySettings(CommonSettings):
     )
     max_body_bytes: int = Field(
         64 * 1024 * 1024, gt=0, description="Largest request body; a larger one gets 413."
+    )
+    body_timeout_s: float = Field(
+        30.0, gt=0, le=3600, description="Longest that a request's body may take; then 408."
+    )
+    compress_min_bytes: int = Field(
+        16 * 1024,
+        ge=0,
+        description="Smallest answer that is compressed for a client that accepts it.",
     )
     default_timeout_s: float = Field(
         30.0, gt=0, description="Deadline of a call when neither it nor its model states one."
@@ -63,7 +80,13 @@ class GatewaySettings(CommonSettings):
         3.0, ge=0, description="Longest wait for routes and replicas before HTTP is served."
     )
     drain_wait_s: float = Field(
-        0.0, ge=0, description="After SIGTERM: how long to say not-ready before connections close."
+        0.0, ge=0, description="After SIGTERM: how long to say not-ready and accept connections."
+    )
+    drain_quiet_s: float = Field(
+        1.0,
+        ge=0,
+        description="Then: a connection that brought no request for so long is closed; each "
+        "request before that is answered with `Connection: close`.",
     )
     drain_grace_s: float = Field(
         30.0, ge=0, description="After SIGTERM: longest wait for the answers that are owed."

@@ -7,7 +7,9 @@ again after every send.
 
 A replica that went away is found by sending to it: ROUTER_MANDATORY makes that fail with
 EHOSTUNREACH. `PROBE_INTERVAL_S` bounds how long that takes when there is nothing else to send;
-between hosts, ZMTP's heartbeats close a dead connection first.
+between hosts, ZMTP's heartbeats close a dead connection first. A replica that connects anew while
+we still held its old connection (ROUTER_HANDOVER) is taken for lost and introduced again: what was
+on the old connection is gone, in both directions, and nothing else would say so.
 
 Previous stop of a request: `gateway.dispatch`. Next: `worker.replica`, over `shared.wire`.
 """
@@ -22,6 +24,8 @@ from typing import Protocol
 
 import zmq
 
+from gateway.doorkeeper import Doorkeeper
+from shared.curve import GatewayKeys, serve_with_keys
 from shared.errors import ErrorCode, PenstockError, WireError
 from shared.messages import Envelope, Message, Probe, Request
 from shared.telemetry import get_logger
@@ -41,6 +45,14 @@ PROBE_INTERVAL_S = 0.1
 ZMTP_HEARTBEAT_MS = 500
 ZMTP_TIMEOUT_MS = 2000
 """Silence of a peer's process after which its connection is closed."""
+
+HANDSHAKE_MS = 5000
+"""Longest handshake; who connects and says nothing holds a descriptor no longer than that."""
+
+ZAP_DOMAIN = "penstock"
+
+WILDCARDS = frozenset({"*", "0.0.0.0", "::", "[::]"})
+"""Hosts that bind every address of a machine, and that nobody can dial."""
 
 IPC_PATH_BYTES_MAX = 107
 """Longest path of a Unix socket that Linux takes."""
@@ -77,8 +89,15 @@ class EndpointError(PenstockError):
         super().__init__(ErrorCode.INVALID_INPUT, message)
 
 
-def check_endpoint(endpoint: str, *, insecure_tcp: bool) -> None:
+def check_endpoint(
+    endpoint: str, *, secured: bool, insecure_tcp: bool, advertise_address: str = ""
+) -> None:
     """Refuse endpoints that cannot work or would be open to anyone.
+
+    Args:
+        secured: the gateway has keys.
+        insecure_tcp: the network is trusted.
+        advertise_address: see `advertised_endpoint`.
 
     Raises:
         EndpointError: saying what is wrong and what would be right.
@@ -90,14 +109,42 @@ def check_endpoint(endpoint: str, *, insecure_tcp: bool) -> None:
                 f"endpoint {endpoint}: a Unix socket's path has at most {IPC_PATH_BYTES_MAX} "
                 f"bytes, this one has {len(address.encode())}"
             )
-    elif scheme == "tcp":
-        if not insecure_tcp:
+        if advertise_address:
             raise EndpointError(
-                f"endpoint {endpoint}: tcp is open to everyone who can reach it; on a network "
-                "that you trust, say so with --insecure-tcp (PENSTOCK_INSECURE_TCP=true)"
+                "--advertise-address is for workers on other hosts, which cannot dial the Unix "
+                f"socket {endpoint}; add --endpoint tcp://HOST:PORT"
+            )
+    elif scheme == "tcp":
+        if not (secured or insecure_tcp):
+            raise EndpointError(
+                f"endpoint {endpoint}: tcp is open to everyone who can reach it; make keys with "
+                "`penstock keys DIR` and name them with --keys-dir (PENSTOCK_KEYS_DIR), or, on a "
+                "network that you trust, say so with --insecure-tcp (PENSTOCK_INSECURE_TCP=true)"
+            )
+        if address.rpartition(":")[0] in WILDCARDS and not advertise_address:
+            raise EndpointError(
+                f"endpoint {endpoint}: workers cannot dial a wildcard; say by which address they "
+                "reach this host with --advertise-address (PENSTOCK_ADVERTISE_ADDRESS)"
             )
     else:
         raise EndpointError(f"endpoint {endpoint}: expected ipc://PATH or tcp://HOST:PORT")
+
+
+def advertised_endpoint(bound: str, advertise_address: str) -> str:
+    """The endpoint that replicas are to dial.
+
+    Args:
+        bound: the endpoint as bound, with its real port.
+        advertise_address: HOST, with the bound port, or HOST:PORT; empty for `bound` itself.
+    """
+    if not advertise_address:
+        return bound
+    host, colon, port = advertise_address.rpartition(":")
+    if colon and port.isdigit() and (":" not in host or host.startswith("[")):
+        return f"tcp://{advertise_address}"
+    is_bare_ipv6 = ":" in advertise_address and not advertise_address.startswith("[")
+    host = f"[{advertise_address}]" if is_bare_ipv6 else advertise_address
+    return f"tcp://{host}:{bound.rpartition(':')[2]}"
 
 
 class Transport:
@@ -107,13 +154,18 @@ class Transport:
         endpoint: where replicas dial in.
         incarnation: this life of this gateway; answers to an earlier one are dropped.
         receiver: who is told what comes in.
+        keys: make a tcp endpoint one that admits only the workers' keys.
     """
 
-    def __init__(self, endpoint: str, incarnation: str, receiver: Receiver) -> None:
+    def __init__(
+        self, endpoint: str, incarnation: str, receiver: Receiver, keys: GatewayKeys | None = None
+    ) -> None:
         self._endpoint = endpoint
         self._incarnation = incarnation
         self._receiver = receiver
+        self._keys = keys
         self._context = zmq.Context()
+        self._doorkeeper: Doorkeeper | None = None
         self._socket: zmq.Socket[bytes] | None = None
         self._outbox: dict[str, list[Message]] = {}
         self._peers: set[str] = set()
@@ -143,8 +195,14 @@ class Transport:
         router.setsockopt(zmq.RCVHWM, SOCKET_HIGH_WATER)
         router.setsockopt(zmq.HEARTBEAT_IVL, ZMTP_HEARTBEAT_MS)
         router.setsockopt(zmq.HEARTBEAT_TIMEOUT, ZMTP_TIMEOUT_MS)
+        router.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        router.setsockopt(zmq.IPV6, int("[" in self._endpoint))
         if self._endpoint.startswith("ipc://"):
             _prepare_folder(Path(self._endpoint.removeprefix("ipc://")).parent)
+        elif self._keys is not None:
+            serve_with_keys(router, self._keys, ZAP_DOMAIN)
+            self._doorkeeper = Doorkeeper(self._context, self._keys.admitted)
+            self._doorkeeper.open()
         try:
             router.bind(self._endpoint)
         except zmq.ZMQError as error:
@@ -180,6 +238,8 @@ class Transport:
         asyncio.get_running_loop().remove_reader(_fd(self._socket))
         self._socket.close(linger=linger_ms)
         self._socket = None
+        if self._doorkeeper is not None:
+            self._doorkeeper.close()
         self._context.term()
         if self._endpoint.startswith("ipc://"):
             with contextlib.suppress(OSError):
@@ -234,11 +294,14 @@ class Transport:
 
     def _received(self, identity: bytes, frames: list[memoryview]) -> None:
         replica_id = identity.decode(errors="replace")
-        if replica_id not in self._peers:
+        connected = len(frames) == 1 and not frames[0].nbytes  # libzmq's own greeting
+        if connected and replica_id in self._peers:
+            self._receiver.replica_lost(replica_id)  # it dialled anew: see the module's docstring
+        if connected or replica_id not in self._peers:
             self._peers.add(replica_id)
             self.send(replica_id, Probe(self._receiver.knows(replica_id)))
-        if len(frames) == 1 and not frames[0].nbytes:
-            return  # the connection was just made: libzmq's own greeting
+        if connected:
+            return
         try:
             envelope = decode(frames)
         except WireError as error:

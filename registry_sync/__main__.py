@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 
 from setproctitle import setproctitle
 
 from registry_sync.controller import Controller
-from registry_sync.mlflow_source import MlflowSource, configure_client
+from registry_sync.metrics import SyncCollector
+from registry_sync.presence import report_presence
 from registry_sync.settings import SyncSettings
+from registry_sync.sources import source_of
 from shared.artifact_cache import ArtifactCache
 from shared.clock import SystemClock
-from shared.ids import new_incarnation
+from shared.deployment import SyncReport
+from shared.ids import new_incarnation, node_name
 from shared.keys import Keys
 from shared.lifecycle import die_with_parent
+from shared.metrics_endpoint import process_registry, serve_metrics
 from shared.state_store import RedisStateStore
 from shared.telemetry import configure_logging
 
@@ -34,22 +39,39 @@ def run_with(settings: SyncSettings) -> None:
     configure_logging(settings.log_level, settings.log_format, process="registry-sync")
     # It warns of every retry of MLflow's client; we say once that the registry is away.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
-    configure_client(settings.mlflow_timeout_s)
     asyncio.run(run(settings))
 
 
 async def run(settings: SyncSettings) -> None:
-    """Run a daemon until SIGTERM or SIGINT; the lease is free for a standby at once."""
+    """Run a daemon until SIGTERM or SIGINT; the lease is free for a standby at once.
+
+    Raises:
+        OSError: if the metrics port cannot be had.
+    """
+    holder = new_incarnation("registry-sync")
+    clock = SystemClock()
+    source = source_of(settings, clock)
     store = RedisStateStore(settings.redis_url, Keys(settings.namespace))
     controller = Controller(
         settings=settings,
         store=store,
-        source=MlflowSource(settings.mlflow_uri, settings.stable_aliases),
+        source=source,
         artifacts=ArtifactCache(
             settings.cache_dir, settings.cache_max_bytes, settings.download_timeout_s
         ),
-        clock=SystemClock(),
-        holder=new_incarnation("registry-sync"),
+        clock=clock,
+        holder=holder,
+    )
+    registry = process_registry()
+    registry.register(SyncCollector(controller.counts, lambda: controller.leading))
+    report = SyncReport(
+        sync=holder,
+        node=node_name(),
+        pid=os.getpid(),
+        metrics_port=serve_metrics(registry, settings.metrics_host, settings.metrics_port),
+    )
+    presence = asyncio.create_task(
+        report_presence(store, report, settings.report_interval_s, settings.report_ttl_s)
     )
     running = asyncio.create_task(controller.run())
     loop = asyncio.get_running_loop()
@@ -60,6 +82,8 @@ async def run(settings: SyncSettings) -> None:
         if not running.cancelled():
             running.result()
     finally:
+        presence.cancel()
+        await asyncio.wait({presence})
         await store.close()
 
 

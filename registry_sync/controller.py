@@ -18,9 +18,9 @@ import asyncio
 import random
 from contextlib import suppress
 
-from registry_sync.blocking import in_thread
 from registry_sync.fetches import Artifacts, Fetches
 from registry_sync.leadership import Leadership
+from registry_sync.metrics import SyncCounts
 from registry_sync.reconcile import plan
 from registry_sync.registry import (
     Registry,
@@ -32,6 +32,7 @@ from registry_sync.registry import (
 )
 from registry_sync.settings import SyncSettings
 from registry_sync.world import Plan, World
+from shared.blocking import in_thread
 from shared.clock import Clock
 from shared.deployment import ArtifactManifest, Deployment
 from shared.errors import LeaseLostError, StateStoreError
@@ -65,6 +66,7 @@ class Controller:
         clock: Clock,
         holder: str,
     ) -> None:
+        self.counts = SyncCounts()
         self._settings = settings
         self._policy = settings.policy()
         self._store = store
@@ -77,7 +79,12 @@ class Controller:
             store, clock, holder, settings.lease_ttl_s, self._leadership_changed
         )
         self._fetches = Fetches(
-            artifacts, self._policy, clock, settings.parallel_downloads, self._wake.set
+            artifacts,
+            self._policy,
+            clock,
+            settings.parallel_downloads,
+            self._wake.set,
+            self.counts,
         )
         self._observed: Registry | None = None
         self._deployed: frozenset[VersionKey] | None = None
@@ -85,6 +92,11 @@ class Controller:
         self._settled_at = 0.0
         self._complaints: dict[str, str] = {}
         self._log = get_logger("controller")
+
+    @property
+    def leading(self) -> bool:
+        """Whether this daemon holds the lease."""
+        return self._leadership.lease is not None
 
     async def run(self) -> None:
         """Run until cancelled; the lease is released at the end."""
@@ -125,6 +137,7 @@ class Controller:
             except LeaseLostError:
                 self._leadership.lost()
             except StateStoreError as error:
+                self.counts.store_failures += 1
                 self._settle()
                 self._complain("store", error.message)
 
@@ -139,7 +152,9 @@ class Controller:
             prepared=self._fetches.prepared,
             settling=self._clock.monotonic() < self._settled_at,
         )
+        started = self._clock.monotonic()
         result = plan(world, self._policy)
+        self.counts.planned(result.deployment, self._clock.monotonic() - started)
         if (result.deployment, result.routing) != (world.deployment, world.routing):
             await self._store.apply(lease, result.deployment, result.routing)
             self._log_changes(world.deployment, world.routing, result)
@@ -199,9 +214,11 @@ class Controller:
 
     async def _observe(self, known: frozenset[VersionKey]) -> None:
         lease = self._leadership.lease
+        self.counts.polls += 1
         try:
             observed = await in_thread(lambda: self._source.observe(known))
         except RegistryError as error:
+            self.counts.poll_failures += 1
             self._complain("registry", error.message)
             return
         self._content("registry")
@@ -219,10 +236,12 @@ class Controller:
             try:
                 await in_thread(lambda update=update: self._source.write_status(update))  # type: ignore[misc]
             except RegistryError as error:
+                self.counts.status_write_failures += 1
                 self._complain(f"status of {update.model}/{update.version}", error.message)
                 if self._clock.monotonic() - started > SLOW_S:
                     return
                 continue
+            self.counts.status_writes += 1
             self._content(f"status of {update.model}/{update.version}")
             if self._observed is not None:
                 self._observed = with_status(self._observed, update)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import Protocol
 
+from registry_sync.metrics import SyncCounts
 from registry_sync.reconcile import fetch_failed
 from registry_sync.world import FetchFailure, Policy
 from shared.artifact_cache import ArtifactError
@@ -32,6 +33,7 @@ class Fetches:
     Args:
         parallel: fetches at a time.
         on_change: called when a fetch ended.
+        counts: where fetches are counted.
     """
 
     def __init__(
@@ -41,7 +43,9 @@ class Fetches:
         clock: Clock,
         parallel: int,
         on_change: Callable[[], None],
+        counts: SyncCounts,
     ) -> None:
+        self._counts = counts
         self._artifacts = artifacts
         self._policy = policy
         self._clock = clock
@@ -85,9 +89,11 @@ class Fetches:
     async def _discover(self, source: ArtifactSource) -> None:
         async with self._slots:
             started = self._clock.monotonic()
+            self._counts.fetches += 1
             try:
                 self._prepared[source] = await self._artifacts.discover(source)
             except ArtifactError as error:
+                self._counts.fetch_failures += 1
                 earlier = self._prepared.get(source)
                 wall = self._clock.wall()
                 failure = fetch_failed(error.message, earlier, wall, self._policy)

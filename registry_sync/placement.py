@@ -127,6 +127,11 @@ class _Room:
     ) -> None:
         self._reports = reports
         self.free = {name: worker.memory_bytes for name, worker in reports.workers.items()}
+        self._free_on = {
+            (name, device): size
+            for name, worker in reports.workers.items()
+            for device, size in worker.device_memory_bytes.items()
+        }
         self._uses: Counter[tuple[str, str]] = Counter()
         sizes = {each.revision: each.memory_bytes for each in revisions}
         for each in current:
@@ -134,11 +139,30 @@ class _Room:
                 self._charge(each, sizes[each.revision])
 
     def fits(self, worker: str, revision: RevisionDeployment) -> bool:
-        return self.free[worker] >= revision.memory_bytes
+        return self.free[worker] >= revision.memory_bytes and bool(
+            self._devices_with_room(worker, revision)
+        )
+
+    def told(self, worker: str) -> str:
+        """What is left of a worker's memory, and of that of its GPUs, in words."""
+        report = self._reports.workers[worker]
+        free = [("", self.free[worker], report.memory_bytes)]
+        for device, size in report.device_memory_bytes.items():
+            free.append((f"{device} ", self._free_on[worker, device], size))
+        return f"{worker}: " + ", ".join(
+            f"{what}{max(0, left) / _GIB:.1f} of {size / _GIB:.1f} GiB free"
+            for what, left, size in free
+        )
+
+    def _devices_with_room(self, worker: str, revision: RevisionDeployment) -> list[str]:
+        """Devices that will do; a GPU of unknown memory always has room."""
+        devices = devices_for(revision.settings.device, self._reports.workers[worker])
+        need = revision.memory_bytes
+        return [each for each in devices if self._free_on.get((worker, each), need) >= need]
 
     def take(self, worker: str, ordinal: int, revision: RevisionDeployment) -> ReplicaPlacement:
         """Give a place away, on the least used device that will do."""
-        devices = devices_for(revision.settings.device, self._reports.workers[worker])
+        devices = self._devices_with_room(worker, revision)
         given = ReplicaPlacement(
             key=f"{revision.revision}@{worker}#{ordinal}",
             model=revision.model,
@@ -157,6 +181,8 @@ class _Room:
     def _charge(self, place: ReplicaPlacement, size: int, uses: int = 1) -> None:
         if place.worker in self.free:
             self.free[place.worker] -= size
+        if (place.worker, place.device) in self._free_on:
+            self._free_on[place.worker, place.device] -= size
         self._uses[place.worker, place.device] += uses
 
 
@@ -320,11 +346,7 @@ class _Spreading:
             return Unplaced(f"no live worker has the device {device}", lasting=True)
         if not takers:
             return Unplaced("its workers could not load it", lasting=False)
-        room = ", ".join(
-            f"{name}: {max(0, self.room.free[name]) / _GIB:.1f} of"
-            f" {all_workers[name].memory_bytes / _GIB:.1f} GiB free"
-            for name in takers[:5]
-        )
+        room = ", ".join(self.room.told(name) for name in takers[:5])
         need = self.revision.memory_bytes / _GIB
         return Unplaced(
             f"too little memory: {len(self.kept)} of {asked(self.revision, self.reports)} replicas"

@@ -1,8 +1,9 @@
 """What a registry is to us: models with versions, tags and aliases, and a place for a status.
 
-`RegistrySource` is the seam. MLflow stands behind it (`mlflow_source`); anything else that can name
-versions may too. What is seen at one poll is a `Registry`, a plain value: all wishes are derived
-from it afresh at every poll, because tags and aliases change without a trace in time stamps.
+`RegistrySource` is the seam. MLflow stands behind it (`mlflow_source`), or a folder
+(`folder_source`); anything else that can name versions may too. What is seen at one poll is a
+`Registry`, a plain value: all wishes are derived from it afresh at every poll, because tags and
+aliases change without a trace in time stamps.
 
 Next stop: `roles` and `tags` read wishes out of a `Registry`; `statuses` writes back.
 """
@@ -61,12 +62,17 @@ class ObservedVersion:
 
 @dataclass(frozen=True)
 class ObservedModel:
-    """A registered model, with those versions that somebody or something named."""
+    """A registered model, with those versions that somebody or something named.
+
+    Attributes:
+        problem: why its wishes cannot be told now; what is deployed of it goes on.
+    """
 
     name: str
     tags: Mapping[str, str] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     versions: tuple[ObservedVersion, ...] = ()
+    problem: str = ""
 
     def version(self, version: str) -> ObservedVersion | None:
         """The version of that number, or None if it was not seen."""

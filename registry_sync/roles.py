@@ -46,7 +46,7 @@ def roles_of(model: ObservedModel, stable_aliases: Sequence[str]) -> Roles:
     Args:
         stable_aliases: aliases that mean stable, the strongest first.
     """
-    by_role = {seen.version: _role(seen.tags) for seen in model.versions}
+    by_role = {seen.version: role_of(seen.tags) for seen in model.versions}
     off = frozenset(version for version, role in by_role.items() if role == OFF)
     named = [
         (model.aliases[alias], f"alias {alias}")
@@ -65,7 +65,8 @@ def roles_of(model: ObservedModel, stable_aliases: Sequence[str]) -> Roles:
     )
 
 
-def _role(tags: Mapping[str, str]) -> str:
+def role_of(tags: Mapping[str, str]) -> str:
+    """The role that a version's tags give it, whether we know it or not; empty if none."""
     return tags.get(ROLE_TAG, "").strip().lower()
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from registry_sync.world import Policy
 from shared.settings import CommonSettings
@@ -15,6 +16,17 @@ class SyncSettings(CommonSettings):
 
     mlflow_uri: str = Field(
         "http://127.0.0.1:5000", description="MLflow's tracking server, with the registry."
+    )
+    models: Path | None = Field(
+        None, description="Folder of models to follow instead of MLflow: DIR/<model>/<version>/."
+    )
+    folder_default_role: Literal["latest", "none"] = Field(
+        "latest",
+        description="In a folder, what is stable where nothing is named so: the highest version, "
+        "or none.",
+    )
+    folder_settle_s: float = Field(
+        1.0, ge=0, description="How long a file in a folder must stay the same before it counts."
     )
     poll_interval_s: float = Field(
         2.0, gt=0, description="How often the registry is read, give or take a tenth."
@@ -55,6 +67,17 @@ class SyncSettings(CommonSettings):
     memory_per_artifact_byte: float = Field(
         2.0, ge=0, description="Memory that a replica takes for each byte of its artifacts."
     )
+
+    metrics_host: str = Field("127.0.0.1", description="Address of the metrics endpoint.")
+    metrics_port: int = Field(
+        -1, ge=-1, le=65535, description="Port of the metrics endpoint; 0: a free one; -1: none."
+    )
+
+    @model_validator(mode="after")
+    def _one_registry(self) -> Self:
+        if self.models is not None and "mlflow_uri" in self.model_fields_set:
+            raise ValueError("follow a folder by --models or MLflow by --mlflow-uri, not both")
+        return self
 
     def policy(self) -> Policy:
         """The part that decisions need."""

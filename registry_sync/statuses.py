@@ -43,10 +43,21 @@ def statuses(
     updates: list[StatusUpdate] = []
     for model in (observed or {}).values():
         for seen in model.versions:
-            update = projection.status_of(model, seen, wishes[model.name])
+            wish = wishes[model.name]
+            if model.problem and wish.version != seen.version:
+                update = _of_problem(model, seen, wish)
+            else:
+                update = projection.status_of(model, seen, wish)
             if update is not None and not _is_shown(update, seen):
                 updates.append(update)
     return tuple(updates)
+
+
+def _of_problem(model: ObservedModel, seen: ObservedVersion, wish: Wish) -> StatusUpdate | None:
+    """Where nothing of the model is deployed, its last version tells what is wrong with it."""
+    if wish.version is not None or seen is not model.versions[-1]:
+        return None
+    return StatusUpdate(seen.model, seen.version, Status.INVALID, _sentences([model.problem]))
 
 
 def _is_shown(update: StatusUpdate, seen: ObservedVersion) -> bool:
@@ -90,6 +101,8 @@ class _Projection:
             parts.append(f"until version {wish.version} is ready")
         if status is not Status.INVALID:
             parts.append(wish.roles.unknown.get(seen.version, ""))
+        if wished and wish.failure is not None and status is Status.SERVING:
+            parts.append(f"its change failed: {wish.failure.message}")
         if wished:
             parts += wish.problems
         return StatusUpdate(seen.model, seen.version, status, _sentences(parts))
@@ -118,9 +131,9 @@ class _Projection:
         if serving := phases.get(Phase.SERVING):
             parts = [self._shortage(serving), serving.message]
             if failed is not None:
-                parts.append(f"new settings failed: {failed.message}")
+                parts.append(f"its change failed: {failed.message}")
             if loading := phases.get(Phase.LOADING):
-                parts.append(f"new settings: {self._loading(loading)[1] or 'loading'}")
+                parts.append(f"its change: {self._loading(loading)[1] or 'loading'}")
             return Status.SERVING, _sentences(parts)
         if loading := phases.get(Phase.LOADING):
             return self._loading(loading)

@@ -35,6 +35,7 @@ class ServingSettings:
     replicas: int | Literal["each"] = 1
     device: str = "auto"
     threads: int | None = None
+    env: Literal["inherit", "isolated"] = "inherit"
     swap: Swap = "surge"
 
     @property
@@ -45,6 +46,7 @@ class ServingSettings:
             max_queue_delay_ms=self.max_queue_delay_ms,
             device=self.device,
             threads=self.threads,
+            environment=self.env,
         )
 
 
@@ -57,6 +59,7 @@ def deployed_settings(revision: RevisionDeployment) -> ServingSettings:
         replicas=revision.replicas,
         device=revision.settings.device,
         threads=revision.settings.threads,
+        env=revision.settings.environment,
         swap=revision.swap,
     )
 
@@ -152,6 +155,7 @@ _FIELDS: dict[str, tuple[Callable[[str], Any], str]] = {
     "replicas": (_replicas, f"a number from 1 to {REPLICAS_MAX}, or each"),
     "device": (_device, "auto, cpu or cuda:N"),
     "threads": (_threads, f"a number from 1 to {THREADS_MAX}, or auto"),
+    "env": (_one_of("inherit", "isolated"), "inherit or isolated"),
     "swap": (_one_of("surge", "replace"), "surge or replace"),
 }
 """Every settings tag: how it is read, and what to expect of it."""

@@ -81,6 +81,8 @@ def wish_of(
     """
     if model is None:
         return Wish(because=f"{name} was deleted from the registry")
+    if model.problem:
+        return replace(wish_without_registry(revisions), problems=(model.problem,))
     roles = roles_of(model, policy.stable_aliases)
     if not MODEL_NAME.fullmatch(name):
         return Wish(because=f"{name} is no valid name", roles=roles)

@@ -1,8 +1,9 @@
 """Artifacts for services: a folder for a manifest, a manifest for a source.
 
-Agents and registry_sync of one node share the folder. A source is downloaded by a child process
-(`shared.artifact_fetch`) that holds the source's lock meanwhile: whoever else wants it waits in a
-child of its own and then finds it there. Next stop: `shared.artifact_folder`, the disk.
+Agents and registry_sync of one node share the folder. What MLflow keeps is downloaded by a child
+process (`shared.artifact_fetch`), what lies in a folder is copied by a thread; either holds the
+source's lock meanwhile: whoever else wants it waits in a child or thread of its own and then finds
+it there. Next stop: `shared.artifact_folder`, the disk.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Collection
 from contextlib import suppress
@@ -20,7 +22,9 @@ from weakref import WeakValueDictionary
 
 from pydantic import BaseModel, ValidationError
 
+from shared.artifact_copy import copy_content
 from shared.artifact_folder import ArtifactError, CacheFolder, source_key
+from shared.blocking import in_thread
 from shared.deployment import ArtifactManifest, ArtifactSource
 from shared.lifecycle import environment_of_child
 from shared.telemetry import get_logger
@@ -62,6 +66,7 @@ class ArtifactCache:
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
         self._protected: frozenset[str] = frozenset()
+        self._copies: dict[str, threading.Event] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._log = get_logger("artifacts")
 
@@ -117,11 +122,52 @@ class ArtifactCache:
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
             await self.clean()
-            outcome = await self._run_child(request, key)
+            if request.source.folder is not None:
+                outcome = await self._copy(request, Path(request.source.folder), key)
+            else:
+                outcome = await self._run_child(request, key)
         if outcome.manifest is None:
             raise ArtifactError(f"{request.source.uri}: {outcome.error}")
         await self.clean()
         return outcome.manifest
+
+    async def _copy(self, request: FetchRequest, folder: Path, key: str) -> FetchOutcome:
+        """Copy a folder in a thread, which nobody waits for if the folder's disk hangs."""
+        self._copies = {key: ended for key, ended in self._copies.items() if not ended.is_set()}
+        if key in self._copies:
+            return FetchOutcome(error="an earlier copy of it hangs still")
+        stop, ended = threading.Event(), threading.Event()
+
+        def copy() -> FetchOutcome:
+            try:
+                return self._copied(request, folder, stop)
+            finally:
+                ended.set()
+
+        self._copies[key] = ended
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await in_thread(copy)
+        except TimeoutError:
+            return FetchOutcome(error=f"no end after {self._timeout_s:.0f} s")
+        finally:
+            stop.set()
+
+    def _copied(self, request: FetchRequest, folder: Path, stop: threading.Event) -> FetchOutcome:
+        # What must come out may be known, and the folder may have been touched since.
+        identity = "" if request.manifest is not None else request.source.identity
+
+        def write(temporary: Path) -> Path:
+            copy_content(folder, temporary / "model", identity, stop)
+            return temporary / "model"
+
+        try:
+            manifest = self._disk.obtain(request.source, request.manifest, write)
+        except ArtifactError as error:
+            return FetchOutcome(error=error.message)
+        except OSError as error:
+            return FetchOutcome(error=f"the cache cannot be written: {error.strerror}")
+        return FetchOutcome(manifest=manifest)
 
     async def _run_child(self, request: FetchRequest, key: str) -> FetchOutcome:
         command = [sys.executable, "-m", "shared.artifact_fetch", str(self._disk.folder)]

@@ -16,7 +16,7 @@ from pathlib import Path
 from setproctitle import setproctitle
 
 from shared.artifact_cache import FetchOutcome, FetchRequest
-from shared.artifact_folder import ArtifactError, CacheFolder, manifest_of, source_key, verify
+from shared.artifact_folder import ArtifactError, CacheFolder
 from shared.deployment import ArtifactManifest, ArtifactSource
 from shared.lifecycle import die_with_parent
 
@@ -42,24 +42,9 @@ def fetch(disk: CacheFolder, request: FetchRequest) -> ArtifactManifest:
     Raises:
         ArtifactError: if anything is not as it should be.
     """
-    disk.prepare()
-    key = source_key(request.source)
-    with disk.lock(key):
-        known = request.manifest or disk.remembered(request.source)
-        if known is not None and disk.path(known) is not None:
-            return known
-        temporary = disk.fresh_temporary(key)
-        try:
-            written = _download(request.source, temporary)
-            if request.manifest is not None:
-                verify(written, request.manifest)
-            manifest = request.manifest or manifest_of(written)
-            if disk.path(manifest) is None:
-                disk.publish(written, manifest)
-            disk.remember(request.source, manifest)
-        finally:
-            disk.discard_temporary(key)
-    return manifest
+    return disk.obtain(
+        request.source, request.manifest, lambda folder: _download(request.source, folder)
+    )
 
 
 def _download(source: ArtifactSource, folder: Path) -> Path:

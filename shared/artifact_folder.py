@@ -9,8 +9,8 @@ The kernel drops the lock of a process that dies, so what lies under `tmp` witho
 left over, and is removed. A folder gets its final name only when its content was hashed, so what
 has a digest for a name is whole.
 
-This is the disk, and blocks. Previous stop: `shared.artifact_cache`, which services use, and
-`shared.artifact_fetch`, which writes here.
+This is the disk, and blocks. Previous stop: `shared.artifact_cache`, which services use. Content is
+written by `shared.artifact_fetch`, in a process of its own, or by `shared.artifact_copy`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
@@ -181,6 +181,42 @@ class CacheFolder:
     def written_bytes(self, key: str) -> int:
         """What was written so far, by whoever holds the key."""
         return _size(self._temporary / key)
+
+    def obtain(
+        self,
+        source: ArtifactSource,
+        manifest: ArtifactManifest | None,
+        write: Callable[[Path], Path],
+    ) -> ArtifactManifest:
+        """Have a source's content written, hash it, compare and publish it.
+
+        If somebody else just did, while the source's lock was waited for, nothing is written.
+
+        Args:
+            manifest: what must come out, if that is known.
+            write: puts the content somewhere below a folder, and says where.
+
+        Raises:
+            ArtifactError: if anything is not as it should be.
+        """
+        self.prepare()
+        key = source_key(source)
+        with self.lock(key):
+            known = manifest or self.remembered(source)
+            if known is not None and self.path(known) is not None:
+                return known
+            temporary = self.fresh_temporary(key)
+            try:
+                written = write(temporary)
+                if manifest is not None:
+                    verify(written, manifest)
+                found = manifest or manifest_of(written)
+                if self.path(found) is None:
+                    self.publish(written, found)
+                self.remember(source, found)
+            finally:
+                self.discard_temporary(key)
+        return found
 
     def remember(self, source: ArtifactSource, manifest: ArtifactManifest) -> None:
         """Note what lies at a source; one without an identity may change, and is not noted."""

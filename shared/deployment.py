@@ -18,9 +18,19 @@ from shared.tensors import TensorSpec
 
 Swap = Literal["surge", "replace"]
 
+FOLDER_SCHEME = "folder:"
+"""Of artifacts that lie in a folder which every node mounts at the same path."""
+
 
 class _Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ParameterSpec(_Document):
+    """A value that a request may state beside its inputs; `datatype` as tensors have it."""
+
+    name: str
+    datatype: str
 
 
 class ModelInterface(_Document):
@@ -31,12 +41,14 @@ class ModelInterface(_Document):
         max_batch_size: most rows in one execution, so most rows in one request; 0 if the model has
             no batch dimension.
         platform: Triton's name of the runtime, such as `onnxruntime_onnx`.
+        parameters: values that requests may state beside their inputs; others are ignored.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int
     platform: str
+    parameters: tuple[ParameterSpec, ...] = ()
 
 
 class ArtifactFile(_Document):
@@ -68,15 +80,21 @@ class ArtifactSource(_Document):
     """Where a version's artifacts come from.
 
     Attributes:
-        uri: what MLflow's client downloads, such as `models:/digits/2`.
-        tracking_uri: the MLflow server that resolves it.
-        identity: what tells a version from another that was deleted and had the same name; empty
-            if the registry does not say.
+        uri: what MLflow's client downloads, such as `models:/digits/2`; or `folder:` and an
+            absolute path, which is copied.
+        tracking_uri: the MLflow server that resolves it; empty for a folder.
+        identity: what tells a version from another that was deleted and had the same name, and a
+            folder's content from what it was before; empty if the registry does not say.
     """
 
     uri: str
     tracking_uri: str
     identity: str = ""
+
+    @property
+    def folder(self) -> str | None:
+        """The path of the folder that is to be copied; None for what MLflow resolves."""
+        return self.uri.removeprefix(FOLDER_SCHEME) if self.uri.startswith(FOLDER_SCHEME) else None
 
 
 class ReplicaSettings(_Document):
@@ -87,12 +105,14 @@ class ReplicaSettings(_Document):
         max_queue_delay_ms: longest an idle runtime waits for a fuller batch; 0: never.
         device: `auto`, `cpu` or `cuda:N`.
         threads: threads of the runtime, or None for the node's cores / local replicas.
+        environment: `inherit` the agent's packages, or `isolated`: those that the model asks for.
     """
 
     max_batch_size: int = 32
     max_queue_delay_ms: float = 0.0
     device: str = "auto"
     threads: int | None = None
+    environment: Literal["inherit", "isolated"] = "inherit"
 
 
 class Phase(StrEnum):
@@ -198,6 +218,7 @@ class WorkerReport(_Document):
         incarnation: this life of it.
         devices: `cpu`, then `cuda:N` for each GPU.
         memory_bytes: memory that replicas may use in all.
+        device_memory_bytes: of each GPU, as far as it is known.
         deployment_serial: the deployment that it last acted on.
         draining: it leaves and takes nothing new.
     """
@@ -209,10 +230,20 @@ class WorkerReport(_Document):
     devices: tuple[str, ...]
     cores: int
     memory_bytes: int
+    device_memory_bytes: dict[str, int] = Field(default_factory=dict)
     deployment_serial: int = 0
     draining: bool = False
     metrics_port: int = 0
     replicas: tuple[ReplicaReport, ...] = ()
+
+
+class SyncReport(_Document):
+    """A registry_sync daemon, leading or standing by; `sync` is this life of it."""
+
+    sync: str
+    node: str
+    pid: int
+    metrics_port: int = 0
 
 
 class GatewayReport(_Document):

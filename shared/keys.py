@@ -8,6 +8,8 @@
     {penstock}:worker:<name>     JSON of `WorkerReport`
     {penstock}:gateways          sorted set of gateway names by expiry
     {penstock}:gateway:<name>    JSON of `GatewayReport`
+    {penstock}:syncs             sorted set of registry_sync daemons by expiry
+    {penstock}:sync:<name>       JSON of `SyncReport`
     {penstock}:changes           channel: the kind of what was written; a hint to read again
 
 All keys of a namespace share a hash tag, so that a script may touch several of them in Redis
@@ -49,9 +51,9 @@ class Keys:
         return self._key("changes")
 
     def index(self, kind: str) -> str:
-        """The sorted set of `workers` or `gateways`."""
+        """The sorted set of `workers`, `gateways` or `syncs`."""
         return self._key(f"{kind}s")
 
     def report(self, kind: str, name: str) -> str:
-        """The report of one worker or gateway."""
+        """The report of one worker, gateway or daemon."""
         return self._key(f"{kind}:{name}")

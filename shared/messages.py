@@ -55,7 +55,7 @@ class Request:
         budget_us: what is left until the call's deadline, in microseconds.
         priority: 1 (first) to 9 (last).
         suspect: the call was in a replica that died; it must run alone.
-        traceparent: W3C trace context, or empty.
+        traceparent: trace context, as `shared.tracing` has it; empty: none.
         inputs: validated tensors, all with the same leading dimension if the model batches.
         outputs: names of the outputs asked for; empty means all.
         parameters: what the model is to be given beside its inputs.

@@ -19,8 +19,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from shared.cancellation import cancellable
 from shared.clock import Clock
-from shared.deployment import Deployment, GatewayReport, WorkerReport
+from shared.deployment import Deployment, GatewayReport, SyncReport, WorkerReport
 from shared.errors import LeaseLostError, StateStoreError
 from shared.keys import Keys
 from shared.routing import RoutingTable
@@ -67,6 +68,10 @@ class StateStore(Protocol):
         """Write a gateway's report, to vanish after `ttl_s`; `notify` wakes who watches."""
         ...
 
+    async def report_sync(self, report: SyncReport, ttl_s: float) -> None:
+        """Write a registry_sync daemon's report, to vanish after `ttl_s`; nobody is woken."""
+        ...
+
     async def forget_worker(self, name: str) -> None:
         """Remove a worker's report at once."""
         ...
@@ -75,12 +80,20 @@ class StateStore(Protocol):
         """Remove a gateway's report at once."""
         ...
 
+    async def forget_sync(self, name: str) -> None:
+        """Remove a registry_sync daemon's report at once."""
+        ...
+
     async def workers(self) -> list[WorkerReport]:
         """Reports of live workers, by name."""
         ...
 
     async def gateways(self) -> list[GatewayReport]:
         """Reports of live gateways, by name."""
+        ...
+
+    async def syncs(self) -> list[SyncReport]:
+        """Reports of live registry_sync daemons, by name."""
         ...
 
     async def acquire_lease(self, holder: str, ttl_s: float) -> Lease | None:
@@ -187,17 +200,26 @@ class RedisStateStore:
     async def report_gateway(self, report: GatewayReport, ttl_s: float, *, notify: bool) -> None:
         await self._report("gateway", report.gateway, report, ttl_s, notify)
 
+    async def report_sync(self, report: SyncReport, ttl_s: float) -> None:
+        await self._report("sync", report.sync, report, ttl_s, notify=False)
+
     async def forget_worker(self, name: str) -> None:
         await self._forget("worker", name)
 
     async def forget_gateway(self, name: str) -> None:
         await self._forget("gateway", name)
 
+    async def forget_sync(self, name: str) -> None:
+        await self._forget("sync", name)
+
     async def workers(self) -> list[WorkerReport]:
         return await self._reports("worker", WorkerReport)
 
     async def gateways(self) -> list[GatewayReport]:
         return await self._reports("gateway", GatewayReport)
+
+    async def syncs(self) -> list[SyncReport]:
+        return await self._reports("sync", SyncReport)
 
     async def acquire_lease(self, holder: str, ttl_s: float) -> Lease | None:
         keys = [self._keys.lease, self._keys.lease_token]
@@ -226,7 +248,7 @@ class RedisStateStore:
         client = Redis.from_url(self._url, socket_timeout=None, retry=Retry(NoBackoff(), 0))
         try:
             async with client.pubsub(ignore_subscribe_messages=True) as pubsub:
-                await pubsub.subscribe(self._keys.changes)
+                await cancellable(pubsub.subscribe(self._keys.changes))
                 yield pubsub.listen()
         finally:
             await client.aclose()
@@ -255,7 +277,7 @@ class RedisStateStore:
 
     async def _answer(self, command: Any) -> Any:
         try:
-            return await command
+            return await cancellable(command)
         except (RedisError, OSError) as error:
             raise StateStoreError(f"state store at {self._url}: {error}") from error
 
@@ -276,6 +298,7 @@ class MemoryStateStore:
         self._routing = RoutingTable()
         self._workers: dict[str, tuple[WorkerReport, float]] = {}
         self._gateways: dict[str, tuple[GatewayReport, float]] = {}
+        self._syncs: dict[str, tuple[SyncReport, float]] = {}
         self._lease: Lease | None = None
         self._lease_until = 0.0
         self._tokens = 0
@@ -305,12 +328,19 @@ class MemoryStateStore:
         if notify:
             self._notify()
 
+    async def report_sync(self, report: SyncReport, ttl_s: float) -> None:
+        self._syncs[report.sync] = (report, self._clock.monotonic() + ttl_s)
+
     async def forget_worker(self, name: str) -> None:
         self._workers.pop(name, None)
         self._notify()
 
     async def forget_gateway(self, name: str) -> None:
         self._gateways.pop(name, None)
+        self._notify()
+
+    async def forget_sync(self, name: str) -> None:
+        self._syncs.pop(name, None)
         self._notify()
 
     async def workers(self) -> list[WorkerReport]:
@@ -320,6 +350,10 @@ class MemoryStateStore:
     async def gateways(self) -> list[GatewayReport]:
         now = self._clock.monotonic()
         return [report for _, (report, until) in sorted(self._gateways.items()) if until > now]
+
+    async def syncs(self) -> list[SyncReport]:
+        now = self._clock.monotonic()
+        return [report for _, (report, until) in sorted(self._syncs.items()) if until > now]
 
     async def acquire_lease(self, holder: str, ttl_s: float) -> Lease | None:
         current = self._current_lease()

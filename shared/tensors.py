@@ -3,7 +3,8 @@
 Datatypes are those of the Open Inference Protocol. Numeric data is little-endian and row-major,
 BOOL is one byte per element, and BYTES elements are each prefixed by their length as a
 little-endian 32-bit integer: the layout of the protocol's binary tensor extension, so that binary
-requests pass from socket to model without being touched.
+requests pass from socket to model without being touched. numpy has no BF16: its 16 bits, the upper
+half of an FP32, travel as they are, and arrays hold them as unsigned integers.
 """
 
 from __future__ import annotations
@@ -32,13 +33,16 @@ NUMPY_OF: dict[str, np.dtype[Any]] = {
     "INT32": np.dtype(np.int32),
     "INT64": np.dtype(np.int64),
     "FP16": np.dtype(np.float16),
+    "BF16": np.dtype(np.uint16),
     "FP32": np.dtype(np.float32),
     "FP64": np.dtype(np.float64),
     "BYTES": np.dtype(np.object_),
 }
-"""The numpy dtype that holds each datatype; BYTES elements are Python `bytes`."""
+"""The numpy dtype that holds each datatype; BYTES elements are Python `bytes`, BF16 raw bits."""
 
-DATATYPE_OF: dict[np.dtype[Any], str] = {dtype: name for name, dtype in NUMPY_OF.items()}
+DATATYPE_OF: dict[np.dtype[Any], str] = {
+    dtype: name for name, dtype in NUMPY_OF.items() if name != "BF16"
+}
 
 
 class TensorSpec(BaseModel):
@@ -48,6 +52,7 @@ class TensorSpec(BaseModel):
         name: the tensor's name.
         datatype: an Open Inference Protocol datatype.
         shape: one entry per dimension, -1 where any size will do.
+        optional: an input that requests may leave out.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -55,6 +60,7 @@ class TensorSpec(BaseModel):
     name: str
     datatype: str
     shape: tuple[int, ...]
+    optional: bool = False
 
     def describe(self) -> str:
         """As in error messages: `FP32[-1,64]`."""
@@ -92,6 +98,8 @@ def tensor_from_array(name: str, array: AnyArray) -> Tensor:
     if array.dtype.kind in "OUS":
         return Tensor(name, "BYTES", array.shape, encode_bytes_elements(array.ravel().tolist()))
     datatype = DATATYPE_OF.get(array.dtype.newbyteorder("="))
+    if datatype is None and array.dtype.name == "bfloat16":  # of the package ml_dtypes
+        datatype, array = "BF16", array.view(np.uint16)
     if datatype is None:
         raise ValueError(f"tensor {name!r}: numpy dtype {array.dtype} has no datatype")
     little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
@@ -120,6 +128,26 @@ def array_from_tensor(tensor: Tensor) -> AnyArray:
     if got != expected:
         raise ValueError(f"tensor {tensor.name!r}: expected {expected} bytes, got {got}")
     return np.frombuffer(tensor.data, dtype=dtype.newbyteorder("<")).reshape(tensor.shape)
+
+
+def bf16_bits(values: NDArray[np.float64]) -> NDArray[np.uint16]:
+    """Numbers rounded to the nearest BF16, ties to even; infinite where they are beyond it.
+
+    On the way through FP32 they are rounded to odd, which keeps what the second rounding needs to
+    know: whether anything was lost.
+    """
+    with np.errstate(over="ignore"):
+        single = values.astype(np.float32)
+    exact = single.astype(np.float64) == values
+    bits = single.view(np.uint32) - (np.abs(single) > np.abs(values))  # rounded towards zero
+    bits = np.where(exact, bits, bits | 1).astype(np.uint64)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return rounded.astype(np.uint16)
+
+
+def bf16_values(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """The numbers that BF16 bits stand for."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def encode_bytes_elements(elements: Iterable[bytes | str]) -> bytes:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from shared.deployment import ReplicaSettings
 from shared.lifecycle import environment_of_child
 from shared.routing import ModelRoute, VersionRoute
 from shared.tensors import AnyArray, array_from_tensor, tensor_from_array
+from shared.tracing import Tracer
 from worker.control import (
     DrainNow,
     GatewayAddress,
@@ -87,12 +88,13 @@ class DataPlane:
         generation: int = 1,
         settings: ReplicaSettings | None = None,
         gateways: tuple[GatewayAddress, ...] | None = None,
+        command: Sequence[str] = (sys.executable, "-m", "worker.replica"),
     ) -> ReplicaChild:
         """Start a replica that announces itself as the stable version; not yet ready."""
         ours, theirs = socket.socketpair()
         number = len(self.children)
         process = subprocess.Popen(
-            [sys.executable, "-m", "worker.replica", "--control-fd", str(theirs.fileno())],
+            [*command, "--control-fd", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             env={**environment_of_child(), "PENSTOCK_LOG_LEVEL": "warning"},
             start_new_session=True,
@@ -146,7 +148,9 @@ async def until(condition: Callable[[], bool], timeout_s: float = WAIT_S) -> Non
 
 
 @contextlib.asynccontextmanager
-async def data_plane(limits: DispatchLimits | None = None) -> AsyncIterator[DataPlane]:
+async def data_plane(
+    limits: DispatchLimits | None = None, tracer: Tracer | None = None
+) -> AsyncIterator[DataPlane]:
     """A running service and its replicas; all ended afterwards."""
     with tempfile.TemporaryDirectory(prefix="ps-") as folder:
         endpoint = f"ipc://{folder}/g.ipc"
@@ -158,6 +162,7 @@ async def data_plane(limits: DispatchLimits | None = None) -> AsyncIterator[Data
             ready_when="any",
             clock=SystemClock(),
             on_change=lambda: None,
+            tracer=tracer,
         )
         task = asyncio.create_task(service.run())
         plane = DataPlane(service, endpoint)

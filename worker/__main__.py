@@ -11,12 +11,14 @@ import setproctitle
 
 from shared.artifact_cache import ArtifactCache
 from shared.clock import SystemClock
+from shared.curve import read_worker_keys
 from shared.keys import Keys
 from shared.lifecycle import die_with_parent
 from shared.state_store import RedisStateStore
 from shared.telemetry import configure_logging
 from worker.agent import Agent
 from worker.devices import discover
+from worker.environments import Environments
 from worker.replica_process import ProcessSpawner
 from worker.settings import WorkerSettings
 
@@ -28,6 +30,7 @@ def run_with(settings: WorkerSettings) -> None:
 
     Raises:
         OSError: if the metrics port or the cache folder cannot be had.
+        KeysError: if the folder of keys lacks one, or shows one to everyone.
     """
     die_with_parent()
     setproctitle.setproctitle(f"penstock worker {settings.worker}")
@@ -38,17 +41,23 @@ def run_with(settings: WorkerSettings) -> None:
 
 
 async def _run(settings: WorkerSettings) -> None:
+    if settings.keys_dir is not None:
+        read_worker_keys(settings.keys_dir)  # a mistake is told here, not by each replica
     logs = {"PENSTOCK_LOG_LEVEL": settings.log_level, "PENSTOCK_LOG_FORMAT": settings.log_format}
     store = RedisStateStore(settings.redis_url, Keys(settings.namespace))
     # Replicas are told absolute paths: nothing says that they share our working folder.
     artifacts = ArtifactCache(
         settings.cache_dir.resolve(), settings.cache_max_bytes, settings.fetch_timeout_s
     )
+    environments = Environments(
+        settings.cache_dir.resolve() / "environments", settings.environments_max
+    )
     agent = Agent(
         settings=settings,
         machine=discover(),
         store=store,
         artifacts=artifacts,
+        environments=environments,
         spawner=ProcessSpawner(environment=logs),
         clock=SystemClock(),
     )

@@ -17,15 +17,16 @@ from contextlib import suppress
 from typing import TypeVar
 
 from shared.clock import Clock
-from shared.deployment import ReplicaReport, WorkerReport
+from shared.deployment import ReplicaReport, ReplicaState, WorkerReport
 from shared.errors import StateStoreError
 from shared.ids import new_incarnation, node_name
+from shared.metrics_endpoint import process_registry, serve_metrics
 from shared.state_store import StateStore
 from shared.telemetry import get_logger
-from worker.agent_metrics import AgentCollector, MetricsEndpoint, ReplicaTotals
+from worker.agent_metrics import AgentCollector, ReplicaTotals
 from worker.control import Gateways, RouteChanged
 from worker.devices import Machine
-from worker.replica_host import Artifacts, ReplicaHost
+from worker.replica_host import Artifacts, Environments, ReplicaHost
 from worker.replica_process import Spawner
 from worker.settings import WorkerSettings
 from worker.supervision import Placed, Policy, Shutdown
@@ -50,6 +51,7 @@ class Agent:
         machine: what it has to offer.
         store: the control plane.
         artifacts: where model versions come from.
+        environments: where models that want packages of their own have them from.
         spawner: what starts replicas.
         clock: tells the time.
     """
@@ -60,6 +62,7 @@ class Agent:
         machine: Machine,
         store: StateStore,
         artifacts: Artifacts,
+        environments: Environments,
         spawner: Spawner,
         clock: Clock,
     ) -> None:
@@ -67,6 +70,7 @@ class Agent:
         self._machine = machine
         self._store = store
         self._artifacts = artifacts
+        self._environments = environments
         self._clock = clock
         self._incarnation = new_incarnation(settings.worker)
         self._wanted = Wanted(settings.worker)
@@ -80,6 +84,7 @@ class Agent:
             wanted=self._wanted,
             gateways=self._gateways,
             artifacts=artifacts,
+            environments=environments,
             spawner=spawner,
             totals=self._totals,
             clock=clock,
@@ -89,6 +94,7 @@ class Agent:
         self._metrics_port = 0
         self._store_answers = True
         self._closing = False
+        self._handing_over = False
         self._hinted = asyncio.Event()
         self._looked = asyncio.Event()
         self._over = asyncio.Event()
@@ -102,9 +108,10 @@ class Agent:
         Raises:
             OSError: if the metrics port cannot be had.
         """
-        self._metrics_port = MetricsEndpoint(
-            self._collector, self._settings.metrics_host, self._settings.metrics_port
-        ).start()
+        registry = process_registry()
+        registry.register(self._collector)
+        settings = self._settings
+        self._metrics_port = serve_metrics(registry, settings.metrics_host, settings.metrics_port)
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self.stop)
@@ -123,14 +130,43 @@ class Agent:
             await self._leave()
 
     def stop(self) -> None:
-        """Drain all replicas and leave; called again: leave at once."""
+        """Hand over to other workers if there are any, drain and leave; again: leave at once."""
         if self._closing:
             self._over.set()
             return
+        logger.info("worker leaves", replicas=self._host.processes)
+        self._closing = self._handing_over = True
+        self._changed.set()
+        if not self._serves():
+            self._drain()
+            return
+        # As soon as registry_sync sees that we leave, it has substitutes made, and takes what we
+        # run off our placement once they are ready. Others that could take it over are looked for
+        # at every read of the documents.
+        self._hinted.set()
+        asyncio.get_running_loop().call_later(self._settings.handover_grace_s, self._drain)
+
+    def _serves(self) -> bool:
+        """Whether any replica here is ready, and is to stay."""
+        return any(replica.state is ReplicaState.READY for replica in self._host.reports())
+
+    async def _look_for_others(self) -> None:
+        """Go on handing over only while somebody is there to take over, and to have it done."""
+        workers = await self._ask(self._store.workers()) or []
+        syncs = await self._ask(self._store.syncs())
+        if not syncs or all(
+            each.draining or each.worker == self._settings.worker for each in workers
+        ):
+            self._drain()
+
+    def _drain(self) -> None:
+        """Have all that still runs finish what it accepted, then leave."""
+        if not self._handing_over:
+            return
+        self._handing_over = False
         logger.info("worker drains", replicas=self._host.processes)
-        self._closing = True
         self._host.feed(Shutdown())
-        self._host_changed()  # we drain, and perhaps there is nothing to wait for
+        self._host_changed()  # perhaps there is nothing to wait for
         # The supervisor ends every process in less, unless the kernel cannot end one at all.
         limit_s = self._settings.drain_grace_s + 4 * Policy.end_grace_s
         asyncio.get_running_loop().call_later(limit_s, self._over.set)
@@ -167,11 +203,14 @@ class Agent:
             before = self._wanted.serial
             self._wanted.take_deployment(deployment)
             self._artifacts.keep_only(self._wanted.digests)
+            self._environments.keep_only(self._wanted.digests)
             if self._wanted.serial != before:
                 self._changed.set()  # the report says which deployment we act on
         assignments = self._wanted.assignments()
         if assignments is not None:
             self._host.feed(Placed(assignments))
+        if self._handing_over:
+            await self._look_for_others()
 
     async def _ask(self, answer: Awaitable[Document]) -> Document | None:
         """A document, or None if it cannot be had now."""
@@ -220,6 +259,7 @@ class Agent:
             devices=self._machine.devices,
             cores=self._machine.cores,
             memory_bytes=self._settings.memory_bytes or self._machine.memory_bytes,
+            device_memory_bytes=dict(self._machine.device_memory_bytes),
             deployment_serial=self._wanted.serial,
             draining=self._closing,
             metrics_port=self._metrics_port,
@@ -240,7 +280,9 @@ class Agent:
     def _host_changed(self) -> None:
         """What is to be reported is no longer what was."""
         self._changed.set()
-        if self._closing and self._host.idle:
+        if self._handing_over and not self._serves():
+            self._drain()
+        if self._closing and not self._handing_over and self._host.idle:
             self._over.set()
 
 

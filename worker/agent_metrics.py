@@ -13,13 +13,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import start_http_server
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from shared.deployment import ReplicaReport
+from worker.batching import DispatchReason
 from worker.control import Heartbeat
 
 VERSIONS_MAX = 200
@@ -27,6 +32,9 @@ VERSIONS_MAX = 200
 
 REASONS_MAX = 8
 """Dispatch reasons per version; replicas know four."""
+
+SIZE_CLASSES = 11
+"""Size classes with a bucket of their own, the last for up to 1024 rows; the others are +Inf."""
 
 _COUNTERS = {
     "requests": "Requests taken in by replicas.",
@@ -36,6 +44,9 @@ _COUNTERS = {
     "rows": "Rows executed.",
     "batches": "Batches executed.",
 }
+_NO_REASON = {reason.value: 0 for reason in DispatchReason}
+"""Reasons that have not occurred are exposed all the same, so that rates exist from the start."""
+
 _SECONDS = {
     "queue": "Time that requests waited in replicas' queues.",
     "infer": "Time that replicas spent executing batches.",
@@ -48,6 +59,9 @@ Label = tuple[str, str]
 def add(one: Heartbeat, other: Heartbeat) -> Heartbeat:
     """The counters of both together; gauges are those of `one`."""
     reasons = Counter(one.dispatched) + Counter(other.dispatched)
+    sizes: Counter[int] = Counter()
+    for size_class, count in (*one.batch_sizes.items(), *other.batch_sizes.items()):
+        sizes[min(max(size_class, 0), SIZE_CLASSES)] += count
     counters = {name: getattr(one, name) + getattr(other, name) for name in _COUNTERS}
     return Heartbeat(
         queued_rows=one.queued_rows,
@@ -55,6 +69,7 @@ def add(one: Heartbeat, other: Heartbeat) -> Heartbeat:
         infer_us=one.infer_us + other.infer_us,
         queue_us=one.queue_us + other.queue_us,
         dispatched=dict(sorted(reasons.items())[:REASONS_MAX]),
+        batch_sizes=dict(sizes),
         **counters,
     )
 
@@ -158,6 +173,7 @@ class AgentCollector(Collector):
             "restarts", "Replicas started again after an end unasked.", snapshot.restarts.items()
         )
         yield _dispatched(snapshot)
+        yield _batch_rows(snapshot)
         yield from _gauges(snapshot)
 
 
@@ -177,8 +193,19 @@ def _dispatched(snapshot: Snapshot) -> CounterMetricFamily:
         labels=["model", "version", "reason"],
     )
     for label, total in snapshot.totals.items():
-        for reason, count in total.dispatched.items():
+        for reason, count in (_NO_REASON | total.dispatched).items():
             family.add_metric((*label, reason), count)
+    return family
+
+
+def _batch_rows(snapshot: Snapshot) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(
+        "penstock_replica_batch_rows", "Rows per executed batch.", labels=["model", "version"]
+    )
+    bounds = [*(f"{2.0**size_class}" for size_class in range(SIZE_CLASSES)), "+Inf"]
+    for label, total in snapshot.totals.items():
+        counts = accumulate(total.batch_sizes.get(n, 0) for n in range(SIZE_CLASSES + 1))
+        family.add_metric(label, list(zip(bounds, counts, strict=True)), total.rows)
     return family
 
 
@@ -202,32 +229,3 @@ def _gauges(snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:
         for label, count in rows.items():
             family.add_metric(label, count)
         yield family
-
-
-class MetricsEndpoint:
-    """Serves a collector's metrics and this process's own over HTTP.
-
-    Args:
-        host: address to listen on.
-        port: port to listen on; 0: a free one; -1: none, nothing is served.
-    """
-
-    def __init__(self, collector: Collector, host: str, port: int) -> None:
-        self._collector = collector
-        self._host = host
-        self._port = port
-
-    def start(self) -> int:
-        """Serve until this process ends; the port, or 0 if nothing is served.
-
-        Raises:
-            OSError: if the port cannot be had.
-        """
-        if self._port < 0:
-            return 0
-        registry = CollectorRegistry()
-        registry.register(self._collector)
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-        server, _ = start_http_server(self._port, self._host, registry)
-        return int(server.server_port)

@@ -40,9 +40,11 @@ class Start(_Control):
         model_path: folder with the MLflow model, read-only.
         settings: with `threads` resolved to a number.
         device: `cpu` or `cuda:N`, resolved.
+        interpreter: of the environment that it runs in; empty: the agent's own.
         allow_cpu_fallback: accept the CPU where a GPU was asked for.
         queue_rows_max: most rows that may wait in its queue; more are refused (Nack FULL).
         heartbeat_interval_s: how often it sends a Heartbeat.
+        keys_dir: folder of the keys by which it proves itself to gateways over tcp.
     """
 
     type: Literal["start"] = "start"
@@ -55,11 +57,13 @@ class Start(_Control):
     model_path: str
     settings: ReplicaSettings
     device: str
+    interpreter: str = ""
     allow_cpu_fallback: bool = False
     queue_rows_max: int = 4096
     heartbeat_interval_s: float = 0.5
     gateways: tuple[GatewayAddress, ...] = ()
     route: ModelRoute | None = None
+    keys_dir: str | None = None
 
 
 class Gateways(_Control):
@@ -111,6 +115,7 @@ class Heartbeat(_Control):
 
     Attributes:
         dispatched: batches by the reason of their release (idle, full, deadline, waited).
+        batch_sizes: batches by size class, as in `worker.session.Counters`.
     """
 
     type: Literal["heartbeat"] = "heartbeat"
@@ -125,6 +130,7 @@ class Heartbeat(_Control):
     infer_us: int = 0
     queue_us: int = 0
     dispatched: dict[str, int] = {}
+    batch_sizes: dict[int, int] = {}
 
 
 class Drained(_Control):

@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 NVIDIA_SMI_TIMEOUT_S = 10.0
 """A driver in trouble can hang the tool; a worker without GPUs is better than none."""
+
+
+MEMORY_QUERY = ("--query-gpu=memory.total", "--format=csv,noheader,nounits")
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,13 @@ class Machine:
         cores: whole CPU cores, at least 1.
         memory_bytes: main memory.
         devices: `cpu`, then `cuda:N` for each GPU.
+        device_memory_bytes: of each GPU whose memory could be found out.
     """
 
     cores: int
     memory_bytes: int
     devices: tuple[str, ...]
+    device_memory_bytes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def gpus(self) -> tuple[str, ...]:
@@ -46,11 +51,13 @@ def discover(root: Path = Path("/"), environ: Mapping[str, str] | None = None) -
     """
     environ = os.environ if environ is None else environ
     groups = list(_cgroups(root))
-    gpus = visible_gpus(_gpu_count(root), environ.get("CUDA_VISIBLE_DEVICES"))
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = visible_gpus(_gpu_count(root), visible)
     return Machine(
         cores=_cores(groups),
         memory_bytes=_memory_bytes(root, groups),
         devices=("cpu", *(f"cuda:{index}" for index in range(gpus))),
+        device_memory_bytes=gpu_memory(_smi(MEMORY_QUERY, root), gpus, visible) if gpus else {},
     )
 
 
@@ -109,16 +116,43 @@ def _gpu_count(root: Path) -> int:
     driver = root / "proc/driver/nvidia/gpus"
     if driver.is_dir():
         return sum(1 for _ in driver.iterdir())
+    return sum(1 for line in _smi(("-L",), root).splitlines() if line.startswith("GPU "))
+
+
+def gpu_memory(listing: str, gpus: int, cuda_visible_devices: str | None) -> dict[str, int]:
+    """Memory of each GPU that CUDA shows, from the tool's list of mebibytes for all of them.
+
+    Nothing is known of GPUs that the variable names by their UUIDs.
+    """
+    sizes = [int(line) * 1024**2 for line in listing.split() if line.isdigit()]
+    shown = list(range(gpus))
+    if cuda_visible_devices is not None:
+        entries = cuda_visible_devices.split(",")[:gpus]
+        if not all(entry.strip().isdigit() for entry in entries):
+            return {}
+        shown = [int(entry) for entry in entries]
+    return {
+        f"cuda:{index}": sizes[installed]
+        for index, installed in enumerate(shown)
+        if installed < len(sizes)
+    }
+
+
+def _smi(arguments: Sequence[str], root: Path) -> str:
+    """What NVIDIA's tool prints; nothing if it is not there or in trouble."""
     tool = shutil.which("nvidia-smi")
     if tool is None or root != Path("/"):
-        return 0
+        return ""
     try:
-        listing = subprocess.run(
-            [tool, "-L"], capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S, check=True
-        )
+        return subprocess.run(
+            [tool, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=NVIDIA_SMI_TIMEOUT_S,
+            check=True,
+        ).stdout
     except (OSError, subprocess.SubprocessError):
-        return 0
-    return sum(1 for line in listing.stdout.splitlines() if line.startswith("GPU "))
+        return ""
 
 
 def _text(path: Path) -> str:

@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 
 from shared.messages import Request
 from shared.telemetry import get_logger
-from worker.assembly import OutputShapeError, merge, split
+from worker.assembly import merge, split
 from worker.runtimes.base import ExecutionError, Runtime
 from worker.session import Completed, Failed, FailureKind, Outcome
 
@@ -33,17 +33,17 @@ def run_batch(runtime: Runtime, requests: Sequence[Request]) -> Outcome:
     started = time.monotonic()
     try:
         inputs = merge(requests, runtime.static_rows)
-        outputs = runtime.execute(inputs)
+        outputs = runtime.execute(inputs, requests[0].parameters)
         infer_s = time.monotonic() - started
         return Completed(split(outputs, requests, runtime.interface), infer_s)
     except ExecutionError as error:
         kind, reason = error.kind, str(error)
     except MemoryError:
         kind, reason = FailureKind.OUT_OF_MEMORY, "out of memory on the host"
-    except (OutputShapeError, ValueError, TypeError) as error:
+    except BaseException as error:  # models exit, and an executor that ended would hang its calls
         kind, reason = FailureKind.INPUT, f"{type(error).__name__}: {error}"
     log.warning("execution failed", kind=kind.value, requests=len(requests), reason=reason[:2000])
-    return Failed(kind, time.monotonic() - started)
+    return Failed(kind, time.monotonic() - started, reason[:2000])
 
 
 class Executor(Generic[Result]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,38 @@ from typing import Any
 import numpy as np
 import yaml
 
+from shared.deployment import ParameterSpec
 from shared.tensors import DATATYPE_OF, TensorSpec
+
+COLUMN_DATATYPES = {
+    "boolean": "BOOL",
+    "integer": "INT32",
+    "long": "INT64",
+    "float": "FP32",
+    "double": "FP64",
+    "string": "BYTES",
+    "binary": "BYTES",
+    "datetime": "BYTES",  # ISO 8601
+}
+"""The datatype of each type of column, or of parameter, that a tensor can carry."""
 
 
 class MLmodelError(ValueError):
-    """The `MLmodel` file is not what MLflow writes."""
+    """The `MLmodel` file is not what MLflow writes, or its signature cannot be served."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a data frame; the name is empty where the signature names none.
+
+    Attributes:
+        kind: MLflow's name of its type, such as `double`.
+        required: False if requests may leave it out.
+    """
+
+    name: str
+    kind: str
+    required: bool = True
 
 
 @dataclass(frozen=True)
@@ -25,11 +53,16 @@ class MLmodel:
         flavors: by name, as MLflow wrote them.
         inputs, outputs: the signature's specs, with empty names where it names none; None if there
             is no signature, or none of tensors.
+        input_columns, output_columns: likewise for a signature of columns.
+        parameters: what a request may say beside its inputs.
     """
 
     flavors: dict[str, dict[str, Any]]
     inputs: tuple[TensorSpec, ...] | None
     outputs: tuple[TensorSpec, ...] | None
+    input_columns: tuple[Column, ...] | None = None
+    output_columns: tuple[Column, ...] | None = None
+    parameters: tuple[ParameterSpec, ...] = ()
 
 
 def read_mlmodel(folder: Path) -> MLmodel | None:
@@ -48,17 +81,53 @@ def read_mlmodel(folder: Path) -> MLmodel | None:
             flavors=dict(document.get("flavors") or {}),
             inputs=_specs(signature.get("inputs")),
             outputs=_specs(signature.get("outputs")),
+            input_columns=_columns(signature.get("inputs")),
+            output_columns=_columns(signature.get("outputs")),
+            parameters=_parameters(signature.get("params")),
         )
-    except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise MLmodelError(f"the MLmodel file cannot be read: {error}") from error
+
+
+def named(specs: Iterable[TensorSpec], side: str) -> tuple[TensorSpec, ...]:
+    """Specs in which those without a name are called `input-0`, or `output-0`, and so on."""
+    return tuple(
+        spec if spec.name else spec.model_copy(update={"name": f"{side}-{position}"})
+        for position, spec in enumerate(specs)
+    )
+
+
+def column_specs(columns: Sequence[Column], side: str) -> tuple[TensorSpec, ...]:
+    """The tensors, of one dimension each, that carry a data frame's columns.
+
+    Raises:
+        MLmodelError: if a column's values are no scalars.
+    """
+    for column in columns:
+        if column.kind not in COLUMN_DATATYPES:
+            raise MLmodelError(
+                f"{side} column {column.name!r} has type {column.kind}, which no tensor carries"
+            )
+    specs = [
+        TensorSpec(
+            name=column.name,
+            datatype=COLUMN_DATATYPES[column.kind],
+            shape=(-1,),
+            optional=not column.required,
+        )
+        for column in columns
+    ]
+    return named(specs, side)
+
+
+def _entries(packed: str | None) -> list[dict[str, Any]]:
+    return list(json.loads(packed)) if packed else []
 
 
 def _specs(packed: str | None) -> tuple[TensorSpec, ...] | None:
     """Tensor specs of one side of a signature; None for a signature of columns."""
-    if not packed:
-        return None
-    entries = json.loads(packed)
-    if any(entry.get("type") != "tensor" for entry in entries):
+    entries = _entries(packed)
+    if not entries or any(entry.get("type") != "tensor" for entry in entries):
         return None
     return tuple(_spec(entry) for entry in entries)
 
@@ -70,3 +139,22 @@ def _spec(entry: dict[str, Any]) -> TensorSpec:
     if datatype is None:
         raise MLmodelError(f"signature has dtype {tensor['dtype']!r}, which has no datatype")
     return TensorSpec(name=entry.get("name") or "", datatype=datatype, shape=tensor["shape"])
+
+
+def _columns(packed: str | None) -> tuple[Column, ...] | None:
+    entries = _entries(packed)
+    if not entries or any(entry.get("type") == "tensor" for entry in entries):
+        return None
+    return tuple(
+        Column(str(entry.get("name") or ""), str(entry["type"]), bool(entry.get("required", True)))
+        for entry in entries
+    )
+
+
+def _parameters(packed: str | None) -> tuple[ParameterSpec, ...]:
+    """Those whose values are scalars: requests cannot carry others, so their defaults hold."""
+    return tuple(
+        ParameterSpec(name=str(entry["name"]), datatype=COLUMN_DATATYPES[entry["type"]])
+        for entry in _entries(packed)
+        if entry.get("shape") is None and entry["type"] in COLUMN_DATATYPES
+    )

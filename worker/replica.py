@@ -26,18 +26,19 @@ from typing import NoReturn
 import setproctitle
 import zmq
 
+from shared.curve import read_worker_keys
 from shared.deployment import ModelInterface
 from shared.errors import WireError
 from shared.lifecycle import die_with_parent
 from shared.messages import Envelope, Hello, Message
 from shared.telemetry import configure_logging, get_logger
+from shared.tracing import Tracer, make_tracer
 from shared.wire import decode, encode
 from worker.batching import BatchLimits
 from worker.control import (
     LINE_BYTES_MAX,
     Drained,
     DrainNow,
-    GatewayAddress,
     Gateways,
     Heartbeat,
     LoadFailed,
@@ -49,8 +50,10 @@ from worker.control import (
     decode_for_replica,
     encode_line,
 )
+from worker.dial import Links
 from worker.executor import Executor, run_batch
 from worker.latency_model import LatencyModel
+from worker.request_spans import RequestSpans
 from worker.runtimes.base import ModelLoadError, Runtime
 from worker.runtimes.registry import load_runtime
 from worker.session import Command, Completed, End, Execute, Failed, Outcome, Send, Session
@@ -58,21 +61,8 @@ from worker.warmup import warm_up
 
 log = get_logger("replica")
 
-SOCKET_HIGH_WATER = 10_000
-"""Envelopes that may wait in one direction of one link; a gateway that far behind is stuck."""
-
 ENVELOPES_PER_TURN = 64
 """Envelopes taken from one link before the others and the batch get their turn."""
-
-ZMTP_HEARTBEAT_MS = 500
-ZMTP_TIMEOUT_MS = 2000
-"""Silence of the peer's process after which its connection is closed."""
-
-RECONNECT_MS = 50
-RECONNECT_MS_MAX = 1000
-
-FAREWELL_LINGER_MS = 2000
-"""Longest that the last answers of a drained replica may take to leave."""
 
 AGENT_READS_S = 5.0
 """Longest wait for the agent to read what it must know; it may be busy, or stopped for a while."""
@@ -176,12 +166,14 @@ class ControlSocket:
 class Replica:
     """The shell around a `Session`."""
 
-    def __init__(self, start: Start, control: ControlSocket) -> None:
+    def __init__(self, start: Start, control: ControlSocket, tracer: Tracer | None = None) -> None:
+        self._tracer = tracer
+        self._spans = RequestSpans(tracer, start.model, start.version) if tracer else None
         self._start = start
         self._control = control
         self._context = zmq.Context()
         self._poller = zmq.Poller()
-        self._links: dict[str, tuple[GatewayAddress, zmq.Socket[bytes]]] = {}
+        self._links = Links(self._context, self._poller, start.replica)
         self._executor: Executor[Outcome | Loaded | NotLoaded] = Executor()
         self._runtime: Runtime | None = None
         self._session: Session | None = None
@@ -191,6 +183,8 @@ class Replica:
 
     def run(self, early: list[ToReplica]) -> NoReturn:
         """Load, then serve until drained; ends the process. `early` came with the start."""
+        if self._start.keys_dir is not None:
+            self._links.keys = read_worker_keys(Path(self._start.keys_dir))
         self._poller.register(self._control.fileno(), zmq.POLLIN)
         self._poller.register(self._executor.wake_fd, zmq.POLLIN)
         self._executor.start()
@@ -215,14 +209,14 @@ class Replica:
             for result in self._executor.collect():
                 commands += self._on_result(result)
         now = time.monotonic()
-        for name, (_, link) in list(self._links.items()):
-            if link in ready:
-                commands += self._receive(name, link, now)
+        for name, link in self._links.readable(ready, now):
+            commands += self._receive(name, link, now)
         if self._session is not None:
             commands += self._session.advance(time.monotonic())
         self._carry_out(commands)
         if now >= self._next_heartbeat:
             self._heartbeat(now)
+            self._links.redial_silent(now)
 
     def _on_control(self, message: ToReplica) -> list[Command]:
         match message:
@@ -243,6 +237,8 @@ class Replica:
         match result:
             case Completed() | Failed():
                 assert self._session is not None
+                if self._spans is not None:
+                    self._spans.executed(result)
                 return self._session.executed(result)
             case NotLoaded():
                 self._control.send(LoadFailed(message=result.message, invalid=result.invalid))
@@ -281,33 +277,9 @@ class Replica:
         """Dial the gateways that are new, leave those that are gone."""
         if self._session is None:
             return []
-        wanted = {address.gateway: address for address in self._gateways}
-        for name, (address, link) in list(self._links.items()):
-            if wanted.get(name) != address:
-                self._poller.unregister(link)
-                link.close(linger=FAREWELL_LINGER_MS)
-                del self._links[name]
-                self._session.link_lost(name)
-        for name, address in wanted.items():
-            if name not in self._links:
-                self._links[name] = (address, self._dial(address))
+        for name in self._links.follow(self._gateways, time.monotonic()):
+            self._session.link_lost(name)
         return []
-
-    def _dial(self, address: GatewayAddress) -> zmq.Socket[bytes]:
-        link: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
-        link.setsockopt(zmq.IDENTITY, self._start.replica.encode())
-        link.setsockopt(zmq.LINGER, 0)
-        link.setsockopt(zmq.IMMEDIATE, 1)
-        link.setsockopt(zmq.PROBE_ROUTER, 1)
-        link.setsockopt(zmq.SNDHWM, SOCKET_HIGH_WATER)
-        link.setsockopt(zmq.RCVHWM, SOCKET_HIGH_WATER)
-        link.setsockopt(zmq.HEARTBEAT_IVL, ZMTP_HEARTBEAT_MS)
-        link.setsockopt(zmq.HEARTBEAT_TIMEOUT, ZMTP_TIMEOUT_MS)
-        link.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
-        link.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
-        link.connect(address.endpoint)
-        self._poller.register(link, zmq.POLLIN)
-        return link
 
     def _receive(self, name: str, link: zmq.Socket[bytes], now: float) -> list[Command]:
         assert self._session is not None
@@ -323,6 +295,8 @@ class Replica:
                 log.warning("dropped an envelope", gateway=name, reason=error.message)
                 continue
             for message in envelope.messages:
+                if self._spans is not None:
+                    self._spans.received(name, message)
                 commands += self._session.received(name, envelope.gateway, message, now)
         return commands
 
@@ -332,9 +306,13 @@ class Replica:
         for command in commands:
             match command:
                 case Send(link, message):
+                    if self._spans is not None:
+                        self._spans.sent(link, message)
                     outbox[link].append(message)
-                case Execute(items):
+                case Execute(items, reason):
                     assert self._runtime is not None
+                    if self._spans is not None:
+                        self._spans.executing(items, reason)
                     requests = [item.payload for item in items]
                     self._executor.submit(partial(run_batch, self._runtime, requests))
                 case End():
@@ -345,9 +323,9 @@ class Replica:
             self._end(ended)
 
     def _send(self, name: str, messages: list[Message]) -> None:
-        if name not in self._links or self._session is None:
+        link = self._links.socket(name)
+        if link is None or self._session is None:
             return
-        link = self._links[name][1]
         frames = encode(Envelope(self._session.gateway_at(name), tuple(messages)))
         try:
             link.send_multipart(frames, zmq.NOBLOCK, copy=False)
@@ -374,9 +352,10 @@ class Replica:
             os._exit(EXIT_FATAL)
         if self._session is not None:
             self._heartbeat(time.monotonic())
-        for _, link in self._links.values():
-            link.close(linger=FAREWELL_LINGER_MS)
+        self._links.close()
         self._context.term()
+        if self._tracer is not None:
+            self._tracer.flush()
         self._control.send(Drained())
         log.info("drained")
         os._exit(0)  # a model's threads must not hold up the end
@@ -401,7 +380,8 @@ def main() -> None:
         model=start.model,
         version=start.version,
     )
-    Replica(start, control).run(early)
+    tracer = make_tracer("penstock-replica", start.replica, os.environ)
+    Replica(start, control, tracer).run(early)
 
 
 if __name__ == "__main__":

@@ -66,6 +66,26 @@ END_TIMEOUT_S = 2.0
 logger = get_logger("agent")
 
 
+class Environments(Protocol):
+    """Interpreters for models that want packages of their own; `worker.environments` in life."""
+
+    def interpreter(self, model: Path) -> str:
+        """The interpreter for the model in a folder; `prepare` was called for it before."""
+        ...
+
+    async def prepare(self, model: Path) -> None:
+        """Have it ready.
+
+        Raises:
+            PenstockError: if it cannot be had.
+        """
+        ...
+
+    def keep_only(self, digests: Collection[str]) -> None:
+        """Name the digests of artifacts whose environments must stay."""
+        ...
+
+
 class Artifacts(Protocol):
     """Where the agent has model versions from; `shared.artifact_cache` in real life."""
 
@@ -109,6 +129,7 @@ class ReplicaHost:
         wanted: Wanted,
         gateways: GatewayBook,
         artifacts: Artifacts,
+        environments: Environments,
         spawner: Spawner,
         totals: ReplicaTotals,
         clock: Clock,
@@ -119,6 +140,7 @@ class ReplicaHost:
         self._wanted = wanted
         self._gateways = gateways
         self._artifacts = artifacts
+        self._environments = environments
         self._spawner = spawner
         self._totals = totals
         self._clock = clock
@@ -231,6 +253,8 @@ class ReplicaHost:
         assignment, ticket = command.assignment, command.ticket
         try:
             path = await self._artifacts.get(assignment.manifest, assignment.source)
+            if assignment.settings.environment == "isolated":
+                await self._environments.prepare(path)
         except PenstockError as error:
             self.feed(FetchFailed(assignment.key, ticket, error.message, error.retryable))
         except Exception as error:  # a disk that is full, or a client's error of any kind
@@ -259,6 +283,7 @@ class ReplicaHost:
 
     def _start(self, command: Spawn) -> Start:
         assignment = command.assignment
+        isolated = assignment.settings.environment == "isolated"
         slots = local_slots(self._wanted.assignments() or ())
         threads = threads_for(assignment, self._machine.cores, slots)
         return Start(
@@ -271,11 +296,13 @@ class ReplicaHost:
             model_path=command.path,
             settings=assignment.settings.model_copy(update={"threads": threads}),
             device=device_for(assignment, self._machine.gpus, self._supervisor.devices_in_use()),
+            interpreter=self._environments.interpreter(Path(command.path)) if isolated else "",
             allow_cpu_fallback=self._settings.allow_cpu_fallback,
             queue_rows_max=self._settings.queue_rows_max,
             heartbeat_interval_s=self._settings.heartbeat_interval_s,
             gateways=self._gateways.addresses,
             route=self._wanted.route(assignment.model),
+            keys_dir=str(self._settings.keys_dir.resolve()) if self._settings.keys_dir else None,
         )
 
     def _said(self, key: str, replica: str, message: ToAgent) -> None:

@@ -124,7 +124,7 @@ class ProcessSpawner:
         try:
             with theirs:
                 process = subprocess.Popen(
-                    [*self._command, "--control-fd", str(theirs.fileno())],
+                    [*self._command_for(start), "--control-fd", str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
                     env=replica_environment(start.settings.threads) | self._environment,
                     pass_fds=[theirs.fileno()],
@@ -143,6 +143,12 @@ class ProcessSpawner:
             raise
         replica.send(start)
         return replica
+
+    def _command_for(self, start: Start) -> tuple[str, ...]:
+        if not start.interpreter:
+            return self._command
+        # Isolated: nothing of our own environment or working folder is to be found by imports.
+        return (start.interpreter, "-I", "-m", "worker.replica")
 
 
 def replica_environment(threads: int | None) -> dict[str, str]:

@@ -63,10 +63,11 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An execution failed; the runtime's own words are for the log only."""
+    """An execution failed; the runtime's own words are for the operator, never for callers."""
 
     kind: FailureKind
     infer_s: float
+    reason: str = ""
 
 
 Outcome: TypeAlias = Completed | Failed
@@ -82,9 +83,14 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Execute:
-    """Run a batch; its outcome comes back through `executed`."""
+    """Run a batch; its outcome comes back through `executed`.
+
+    Attributes:
+        reason: a `DispatchReason`, or `again` (part of a batch that failed), or `suspect`.
+    """
 
     items: tuple[Item, ...]
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +105,12 @@ Command: TypeAlias = Send | Execute | End
 
 @dataclass
 class Counters:
-    """Totals since the replica's start; times in microseconds."""
+    """Totals since the replica's start; times in microseconds.
+
+    Attributes:
+        dispatched: batches by the reason of their release.
+        batch_sizes: batches by size class; class n has at most 2**n rows, n the least.
+    """
 
     requests: int = 0
     failures: int = 0
@@ -110,6 +121,7 @@ class Counters:
     infer_us: int = 0
     queue_us: int = 0
     dispatched: dict[str, int] = field(default_factory=dict)
+    batch_sizes: dict[int, int] = field(default_factory=dict)
 
 
 SUSPECT_TURN_S = 0.25
@@ -234,14 +246,15 @@ class Session:
         if self._turn is not None and now >= min(self._turn.until, self._turn.item.deadline):
             commands += self._turn_missed(self._turn.item, now)
         while self._idle and self._again:
-            self._start(self._unexpired(self._again.popleft(), now, commands), now, commands)
+            wanted = self._unexpired(self._again.popleft(), now, commands)
+            self._start(wanted, "again", now, commands)
         if self._idle and (release := self._queue.release(now)) is not None:
             for item in release.infeasible:
                 commands += self._expired(item, now)
             if release.items:
                 reason = release.reason.value
                 self.counters.dispatched[reason] = self.counters.dispatched.get(reason, 0) + 1
-                self._start(release.items, now, commands)
+                self._start(release.items, reason, now, commands)
         if self._draining and not self._owed:
             commands.append(End(fatal=False))
         return commands
@@ -298,7 +311,9 @@ class Session:
         self.counters.requests += 1
         return []
 
-    def _start(self, items: tuple[Item, ...], now: float, commands: list[Command]) -> None:
+    def _start(
+        self, items: tuple[Item, ...], reason: str, now: float, commands: list[Command]
+    ) -> None:
         if not items:
             return
         if items[0].suspect:
@@ -306,7 +321,7 @@ class Session:
             commands.append(Send(items[0].key[0], SuspectTurn(items[0].key[1])))
         else:
             self._running = _Running(items, now)
-            commands.append(Execute(items))
+            commands.append(Execute(items, reason))
 
     def _proceed(self, key: Key, now: float) -> list[Command]:
         """The gateway knows that this suspect is being executed: do so."""
@@ -315,7 +330,7 @@ class Session:
         items = (self._turn.item,)
         self._turn = None
         self._running = _Running(items, now)
-        return [Execute(items)]
+        return [Execute(items, "suspect")]
 
     def _turn_missed(self, item: Item, now: float) -> list[Command]:
         self._turn = None
@@ -353,9 +368,11 @@ class Session:
         return commands
 
     def _learn(self, shape: Hashable, rows: int, infer_s: float) -> None:
-        self.counters.batches += 1
-        self.counters.rows += rows
-        self.counters.infer_us += int(infer_s * 1e6)
+        counters, size_class = self.counters, (rows - 1).bit_length()
+        counters.batches += 1
+        counters.batch_sizes[size_class] = counters.batch_sizes.get(size_class, 0) + 1
+        counters.rows += rows
+        counters.infer_us += int(infer_s * 1e6)
         self._latency.observe(shape, rows, infer_s)
         row_us = infer_s * 1e6 / rows
         weight = ROW_TIME_SMOOTHING if self._row_us else 1.0

@@ -31,8 +31,22 @@ class WorkerSettings(CommonSettings):
     cache_max_bytes: int = Field(
         50 * 1024**3, gt=0, description="Artifacts beyond this are evicted, but never needed ones."
     )
+    environments_max: int = Field(
+        8, ge=1, description="Isolated environments kept; more are evicted, but never used ones."
+    )
+    handover_grace_s: float = Field(
+        120.0,
+        ge=0,
+        description="After SIGTERM: how long replicas go on serving until other workers, if there "
+        "are any, have loaded substitutes.",
+    )
     drain_grace_s: float = Field(
         30.0, ge=0, description="How long a replica that is no longer placed may finish its work."
+    )
+    keys_dir: Path | None = Field(
+        None,
+        description="Folder with worker.secret and gateway.public, made by `penstock keys`: "
+        "gateways at tcp endpoints are dialled with these keys only.",
     )
     fetch_timeout_s: float = Field(
         1800.0, gt=0, description="Longest download of one version before it is tried again."

@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -105,7 +106,7 @@ app.command("registry-sync")(
     command_of(
         SyncSettings,
         _service("registry-sync", "registry_sync", "sync"),
-        "Follow MLflow's registry; of several, one is active.",
+        "Follow MLflow's registry, or a folder of models; of several, one is active.",
     )
 )
 
@@ -136,6 +137,33 @@ def demo_client(
     """Send the test images of the demo at once; print accuracy, versions, latencies, failures."""
     module = load("deploy.local.demo_client", "penstock demo-client", "demo")
     raise typer.Exit(module.run_demo_client(url, data_dir, concurrency, rounds))
+
+
+class Part(StrEnum):
+    """What `penstock restart` can restart."""
+
+    GATEWAYS = "gateways"
+    WORKERS = "workers"
+    REGISTRY_SYNC = "registry-sync"
+
+
+@app.command("restart")
+def restart(
+    part: Annotated[Part, typer.Argument(help="Which processes.")],
+    data_dir: DataDirOption = Path(".penstock"),
+) -> None:
+    """Restart processes of `penstock up` one at a time, without failing a request."""
+    module = load("deploy.local.restart_socket", "penstock restart", "all")
+    raise typer.Exit(module.run_restart(data_dir, part.value))
+
+
+@app.command("keys")
+def keys(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to put the keys.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace keys that are there.")] = False,
+) -> None:
+    """Make the keys by which gateways and workers on several hosts know each other."""
+    print(load("deploy.local.keys", "penstock keys", "all").make_keys(folder, force=force))
 
 
 def main() -> NoReturn:

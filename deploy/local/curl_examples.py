@@ -56,7 +56,7 @@ def describe_system(system: SystemFile, logs: Path, *, demo: bool) -> str:
         "",
         "Penstock is running.",
         f"  gateway   {system.url}  (API: {system.url}/docs)",
-        f"  MLflow    {system.mlflow_uri}",
+        _registry_line(system),
     ]
     if system.metrics_url:
         lines.append(f"  metrics   {system.metrics_url}")
@@ -74,6 +74,12 @@ def describe_system(system: SystemFile, logs: Path, *, demo: bool) -> str:
             f"  {status_command(system.url)}",
         ]
     return "\n".join([*lines, "", "Ctrl-C drains and ends everything."])
+
+
+def _registry_line(system: SystemFile) -> str:
+    if system.models:
+        return f"  models    {shlex.quote(system.models)}  (a folder; no MLflow server is started)"
+    return f"  MLflow    {system.mlflow_uri}"
 
 
 def _post(url: str, body: object) -> str:

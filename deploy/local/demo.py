@@ -1,4 +1,8 @@
-"""`python -m deploy.local.demo`: log the model `digits` with two versions to MLflow.
+"""`python -m deploy.local.demo`: log the demo's models to MLflow.
+
+    digits           ONNX, two versions to swap between
+    digits-sklearn   scikit-learn
+    digits-torch     PyTorch, where torch is installed
 
 Idempotent: each step looks whether it was done already, and once all are, a tag on the model says
 so and nothing is touched again, whatever operators did to versions and tags since.
@@ -7,8 +11,10 @@ so and nothing is touched again, whatever operators did to versions and tags sin
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import mlflow
@@ -21,6 +27,7 @@ from onnx.reference import ReferenceEvaluator
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
+from deploy.local import digits_sklearn
 from deploy.local.curl_examples import DEMO_INPUT, DEMO_MODEL
 from deploy.local.digits import Digits, load_split
 from deploy.local.digits_onnx import PIXEL_MAX, classifier
@@ -48,36 +55,46 @@ def log_demo(mlflow_uri: str) -> None:
     """Log what is missing of the demo."""
     mlflow.set_tracking_uri(mlflow_uri)
     client = MlflowClient()
-    if _state(client) == "complete":
-        print(f"{DEMO_MODEL} is there already")
+    digits = load_split()
+    _log_model(client, DEMO_MODEL, {"1": logistic_regression, "2": neural_network}, digits)
+    _log_model(client, digits_sklearn.MODEL, {"1": digits_sklearn.log}, digits)
+    if importlib.util.find_spec("torch") is not None:
+        digits_torch = importlib.import_module("deploy.local.digits_torch")
+        _log_model(client, digits_torch.MODEL, {"1": digits_torch.log}, digits)
+
+
+def _log_model(
+    client: MlflowClient, name: str, log: Mapping[str, Callable[[Digits], None]], digits: Digits
+) -> None:
+    """Log the versions of a model that are missing, and have version 1 served."""
+    if _state(client, name) == "complete":
+        print(f"{name} is there already")
         return
     mlflow.set_experiment(EXPERIMENT)
-    digits = load_split()
-    builders = {"1": logistic_regression, "2": neural_network}
-    present = {str(each.version) for each in client.search_model_versions(f"name='{DEMO_MODEL}'")}
-    for version, build in builders.items():
+    present = {str(each.version) for each in client.search_model_versions(f"name='{name}'")}
+    for version, log_version in log.items():
         if version not in present:
-            _log_version(build, digits)
-            print(f"logged {DEMO_MODEL} version {version}")
-    client.set_model_version_tag(DEMO_MODEL, "1", "penstock.role", "stable")
-    client.set_registered_model_tag(DEMO_MODEL, DEMO_TAG, "complete")
+            log_version(digits)
+            print(f"logged {name} version {version}")
+    client.set_model_version_tag(name, "1", "penstock.role", "stable")
+    client.set_registered_model_tag(name, DEMO_TAG, "complete")
 
 
-def logistic_regression(digits: Digits) -> Any:
-    """Version 1."""
+def logistic_regression(digits: Digits) -> None:
+    """Version 1 of the ONNX model."""
     model = LogisticRegression(max_iter=1000)
     model.fit(digits.train_images / PIXEL_MAX, digits.train_labels)
     graph = classifier([(model.coef_.T, model.intercept_)], "digits_logistic_regression")
-    return _checked(graph, model, digits)
+    _log_graph(_checked(graph, model, digits))
 
 
-def neural_network(digits: Digits) -> Any:
-    """Version 2: two hidden layers."""
+def neural_network(digits: Digits) -> None:
+    """Version 2 of the ONNX model: two hidden layers."""
     model = MLPClassifier(hidden_layer_sizes=(64, 64), max_iter=200, random_state=0)
     model.fit(digits.train_images / PIXEL_MAX, digits.train_labels)
     layers = list(zip(model.coefs_, model.intercepts_, strict=True))
     graph = classifier(layers, "digits_neural_network")
-    return _checked(graph, model, digits)
+    _log_graph(_checked(graph, model, digits))
 
 
 def _checked(graph: Any, model: Any, digits: Digits) -> Any:
@@ -96,8 +113,7 @@ def _checked(graph: Any, model: Any, digits: Digits) -> Any:
     return graph
 
 
-def _log_version(build: Callable[[Digits], Any], digits: Digits) -> None:
-    graph = build(digits)
+def _log_graph(graph: Any) -> None:
     mlflow.onnx.log_model(
         graph,
         name=DEMO_MODEL,
@@ -107,18 +123,18 @@ def _log_version(build: Callable[[Digits], Any], digits: Digits) -> None:
     )
 
 
-def _state(client: MlflowClient) -> str:
-    """The model's state; creates the model if there is none."""
+def _state(client: MlflowClient, name: str) -> str:
+    """A model's state; creates the model if there is none."""
     try:
-        model = client.get_registered_model(DEMO_MODEL)
+        model = client.get_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        client.create_registered_model(DEMO_MODEL, tags={DEMO_TAG: "logging"})
+        client.create_registered_model(name, tags={DEMO_TAG: "logging"})
         return "logging"
     state = model.tags.get(DEMO_TAG)
     if state is None:
-        raise SystemExit(f"MLflow has a model {DEMO_MODEL!r} that is not the demo's")
+        raise SystemExit(f"MLflow has a model {name!r} that is not the demo's")
     return str(state)
 
 

@@ -27,12 +27,19 @@ Condition = Callable[[], Awaitable[bool]]
 
 @dataclass
 class Part:
-    """A child with its history; `child` is None between two lives."""
+    """A child with its history; `child` is None between two lives.
+
+    Attributes:
+        keeper: starts it again when it ends.
+        ending: it was asked to end, once, whoever waits for that.
+    """
 
     spec: ProcessSpec
     child: Child | None = None
     started_at: float = 0.0
     short_lives: int = 0
+    keeper: asyncio.Task[None] | None = None
+    ending: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
@@ -61,10 +68,15 @@ class Launcher:
         self._on_change = on_change
         self._policy = policy or RestartPolicy()
         self._parts: list[Part] = []
+        self._keeping: asyncio.TaskGroup | None = None
 
     def pids(self) -> dict[str, int]:
         """What runs now, by name."""
         return {part.spec.name: part.pid for part in self._parts if part.pid is not None}
+
+    def parts(self, prefix: str) -> list[Part]:
+        """The children whose names begin so."""
+        return [part for part in self._parts if part.spec.name.startswith(prefix)]
 
     async def start(self, spec: ProcessSpec) -> Part:
         """Start a child that is to live as long as the system."""
@@ -120,9 +132,41 @@ class Launcher:
     async def keep(self) -> None:
         """Restart whatever ends, and bound the logs, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
+            self._keeping = tasks
             for part in self._parts:
-                tasks.create_task(self._keep(part))
+                part.keeper = tasks.create_task(self._keep(part))
             tasks.create_task(self._bound_logs())
+
+    async def replace(
+        self,
+        old: Part,
+        spec: ProcessSpec,
+        ready: Callable[[Part], Condition],
+        timeout_s: float,
+        on_ready: Callable[[Part], None],
+    ) -> None:
+        """Start a successor, and end a child once that is ready. Only while `keep` runs.
+
+        Raises:
+            CommandError: if the successor does not get ready; it is ended, and nothing changed.
+        """
+        assert self._keeping is not None, "what is not kept cannot be replaced"
+        new = await self.start(spec)
+        try:
+            await self.until_ready(new, ready(new), timeout_s)
+        except CommandError:
+            await self._end(new)
+            self._parts.remove(new)
+            raise
+        new.keeper = self._keeping.create_task(self._keep(new))
+        on_ready(new)
+        self._on_change()
+        if old.keeper is not None:
+            old.keeper.cancel()
+            await asyncio.wait({old.keeper})
+        await self._end(old)
+        self._parts.remove(old)
+        self._on_change()
 
     async def drain(self, stages: Sequence[Callable[[str], bool]]) -> None:
         """End all children, stage by stage; a stage says by name whom it covers."""
@@ -162,7 +206,14 @@ class Launcher:
                 how = error.message
 
     async def _end(self, part: Part) -> None:
-        assert part.child is not None, "drain picks parts that run"
+        """Ask a child to end, unless it was asked before, and wait for that."""
+        if part.ending is None:
+            part.ending = asyncio.create_task(self._terminate(part))
+        await asyncio.shield(part.ending)
+
+    async def _terminate(self, part: Part) -> None:
+        if part.child is None:
+            return
         if not await terminate(part.child, part.spec.grace_s):
             self._progress.warn(f"{part.spec.name} was killed after {part.spec.grace_s:.0f} s")
         self._buried(part)

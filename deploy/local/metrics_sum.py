@@ -1,9 +1,10 @@
 """The sum of all processes' metrics, so that one machine is one target for Prometheus.
 
-Each gateway and worker serves its own metrics on a port that it reports in the state store. A
-scrape of the sum scrapes them all and adds samples of the same name and labels; counters,
-histograms and gauges alike, because our gauges are amounts (rows queued, calls in flight).
-A counter of the sum falls when a process is gone, which Prometheus takes for a restart.
+Each gateway, worker and registry_sync daemon serves its own metrics on a port that it reports in
+the state store. A scrape of the sum scrapes them all and adds samples of the same name and labels;
+counters, histograms and gauges alike, because most gauges are amounts (rows queued, calls in
+flight). `LARGEST` names those that are not; of them the largest is shown. A counter of the sum
+falls when a process is gone, which Prometheus takes for a restart.
 """
 
 from __future__ import annotations
@@ -22,12 +23,22 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from shared.deployment import GatewayReport, SyncReport, WorkerReport
 from shared.errors import StateStoreError
+from shared.ids import node_name
 from shared.keys import Keys
 from shared.state_store import RedisStateStore
 
 SCRAPE_TIMEOUT_S = 3.0
 PARALLEL_SCRAPES = 16
+
+LARGEST = frozenset(
+    {
+        "penstock_gateway_ready_replicas",  # all gateways count the same replicas
+        "penstock_gateway_routing_generation",  # a name of a state, not an amount
+    }
+)
+"""Gauges of which the sum shows the largest."""
 
 _NO_AMOUNTS = ("python_info", "process_start_time_seconds", "process_max_fds")
 
@@ -36,7 +47,7 @@ def sum_metrics(pages: Iterable[str]) -> str:
     """The pages' samples added up, in Prometheus's text format.
 
     A page that cannot be parsed is left out. Families that are no amounts (times, versions, limits)
-    are left out of the sum.
+    are left out of the sum, except that of those in `LARGEST` the largest samples are shown.
     """
     families: dict[str, Metric] = {}
     values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
@@ -48,7 +59,13 @@ def sum_metrics(pages: Iterable[str]) -> str:
             sums = values.setdefault(family.name, {})
             for sample in family.samples:
                 key = (sample.name, tuple(sample.labels.items()))
-                sums[key] = sums.get(key, 0.0) + sample.value
+                before = sums.get(key)
+                if before is None:
+                    sums[key] = sample.value
+                elif family.name in LARGEST:
+                    sums[key] = max(before, sample.value)
+                else:
+                    sums[key] = before + sample.value
     return _render(families, values)
 
 
@@ -102,10 +119,13 @@ async def _metrics_ports(redis_url: str, namespace: str) -> list[int]:
     store = RedisStateStore(redis_url, Keys(namespace))
     try:
         gateways, workers = await store.gateways(), await store.workers()
+        syncs = await store.syncs()
     finally:
         await store.close()
-    ports = [each.metrics_port for each in gateways] + [each.metrics_port for each in workers]
-    return [port for port in ports if port > 0]
+    reports: tuple[GatewayReport | WorkerReport | SyncReport, ...] = (*gateways, *workers, *syncs)
+    # Others may share the store: what they report as local is local to them.
+    here = [report for report in reports if report.node == node_name()]
+    return [report.metrics_port for report in here if report.metrics_port > 0]
 
 
 def _scrape(port: int) -> str:

@@ -49,6 +49,18 @@ def worker_reports(store: StateStore, part: Part) -> Condition:
     return ready
 
 
+def sync_reports(store: StateStore, part: Part) -> Condition:
+    """The registry_sync in this very process has reported itself, leading or not."""
+
+    async def ready() -> bool:
+        try:
+            return any(report.pid == part.pid for report in await store.syncs())
+        except StateStoreError:
+            return False
+
+    return ready
+
+
 def leader_exists(redis_url: str, namespace: str) -> Condition:
     """Some registry_sync holds the lease."""
 

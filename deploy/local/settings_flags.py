@@ -142,7 +142,7 @@ def _explain(settings_class: type[BaseSettings], error: ValidationError) -> str:
         name = str(where[0]) if where else ""
         if name in settings_class.model_fields:
             source = f"{flag_of(name)} ({variable_of(settings_class, name)}): "
-        else:
-            source = ""
-        parts.append(f"{source}{problem['msg']}, got {problem['input']!r:.60}")
+            parts.append(f"{source}{problem['msg']}, got {problem['input']!r:.60}")
+        else:  # settings that do not go together; our own words
+            parts.append(problem["msg"].removeprefix("Value error, "))
     return "; ".join(parts)

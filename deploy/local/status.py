@@ -231,7 +231,8 @@ def print_tables(status: SystemStatus, console: Console) -> None:
         console.print(_models_table(status))
         console.print(_replicas_table(status))
     else:
-        console.print("No model is deployed: tag a version in MLflow with penstock.role=stable.")
+        console.print("No model is deployed: tag a version in MLflow with penstock.role=stable,")
+        console.print("or put one into the folder that is followed: DIR/<model>/<version>/.")
     console.print(_processes_table(status))
     for line in _messages(status):
         console.print(line, style="yellow", soft_wrap=True)

@@ -19,19 +19,23 @@ class SystemFile(BaseModel):
     Attributes:
         pid: of the launcher.
         url: of the gateways.
-        mlflow_uri: of the registry that is followed.
+        mlflow_uri: of the registry that is followed; empty if that is a folder.
+        models: the folder of models that is followed, or empty.
         redis_url: of the state store; may hold a password, so the file is its owner's alone.
         namespace: prefix of all keys in the store.
         metrics_url: of the sum of all processes' metrics, or empty.
+        restart_socket: path of the socket that takes requests of `penstock restart`.
         processes: pids of the children by name.
     """
 
     pid: int
     url: str
     mlflow_uri: str
+    models: str = ""
     redis_url: str
     namespace: str
     metrics_url: str = ""
+    restart_socket: str = ""
     processes: dict[str, int] = {}
 
 

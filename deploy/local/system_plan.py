@@ -6,7 +6,7 @@ and arguments are visible to every user of the machine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deploy.local.data_dir import DataDir
 from deploy.local.processes import EXEC_CHILD, PENSTOCK, PYTHON, ProcessSpec
@@ -23,7 +23,7 @@ class SystemPlan:
     """What the children's settings come from; all of it is known before the first one starts.
 
     Attributes:
-        redis_url, mlflow_uri: as the children reach them.
+        redis_url, mlflow_uri: as the children reach them; without MLflow, the latter is empty.
         listen_fd, port: the gateways' shared listening socket.
     """
 
@@ -47,6 +47,11 @@ class SystemPlan:
         """The registry_sync daemons."""
         return [self._sync(index) for index in range(self.settings.syncs)]
 
+    def numbered(self, kind: str, index: int) -> ProcessSpec:
+        """A `gateway`, `worker` or `registry-sync` under a number of the caller's choice."""
+        make = {"gateway": self._gateway, "worker": self._worker, "registry-sync": self._sync}
+        return make[kind](index)
+
     def mlflow(self) -> ProcessSpec:
         """MLflow's server, on this machine only.
 
@@ -64,6 +69,7 @@ class SystemPlan:
             log=self.data_dir.log_of("mlflow"),
             environment={
                 "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+                "OTEL_SDK_DISABLED": "true",  # traces may be sent to it: it must add none
                 "MLFLOW_DISABLE_TELEMETRY": "true",
             },
             working_dir=self.data_dir.mlflow,
@@ -95,12 +101,24 @@ class SystemPlan:
 
     def _worker(self, index: int) -> ProcessSpec:
         name = f"worker-{index}"
-        settings = {"WORKER": name, "CACHE_DIR": str(self.data_dir.cache), **self._draining()}
-        return self._service(name, "worker", settings)
+        handover_s = self.settings.handover_grace_s
+        settings = {
+            "WORKER": name,
+            "CACHE_DIR": str(self.data_dir.cache),
+            "HANDOVER_GRACE_S": str(handover_s),
+            **self._draining(),
+        }
+        spec = self._service(name, "worker", settings)
+        return replace(spec, grace_s=spec.grace_s + handover_s)
 
     def _sync(self, index: int) -> ProcessSpec:
         name = f"registry-sync-{index}"
-        settings = {"MLFLOW_URI": self.mlflow_uri, "CACHE_DIR": str(self.data_dir.cache)}
+        models = self.settings.models_dir
+        settings = {
+            **({"MODELS": str(models)} if models else {"MLFLOW_URI": self.mlflow_uri}),
+            "CACHE_DIR": str(self.data_dir.cache),
+            "METRICS_PORT": "0",
+        }
         return self._service(name, "registry-sync", settings)
 
     def _draining(self) -> dict[str, str]:

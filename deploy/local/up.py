@@ -15,12 +15,14 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import setproctitle
 
 from deploy.local import valkey
 from deploy.local.curl_examples import describe_system
 from deploy.local.data_dir import DataDir, lock_data_dir
+from deploy.local.extras import check_extras
 from deploy.local.failures import CommandError
 from deploy.local.guard import Guard
 from deploy.local.launcher import Condition, Launcher, Part, until
@@ -28,6 +30,9 @@ from deploy.local.metrics_sum import MetricsServer
 from deploy.local.ports import check_free, listen, port_of, url_of
 from deploy.local.progress import Progress
 from deploy.local.readiness import answers, gateway_reports, leader_exists, worker_reports
+from deploy.local.restart import Rolling
+from deploy.local.restart_socket import NAME as RESTART_SOCKET
+from deploy.local.restart_socket import RestartSocket
 from deploy.local.runtime_dir import RuntimeDir
 from deploy.local.system_file import SystemFile, remove_system, write_system
 from deploy.local.system_plan import SystemPlan
@@ -51,11 +56,13 @@ def run_up(settings: UpSettings) -> int:
         CommandError: if it cannot be started.
     """
     setproctitle.setproctitle("penstock up")
+    check_extras(settings)
+    _check_models(settings)
     data_dir = DataDir(settings.data_dir.expanduser().resolve())
     data_dir.make()
     lock_fd = lock_data_dir(data_dir)
     listener = listen(settings.host, settings.port, "--port")
-    if settings.mlflow_uri is None:
+    if settings.starts_mlflow:
         check_free("127.0.0.1", settings.mlflow_port, "--mlflow-port")
     metrics = None
     if settings.metrics_port:
@@ -69,6 +76,17 @@ def run_up(settings: UpSettings) -> int:
         runtime.remove()
 
 
+def _check_models(settings: UpSettings) -> None:
+    if settings.models_dir is not None and not settings.models_dir.is_dir():
+        raise CommandError(f"--models: {settings.models_dir} is no folder", exit_code=2)
+
+
+def _mlflow_uri(settings: UpSettings) -> str:
+    if settings.models is not None:
+        return ""
+    return settings.mlflow_uri or f"http://127.0.0.1:{settings.mlflow_port}"
+
+
 def _plan(
     settings: UpSettings, data_dir: DataDir, runtime: RuntimeDir, listener: socket.socket
 ) -> SystemPlan:
@@ -77,7 +95,7 @@ def _plan(
         data_dir=data_dir,
         runtime=runtime,
         redis_url=settings.redis_url or valkey.url_of(runtime),
-        mlflow_uri=settings.mlflow_uri or f"http://127.0.0.1:{settings.mlflow_port}",
+        mlflow_uri=_mlflow_uri(settings),
         listen_fd=listener.fileno(),
         port=port_of(listener),
     )
@@ -157,23 +175,38 @@ class _System:
             logs = self._plan.data_dir.logs
             demo = self._settings.demo
             self._progress.say(describe_system(self._system_file(), logs, demo=demo))
-            await self._launcher.keep()
+            await self._keep()
+
+    async def _keep(self) -> None:
+        """Keep everything running, and restart parts of it when asked."""
+        settings = self._settings
+        rolling = Rolling(self._launcher, self._plan, settings.namespace, settings.ready_timeout_s)
+        requests = RestartSocket(self._restart_socket, rolling.restart)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(requests.serve())
+            tasks.create_task(self._launcher.keep())
+
+    @property
+    def _restart_socket(self) -> Path:
+        return self._plan.runtime.path / RESTART_SOCKET
 
     async def _start(self, store: RedisStateStore) -> None:
         self._progress.say(f"starting Penstock on {self._plan.data_dir.path}")
         await self._start_store()
         launcher, plan = self._launcher, self._plan
-        own_mlflow = self._settings.mlflow_uri is None
-        mlflow = await launcher.start(plan.mlflow()) if own_mlflow else None
+        starts_mlflow = self._settings.starts_mlflow
+        mlflow = await launcher.start(plan.mlflow()) if starts_mlflow else None
         # Neither gateways nor workers need MLflow, so they start while it does.
         gateways = [await launcher.start(spec) for spec in plan.gateways()]
         workers = [await launcher.start(spec) for spec in plan.workers()]
+        # With MLflow to wait for, a daemon would only complain.
+        early = [await launcher.start(spec) for spec in plan.syncs()] if mlflow is None else []
         await self._await_mlflow(mlflow)
         for part in gateways:
             await self._await_part(part.spec.name, part, gateway_reports(store, part))
         for part in workers:
             await self._await_part(part.spec.name, part, worker_reports(store, part))
-        syncs = [await launcher.start(spec) for spec in plan.syncs()]
+        syncs = early or [await launcher.start(spec) for spec in plan.syncs()]
         leader = leader_exists(plan.redis_url, self._settings.namespace)
         await self._await_part("registry-sync", syncs[0], leader)
         await self._await_part("HTTP", gateways[0], answers(f"{self._url}/v2/health/live"))
@@ -249,9 +282,11 @@ class _System:
             pid=os.getpid(),
             url=self._url,
             mlflow_uri=self._plan.mlflow_uri,
+            models=str(self._settings.models_dir or ""),
             redis_url=self._plan.redis_url,
             namespace=self._settings.namespace,
             metrics_url=metrics_url,
+            restart_socket=str(self._restart_socket),
             processes=self._launcher.pids(),
         )
 

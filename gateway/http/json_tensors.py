@@ -20,20 +20,31 @@ from typing import Any
 
 import numpy as np
 
-from gateway.http.bad_input import mismatch, path_of, shown, shown_shape
-from shared.errors import PenstockError
-from shared.tensors import NUMPY_OF, encode_bytes_elements
+from gateway.http.bad_input import mismatch, path_of, quoted, shown, shown_shape
+from shared.errors import ErrorCode, PenstockError
+from shared.tensors import (
+    NUMPY_OF,
+    Tensor,
+    array_from_tensor,
+    bf16_bits,
+    bf16_values,
+    decode_bytes_elements,
+    encode_bytes_elements,
+)
 
 NESTING_MAX = 64
 """Deepest nesting in which a non-finite number is looked for: numpy's limit on dimensions."""
 
 
+BF16_MAX = float(bf16_values(np.array([0x7F7F], np.uint16))[0])
+
+
 @dataclass(frozen=True, slots=True)
-class _Numbers:
+class Numbers:
     """What may stand in the data of a numeric tensor.
 
     Attributes:
-        typecode: of the `array.array` that takes it in, 8 bytes wide for FP16.
+        typecode: of the `array.array` that takes it in, 8 bytes wide for FP16 and BF16.
         low, high: smallest and largest value.
         whole: only integers.
         may_overflow: a finite number in JSON may be beyond the datatype, unnoticed by the array.
@@ -46,17 +57,17 @@ class _Numbers:
     may_overflow: bool = False
 
 
-def _integers(datatype: str, typecode: str) -> _Numbers:
+def _integers(datatype: str, typecode: str) -> Numbers:
     limits = np.iinfo(NUMPY_OF[datatype])
-    return _Numbers(typecode, int(limits.min), int(limits.max), whole=True)
+    return Numbers(typecode, int(limits.min), int(limits.max), whole=True)
 
 
-def _floats(datatype: str, typecode: str, may_overflow: bool) -> _Numbers:
+def _floats(datatype: str, typecode: str, may_overflow: bool) -> Numbers:
     high = float(np.finfo(NUMPY_OF[datatype]).max)
-    return _Numbers(typecode, -high, high, whole=False, may_overflow=may_overflow)
+    return Numbers(typecode, -high, high, whole=False, may_overflow=may_overflow)
 
 
-_NUMBERS: dict[str, _Numbers] = {
+NUMBERS: dict[str, Numbers] = {
     "INT8": _integers("INT8", "b"),
     "INT16": _integers("INT16", "h"),
     "INT32": _integers("INT32", "i"),
@@ -66,6 +77,7 @@ _NUMBERS: dict[str, _Numbers] = {
     "UINT32": _integers("UINT32", "I"),
     "UINT64": _integers("UINT64", "Q"),
     "FP16": _floats("FP16", "d", may_overflow=True),
+    "BF16": Numbers("d", -BF16_MAX, BF16_MAX, whole=False, may_overflow=True),
     "FP32": _floats("FP32", "f", may_overflow=True),
     "FP64": _floats("FP64", "d", may_overflow=False),
 }
@@ -90,7 +102,7 @@ def bytes_from_json(
         raise mismatch(what, f"a list of {datatype} elements as data", shown(data))
     nested = len(shape) > 1 and len(data) > 0 and type(data[0]) is list
     dims = shape if nested else (math.prod(shape),)
-    numbers = _NUMBERS.get(datatype)
+    numbers = NUMBERS.get(datatype)
     if numbers is None:
         return _encode_others(what, datatype, shape, dims, data)
     target = array(numbers.typecode)
@@ -101,22 +113,32 @@ def bytes_from_json(
             target.fromlist(row)
     except (TypeError, OverflowError):
         raise _explain(what, datatype, dims, data) from None
-    return _encode_numbers(what, datatype, numbers, target, dims, data)
+    return encode_numbers(what, datatype, numbers, target, dims, data)
 
 
-def _encode_numbers(
+def encode_numbers(
     what: str,
     datatype: str,
-    numbers: _Numbers,
+    numbers: Numbers,
     target: array[Any],
     dims: tuple[int, ...],
     data: Any,
 ) -> bytes:
+    """Raw content of a tensor whose numbers are in an array; `data` is where they came from.
+
+    Raises:
+        PenstockError: INVALID_INPUT, if one of them is beyond the datatype.
+    """
     if not numbers.may_overflow or not target:
         return target.tobytes()
     if datatype == "FP16":
         with np.errstate(over="ignore"):
             values = np.frombuffer(target, dtype=np.float64).astype(np.float16)
+    elif datatype == "BF16":
+        bits = bf16_bits(np.frombuffer(target, dtype=np.float64))
+        if not np.isfinite(bf16_values(bits)).all():
+            raise _explain(what, datatype, dims, data)
+        return bits.tobytes()
     else:
         values = np.frombuffer(target, dtype=NUMPY_OF[datatype])
     if not np.isfinite(values).all():
@@ -180,7 +202,7 @@ def _expected_instead(value: Any, datatype: str) -> str | None:
         return None if type(value) is bool else "BOOL elements (true or false)"
     if datatype == "BYTES":
         return None if type(value) is str else "BYTES elements (strings)"
-    numbers = _NUMBERS[datatype]
+    numbers = NUMBERS[datatype]
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"{datatype} numbers"
     if not math.isfinite(value):
@@ -191,8 +213,13 @@ def _expected_instead(value: Any, datatype: str) -> str | None:
             return f"{limits}, written without fraction or exponent"
         return None if numbers.low <= value <= numbers.high else limits
     with np.errstate(over="ignore"):
-        fits = bool(np.isfinite(NUMPY_OF[datatype].type(value)))
-    return None if fits else f"{datatype} numbers of magnitude up to {numbers.high:.6g}"
+        if datatype == "BF16":
+            nearest: Any = bf16_values(bf16_bits(np.array([value], np.float64)))[0]
+        else:
+            nearest = NUMPY_OF[datatype].type(value)
+    if np.isfinite(nearest):
+        return None
+    return f"{datatype} numbers of magnitude up to {numbers.high:.6g}"
 
 
 def first_non_finite(data: Any, depth: int = 0) -> tuple[float, tuple[int, ...]] | None:
@@ -206,3 +233,38 @@ def first_non_finite(data: Any, depth: int = 0) -> tuple[float, tuple[int, ...]]
         if found is not None:
             return found[0], (index, *found[1])
     return None
+
+
+def values_of(tensor: Tensor, shape: tuple[int, ...]) -> Any:
+    """A tensor's elements in a shape, as orjson writes them; `null` for numbers not finite.
+
+    Raises:
+        PenstockError: MODEL_ERROR, for BYTES that JSON cannot hold.
+        ValueError: if the tensor's data does not fit its datatype and shape.
+    """
+    if tensor.datatype == "BYTES":
+        return _nested(_texts(tensor), shape)
+    array = array_from_tensor(tensor)
+    if tensor.datatype == "BF16":
+        array = bf16_values(array)
+    return np.require(array.reshape(shape), requirements="A")
+
+
+def _texts(tensor: Tensor) -> list[str]:
+    elements = decode_bytes_elements(tensor.data, math.prod(tensor.shape))
+    try:
+        return [str(element, "utf-8") for element in elements]
+    except UnicodeDecodeError:
+        raise PenstockError(
+            ErrorCode.MODEL_ERROR,
+            f"output {quoted(tensor.name)}: the model gave BYTES that are not UTF-8 text, which "
+            'JSON cannot hold; ask for this output with the parameter "binary_data": true',
+        ) from None
+
+
+def _nested(elements: list[str], shape: tuple[int, ...]) -> Any:
+    if len(shape) == 1:
+        return elements
+    array = np.empty(len(elements), np.object_)
+    array[:] = elements
+    return array.reshape(shape).tolist()

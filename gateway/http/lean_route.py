@@ -25,21 +25,48 @@ class LeanRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The endpoint itself, with errors answered in our shape."""
-        endpoint = self.endpoint
+        return _lean(self.endpoint)
 
-        async def handle(request: Request) -> Response:
-            request_id = request_id_of(dict(request.scope["headers"]))
-            try:
-                response: Response = await endpoint(request, **request.path_params)
-            except HTTPException:
-                raise
-            except Exception as error:
-                return failure_response(error, request_id, 1.0, path=request.url.path)
-            if "x-request-id" not in response.headers:
-                response.headers["x-request-id"] = request_id
-            return response
 
-        return handle
+def _lean(
+    endpoint: Callable[..., Coroutine[Any, Any, Response]],
+) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    async def handle(request: Request) -> Response:
+        request_id = request_id_of(dict(request.scope["headers"]))
+        try:
+            response = await endpoint(request, **request.path_params)
+        except HTTPException:
+            raise
+        except Exception as error:
+            return failure_response(error, request_id, 1.0, path=request.url.path)
+        if "x-request-id" not in response.headers:
+            response.headers["x-request-id"] = request_id
+        return response
+
+    return handle
+
+
+def add_post(
+    router: APIRouter,
+    path: str,
+    endpoint: Callable[..., Coroutine[Any, Any, Response]],
+    summary: str,
+    tag: str,
+    responses: dict[int | str, dict[str, Any]],
+    openapi: dict[str, Any],
+) -> None:
+    """Register a POST route, whose request body only `openapi` describes."""
+    router.add_api_route(
+        path,
+        endpoint,
+        methods=["POST"],
+        summary=summary,
+        tags=[tag],
+        response_model=None,
+        response_class=Response,
+        responses=responses,
+        openapi_extra=openapi,
+    )
 
 
 def add_get(
@@ -61,6 +88,4 @@ def add_get(
         response_class=Response,
         responses=responses,
     )
-    router.add_api_route(
-        path, endpoint, methods=["HEAD"], response_model=None, include_in_schema=False
-    )
+    router.add_route(path, _lean(endpoint), methods=["HEAD"], include_in_schema=False)

@@ -1,6 +1,6 @@
 """The Open Inference Protocol's payloads, to and from tensors; pure and synchronous.
 
-Previous stop of a request: `gateway.http.oip_routes`, which read the body. Next: back there, and
+Previous stop of a request: `gateway.http.call_route`, which read the body. Next: back there, and
 then `gateway.service`, with tensors that are known to fit the model.
 
 Theory: a request is a JSON object, or one followed by raw tensors (the binary tensor extension),
@@ -30,7 +30,13 @@ from gateway.http.bad_input import (
     shown_shape,
 )
 from gateway.http.json_document import load_document
-from gateway.http.json_tensors import bytes_from_json
+from gateway.http.json_tensors import bytes_from_json, values_of
+from gateway.http.large_arrays import (
+    DOCUMENT_BYTES_MIN,
+    LargeArray,
+    bytes_from_large,
+    document_without_arrays,
+)
 from gateway.http.oip_parameters import (
     as_boolean,
     as_object,
@@ -40,22 +46,16 @@ from gateway.http.oip_parameters import (
     refuse_shared_memory,
     timeout_s_of,
 )
+from gateway.http.payload import EncodedResponse
+from gateway.http.tensor_checks import checked_shape, in_order
 from shared.deployment import ModelInterface
-from shared.errors import ErrorCode, PenstockError
 from shared.messages import Parameters
 from shared.tensors import (
     NUMPY_OF,
     Buffer,
     Tensor,
     TensorSpec,
-    array_from_tensor,
-    decode_bytes_elements,
-    shape_fits,
 )
-
-ELEMENTS_MAX = 2**31
-"""Most elements that a shape may state, empty dimensions counted as one: more than any body holds,
-and few enough for every array library to accept the shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +87,6 @@ class ParsedInfer:
         return output in self.binary_outputs if self.outputs else self.binary_default
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedResponse:
-    """An answer's body.
-
-    Attributes:
-        parts: what the body consists of, in order.
-        header_length: bytes of the JSON in front of binary data, or None without any.
-    """
-
-    parts: tuple[Buffer, ...]
-    header_length: int | None
-
-
 def parse_infer(body: Buffer, header_length: int | None, interface: ModelInterface) -> ParsedInfer:
     """Read an inference request and check it against the model.
 
@@ -112,7 +99,9 @@ def parse_infer(body: Buffer, header_length: int | None, interface: ModelInterfa
         PenstockError: INVALID_INPUT, with a message that names what was expected and what came.
     """
     text, binary = _split(body, header_length)
-    document = load_document(text)
+    document = document_without_arrays(text) if len(text) >= DOCUMENT_BYTES_MIN else None
+    if document is None:
+        document = load_document(text)
     request_id = document.get("id")
     if request_id is not None and type(request_id) is not str:
         raise mismatch("id", "a string", shown(request_id))
@@ -129,7 +118,7 @@ def parse_infer(body: Buffer, header_length: int | None, interface: ModelInterfa
         outputs,
         binary_outputs,
         binary_default,
-        model_parameters(parameters),
+        model_parameters(parameters, interface.parameters),
         priority_of(parameters),
         timeout_s_of(parameters),
     )
@@ -167,15 +156,10 @@ class _InputReader:
             if tensor.name in tensors:
                 raise mismatch(f"input {quoted(tensor.name)}", "one tensor of this name", "another")
             tensors[tensor.name] = tensor
-        missing = [name for name in self._specs if name not in tensors]
-        if missing:
-            spec = self._specs[missing[0]]
-            raise mismatch(f"input {quoted(spec.name)}", spec.describe(), "no such tensor")
+        ordered = in_order(tensors, self._interface)
         if self._binary is not None and self._taken != self._binary.nbytes:
             expected = f"{self._taken} bytes after the JSON, the sum of all binary_data_size"
             raise mismatch("binary data", expected, str(self._binary.nbytes))
-        ordered = tuple([tensors[name] for name in self._specs])
-        self._check_rows(ordered)
         return ordered
 
     def _read_one(self, entry: Any) -> Tensor:
@@ -190,26 +174,8 @@ class _InputReader:
             raise mismatch("input", expected, quoted(name))
         what = f"input {quoted(name)}"
         _check_datatype(what, entry.get("datatype"), spec)
-        shape = self._shape(what, entry.get("shape"), spec)
+        shape = checked_shape(what, entry.get("shape"), spec, self._interface.max_batch_size)
         return Tensor(name, spec.datatype, shape, self._data(what, entry, spec, shape))
-
-    def _shape(self, what: str, shape: Any, spec: TensorSpec) -> tuple[int, ...]:
-        if type(shape) is not list:
-            raise mismatch(what, f"shape {shown_shape(spec.shape)}", shown(shape))
-        if len(shape) != len(spec.shape):
-            got = f"{len(shape)} dimension{'' if len(shape) == 1 else 's'}"
-            raise mismatch(what, f"shape {shown_shape(spec.shape)}", got)
-        for size in shape:
-            if type(size) is not int or size < 0:
-                raise mismatch(what, "sizes in shape that are whole and not negative", shown(size))
-        if not shape_fits(shape, spec.shape):
-            raise mismatch(what, f"shape {shown_shape(spec.shape)}", shown_shape(shape))
-        limit = self._interface.max_batch_size
-        if limit > 0 and not 1 <= shape[0] <= limit:
-            raise mismatch(what, f"1 to {limit} rows (max_batch_size)", str(shape[0]))
-        if math.prod(size or 1 for size in shape) > ELEMENTS_MAX:
-            raise mismatch(what, f"at most {ELEMENTS_MAX} elements", f"shape {shown_shape(shape)}")
-        return tuple(shape)
 
     def _data(
         self, what: str, entry: dict[str, Any], spec: TensorSpec, shape: tuple[int, ...]
@@ -226,6 +192,8 @@ class _InputReader:
                 return self._take(what, size, spec, shape)
         if data is None:
             raise mismatch(what, "data or binary_data_size", "neither")
+        if type(data) is LargeArray:
+            return bytes_from_large(what, spec.datatype, shape, data)
         return bytes_from_json(what, spec.datatype, shape, data, self._booleans_in_text)
 
     def _take(self, what: str, size: Any, spec: TensorSpec, shape: tuple[int, ...]) -> memoryview:
@@ -251,16 +219,6 @@ class _InputReader:
         elif spec.datatype == "BOOL" and size and np.frombuffer(data, np.uint8).max() > 1:
             raise mismatch(what, "BOOL bytes of 0 or 1", "other values")
         return data
-
-    def _check_rows(self, tensors: tuple[Tensor, ...]) -> None:
-        """All inputs of a model that batches have the same number of rows."""
-        if self._interface.max_batch_size == 0 or not tensors:
-            return
-        first = tensors[0]
-        for tensor in tensors:
-            if tensor.rows != first.rows:
-                expected = f"{first.rows} rows as in input {quoted(first.name)}"
-                raise mismatch(f"input {quoted(tensor.name)}", expected, str(tensor.rows))
 
 
 def _check_datatype(what: str, datatype: Any, spec: TensorSpec) -> None:
@@ -341,14 +299,4 @@ def build_response(answer: InferenceAnswer, request: ParsedInfer) -> EncodedResp
 
 def _json_data(tensor: Tensor) -> Any:
     """What orjson writes as the flat, row-major list of a tensor's elements."""
-    if tensor.datatype != "BYTES":
-        return np.require(array_from_tensor(tensor).reshape(-1), requirements="A")
-    elements = decode_bytes_elements(tensor.data, math.prod(tensor.shape))
-    try:
-        return [str(element, "utf-8") for element in elements]
-    except UnicodeDecodeError:
-        raise PenstockError(
-            ErrorCode.MODEL_ERROR,
-            f"output {quoted(tensor.name)}: the model gave BYTES that are not UTF-8 text, which "
-            'JSON cannot hold; ask for this output with the parameter "binary_data": true',
-        ) from None
+    return values_of(tensor, (math.prod(tensor.shape),))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gateway.http.bad_input import bad_input, mismatch, quoted, shown
+from shared.deployment import ParameterSpec
 from shared.messages import PRIORITY_DEFAULT, PRIORITY_HIGHEST, PRIORITY_LOWEST, Parameters
 
 RESERVED = frozenset({"priority", "timeout", "headers", "binary_data_output"})
@@ -79,20 +81,25 @@ def timeout_s_of(parameters: dict[str, Any]) -> float | None:
     return min(value / 1e6, TIMEOUT_S_MAX) or None
 
 
-def model_parameters(parameters: dict[str, Any]) -> Parameters:
+def model_parameters(parameters: dict[str, Any], specs: Sequence[ParameterSpec] = ()) -> Parameters:
     """What the model is to be given: all but the protocol's own, sorted by name.
+
+    Args:
+        specs: what the model's signature says of parameters; it says nothing of others.
 
     Raises:
         PenstockError: INVALID_INPUT.
     """
     kept: list[tuple[str, Any]] = []
     characters = 0
+    kinds = {spec.name: spec.datatype for spec in specs}
     for name, value in parameters.items():
         if name in RESERVED or name.startswith(RESERVED_PREFIXES):
             continue
         if isinstance(value, list | dict):
             expected = "a string, a number, true or false"
             raise mismatch(f"parameter {quoted(name)}", expected, shown(value))
+        _check_kind(name, value, kinds.get(name))
         characters += len(name) + (len(value) if isinstance(value, str) else 0)
         kept.append((name, value))
     if len(kept) > PARAMETERS_MAX or characters > PARAMETER_CHARACTERS_MAX:
@@ -101,6 +108,33 @@ def model_parameters(parameters: dict[str, Any]) -> Parameters:
             f"characters in all, got {len(kept)} with {characters}"
         )
     return tuple(sorted(kept, key=lambda pair: pair[0]))
+
+
+_KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
+    "BOOL": ("true or false", (bool,)),
+    "INT32": ("a whole number of 32 bits", (int,)),
+    "INT64": ("a whole number of 64 bits", (int,)),
+    "FP32": ("a number", (int, float)),
+    "FP64": ("a number", (int, float)),
+    "BYTES": ("a string", (str,)),
+}
+"""What values a parameter of each datatype takes, and how to call them."""
+
+_INTEGER_LIMITS = {"INT32": 2**31, "INT64": 2**63}
+
+
+def _check_kind(name: str, value: Any, datatype: str | None) -> None:
+    """Compare a parameter with the model's signature, as MLflow does: numbers may widen, no more.
+
+    Raises:
+        PenstockError: INVALID_INPUT.
+    """
+    if datatype is None or value is None:
+        return
+    expected, kinds = _KINDS[datatype]
+    limit = _INTEGER_LIMITS.get(datatype)
+    if type(value) not in kinds or (limit and not -limit <= value < limit):
+        raise mismatch(f"parameter {quoted(name)}", expected, shown(value))
 
 
 def output_is_binary(what: str, parameters: dict[str, Any], default: bool) -> bool:

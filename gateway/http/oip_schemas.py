@@ -16,6 +16,13 @@ class ErrorBody(BaseModel):
     error: str = Field(description="What was expected and what came.")
 
 
+class MlflowErrorBody(BaseModel):
+    """What MLflow's clients expect of a failed request."""
+
+    error_code: str = Field(examples=["BAD_REQUEST"])
+    message: str
+
+
 class ServerMetadata(BaseModel):
     """What this server is."""
 
@@ -120,8 +127,27 @@ _INFER_REQUEST: dict[str, Any] = InferRequest.model_json_schema(
     ref_template="#/components/schemas/{model}"
 )
 
-REQUEST_SCHEMAS: dict[str, Any] = {**_INFER_REQUEST.pop("$defs"), "InferRequest": _INFER_REQUEST}
-"""Schemas that `INFER_OPENAPI` refers to, by name."""
+REQUEST_SCHEMAS: dict[str, Any] = {
+    **_INFER_REQUEST.pop("$defs"),
+    "InferRequest": _INFER_REQUEST,
+    "ErrorBody": ErrorBody.model_json_schema(),
+    "MlflowErrorBody": MlflowErrorBody.model_json_schema(),
+}
+"""Schemas that requests and errors refer to, by name: the framework does not see them, since it
+neither reads requests nor writes errors."""
+
+
+def error_responses(schema: str) -> dict[int | str, dict[str, Any]]:
+    """What failed requests are answered with, all in one shape."""
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    return {
+        "4XX": {
+            "description": "The request is at fault, or the queue is full.",
+            "content": content,
+        },
+        "5XX": {"description": "The model failed, or nothing can answer now.", "content": content},
+    }
+
 
 _HEADERS = (
     ("Inference-Header-Content-Length", "integer", "Length of the JSON in a binary body."),

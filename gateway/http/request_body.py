@@ -1,7 +1,8 @@
-"""Reading a request's body within a limit, and noticing when its sender goes away.
+"""Reading a request's body within limits, and noticing when its sender goes away.
 
 The memory that one request takes is at most the limit: a body that is announced as larger is not
-read, and one that turns out larger is dropped at the limit.
+read, and one that turns out larger, also once it is inflated, is dropped at the limit. A body that
+trickles in is given up after a while, so that nobody can hold what it occupies for ever.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any, TypeVar, cast
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.http.request_headers import RawHeaders, content_length_of
+from gateway.http.compression import Coding, Inflater
+from gateway.http.payload import RawHeaders
+from gateway.http.request_headers import content_length_of
 from shared.errors import ErrorCode, PenstockError
 from shared.tensors import Buffer
 
@@ -35,20 +38,61 @@ class BodyTooLargeError(PenstockError):
         self.unread = unread
 
 
+class BodyTimeoutError(PenstockError):
+    """A body that took too long to arrive; its sender may still be sending."""
+
+    def __init__(self, timeout_s: float) -> None:
+        message = f"request body: expected all of it within {timeout_s:g} s, got a part"
+        super().__init__(ErrorCode.BODY_TIMEOUT, message)
+
+
 def _client_gone() -> PenstockError:
     return PenstockError(ErrorCode.CANCELLED, "the client closed the connection")
 
 
-async def read_body(headers: RawHeaders, receive: Receive, max_bytes: int) -> Buffer:
-    """The whole body.
+class _Patience:
+    """Cancels a task that waits for too long."""
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self.ended = False
+        self._task = task
+
+    def end(self) -> None:
+        self.ended = True
+        self._task.cancel()
+
+
+async def read_body(
+    headers: RawHeaders, coding: Coding | None, receive: Receive, max_bytes: int, timeout_s: float
+) -> Buffer:
+    """The whole body, inflated if it came in a coding.
 
     Raises:
-        BodyTooLargeError: beyond `max_bytes`.
-        PenstockError: CANCELLED, if the client has gone.
+        BodyTooLargeError: beyond `max_bytes`, as sent or inflated.
+        BodyTimeoutError: if it took longer than `timeout_s`.
+        PenstockError: CANCELLED, if the client has gone; INVALID_INPUT, if it is not in its coding.
     """
     announced = content_length_of(headers)
     if announced is not None and announced > max_bytes:
         raise BodyTooLargeError(max_bytes, unread=True)
+    task = asyncio.current_task()
+    assert task is not None
+    patience = _Patience(task)
+    timer = asyncio.get_running_loop().call_later(timeout_s, patience.end)
+    try:
+        if coding is None:
+            return await _read_plain(receive, max_bytes)
+        return await _read_inflated(Inflater(coding), receive, max_bytes)
+    except asyncio.CancelledError:
+        if not patience.ended:
+            raise
+        task.uncancel()
+        raise BodyTimeoutError(timeout_s) from None
+    finally:
+        timer.cancel()
+
+
+async def _read_plain(receive: Receive, max_bytes: int) -> Buffer:
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body", False):
         whole = cast(bytes, message.get("body", b""))  # the usual case: no copy
@@ -62,6 +106,28 @@ async def read_body(headers: RawHeaders, receive: Receive, max_bytes: int) -> Bu
         if len(body) > max_bytes:
             raise BodyTooLargeError(max_bytes, unread)
         if not unread:
+            return body
+        message = await receive()
+    raise _client_gone()
+
+
+async def _read_inflated(inflater: Inflater, receive: Receive, max_bytes: int) -> Buffer:
+    body = bytearray()
+    received = 0
+    message = await receive()
+    while message["type"] == "http.request":
+        chunk = message.get("body", b"")
+        unread = message.get("more_body", False)
+        received += len(chunk)
+        if received > max_bytes:
+            raise BodyTooLargeError(max_bytes, unread)
+        for piece in inflater.feed(chunk):
+            body += piece
+            if len(body) > max_bytes:
+                raise BodyTooLargeError(max_bytes, unread)
+            await asyncio.sleep(0)  # a piece takes a while: let others have their turn
+        if not unread:
+            inflater.finish()
             return body
         message = await receive()
     raise _client_gone()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from typing import TypeAlias
+from collections.abc import Sequence
 
 from gateway.http.bad_input import bad_input, mismatch, quoted
+from gateway.http.compression import Coding, coding_named
+from gateway.http.payload import RawHeaders
 from shared.errors import ErrorCode, PenstockError
 from shared.ids import new_request_id
-
-RawHeaders: TypeAlias = Mapping[bytes, bytes]
+from shared.tracing import join_context
 
 BODY_TYPES = frozenset(
     {
@@ -26,6 +26,7 @@ _REQUEST_ID = re.compile(rb"[!-~](?:[ -~]{0,126}[!-~])?")
 _TRACEPARENT = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 )
+_TRACESTATE = re.compile(rb"[!-~](?:[ -~]{0,510}[!-~])?")
 _DIGITS_MAX = 18
 """Most digits of a length: more than any body, and within 64 bits."""
 
@@ -38,12 +39,17 @@ def request_id_of(headers: RawHeaders) -> str:
     return new_request_id()
 
 
-def traceparent_of(headers: RawHeaders) -> str:
-    """The W3C trace context, or empty if there is none that is well-formed."""
+def trace_context_of(headers: RawHeaders) -> str:
+    """The W3C trace context as `shared.tracing` has it; empty if there is none that is well-formed.
+
+    A tracestate that is not well-formed is dropped, and one without a traceparent, as W3C wants it.
+    """
     given = headers.get(b"traceparent")
-    if given is not None and _TRACEPARENT.fullmatch(given):
-        return given.decode("ascii")
-    return ""
+    if given is None or not _TRACEPARENT.fullmatch(given):
+        return ""
+    state = headers.get(b"tracestate")
+    kept = state if state is not None and _TRACESTATE.fullmatch(state) else b""
+    return join_context(given.decode("ascii"), kept.decode("ascii"))
 
 
 def timeout_s_header(headers: RawHeaders) -> float | None:
@@ -104,14 +110,33 @@ def check_content_type(headers: RawHeaders) -> None:
     """
     given = headers.get(b"content-type", b"")
     if given.partition(b";")[0].strip().lower() not in BODY_TYPES:
-        text = quoted(given.decode("latin-1"))
-        raise PenstockError(
-            ErrorCode.UNSUPPORTED_MEDIA_TYPE,
-            f"content type: expected application/json or application/octet-stream, got {text}",
+        raise unsupported_media_type(
+            "content type", "application/json or application/octet-stream", given
         )
-    encoding = headers.get(b"content-encoding")
-    if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
-        text = quoted(encoding.decode("latin-1"))
-        raise PenstockError(
-            ErrorCode.UNSUPPORTED_MEDIA_TYPE, f"content encoding: expected none, got {text}"
-        )
+
+
+def unsupported_media_type(what: str, expected: str, got: bytes) -> PenstockError:
+    """The error for a body that says it is something we do not read."""
+    text = quoted(got.decode("latin-1"))
+    return PenstockError(
+        ErrorCode.UNSUPPORTED_MEDIA_TYPE, f"{what}: expected {expected}, got {text}"
+    )
+
+
+def content_coding_of(headers: Sequence[tuple[bytes, bytes]]) -> Coding | None:
+    """How the body is compressed, by its `Content-Encoding`; None if it is not.
+
+    Args:
+        headers: all of the request's, as one may come several times.
+
+    Raises:
+        PenstockError: UNSUPPORTED_MEDIA_TYPE, also for several codings one upon the other.
+    """
+    given = b",".join([value for name, value in headers if name == b"content-encoding"])
+    name = given.strip().lower().decode("latin-1")
+    if name in ("", "identity"):
+        return None
+    coding = coding_named(name)
+    if coding is None:
+        raise unsupported_media_type("content encoding", "gzip or deflate", given)
+    return coding

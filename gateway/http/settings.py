@@ -13,6 +13,19 @@ class HttpSettings(BaseModel):
     max_body_bytes: int = Field(
         64 * 1024 * 1024, gt=0, le=2**31, description="Largest request body, in bytes; beyond: 413."
     )
+    body_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="Longest that a request's body may take to arrive; beyond: 408, and the "
+        "connection ends.",
+    )
+    compress_min_bytes: int = Field(
+        16 * 1024,
+        ge=0,
+        description="Smallest answer that is compressed for a client that accepts it: below, it "
+        "takes longer than sending the rest does.",
+    )
     linger_s: float = Field(
         2.0,
         ge=0,

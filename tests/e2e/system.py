@@ -88,6 +88,7 @@ class LocalSystem:
         self.port = free_port()
         self.mlflow_port = free_port()
         self.metrics_port = free_port()
+        self.environment: dict[str, str] = {}
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
         self._output = data_dir.parent / f"{data_dir.name[:40]}.up.log"
@@ -131,7 +132,10 @@ class LocalSystem:
         """Start, and wait for nothing."""
         with self._output.open("ab") as output:
             self._process = subprocess.Popen(
-                self.command(), stdout=output, stderr=output, env=own_environment()
+                self.command(),
+                stdout=output,
+                stderr=output,
+                env=own_environment() | self.environment,
             )
         return self._process
 

@@ -218,7 +218,7 @@ class World:
             match command:
                 case Send(link, message):
                     self.to_gateway(replica.name, self.gateways[link], message)
-                case Execute(items):
+                case Execute(items, _):
                     self._execute(replica, command)
                     assert all(item.deadline > self.now for item in items), "ran after expiry"
                 case End():

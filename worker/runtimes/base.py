@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Protocol
 
 from shared.deployment import ModelInterface
+from shared.messages import Parameters
 from shared.tensors import AnyArray
+from worker.mlflow_model import MLmodel
 from worker.session import FailureKind
 
 
@@ -36,20 +38,26 @@ class Runtime(Protocol):
     """A loaded model.
 
     Attributes:
-        interface: what it takes and gives; `max_batch_size` as the settings ask, or less.
+        interface: what it takes and gives; `max_batch_size` as the settings ask, or less. The
+            warm-up lowers it to what the model can run.
         provider: what executes it in truth.
-        static_rows: the one batch size that the model takes, or None if it takes any.
+        static_rows: the one batch size that the model takes, or None if it takes any; the warm-up
+            may find one out.
     """
 
     interface: ModelInterface
     provider: str
     static_rows: int | None
 
-    def execute(self, inputs: Mapping[str, AnyArray]) -> Sequence[AnyArray]:
+    def execute(
+        self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()
+    ) -> Sequence[AnyArray]:
         """Run one batch.
 
         Args:
-            inputs: an array for every input of the interface, by name.
+            inputs: an array for every input of the interface, by name, save for optional ones that
+                the requests left out.
+            parameters: what all requests of the batch say beside their inputs.
 
         Returns:
             an array for every output, in the interface's order.
@@ -66,13 +74,15 @@ class Loader(Protocol):
     def __call__(
         self,
         folder: Path,
+        mlmodel: MLmodel | None,
+        /,
         *,
         max_batch_size: int,
         device: str,
         threads: int,
         allow_cpu_fallback: bool,
     ) -> Runtime:
-        """Load the model.
+        """Load the model, of which MLflow says what `mlmodel` says.
 
         Raises:
             ModelLoadError: if it cannot be loaded.

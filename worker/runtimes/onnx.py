@@ -9,10 +9,12 @@ from typing import Any
 import onnxruntime as ort
 
 from shared.deployment import ModelInterface
+from shared.messages import Parameters
 from shared.tensors import NUMPY_OF, AnyArray, TensorSpec
 from worker.mlflow_model import MLmodel
-from worker.runtimes.base import ExecutionError, ModelLoadError
-from worker.session import FailureKind
+from worker.runtimes.base import ModelLoadError
+from worker.runtimes.failures import told
+from worker.runtimes.graph import batch_limit, reconcile, static_rows
 
 PLATFORM = "onnxruntime_onnx"
 
@@ -32,36 +34,40 @@ _DATATYPES = {
     "tensor(string)": "BYTES",
 }
 
-_OUT_OF_MEMORY_SIGNS = ("failed to allocate memory", "out of memory", "bad_alloc")
-_FATAL_SIGNS = ("cuda error", "cuda failure", "device-side assert", "illegal memory access")
+TITLE = "ONNX graph"
 
 
 class OnnxRuntime:
     """One ONNX graph in one inference session; see `worker.runtimes.base.Runtime`."""
 
     def __init__(
-        self, session: Any, interface: ModelInterface, graph_inputs: Mapping[str, TensorSpec]
+        self,
+        session: Any,
+        interface: ModelInterface,
+        graph_inputs: Mapping[str, TensorSpec],
+        device: str,
     ) -> None:
         self.interface = interface
         self.provider: str = session.get_providers()[0]
-        self.static_rows = _static_rows(interface, graph_inputs)
+        self.static_rows = static_rows(interface.max_batch_size, graph_inputs, TITLE)
+        self._device = device
         self._session = session
         self._outputs = [node.name for node in session.get_outputs()]
         self._feeds = {
             name: (spec.name, NUMPY_OF[spec.datatype]) for name, spec in graph_inputs.items()
         }
 
-    def execute(self, inputs: Mapping[str, AnyArray]) -> Sequence[AnyArray]:
+    def execute(
+        self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()
+    ) -> Sequence[AnyArray]:
         feeds = {}
         for name, array in inputs.items():
             graph_name, dtype = self._feeds[name]
             if dtype.kind == "O":
                 array = _as_strings(array)
             feeds[graph_name] = array.astype(dtype, copy=False)
-        try:
+        with told(self._device, trust_words=True):
             outputs: Sequence[AnyArray] = self._session.run(self._outputs, feeds)
-        except Exception as error:  # the library raises many types of its own
-            raise ExecutionError(_kind_of(error), str(error)) from error
         return outputs
 
 
@@ -87,16 +93,16 @@ def load_onnx(
     _check_provider(session, device, allow_cpu_fallback)
     graph_inputs = [_spec(node, "input") for node in session.get_inputs()]
     graph_outputs = [_spec(node, "output") for node in session.get_outputs()]
-    inputs = _reconcile(graph_inputs, mlmodel.inputs if mlmodel else None, "input")
-    outputs = _reconcile(graph_outputs, mlmodel.outputs if mlmodel else None, "output")
+    inputs = reconcile(graph_inputs, mlmodel.inputs if mlmodel else None, "input", TITLE)
+    outputs = reconcile(graph_outputs, mlmodel.outputs if mlmodel else None, "output", TITLE)
     by_name = {spec.name: graph for spec, graph in zip(inputs, graph_inputs, strict=True)}
     interface = ModelInterface(
         inputs=tuple(inputs),
         outputs=tuple(outputs),
-        max_batch_size=_batch_limit(inputs, outputs, by_name, max_batch_size),
+        max_batch_size=batch_limit(inputs, outputs, by_name, max_batch_size),
         platform=PLATFORM,
     )
-    return OnnxRuntime(session, interface, by_name)
+    return OnnxRuntime(session, interface, by_name, device)
 
 
 def _open(path: Path, device: str, threads: int) -> Any:
@@ -138,81 +144,8 @@ def _spec(node: Any, side: str) -> TensorSpec:
     return TensorSpec(name=node.name, datatype=datatype, shape=shape)
 
 
-def _reconcile(
-    graph: Sequence[TensorSpec], signature: Sequence[TensorSpec] | None, side: str
-) -> list[TensorSpec]:
-    """Specs in the graph's order, as the signature describes them.
-
-    The signature's names and datatypes are what clients see; a size that the graph fixes stays
-    fixed, save for the batch dimension, which a replica can pad.
-    """
-    if signature is None:
-        return list(graph)
-    if len(signature) != len(graph):
-        raise ModelLoadError(
-            f"the signature has {len(signature)} {side}s, the ONNX graph has {len(graph)}",
-            invalid=True,
-        )
-    named = {spec.name: spec for spec in signature}
-    by_name = set(named) == {spec.name for spec in graph}
-    pairs = [(named[g.name], g) for g in graph] if by_name else list(zip(signature, graph))  # noqa: B905 - lengths are equal
-    return [_merge(spec, node, side) for spec, node in pairs]
-
-
-def _merge(spec: TensorSpec, graph: TensorSpec, side: str) -> TensorSpec:
-    name = spec.name or graph.name
-    text = "BYTES" in (spec.datatype, graph.datatype) and spec.datatype != graph.datatype
-    fits = len(spec.shape) == len(graph.shape) and all(
-        -1 in (ours, theirs) or ours == theirs
-        for ours, theirs in zip(spec.shape, graph.shape, strict=True)
-    )
-    if text or not fits:
-        raise ModelLoadError(
-            f"{side} {name!r} is {spec.describe()} in the signature, but "
-            f"{graph.describe()} in the ONNX graph",
-            invalid=True,
-        )
-    sizes = [
-        theirs if ours == -1 and axis > 0 else ours
-        for axis, (ours, theirs) in enumerate(zip(spec.shape, graph.shape, strict=True))
-    ]
-    datatype = spec.datatype if side == "input" else graph.datatype
-    return TensorSpec(name=name, datatype=datatype, shape=tuple(sizes))
-
-
-def _batch_limit(
-    inputs: Sequence[TensorSpec],
-    outputs: Sequence[TensorSpec],
-    graph_inputs: Mapping[str, TensorSpec],
-    wanted: int,
-) -> int:
-    """Most rows of one execution; 0 if the model has no batch dimension."""
-    if not all(spec.shape[:1] == (-1,) for spec in [*inputs, *outputs]):
-        return 0
-    static = {graph.shape[0] for graph in graph_inputs.values()} - {-1}
-    return min(static | {wanted})
-
-
-def _static_rows(interface: ModelInterface, graph_inputs: Mapping[str, TensorSpec]) -> int | None:
-    if interface.max_batch_size == 0:
-        return None
-    static = {graph.shape[0] for graph in graph_inputs.values()} - {-1}
-    if len(static) > 1:
-        raise ModelLoadError(f"the ONNX graph fixes batch sizes {sorted(static)}", invalid=True)
-    return static.pop() if static else None
-
-
 def _as_strings(array: AnyArray) -> AnyArray:
     flat = [item.decode("utf-8", "replace") for item in array.ravel().tolist()]
     strings = array.copy().reshape(-1)
     strings[:] = flat
     return strings.reshape(array.shape)
-
-
-def _kind_of(error: Exception) -> FailureKind:
-    text = str(error).lower()
-    if any(sign in text for sign in _OUT_OF_MEMORY_SIGNS):
-        return FailureKind.OUT_OF_MEMORY
-    if any(sign in text for sign in _FATAL_SIGNS):
-        return FailureKind.FATAL
-    return FailureKind.INPUT

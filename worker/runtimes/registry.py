@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from pathlib import Path
 
-from worker.mlflow_model import MLmodelError, read_mlmodel
-from worker.runtimes.base import ModelLoadError, Runtime
+from worker.mlflow_model import MLmodel, MLmodelError, read_mlmodel
+from worker.runtimes.base import Loader, ModelLoadError, Runtime
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A runtime: the module and function that load it, and the extra that installs it."""
+
+    title: str
+    module: str
+    function: str
+    extra: str
+
+
+_ONNX = Kind("ONNX", "worker.runtimes.onnx", "load_onnx", "onnx")
+_TORCH = Kind("PyTorch", "worker.runtimes.torch", "load_torch", "torch")
+_PYFUNC = Kind("MLflow pyfunc", "worker.runtimes.pyfunc", "load_pyfunc", "pyfunc")
 
 
 def load_runtime(
@@ -26,16 +42,15 @@ def load_runtime(
         mlmodel = read_mlmodel(folder)
     except MLmodelError as error:
         raise ModelLoadError(str(error), invalid=True) from error
-    flavors = set(mlmodel.flavors) if mlmodel else set()
-    if "onnx" not in flavors and not (folder / "model.onnx").is_file():
-        named = ", ".join(sorted(flavors)) or "none"
-        raise ModelLoadError(f"no runtime serves a model of flavors: {named}", invalid=True)
+    kind = kind_of(folder, mlmodel)
     try:
-        onnx = importlib.import_module("worker.runtimes.onnx")
+        load: Loader = getattr(importlib.import_module(kind.module), kind.function)
     except ImportError as error:
-        message = f"ONNX models need the extra penstock[onnx], which is not installed: {error}"
-        raise ModelLoadError(message) from error
-    runtime: Runtime = onnx.load_onnx(
+        message = (
+            f"{kind.title} models need the extra penstock[{kind.extra}], which is not installed"
+        )
+        raise ModelLoadError(f"{message}: {error}") from error
+    return load(
         folder,
         mlmodel,
         max_batch_size=max_batch_size,
@@ -43,4 +58,24 @@ def load_runtime(
         threads=threads,
         allow_cpu_fallback=allow_cpu_fallback,
     )
-    return runtime
+
+
+def kind_of(folder: Path, mlmodel: MLmodel | None) -> Kind:
+    """Which runtime fits the model in a folder.
+
+    Raises:
+        ModelLoadError: if none does.
+    """
+    flavors = set(mlmodel.flavors) if mlmodel else set()
+    if "onnx" in flavors or (folder / "model.onnx").is_file():
+        return _ONNX
+    if mlmodel is None and (folder / "model.pt2").is_file():
+        return _TORCH
+    # A signature of columns wants a data frame, and MLflow's wrapper of PyTorch makes one.
+    by_columns = mlmodel is not None and mlmodel.input_columns is not None
+    if "pytorch" in flavors and not (by_columns and "python_function" in flavors):
+        return _TORCH
+    if "python_function" in flavors:
+        return _PYFUNC
+    named = ", ".join(sorted(flavors)) or "none"
+    raise ModelLoadError(f"no runtime serves a model of flavors: {named}", invalid=True)

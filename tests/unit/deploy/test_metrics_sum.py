@@ -65,3 +65,18 @@ def test_nothing_gives_an_empty_page() -> None:
 def test_times_are_not_added() -> None:
     page = "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds 1.7e9\n"
     assert sum_metrics([page, page]) == ""
+
+
+def test_gauges_that_are_no_amounts_show_the_largest() -> None:
+    def page(generation: int, ready: int, calls: int) -> str:
+        registry = CollectorRegistry()
+        Gauge("penstock_gateway_routing_generation", "G.", registry=registry).set(generation)
+        replicas = Gauge("penstock_gateway_ready_replicas", "R.", ["revision"], registry=registry)
+        replicas.labels("x").set(ready)
+        Gauge("penstock_gateway_open_calls", "O.", registry=registry).set(calls)
+        return generate_latest(registry).decode()
+
+    total = samples(sum_metrics([page(7, 2, 5), page(9, 2, 6), page(8, 1, 7)]))
+    assert total["penstock_gateway_routing_generation", ""] == 9
+    assert total["penstock_gateway_ready_replicas", ""] == 2
+    assert total["penstock_gateway_open_calls", ""] == 18

@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import zmq
+from zmq.utils import z85
 
-from gateway.transport import EndpointError, Transport, check_endpoint
-from shared.messages import Message, Request
+from gateway.transport import EndpointError, Transport, advertised_endpoint, check_endpoint
+from shared.curve import GatewayKeys, WorkerKeys
+from shared.messages import Message, Probe, Request
+from shared.wire import decode
+from worker.dial import dial
 
 
 class Nobody:
-    """Is told and does nothing."""
+    """Is told and does nothing but remember who was lost."""
+
+    def __init__(self) -> None:
+        self.lost: list[str] = []
 
     def message_received(self, replica_id: str, message: Message) -> None: ...
 
     def knows(self, replica_id: str) -> bool:
-        return False
+        return replica_id not in self.lost
 
     def messages_done(self) -> None: ...
 
     def not_sent(self, replica_id: str, request: Request) -> None: ...
 
-    def replica_lost(self, replica_id: str) -> None: ...
+    def replica_lost(self, replica_id: str) -> None:
+        self.lost.append(replica_id)
 
 
 @pytest.mark.parametrize(
@@ -38,11 +50,46 @@ def test_endpoints_that_cannot_work_or_are_open_to_anyone_are_refused(
     endpoint: str, words: str
 ) -> None:
     with pytest.raises(EndpointError, match=words):
-        check_endpoint(endpoint, insecure_tcp=False)
+        check_endpoint(endpoint, secured=False, insecure_tcp=False)
 
 
-def test_tcp_is_allowed_where_the_network_is_trusted() -> None:
-    check_endpoint("tcp://127.0.0.1:5555", insecure_tcp=True)
+@pytest.mark.parametrize(
+    ("endpoint", "address", "words"),
+    [
+        ("tcp://0.0.0.0:5555", "", "workers cannot dial a wildcard"),
+        ("tcp://*:*", "", "workers cannot dial a wildcard"),
+        ("tcp://[::]:5555", "", "workers cannot dial a wildcard"),
+        ("ipc:///run/penstock/g.ipc", "10.0.0.5", "cannot dial the Unix socket"),
+    ],
+)
+def test_endpoints_that_other_hosts_could_not_dial_are_refused(
+    endpoint: str, address: str, words: str
+) -> None:
+    with pytest.raises(EndpointError, match=words):
+        check_endpoint(endpoint, secured=True, insecure_tcp=False, advertise_address=address)
+
+
+@pytest.mark.parametrize(("secured", "insecure_tcp"), [(True, False), (False, True)])
+def test_tcp_is_allowed_with_keys_or_where_the_network_is_trusted(
+    secured: bool, insecure_tcp: bool
+) -> None:
+    check_endpoint("tcp://127.0.0.1:5555", secured=secured, insecure_tcp=insecure_tcp)
+
+
+@pytest.mark.parametrize(
+    ("address", "endpoint"),
+    [
+        ("", "tcp://0.0.0.0:4567"),
+        ("10.0.0.5", "tcp://10.0.0.5:4567"),
+        ("10.0.0.5:99", "tcp://10.0.0.5:99"),
+        ("gateway.example.com", "tcp://gateway.example.com:4567"),
+        ("[fd00::5]:99", "tcp://[fd00::5]:99"),
+        ("[fd00::5]", "tcp://[fd00::5]:4567"),
+        ("fd00::5", "tcp://[fd00::5]:4567"),
+    ],
+)
+def test_what_replicas_are_told_to_dial(address: str, endpoint: str) -> None:
+    assert advertised_endpoint("tcp://0.0.0.0:4567", address) == endpoint
 
 
 async def test_a_folder_that_everyone_may_write_to_is_refused(tmp_path: Path) -> None:
@@ -59,3 +106,55 @@ async def test_any_port_is_told_once_bound() -> None:
     assert transport.endpoint.startswith("tcp://127.0.0.1:")
     await asyncio.sleep(0)
     transport.close(0)
+
+
+@asynccontextmanager
+async def bound(keys: GatewayKeys | None = None) -> AsyncIterator[tuple[Transport, Nobody]]:
+    """A transport on any port, and who is told."""
+    told = Nobody()
+    transport = Transport("tcp://127.0.0.1:*", "g", told, keys)
+    transport.bind()
+    try:
+        yield transport, told
+    finally:
+        transport.close(0)
+
+
+async def probed(link: zmq.Socket[bytes], timeout_s: float = 5.0) -> list[Message]:
+    """What the gateway says next; nothing if it stays silent."""
+    give_up = time.monotonic() + timeout_s
+    while time.monotonic() < give_up:
+        if link.poll(0):
+            return list(decode([memoryview(each) for each in link.recv_multipart()]).messages)
+        await asyncio.sleep(0.01)
+    return []
+
+
+async def test_a_replica_that_dials_anew_is_taken_for_lost_and_asked_who_it_is() -> None:
+    async with bound() as (transport, told):
+        with zmq.Context() as context:
+            first = dial(context, "r", transport.endpoint, None)
+            assert await probed(first) == [Probe(known=True)]
+            assert told.lost == []
+            second = dial(context, "r", transport.endpoint, None)  # the first is still connected
+            assert await probed(second) == [Probe(known=False)]
+            assert told.lost == ["r"]
+            for link in (first, second):
+                link.close()
+
+
+async def test_only_who_has_the_right_keys_is_talked_to() -> None:
+    gateway_public, gateway_secret = zmq.curve_keypair()
+    pairs = [zmq.curve_keypair() for _ in range(3)]
+    admitted = frozenset(z85.decode(public) for public, _ in pairs[:2])  # two: keys are rotated
+    async with bound(GatewayKeys(gateway_secret, admitted)) as (transport, _):
+        with zmq.Context() as context:
+            for number, (_, secret) in enumerate(pairs):
+                keys = WorkerKeys(secret, gateway_public)
+                link = dial(context, f"r{number}", transport.endpoint, keys)
+                assert bool(await probed(link, 5.0 if number < 2 else 0.5)) is (number < 2)
+                link.close()
+            for wrong in (None, WorkerKeys(pairs[0][1], zmq.curve_keypair()[0])):
+                link = dial(context, "stranger", transport.endpoint, wrong)
+                assert await probed(link, 0.5) == []
+                link.close()

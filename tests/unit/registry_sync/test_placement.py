@@ -235,3 +235,19 @@ def test_a_worker_that_could_not_load_is_passed_over() -> None:
 
 def test_rendezvous_is_stable() -> None:
     assert rendezvous("digits/1-0", "w1") == 12324622345694349787
+
+
+def test_memory_of_gpus_is_shared_out_and_never_overbooked() -> None:
+    node = worker("w1").model_copy(
+        update={
+            "devices": ("cpu", "cuda:0", "cuda:1"),
+            "memory_bytes": 1000 * MIB,
+            "device_memory_bytes": {"cuda:0": 250 * MIB, "cuda:1": 120 * MIB},
+        }
+    )
+    wanted = revision(replicas=4, memory=100 * MIB)
+    placing = place([wanted], (), Reports([node], []))
+    assert Counter(each.device for each in placing.places) == {"cuda:0": 2, "cuda:1": 1}
+    reason = placing.unplaced[wanted.revision].reason
+    assert "3 of 4 replicas fit" in reason
+    assert "cuda:0 0.0 of 0.2 GiB free" in reason

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from registry_sync.world import FetchFailure
@@ -12,6 +14,7 @@ from tests.unit.registry_sync.worlds import (
     STABLE,
     WALL,
     Scene,
+    manifest_for,
     observed,
     registry,
     worker,
@@ -471,3 +474,40 @@ def test_serials_grow_above_what_workers_have_seen() -> None:
     scene.settle()
     assert scene.deployment.serial > 41
     assert scene.plan().deployment.serial == scene.deployment.serial
+
+
+def test_a_model_whose_wishes_cannot_be_told_goes_on() -> None:
+    scene = serving()
+    before = scene.deployment
+    unreadable = observed(versions={"1": {}, "2": {}})
+    scene.models = registry(replace(unreadable, problem="tags.yaml: line 3"))
+    scene.settle()
+    assert scene.deployment == before
+    assert scene.status("1") == ("serving", "tags.yaml: line 3")
+    assert scene.status("2") == ("", "")
+
+
+def test_a_model_that_never_could_be_told_says_so_on_its_last_version() -> None:
+    scene = Scene()
+    unreadable = observed(versions={"1": {}, "2": {}})
+    scene.models = registry(replace(unreadable, problem="tags.yaml: line 3"))
+    scene.settle()
+    assert scene.deployment.revisions == {}
+    assert scene.status("1") == ("", "")
+    assert scene.status("2") == ("invalid", "tags.yaml: line 3")
+
+
+def test_content_that_is_edited_in_place_is_swapped_and_its_failure_told() -> None:
+    scene = serving()
+    edited = observed(versions={"1": STABLE})
+    source = edited.versions[0].source.model_copy(update={"identity": "2"})
+    scene.models = registry(replace(edited, versions=(replace(edited.versions[0], source=source),)))
+    scene.prepared[source] = FetchFailure("no disk", 1, scene.now + 5)
+    scene.settle()
+    assert scene.route() == "1"
+    assert scene.status("1") == ("serving", "its change failed: no disk")
+    before = scene.routing.models["digits"].versions[0].revision
+    scene.prepared[source] = manifest_for(source)
+    scene.settle()
+    assert scene.routing.models["digits"].versions[0].revision != before
+    assert scene.status("1") == ("serving", "")

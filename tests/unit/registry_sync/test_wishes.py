@@ -96,6 +96,7 @@ def test_good_values(tag: str, text: str, field: str, value: object) -> None:
         ("device", "gpu"),
         ("threads", ""),
         ("swap", "blue-green"),
+        ("env", "docker"),
     ],
 )
 def test_bad_values_keep_what_runs(tag: str, text: str) -> None:
@@ -106,6 +107,7 @@ def test_bad_values_keep_what_runs(tag: str, text: str) -> None:
         replicas=7,
         device="cuda:7",
         threads=7,
+        env="isolated",
         swap="replace",
     )
     settings, problems = read_settings({f"penstock.{tag}": text}, {}, DEFAULTS, running)
@@ -122,17 +124,27 @@ def test_a_tag_that_is_none_of_ours_is_reported() -> None:
     assert problems == ("penstock.max_batchsize is no tag of Penstock",)
 
 
+def test_an_environment_of_its_own_makes_another_replica() -> None:
+    settings, problems = read_settings({"penstock.env": "Isolated"}, {}, DEFAULTS, None)
+    assert (settings.replica.environment, problems) == ("isolated", ())
+    assert DEFAULTS.replica.environment == "inherit"
+
+
 @given(st.dictionaries(st.text(max_size=8).map("penstock.".__add__), st.text(max_size=12)))
 def test_no_tag_can_break_the_reading(tags: dict[str, str]) -> None:
     read_settings(tags, {}, DEFAULTS, None)
 
 
 @given(
-    field=st.sampled_from(["max_batch_size", "max_queue_delay_ms", "device", "threads"]),
+    field=st.sampled_from(
+        ["max_batch_size", "max_queue_delay_ms", "device", "threads", "environment"]
+    ),
 )
 def test_revision_ids_follow_content(field: str) -> None:
     base = ReplicaSettings()
-    other = base.model_copy(update={field: {"device": "cpu"}.get(field, 3)})
+    other = base.model_copy(
+        update={field: {"device": "cpu", "environment": "isolated"}.get(field, 3)}
+    )
     same = revision_id("m", "1", "d", base)
     assert same == revision_id("m", "1", "d", ReplicaSettings())
     assert same.startswith("m/1-")

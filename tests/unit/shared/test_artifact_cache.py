@@ -8,10 +8,12 @@ import sys
 import time
 from asyncio.subprocess import PIPE
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from shared.artifact_cache import ArtifactCache
+from shared.artifact_copy import content_of, copy_content
 from shared.artifact_folder import (
     RECENTLY_USED_S,
     ArtifactError,
@@ -198,3 +200,81 @@ async def test_a_fetch_that_takes_too_long_is_ended_with_its_process(tmp_path: P
     with pytest.raises(ArtifactError, match="no end after 1 s"):
         await cache.discover(source)
     await holder.communicate(b"")
+
+
+def folder_source(folder: Path) -> ArtifactSource:
+    identity = content_of(folder).fingerprint
+    return ArtifactSource(uri=f"folder:{folder}", tracking_uri="", identity=identity)
+
+
+def leftovers(cache: Path) -> list[str]:
+    return [path.name for name in ("tmp", "locks") for path in (cache / name).iterdir()]
+
+
+async def test_a_folder_is_copied_without_what_is_no_content(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m")
+    expected = manifest_of(folder)
+    for name in ("tags.yaml", "status.yaml", ".MLmodel.swp"):
+        (folder / name).write_text("x")
+    source = folder_source(folder)
+    cache = ArtifactCache(tmp_path / "cache", BOUND, timeout_s=60)
+    found = await asyncio.gather(cache.discover(source), cache.discover(source))
+    assert list(found) == [expected, expected]
+    copied = await cache.get(expected, source)
+    verify(copied, expected)
+    assert leftovers(tmp_path / "cache") == []
+    (folder / "data" / "model.onnx").write_bytes(b"others")
+    assert await cache.discover(source) == expected  # remembered: it is that content's source
+    assert (copied / "data" / "model.onnx").read_bytes() == b"weights"
+
+
+async def test_a_folder_that_changed_since_is_not_taken(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m")
+    source = folder_source(folder)
+    expected = manifest_of(folder)
+    (folder / "data" / "model.onnx").write_bytes(b"weighty")
+    cache = ArtifactCache(tmp_path / "cache", BOUND, timeout_s=60)
+    with pytest.raises(ArtifactError, match="it changed before it was copied"):
+        await cache.discover(source)
+    with pytest.raises(ArtifactError, match=r"data/model\.onnx has another content"):
+        await cache.get(expected, source)
+    assert leftovers(tmp_path / "cache") == []
+
+
+async def test_a_folder_that_is_not_mounted_here_is_said_so(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m")
+    source, manifest = folder_source(folder), manifest_of(folder)
+    folder.rename(tmp_path / "elsewhere")
+    cache = ArtifactCache(tmp_path / "cache", BOUND, timeout_s=60)
+    with pytest.raises(ArtifactError, match=r"m: the folder is not on this machine: mount"):
+        await cache.get(manifest, source)
+
+
+async def test_links_in_a_folder_are_refused(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m")
+    (folder / "data" / "secrets").symlink_to("/etc/passwd")
+    cache = ArtifactCache(tmp_path / "cache", BOUND, timeout_s=60)
+    with pytest.raises(ArtifactError, match="data/secrets is a link"):
+        await cache.discover(folder_source(folder))
+    assert leftovers(tmp_path / "cache") == []
+
+
+async def test_a_copy_that_hangs_ends_in_time_and_is_not_begun_again(tmp_path: Path) -> None:
+    """A thread that waits for the lock, which somebody else holds, stands for a disk that hangs."""
+    source = folder_source(model_folder(tmp_path / "m"))
+    cache = ArtifactCache(tmp_path / "cache", BOUND, timeout_s=0.2)
+    await cache.clean()
+    with CacheFolder(tmp_path / "cache").lock(source_key(source)):
+        with pytest.raises(ArtifactError, match="no end after"):
+            await cache.discover(source)
+        with pytest.raises(ArtifactError, match="hangs still"):
+            await cache.discover(source)
+    patient = ArtifactCache(tmp_path / "cache", BOUND, timeout_s=60)
+    assert await patient.discover(source) == manifest_of(tmp_path / "m")
+
+
+def test_a_copy_that_is_not_wanted_any_more_ends(tmp_path: Path) -> None:
+    stop = Event()
+    stop.set()
+    with pytest.raises(ArtifactError, match="not wanted"):
+        copy_content(model_folder(tmp_path / "m"), tmp_path / "copy", "", stop)

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from typing import Literal
 
 from shared.clock import SystemClock
 from shared.deployment import (
@@ -48,7 +49,13 @@ def settings(**changes: object) -> WorkerSettings:
     return WorkerSettings.model_validate(values)
 
 
-def deployment(models: Iterable[str], serial: int, *, replicas: int = 1) -> Deployment:
+def deployment(
+    models: Iterable[str],
+    serial: int,
+    *,
+    replicas: int = 1,
+    environment: Literal["inherit", "isolated"] = "inherit",
+) -> Deployment:
     """Every model with one revision, each with so many replicas on the worker under test."""
     models = list(models)
     revisions = {
@@ -58,7 +65,7 @@ def deployment(models: Iterable[str], serial: int, *, replicas: int = 1) -> Depl
             revision=f"{model}-r",
             source=ArtifactSource(uri=f"models:/{model}/1", tracking_uri="http://mlflow"),
             manifest=ArtifactManifest(files=()),
-            settings=ReplicaSettings(),
+            settings=ReplicaSettings(environment=environment),
             phase=Phase.SERVING,
         )
         for model in models
@@ -110,6 +117,19 @@ class FakeArtifacts:
         self.kept = frozenset(digests)
 
 
+class NoEnvironments:
+    """For models that inherit theirs."""
+
+    def interpreter(self, model: Path) -> str:
+        raise KeyError(model)
+
+    async def prepare(self, model: Path) -> None:
+        raise PenstockError(ErrorCode.INTERNAL, f"no environment for {model}")
+
+    def keep_only(self, digests: Collection[str]) -> None:
+        pass
+
+
 def make_agent(
     store: MemoryStateStore, artifacts: FakeArtifacts, log: Path, **changes: object
 ) -> Agent:
@@ -119,6 +139,7 @@ def make_agent(
         machine=Machine(cores=8, memory_bytes=1 << 30, devices=("cpu",)),
         store=store,
         artifacts=artifacts,
+        environments=NoEnvironments(),
         spawner=ProcessSpawner(FAKE_REPLICA, {"FAKE_REPLICA_LOG": str(log)}),
         clock=SystemClock(),
     )

@@ -217,6 +217,15 @@ async def test_missing_artifacts_are_awaited(world: World) -> None:
     await world.ready("digits/0")
 
 
+async def test_a_model_whose_environment_cannot_be_built_has_failed(world: World) -> None:
+    await world.start()
+    world.serial += 1
+    desired = deployment(["digits"], world.serial, environment="isolated")
+    await world.store.apply(world.lease, desired, routing(["digits"], 1))
+    report = await world.report_is(("digits/0", ReplicaState.FAILED))
+    assert "no environment for" in report.replicas[0].message
+
+
 async def test_gateways_and_routes_reach_replicas(world: World) -> None:
     await world.start()
     await world.place("digits")

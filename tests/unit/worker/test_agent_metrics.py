@@ -83,3 +83,24 @@ def test_exposition() -> None:
         f"penstock_replica_queued_rows{{{labels}}} 7.0",
     ):
         assert line in text.splitlines()
+
+
+def test_batches_fall_into_buckets_by_their_size() -> None:
+    totals, collector, registry = ReplicaTotals(), AgentCollector(), CollectorRegistry()
+    registry.register(collector)
+    totals.began(DIGITS, "r", restart=False)
+    # One batch of 1 row, two of 2, one of 3 or 4, one of more than any bucket takes.
+    sizes = {0: 1, 1: 2, 2: 1, 40: 1}
+    totals.beat(DIGITS, "r", Heartbeat(rows=2000, batches=5, batch_sizes=sizes))
+    totals.ended(DIGITS, "r")
+    collector.publish(totals.snapshot(()))
+    labels = {"model": "digits", "version": "1"}
+
+    def below(bound: str) -> float | None:
+        name = "penstock_replica_batch_rows_bucket"
+        return registry.get_sample_value(name, {**labels, "le": bound})
+
+    bounds = ("1.0", "2.0", "4.0", "1024.0", "+Inf")
+    assert [below(bound) for bound in bounds] == [1, 3, 4, 4, 5]
+    assert registry.get_sample_value("penstock_replica_batch_rows_sum", labels) == 2000
+    assert registry.get_sample_value("penstock_replica_batch_rows_count", labels) == 5

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.devices import discover, visible_gpus
+from worker.devices import discover, gpu_memory, visible_gpus
 
 MEMINFO = "MemTotal:       1024 kB\nMemFree:        512 kB\n"
 
@@ -92,3 +92,20 @@ def test_gpus(root: Path) -> None:
 )
 def test_cuda_visible_devices(installed: int, variable: str | None, visible: int) -> None:
     assert visible_gpus(installed, variable) == visible
+
+
+@pytest.mark.parametrize(
+    ("listing", "gpus", "variable", "mebibytes"),
+    [
+        ("81559\n24576\n", 2, None, {"cuda:0": 81559, "cuda:1": 24576}),
+        ("81559\n24576\n", 1, "1", {"cuda:0": 24576}),
+        ("81559\n24576\n", 1, "GPU-8932f937", {}),
+        ("", 2, None, {}),
+        ("[N/A]\n", 1, None, {}),
+    ],
+)
+def test_memory_of_gpus(
+    listing: str, gpus: int, variable: str | None, mebibytes: dict[str, int]
+) -> None:
+    sizes = {device: size * 1024**2 for device, size in mebibytes.items()}
+    assert gpu_memory(listing, gpus, variable) == sizes

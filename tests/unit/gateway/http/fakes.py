@@ -7,14 +7,14 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import httpx
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from gateway.calls import InferenceAnswer, InferenceCall, ModelMetadata
+from gateway.calls import DeployedModel, InferenceAnswer, InferenceCall, ModelMetadata
 from gateway.http.app import create_app
 from gateway.http.metrics import HttpMetrics
 from gateway.http.settings import HttpSettings
@@ -91,6 +91,12 @@ class FakeInference:
             raise PenstockError(ErrorCode.VERSION_NOT_FOUND, f"no version {version!r}")
         return ModelMetadata(model, found.versions, found.interface)
 
+    def deployed_models(self) -> tuple[DeployedModel, ...]:
+        return tuple(
+            DeployedModel(name, tuple((v, self.is_ready) for v in model.versions), "")
+            for name, model in sorted(self.models.items())
+        )
+
     async def infer(self, call: InferenceCall) -> InferenceAnswer:
         self.calls.append(call)
         self.started.set()
@@ -106,9 +112,16 @@ class FakeInference:
         arrays = {tensor.name: array_from_tensor(tensor) for tensor in call.inputs}
         results = model.function(arrays)
         names = call.outputs or [output.name for output in model.interface.outputs]
-        outputs = tuple(tensor_from_array(name, results[name]) for name in names)
+        datatypes = {output.name: output.datatype for output in model.interface.outputs}
+        outputs = tuple(_tensor(name, datatypes[name], results[name]) for name in names)
         version = call.version or model.versions[0]
-        return InferenceAnswer(call.model, version, outputs, 0.001, 0.002, 1)
+        rows = call.inputs[0].rows if call.inputs else 1
+        return InferenceAnswer(call.model, version, outputs, 0.001, 0.002, 1, rows * 2)
+
+
+def _tensor(name: str, datatype: str, array: AnyArray) -> Tensor:
+    tensor = tensor_from_array(name, array)
+    return replace(tensor, datatype="BF16") if datatype == "BF16" else tensor  # its bits
 
 
 def app_of(

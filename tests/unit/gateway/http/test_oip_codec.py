@@ -272,7 +272,7 @@ BAD_JSON = [
     (b"", "request: expected a JSON object, got an empty body"),
     (b"{", "request: expected JSON, got a fault at line 1, column 2"),
     (b"\xff\xfe", "request: expected JSON, got a fault at line 1, column 1"),
-    (b"[" * 200_000, "request: expected JSON, got a fault at line 1, column 1026"),
+    (b"[" * 200_000, "request: expected JSON nested at most 1024 deep, got deeper"),
 ]
 
 
@@ -414,8 +414,8 @@ def test_without_a_batch_dimension_rows_are_free() -> None:
 
 
 def test_an_interface_with_an_unsupported_datatype() -> None:
-    message = refusal(x_of("BF16", [1.0]), one("BF16", -1))
-    assert message == 'input "x": datatype "BF16" is not supported'
+    message = refusal(x_of("FP8", [1.0]), one("FP8", -1))
+    assert message == 'input "x": datatype "FP8" is not supported'
 
 
 def test_null_members_are_as_good_as_absent_ones() -> None:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.calls import InferenceAnswer
-from gateway.http.oip_codec import EncodedResponse, build_response, parse_infer
+from gateway.http.oip_codec import build_response, parse_infer
+from gateway.http.payload import EncodedResponse
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
 from shared.tensors import NUMPY_OF, AnyArray, Tensor, array_from_tensor, tensor_from_array

@@ -39,7 +39,7 @@ def receiving(*messages: Message) -> Receive:
     ],
 )
 async def test_a_body_in_any_pieces(messages: list[Message]) -> None:
-    assert bytes(await read_body({}, receiving(*messages), 6)) == b"abcdef"
+    assert bytes(await read_body({}, None, receiving(*messages), 6, 9)) == b"abcdef"
 
 
 @pytest.mark.parametrize(
@@ -55,14 +55,14 @@ async def test_a_body_over_the_limit(
     headers: dict[bytes, bytes], messages: list[Message], unread: bool
 ) -> None:
     with pytest.raises(BodyTooLargeError) as caught:
-        await read_body(headers, receiving(*messages), 5)
+        await read_body(headers, None, receiving(*messages), 5, 9)
     assert caught.value.unread is unread
 
 
 @pytest.mark.parametrize("messages", [[GONE], [part(b"abc", True), GONE]])
 async def test_a_client_that_goes_before_its_body_ends(messages: list[Message]) -> None:
     with pytest.raises(PenstockError) as caught:
-        await read_body({}, receiving(*messages), 100)
+        await read_body({}, None, receiving(*messages), 100, 9)
     assert caught.value.code is ErrorCode.CANCELLED
 
 

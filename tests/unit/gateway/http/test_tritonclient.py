@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 import tritonclient.http as triton
@@ -135,3 +136,77 @@ def test_large_tensors(client: Any, service: FakeInference, outputs: list[str]) 
     )
     for name in outputs:
         assert np.array_equal(result.as_numpy(name), given[name])
+
+
+def test_config_statistics_and_index(client: Any, service: FakeInference) -> None:
+    assert client.get_model_config("double", "1")["input"][0]["data_type"] == "TYPE_FP32"
+    client.infer("double", [tensor("x", "FP32", X, binary=True)], model_version="1")
+    (entry,) = client.get_inference_statistics("double", "1")["model_stats"]
+    assert entry["inference_stats"]["success"]["count"] >= 1
+    assert len(client.get_inference_statistics("double")["model_stats"]) == 2
+    everything = client.get_inference_statistics()["model_stats"]
+    assert {"double", "my model", "texts"} <= {each["name"] for each in everything}
+    index = client.get_model_repository_index()
+    assert {"name": "double", "version": "2", "state": "READY", "reason": ""} in index
+    with pytest.raises(InferenceServerException, match="no model 'none'") as caught:
+        client.get_model_config("none")
+    assert caught.value.status() == "404"
+
+
+@pytest.mark.parametrize("sent", ["gzip", "deflate", None])
+@pytest.mark.parametrize("wanted", ["gzip", "deflate", None])
+@pytest.mark.parametrize("binary", [True, False])
+def test_compression(
+    client: Any, service: FakeInference, sent: str | None, wanted: str | None, binary: bool
+) -> None:
+    service.models["wide"] = FakeModel(interface([spec("x", "FP32", -1, -1)]), echo)
+    array = np.arange(20_000, dtype=np.float32).reshape(2, -1)
+    result = client.infer(
+        "wide",
+        [tensor("x", "FP32", array, binary)],
+        outputs=[triton.InferRequestedOutput("x", binary_data=binary)],
+        request_compression_algorithm=sent,
+        response_compression_algorithm=wanted,
+    )
+    assert np.array_equal(result.as_numpy("x"), array)
+
+
+def test_every_numpy_datatype(client: Any, service: FakeInference) -> None:
+    bf16 = np.array([1.5, -2.0, 3.3895e38], ml_dtypes.bfloat16)
+    arrays: dict[str, AnyArray] = {
+        "BOOL": np.array([True, False]),
+        "FP16": np.array([1.5, -65504], np.float16),
+        "BF16": bf16,
+        **{
+            f"{sign.upper()}{bits}": np.array([0, 2 ** (bits - 1) - 1], f"{sign}{bits}")
+            for sign in ("int", "uint")
+            for bits in (8, 16, 32, 64)
+        },
+    }
+    for datatype, array in arrays.items():
+        service.models[datatype] = FakeModel(interface([spec("v", datatype, -1)]), echo)
+        for binary in (True, False):
+            if datatype == "BF16" and not binary:
+                continue  # the client itself refuses this
+            result = client.infer(datatype, [tensor("v", datatype, array, binary)])
+            assert result.as_numpy("v").tolist() == array.tolist(), (datatype, binary)
+
+
+def test_what_is_not_offered_says_so(client: Any) -> None:
+    for ask in (client.load_model, client.unload_model):
+        with pytest.raises(InferenceServerException, match="tags and aliases in the registry") as c:
+            ask("double")
+        assert c.value.status() == "501"
+    for ask in (
+        client.get_trace_settings,
+        client.get_log_settings,
+        client.get_system_shared_memory_status,
+        client.get_cuda_shared_memory_status,
+    ):
+        with pytest.raises(InferenceServerException, match="not found") as caught:
+            ask()
+        assert caught.value.status() == "404"
+    shared = triton.InferInput("x", [1, 4], "FP32")
+    shared.set_shared_memory("region", 16)
+    with pytest.raises(InferenceServerException, match="shared_memory_region"):
+        client.infer("double", [shared])

@@ -1,7 +1,7 @@
 """Blocking calls beside the event loop, in threads that nobody waits for at the end.
 
-`asyncio.to_thread` would do, but a process waits for its threads before it exits, and a registry
-that hangs must not delay the end of a daemon by its own timeouts.
+`asyncio.to_thread` would do, but a process waits for its threads before it exits, and a registry or
+a mounted folder that hangs must not delay the end of a daemon.
 """
 
 from __future__ import annotations
@@ -38,5 +38,5 @@ async def in_thread(call: Callable[[], Answer]) -> Answer:
         with suppress(RuntimeError):  # the loop has ended, and nobody awaits
             loop.call_soon_threadsafe(settle, answer, failure)
 
-    threading.Thread(target=run, name="registry", daemon=True).start()
+    threading.Thread(target=run, name="blocking", daemon=True).start()
     return await future

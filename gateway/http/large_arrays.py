@@ -1,0 +1,167 @@
+"""Large arrays of numbers in JSON, read piece by piece: pure and synchronous.
+
+Theory: a JSON reader makes some 50 bytes of each number before we make 4 of it. So in a large
+document the long lists that follow a `"data":` are cut out and set aside as text, the rest is read
+as ever, and the numbers are read by the same strict reader, a piece at a time, into their array.
+Nothing is read differently: whatever is odd about a list, or about where it lies, is left to be
+read as a whole. A list within a string is odd too: cutting it out leaves no JSON, since what takes
+its place has quotes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from array import array
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from gateway.http.bad_input import mismatch
+from gateway.http.json_tensors import NUMBERS, bytes_from_json, encode_numbers
+from shared.errors import PenstockError
+from shared.tensors import Buffer
+
+DOCUMENT_BYTES_MIN = 4 * 1024 * 1024
+"""Smallest document that is read so: below, reading all of it at once is good enough."""
+
+PIECE_BYTES = 256 * 1024
+"""Text that is read at a time: some ten thousand numbers."""
+
+ARRAY_BYTES_MIN = 256 * 1024
+"""Smallest list that is set aside."""
+
+LISTS_MAX = 256
+"""Most lists looked at, so that looking costs little whatever the document holds."""
+
+_DATA = re.compile(rb'"data"[ \t\r\n]*:[ \t\r\n]*\[')
+_COMMA = re.compile(rb",")
+_END_OF_ROW = re.compile(rb"\][ \t\r\n]*,")
+_MARK = "\u0001penstock-array"
+_MARK_IN_JSON = b"\\u0001penstock-array"
+
+
+class LargeArray:
+    """The text of an array that was set aside."""
+
+    def __init__(self, text: memoryview) -> None:
+        self.text = text
+
+
+def document_without_arrays(
+    text: bytes | bytearray, array_bytes_min: int = ARRAY_BYTES_MIN
+) -> dict[str, Any] | None:
+    """A request whose tensors' large arrays were set aside, or None if it is to be read whole."""
+    arrays: list[LargeArray] = []
+    kept: list[Buffer] = []
+    view = memoryview(text)
+    end = 0
+    for _ in range(LISTS_MAX):
+        found = _DATA.search(text, end)
+        if found is None:
+            break
+        start = found.end() - 1
+        stop = _end_of_numbers(text, start)
+        if stop - start >= array_bytes_min:
+            mark = b'{"%s":%d}' % (_MARK_IN_JSON, len(arrays))
+            kept += (view[end:start], mark)
+            arrays.append(LargeArray(view[start:stop]))
+        else:
+            stop = found.end()
+            kept.append(view[end:stop])
+        end = stop
+    if not arrays or b"penstock-array" in text:
+        return None
+    try:
+        document = orjson.loads(b"".join([*kept, view[end:]]))
+    except orjson.JSONDecodeError:
+        return None
+    return document if _put_back(document, arrays) else None
+
+
+def _end_of_numbers(text: bytes | bytearray, start: int) -> int:
+    """Where a list ends that holds neither strings nor objects nor booleans; 0 for another one."""
+    quote = text.find(b'"', start)  # not looked for beyond: then all of this is one pass
+    last = quote if quote >= 0 else len(text)
+    brace = text.find(b"}", start, last)
+    end = text.rfind(b"]", start, brace if brace >= 0 else last) + 1
+    whole = text.count(b"[", start, end) == text.count(b"]", start, end)
+    words = text.find(b"true", start, end) >= 0 or text.find(b"false", start, end) >= 0
+    return end if whole and not words else 0
+
+
+def _put_back(document: Any, arrays: list[LargeArray]) -> bool:
+    """Whether each array was the data of an input, where it is now."""
+    entries = document.get("inputs") if type(document) is dict else None
+    found = 0
+    for entry in entries if type(entries) is list else ():
+        mark = entry.get("data") if type(entry) is dict else None
+        if type(mark) is dict and _MARK in mark:
+            entry["data"] = arrays[mark[_MARK]]
+            found += 1
+    return found == len(arrays)
+
+
+def bytes_from_large(
+    what: str,
+    datatype: str,
+    shape: tuple[int, ...],
+    large: LargeArray,
+    piece_bytes: int = PIECE_BYTES,
+) -> bytes:
+    """Raw content of a tensor; see `gateway.http.json_tensors.bytes_from_json`.
+
+    Raises:
+        PenstockError: INVALID_INPUT, if the data does not fit shape or datatype.
+    """
+    try:
+        return _read(what, datatype, shape, large.text, piece_bytes)
+    except (KeyError, TypeError, ValueError, OverflowError, PenstockError):
+        pass  # to be read as a whole, and its fault named
+    try:
+        data = orjson.loads(large.text)
+    except orjson.JSONDecodeError as error:
+        got = f"a fault at character {error.pos} of data"
+        raise mismatch(what, f"{datatype} elements in JSON", got) from None
+    return bytes_from_json(what, datatype, shape, data, booleans_in_text=False)
+
+
+def _read(
+    what: str, datatype: str, shape: tuple[int, ...], text: memoryview, piece_bytes: int
+) -> bytes:
+    numbers = NUMBERS[datatype]
+    target = array(numbers.typecode)
+    inner = text[1:-1]
+    nested = bytes(inner[:64]).lstrip()[:1] == b"["
+    if nested and len(shape) != 2:
+        raise ValueError
+    if nested:
+        for rows in _pieces(inner, _END_OF_ROW, piece_bytes):
+            _add_rows(target, rows, shape[1])
+    else:
+        for values in _pieces(inner, _COMMA, piece_bytes):
+            target.fromlist(values)
+    if len(target) != math.prod(shape):
+        raise ValueError
+    return encode_numbers(what, datatype, numbers, target, shape, [])
+
+
+def _add_rows(target: array[Any], rows: list[Any], width: int) -> None:
+    for row in rows:
+        if len(row) != width:
+            raise ValueError
+        target.fromlist(row)
+
+
+def _pieces(text: memoryview, cut: re.Pattern[bytes], piece_bytes: int) -> Iterator[list[Any]]:
+    """Lists of the elements of a list without its brackets; `cut` ends with a comma between two."""
+    start = 0
+    while start < len(text):
+        found = cut.search(text, start + piece_bytes)
+        stop = found.end() - 1 if found is not None else len(text)
+        values = orjson.loads(b"".join((b"[", text[start:stop], b"]")))
+        if not values or (found is not None and stop + 1 == len(text)):
+            raise ValueError  # two commas, or one at the end
+        yield values
+        start = stop + 1

@@ -1,0 +1,100 @@
+"""What lies in a folder of models: which models, which versions, and what is neither.
+
+Names that begin with a dot are passed over. What else has no place there is reported, once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from shared.artifact_copy import STATUS_FILE, TAGS_FILE
+from shared.telemetry import get_logger
+
+MODELS_MAX = 10_000
+VERSIONS_MAX = 1_000
+"""Most entries of a folder that are looked at: every poll looks at all of them."""
+
+COMPLAINTS_MAX = 1_000
+"""Most complaints that are remembered, in order to say each only once."""
+
+VERSION = re.compile(r"[1-9][0-9]{0,17}")
+
+_BESIDE = frozenset({TAGS_FILE, STATUS_FILE})
+
+
+class Complaints:
+    """Says what is wrong once, not at every poll; and again if it was mended in between."""
+
+    def __init__(self) -> None:
+        self._log = get_logger("folder")
+        self._before: dict[str, str] = {}
+        self._now: dict[str, str] = {}
+
+    def begin(self) -> None:
+        """Begin a poll."""
+        self._before, self._now = self._now, {}
+
+    def add(self, what: object, why: str) -> None:
+        """Something is wrong in this poll."""
+        name = str(what)
+        if len(self._now) < COMPLAINTS_MAX:
+            if self._before.get(name) != why and self._now.get(name) != why:
+                self._log.warning("not followed", path=name, reason=why)
+            self._now[name] = why
+
+
+def list_models(folder: Path, complaints: Complaints) -> tuple[list[str], bool]:
+    """The names of the folders, and whether there is anything at all.
+
+    Raises:
+        OSError: if the folder cannot be read.
+    """
+    names: list[str] = []
+    anything = False
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            anything = True
+            if entry.name.startswith("."):
+                continue
+            if not entry.is_dir():
+                complaints.add(entry.path, "it is no folder of a model")
+            elif not _is_text(entry.name):
+                complaints.add(repr(entry.path), "its name is not UTF-8")
+            elif len(names) == MODELS_MAX:
+                complaints.add(folder, f"there are more than {MODELS_MAX} models")
+            else:
+                names.append(entry.name)
+    return names, anything
+
+
+def list_versions(folder: Path, complaints: Complaints) -> list[str]:
+    """The versions in a model's folder; none if there is no such folder.
+
+    Raises:
+        OSError: if the folder cannot be read, or holds too much.
+    """
+    versions: list[str] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or entry.name in _BESIDE:
+                    continue
+                if VERSION.fullmatch(entry.name) and entry.is_dir():
+                    versions.append(entry.name)
+                else:
+                    complaints.add(entry.path, "a version is a folder named 1, 2, 3 and so on")
+                if len(versions) > VERSIONS_MAX:
+                    raise OSError(0, f"there are more than {VERSIONS_MAX} versions")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return versions
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,357 @@
+"""A folder of models as a `RegistrySource`: for machines without MLflow.
+
+    DIR/<model>/tags.yaml               tags and aliases of the model
+    DIR/<model>/status.yaml             what we answer
+    DIR/<model>/<version>/...           a model as MLflow writes it, or a bare model.onnx, model.pt2
+    DIR/<model>/<version>/tags.yaml     tags of the version
+
+Nobody announces a change, and files are written in steps. What is in a version is therefore told by
+what the file system says of it (`shared.artifact_copy.Content`), which becomes the identity of its
+source: a file that was edited in place is a new source, whose digest then decides whether it is a
+new revision. Everything must have come to rest before it counts (see `settled`); until then, what
+counted before does. If we do not know what counted before, since we only just started, the model is
+reported with a problem, and what is deployed of it goes on.
+
+Where no version is named stable, the highest one without a role is, unless the operator chose
+otherwise. A folder that is suddenly empty is taken for one that is not mounted.
+
+Previous stop: `controller`, which calls this in a thread. Next: `folder_files`, the YAML.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from registry_sync.folder_files import (
+    STATUS_BYTES_MAX,
+    TAGS_BYTES_MAX,
+    MalformedError,
+    Tags,
+    read_statuses,
+    read_tags,
+    write_statuses,
+)
+from registry_sync.folder_listing import VERSION, Complaints, list_models, list_versions
+from registry_sync.registry import (
+    MESSAGE_TAG,
+    OWN_TAGS,
+    ROLE_TAG,
+    STATUS_TAG,
+    ObservedModel,
+    ObservedVersion,
+    Registry,
+    RegistryError,
+    Status,
+    StatusUpdate,
+    VersionKey,
+    version_order,
+)
+from registry_sync.roles import OFF, STABLE, role_of
+from registry_sync.settled import Settled
+from shared.artifact_copy import STATUS_FILE, TAGS_FILE, content_of
+from shared.artifact_folder import ArtifactError
+from shared.clock import Clock
+from shared.deployment import FOLDER_SCHEME, ArtifactSource
+
+DefaultRole = Literal["latest", "none"]
+
+Where: TypeAlias = tuple[str, str]
+"""Path and fingerprint of a version's content."""
+
+ABSENT: Where = ("", "")
+
+NEVER_S = -1.0
+"""The age of what is not known to be old."""
+
+_READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+_TEMPORARY = f".{STATUS_FILE}.tmp"
+
+
+class _ModelProblemError(Exception):
+    """The wishes for a model cannot be told."""
+
+
+class _UnsettledError(_ModelProblemError):
+    """They cannot be told yet."""
+
+
+@dataclass
+class _Poll:
+    """One poll: its times, and what it looked at."""
+
+    now: float
+    wall: float
+    contents: set[VersionKey] = field(default_factory=set)
+    tags: set[Path] = field(default_factory=set)
+
+
+class FolderSource:
+    """One folder of models.
+
+    Args:
+        aliases: those that are wishes; versions named by others are not read.
+        default_role: what the highest version is where none is named stable.
+        settle_s: how long a file must have stayed the same before it counts.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        aliases: Collection[str],
+        clock: Clock,
+        *,
+        default_role: DefaultRole = "latest",
+        settle_s: float = 1.0,
+    ) -> None:
+        self._folder = folder.expanduser().absolute()
+        self._aliases = frozenset(aliases)
+        self._clock = clock
+        self._latest = default_role == "latest"
+        self._contents: Settled[VersionKey, Where] = Settled(settle_s)
+        self._tags: Settled[Path, bytes] = Settled(settle_s)
+        self._unwritten: dict[str, Mapping[str, Mapping[str, str]]] = {}
+        self._complaints = Complaints()
+
+    def observe(self, known: Collection[VersionKey]) -> Registry:
+        """See `RegistrySource`."""
+        self._complaints.begin()
+        try:
+            names, anything = list_models(self._folder, self._complaints)
+        except OSError as error:
+            raise RegistryError(f"{self._folder}: {error.strerror}") from error
+        if known and not anything:
+            raise RegistryError(f"{self._folder} is empty: is it mounted?")
+        poll = _Poll(self._clock.monotonic(), self._clock.wall())
+        deployed: dict[str, set[str]] = {}
+        for model, version in known:
+            deployed.setdefault(model, set()).add(version)
+        models = {
+            name: self._model(poll, name, deployed.get(name, ()))
+            for name in sorted({*names, *deployed})
+        }
+        self._contents.keep(poll.contents)
+        self._tags.keep(poll.tags)
+        self._unwritten = {name: rows for name, rows in self._unwritten.items() if name in models}
+        return {
+            name: model
+            for name, model in models.items()
+            if name in names or model.versions or model.problem
+        }
+
+    def write_status(self, update: StatusUpdate) -> None:
+        """See `RegistrySource`; if the folder is not ours to write, it is remembered instead."""
+        folder = self._folder / update.model
+        if not folder.is_dir():
+            raise RegistryError(f"{folder} is not found")
+        own = {STATUS_TAG: update.status.value, MESSAGE_TAG: update.message}
+        there = {
+            version: row
+            for version, row in self._statuses(update.model).items()
+            if VERSION.fullmatch(version) and (folder / version).is_dir()
+        }
+        rows = {**there, update.version: own}
+        try:
+            (folder / _TEMPORARY).write_bytes(write_statuses(rows))
+            (folder / _TEMPORARY).replace(folder / STATUS_FILE)
+        except OSError as error:
+            if error.errno not in _READ_ONLY:
+                raise RegistryError(f"{folder / STATUS_FILE}: {error.strerror}") from error
+            self._unwritten[update.model] = rows
+        else:
+            self._unwritten.pop(update.model, None)
+
+    def _statuses(self, model: str) -> Mapping[str, Mapping[str, str]]:
+        """The tags of ours by version."""
+        unwritten = self._unwritten.get(model)
+        if unwritten is not None:
+            self._complaints.add(self._folder / model, f"{STATUS_FILE} cannot be written here")
+            return unwritten
+        try:
+            return read_statuses(_read(self._folder / model / STATUS_FILE, STATUS_BYTES_MAX)[0])
+        except OSError:
+            return {}
+
+    # One model
+
+    def _model(self, poll: _Poll, name: str, known: Collection[str]) -> ObservedModel:
+        statuses = self._statuses(name)
+        listed: list[str] = []
+        try:
+            listed = list_versions(self._folder / name, self._complaints)
+            model_tags = self._read_tags(poll, self._folder / name, "")
+            wishes = self._wishes(poll, name, {*listed, *known}, known)
+            shown = {version for version, row in statuses.items() if not _is_last(row)}
+            wanted = self._wanted(model_tags, wishes, {*known, *shown})
+            sources = self._sources(poll, name, wanted, known)
+            if self._latest and not self._names_stable(model_tags, wishes):
+                self._name_latest(poll, name, wishes, sources, known)
+        except (_ModelProblemError, OSError) as error:
+            if isinstance(error, _UnsettledError) and not known:
+                return ObservedModel(name)
+            problem = error.strerror if isinstance(error, OSError) else str(error)
+            return self._unreadable(name, {*listed, *known}, statuses, str(problem))
+        versions = [
+            ObservedVersion(name, version, source, {**wishes[version], **statuses.get(version, {})})
+            for version, source in sources.items()
+        ]
+        return ObservedModel(
+            name=name,
+            tags=model_tags.tags,
+            aliases=model_tags.aliases,
+            versions=tuple(sorted(versions, key=lambda seen: version_order(seen.version))),
+        )
+
+    def _unreadable(
+        self,
+        name: str,
+        versions: Collection[str],
+        statuses: Mapping[str, Mapping[str, str]],
+        problem: str,
+    ) -> ObservedModel:
+        self._complaints.add(self._folder / name, problem)
+        observed = [
+            ObservedVersion(name, version, self._source((str(self._folder), "")), row)
+            for version in sorted(versions, key=version_order)
+            for row in [statuses.get(version, {})]
+        ]
+        return ObservedModel(name=name, versions=tuple(observed), problem=problem)
+
+    def _wanted(
+        self, tags: Tags, wishes: Mapping[str, Mapping[str, str]], also: Collection[str]
+    ) -> list[str]:
+        """Versions that somebody or something named."""
+        aliased = {tags.aliases[alias] for alias in self._aliases if alias in tags.aliases}
+        return [
+            version
+            for version, own in wishes.items()
+            if role_of(own) or version in aliased or version in also
+        ]
+
+    def _names_stable(self, tags: Tags, wishes: Mapping[str, Mapping[str, str]]) -> bool:
+        """Whether the operator named something stable, or meant to."""
+        named = any(role_of(own) not in ("", OFF) for own in wishes.values())
+        return named or any(alias in tags.aliases for alias in self._aliases)
+
+    def _name_latest(
+        self,
+        poll: _Poll,
+        name: str,
+        wishes: dict[str, dict[str, str]],
+        sources: dict[str, ArtifactSource],
+        known: Collection[str],
+    ) -> None:
+        for version in sorted(wishes, key=version_order, reverse=True):
+            if role_of(wishes[version]):
+                continue
+            if version not in sources:
+                sources.update(self._sources(poll, name, [version], known))
+            if version in sources:
+                wishes[version] = {**wishes[version], ROLE_TAG: STABLE}
+                return
+
+    # Tags
+
+    def _wishes(
+        self, poll: _Poll, name: str, versions: Collection[str], known: Collection[str]
+    ) -> dict[str, dict[str, str]]:
+        """The tags of each version; one that is new, and is being written, is not there yet."""
+        wishes = {}
+        for version in sorted(versions, key=version_order):
+            folder = self._folder / name / version
+            try:
+                tags = self._read_tags(poll, folder, f" of version {version}").tags
+            except _UnsettledError:
+                if version in known:
+                    raise
+                continue
+            wishes[version] = {tag: text for tag, text in tags.items() if tag not in OWN_TAGS}
+        return wishes
+
+    def _read_tags(self, poll: _Poll, folder: Path, of: str) -> Tags:
+        path = folder / TAGS_FILE
+        poll.tags.add(path)
+        text, changed_at = _read(path, TAGS_BYTES_MAX)
+        vanished = not text and self._tags.last(path) is not None
+        age_s = NEVER_S if vanished else poll.wall - changed_at
+        settled = self._tags.see(path, text, poll.now, age_s=age_s)
+        if settled is None:
+            raise _UnsettledError(f"{TAGS_FILE}{of} is being written")
+        try:
+            return read_tags(settled)
+        except MalformedError as error:
+            raise _ModelProblemError(f"{TAGS_FILE}{of}: {error}") from error
+
+    # Content
+
+    def _sources(
+        self, poll: _Poll, name: str, versions: Collection[str], known: Collection[str]
+    ) -> dict[str, ArtifactSource]:
+        """Where the content of these versions is; those without any are left out."""
+        sources = {}
+        for version in versions:
+            where = self._where(poll, (name, version))
+            if where is None and version in known:
+                raise _ModelProblemError(f"version {version} is being written, or cannot be read")
+            if where is not None and where != ABSENT:
+                sources[version] = self._source(where)
+        return sources
+
+    def _where(self, poll: _Poll, key: VersionKey) -> Where | None:
+        """The content that counts; None if nothing is known to have come to rest."""
+        poll.contents.add(key)
+        path = self._folder / key[0] / key[1]
+        try:
+            where, changed_at = _look(path)
+        except FileNotFoundError:  # it changes as we look
+            return self._contents.last(key)
+        except (OSError, ArtifactError) as error:
+            why = error.strerror if isinstance(error, OSError) else error.message
+            self._complaints.add(path, str(why))
+            return self._contents.last(key)
+        vanished = where == ABSENT and self._contents.last(key) is not None
+        age_s = NEVER_S if vanished else poll.wall - changed_at
+        settled = self._contents.see(key, where, poll.now, age_s=age_s)
+        if settled is None:
+            self._complaints.add(path, "it is being written")
+        return settled
+
+    def _source(self, where: Where) -> ArtifactSource:
+        return ArtifactSource(uri=f"{FOLDER_SCHEME}{where[0]}", tracking_uri="", identity=where[1])
+
+
+def _is_last(status: Mapping[str, str]) -> bool:
+    return status.get(STATUS_TAG) == Status.RETIRED.value
+
+
+def _look(path: Path) -> tuple[Where, float]:
+    """What a version's folder, or the folder that it links to, holds, and since when."""
+    if not path.is_dir():
+        return ABSENT, _changed_at(path.parent)
+    # A link may be set to another folder before somebody copies: what was seen is what is meant.
+    folder = path.resolve(strict=True) if path.is_symlink() else path
+    content = content_of(folder)
+    if not content.fingerprint:
+        return ABSENT, content.changed_at
+    return (os.fsencode(folder).decode("utf-8", "replace"), content.fingerprint), content.changed_at
+
+
+def _read(path: Path, bytes_max: int) -> tuple[bytes, float]:
+    """A small file, and when it was changed; without one, empty, and when its folder was."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return b"", _changed_at(path.parent)
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(bytes_max + 1), os.fstat(file.fileno()).st_ctime
+
+
+def _changed_at(folder: Path) -> float:
+    try:
+        return folder.stat().st_ctime
+    except FileNotFoundError:
+        return 0.0  # what is in a folder that is not there does not change

@@ -1,0 +1,28 @@
+"""Tells the control plane that this daemon is there, and where its metrics are."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from shared.deployment import SyncReport
+from shared.errors import StateStoreError
+from shared.state_store import StateStore
+
+FORGET_TIMEOUT_S = 2.0
+"""Longest wait for the store at the end; a report that stays expires by itself."""
+
+
+async def report_presence(
+    store: StateStore, report: SyncReport, interval_s: float, ttl_s: float
+) -> None:
+    """Report until cancelled, then no more. Without the store, try again later."""
+    try:
+        while True:
+            with suppress(StateStoreError):
+                await store.report_sync(report, ttl_s)
+            await asyncio.sleep(interval_s)
+    finally:
+        with suppress(StateStoreError, TimeoutError):
+            async with asyncio.timeout(FORGET_TIMEOUT_S):
+                await store.forget_sync(report.sync)

@@ -1,0 +1,38 @@
+"""Which registry is followed, by the settings. MLflow's client is loaded only if it is."""
+
+from __future__ import annotations
+
+import importlib
+
+from registry_sync.folder_source import FolderSource
+from registry_sync.registry import RegistryError, RegistrySource
+from registry_sync.settings import SyncSettings
+from shared.clock import Clock
+
+
+def source_of(settings: SyncSettings, clock: Clock) -> RegistrySource:
+    """The registry to follow.
+
+    Raises:
+        RegistryError: if it is MLflow, whose client is not installed.
+    """
+    if settings.models is not None:
+        return FolderSource(
+            settings.models,
+            settings.stable_aliases,
+            clock,
+            default_role=settings.folder_default_role,
+            settle_s=settings.folder_settle_s,
+        )
+    try:
+        mlflow_source = importlib.import_module("registry_sync.mlflow_source")
+    except ModuleNotFoundError as error:
+        raise RegistryError(
+            "following MLflow needs its client, which is not installed: "
+            "pip install 'penstock[sync]'; a folder is followed by --models"
+        ) from error
+    mlflow_source.configure_client(settings.mlflow_timeout_s)
+    source: RegistrySource = mlflow_source.MlflowSource(
+        settings.mlflow_uri, settings.stable_aliases
+    )
+    return source

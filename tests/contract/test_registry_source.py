@@ -1,0 +1,130 @@
+"""One suite over every registry: what is read, what is written, and the whole daemon on it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from registry_sync.controller import Controller
+from registry_sync.registry import RegistryError, Status, StatusUpdate
+from registry_sync.settings import SyncSettings
+from shared.artifact_cache import ArtifactCache
+from shared.clock import SystemClock
+from shared.state_store import MemoryStateStore
+from tests.contract.registries import (
+    FolderRegistry,
+    MlflowRegistry,
+    OperatedRegistry,
+    mlflow_server,
+)
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as uri:
+        yield uri
+
+
+@pytest.fixture(params=["folder", "mlflow"])
+def operated(request: pytest.FixtureRequest, tmp_path: Path) -> OperatedRegistry:
+    if request.param == "folder":
+        return FolderRegistry(tmp_path / "models")
+    return MlflowRegistry(request.getfixturevalue("mlflow_uri"), tmp_path / "to log")
+
+
+def test_what_is_named_is_observed(operated: OperatedRegistry) -> None:
+    operated.register("named", versions=4)
+    operated.tag_model("named", "penstock.replicas", "2")
+    operated.tag_version("named", "1", "penstock.role", "stable")
+    operated.set_alias("named", "champion", "2")
+    operated.set_alias("named", "someone-elses", "3")
+    model = operated.source.observe([])["named"]
+    assert model.tags == {"penstock.replicas": "2"}
+    assert model.aliases == {"champion": "2", "someone-elses": "3"}
+    assert [seen.version for seen in model.versions] == ["1", "2"]
+    assert model.versions[0].tags == {"penstock.role": "stable"}
+    assert "named/1" in model.versions[0].source.uri
+    everything = [("named", "4"), ("named", "9"), ("gone", "1")]
+    known = operated.source.observe(everything)
+    assert [seen.version for seen in known["named"].versions] == ["1", "2", "4"]
+    assert "gone" not in known
+
+
+def test_tag_edits_are_seen_though_no_time_stamp_moves(operated: OperatedRegistry) -> None:
+    operated.register("edited")
+    operated.tag_version("edited", "1", "penstock.role", "stable")
+    before = operated.source.observe([])["edited"]
+    operated.tag_version("edited", "1", "penstock.role", "off")
+    after = operated.source.observe([])["edited"]
+    assert before.versions[0].tags != after.versions[0].tags
+    assert before.versions[0].source == after.versions[0].source
+    operated.untag_version("edited", "1", "penstock.role")
+    assert operated.source.observe([])["edited"].versions == ()
+
+
+def test_statuses_are_written_and_then_observed(operated: OperatedRegistry) -> None:
+    operated.register("told")
+    message = "1 of 2 replicas ready; it's: 'so' # ünd more"
+    operated.source.write_status(StatusUpdate("told", "1", Status.SERVING, message))
+    (seen,) = operated.source.observe([])["told"].versions
+    assert seen.tags == {"penstock.status": "serving", "penstock.status_message": message}
+    operated.source.write_status(StatusUpdate("told", "1", Status.RETIRED))
+    assert operated.source.observe([])["told"].versions == ()
+    assert operated.tags_of("told", "1")["penstock.status"] == "retired"
+
+
+def test_a_recreated_version_has_another_identity(operated: OperatedRegistry) -> None:
+    operated.register("again")
+    before = operated.source.observe([("again", "1")])["again"].versions[0].source
+    operated.delete_model("again")
+    assert "again" not in operated.source.observe([("again", "1")])
+    operated.register("again")
+    after = operated.source.observe([("again", "1")])["again"].versions[0].source
+    assert before.uri == after.uri
+    assert before.identity != after.identity
+
+
+def test_errors_are_ours_and_soon(operated: OperatedRegistry) -> None:
+    with pytest.raises(RegistryError, match="not found"):
+        operated.source.write_status(StatusUpdate("nowhere", "1", Status.FAILED))
+    started = time.monotonic()
+    with pytest.raises(RegistryError):
+        operated.unreachable().observe([])
+    assert time.monotonic() - started < 10
+
+
+async def test_the_daemon_follows_a_real_registry(
+    operated: OperatedRegistry, tmp_path: Path
+) -> None:
+    """Up to placement, for there is no worker: fetched, hashed, and told to the operator."""
+    await asyncio.to_thread(operated.add_version, "real", "flavors: {}\n")
+    operated.tag_version("real", "1", "penstock.role", "stable")
+    cache = ArtifactCache(tmp_path / "cache", 2**30, 60.0)
+    store = MemoryStateStore(SystemClock())
+    settings = SyncSettings(poll_interval_s=0.2, state_poll_s=0.2)
+    controller = Controller(settings, store, operated.source, cache, SystemClock(), "a")
+    running = asyncio.create_task(controller.run())
+    try:
+        async with asyncio.timeout(60):
+            while not (await store.deployment()).revisions:
+                await asyncio.sleep(0.05)
+            (revision,) = (await store.deployment()).revisions.values()
+            assert [file.path for file in revision.manifest.files] == ["MLmodel"]
+            folder = await cache.get(revision.manifest, revision.source)
+            assert (folder / "MLmodel").read_text() == "flavors: {}\n"
+            expected = {
+                "penstock.role": "stable",
+                "penstock.status": "loading",
+                "penstock.status_message": "no worker is there",
+            }
+            while operated.tags_of("real", "1") != expected:
+                await asyncio.sleep(0.05)
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running

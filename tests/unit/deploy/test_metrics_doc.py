@@ -1,0 +1,136 @@
+"""docs/metrics.md against what the processes really expose."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
+
+from deploy.local.metrics_sum import LARGEST
+from gateway.calls import DeployedModel
+from gateway.dispatch import DispatchCounters
+from gateway.http.metrics import HttpMetrics
+from gateway.metrics import DispatchCollector
+from registry_sync.metrics import SyncCollector, SyncCounts
+from shared.deployment import ReplicaReport, ReplicaState
+from worker.agent_metrics import AgentCollector, ReplicaTotals
+from worker.control import Heartbeat
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"
+ROW = re.compile(r"^\| `(penstock_\w+)` \| (\w+) \| ([\w, ]*?) ?\| (\w*) ?\| (.+) \|$")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A metric, as documented or as exposed."""
+
+    kind: str
+    labels: frozenset[str]
+
+
+def documented() -> dict[str, Row]:
+    """The rows of the document's tables, by name."""
+    rows = {}
+    for line in DOCUMENT.read_text().splitlines():
+        if match := ROW.match(line):
+            name, kind, labels, _, _ = match.groups()
+            assert name not in rows, f"{name} is documented twice"
+            rows[name] = Row(kind, frozenset(filter(None, labels.split(", "))))
+    return rows
+
+
+class Service:
+    """A gateway's service as far as its metrics go."""
+
+    counters = DispatchCounters()
+    generation = 7
+    parked_calls = 0
+
+    def deployed_models(self) -> tuple[DeployedModel, ...]:
+        return (DeployedModel("idle", (), ""),)
+
+    def open_calls(self) -> dict[str, int]:
+        return {"busy": 3}
+
+    def ready_counts(self) -> dict[str, int]:
+        return {"busy/1-a": 1}
+
+
+def gateway() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(DispatchCollector(Service()))
+    HttpMetrics(registry).record("digits", "1", "ok", 0.01, 10, 20)
+    return registry
+
+
+def worker() -> CollectorRegistry:
+    totals, collector = ReplicaTotals(), AgentCollector()
+    totals.began(("digits", "1"), "r", restart=False)
+    totals.beat(("digits", "1"), "r", Heartbeat())
+    report = ReplicaReport(
+        key="k",
+        replica="r",
+        model="digits",
+        version="1",
+        revision="x",
+        state=ReplicaState.READY,
+        device="cpu",
+    )
+    collector.publish(totals.snapshot((report,)))
+    registry = CollectorRegistry()
+    registry.register(collector)
+    return registry
+
+
+def sync() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(SyncCollector(SyncCounts(), lambda: True))
+    return registry
+
+
+def exposed(registry: CollectorRegistry) -> dict[str, Row]:
+    return {_name(family): _row(family) for family in registry.collect()}
+
+
+def _name(family: Metric) -> str:
+    return f"{family.name}_total" if family.type == "counter" else family.name
+
+
+def _row(family: Metric) -> Row:
+    assert family.samples, f"{family.name} shows nothing"
+    assert family.documentation, family.name
+    labels = {label for sample in family.samples for label in sample.labels}
+    return Row(family.type, frozenset(labels - {"le"}))
+
+
+def test_the_document_tells_what_the_processes_expose() -> None:
+    assert documented() == exposed(gateway()) | exposed(worker()) | exposed(sync())
+
+
+def test_the_document_tells_how_gauges_are_summed() -> None:
+    rows = filter(None, map(ROW.match, DOCUMENT.read_text().splitlines()))
+    assert {row[1] for row in rows if row[4] == "max"} == LARGEST
+    assert all(documented()[name].kind == "gauge" for name in LARGEST)
+
+
+def test_there_are_no_created_series() -> None:
+    for registry in (gateway(), worker(), sync()):
+        names = {sample.name for family in registry.collect() for sample in family.samples}
+        assert not [name for name in names if name.endswith("_created")]
+
+
+def test_a_deployed_model_without_calls_shows_none() -> None:
+    registry = gateway()
+    assert registry.get_sample_value("penstock_gateway_open_calls", {"model": "idle"}) == 0
+    assert registry.get_sample_value("penstock_gateway_open_calls", {"model": "busy"}) == 3
+
+
+def test_reasons_and_phases_show_before_they_occur() -> None:
+    for reason in ("idle", "full", "deadline", "waited"):
+        labels = {"model": "digits", "version": "1", "reason": reason}
+        assert worker().get_sample_value("penstock_replica_dispatched_total", labels) == 0
+    for phase in ("loading", "serving", "draining", "failed"):
+        assert sync().get_sample_value("penstock_sync_versions", {"phase": phase}) == 0

@@ -1,0 +1,128 @@
+"""A server that leaves answers every request of a connection that it has not announced to close."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from gateway.graceful_server import Drain, GracefulServer
+
+QUIET_S = 0.4
+REQUEST = b"GET /quick HTTP/1.1\r\nHost: x\r\n\r\n"
+SLOW_REQUEST = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@dataclass
+class Running:
+    """A server and the way to its clients' end."""
+
+    server: GracefulServer
+    port: int
+    release: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers `/slow` once released, everything else at once."""
+        if scope["path"] == "/slow":
+            self.asked.set()
+            await self.release.wait()
+        headers = [(b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def leave(self) -> None:
+        """Tell it to leave, and wait until it does."""
+        self.server.should_exit = True
+        while self.server.servers[0].is_serving():
+            await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def running() -> AsyncIterator[Running]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    holder: list[Running] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await holder[0].app(scope, receive, send)
+
+    server = GracefulServer(app, Drain(quiet_s=QUIET_S, grace_s=5.0))
+    holder.append(Running(server, listener.getsockname()[1]))
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield holder[0]
+    server.should_exit = True
+    await asyncio.wait_for(task, 5)
+
+
+async def answer(reader: asyncio.StreamReader) -> bytes:
+    """The head of an answer; its body is read too."""
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    assert await reader.readexactly(2) == b"ok"
+    return head.lower()
+
+
+async def test_an_idle_connection_is_answered_once_more_and_told_so() -> None:
+    async with running() as web:
+        reader, writer = await web.connect()
+        writer.write(REQUEST)
+        assert b"connection: close" not in await answer(reader)
+        await web.leave()
+        await asyncio.sleep(QUIET_S / 2)
+        writer.write(REQUEST)
+        assert b"connection: close" in await answer(reader)
+        assert await reader.read() == b""
+
+
+async def test_a_quiet_connection_is_closed_and_the_server_ends() -> None:
+    async with running() as web:
+        reader, _ = await web.connect()
+        unused, _ = await web.connect()
+        await asyncio.sleep(0.05)
+        began = time.monotonic()
+        await web.leave()
+        assert await reader.read() == b""
+        assert await unused.read() == b""
+        assert QUIET_S - 0.05 < time.monotonic() - began < QUIET_S + 1.0
+
+
+async def test_what_is_under_way_is_answered_with_a_word_of_leave() -> None:
+    async with running() as web:
+        reader, writer = await web.connect()
+        writer.write(SLOW_REQUEST)
+        await web.asked.wait()
+        await web.leave()
+        await asyncio.sleep(2 * QUIET_S)
+        web.release.set()
+        assert b"connection: close" in await answer(reader)
+        assert await reader.read() == b""
+
+
+async def test_of_pipelined_requests_the_last_answer_is_the_one_that_closes() -> None:
+    async with running() as web:
+        reader, writer = await web.connect()
+        writer.write(SLOW_REQUEST)
+        await web.asked.wait()
+        await web.leave()
+        writer.write(REQUEST + REQUEST)
+        await asyncio.sleep(0.05)
+        web.release.set()
+        closing = [b"connection: close" in await answer(reader) for _ in range(3)]
+        assert closing == [False, False, True]
+
+
+async def test_new_connections_are_not_accepted() -> None:
+    async with running() as web:
+        await web.leave()
+        with pytest.raises(ConnectionRefusedError):
+            await web.connect()

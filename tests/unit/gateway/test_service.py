@@ -1,0 +1,42 @@
+"""The shell around dispatch, in the event loop that gateways run in."""
+
+from __future__ import annotations
+
+import uvloop
+
+from gateway.calls import InferenceCall
+from gateway.dispatch import DispatchLimits
+from gateway.service import InferenceService, Outcome
+from shared.clock import SystemClock
+from shared.errors import ErrorCode, PenstockError
+from shared.routing import ModelRoute, RoutingTable, VersionRoute
+
+ROUTE = ModelRoute(model="m", generation=1, versions=(VersionRoute(version="1", revision="m/1"),))
+
+
+async def _submit_with_deadlines_that_have_come() -> list[Outcome]:
+    service = InferenceService(
+        "ipc:///nowhere/g.ipc",
+        "g-1",
+        DispatchLimits(),
+        silence_s=1.5,
+        ready_when="any",
+        clock=SystemClock(),
+        on_change=lambda: None,
+    )
+    service.take_routing(RoutingTable(generation=1, models={"m": ROUTE}))
+    outcomes: list[Outcome] = []
+    for _ in range(2):
+        service.submit(InferenceCall("m", None, (), timeout_s=0.0), outcomes.append)
+    try:
+        await service.infer(InferenceCall("m", None, (), timeout_s=0.01))
+    except PenstockError as error:
+        outcomes.append(error)
+    return outcomes
+
+
+def test_deadlines_that_have_come_are_answered_in_uvloop_too() -> None:
+    outcomes = uvloop.run(_submit_with_deadlines_that_have_come())
+    assert [each.code for each in outcomes if isinstance(each, PenstockError)] == [
+        ErrorCode.DEADLINE_EXCEEDED
+    ] * 3

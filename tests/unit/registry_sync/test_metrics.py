@@ -1,0 +1,76 @@
+"""What a daemon says of itself: counts, who leads, and that it is there."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from prometheus_client import CollectorRegistry
+
+from registry_sync.metrics import SyncCollector, SyncCounts
+from registry_sync.presence import report_presence
+from shared.clock import SystemClock
+from shared.deployment import Deployment, SyncReport
+from shared.state_store import MemoryStateStore
+from tests.unit.registry_sync.test_controller import Stage, running
+
+
+def registry_of(counts: SyncCounts, leading: bool) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(SyncCollector(counts, lambda: leading))
+    return registry
+
+
+async def test_a_daemon_counts_what_it_does() -> None:
+    stage = Stage()
+    controller = stage.controller()
+    async with running(controller.run(), stage.obey()):
+        await stage.until_routed("1")
+        async with asyncio.timeout(10):
+            while stage.status("1") != "serving":
+                await asyncio.sleep(0.01)
+        stage.registry.down = True
+        async with asyncio.timeout(10):
+            while not controller.counts.poll_failures:
+                await asyncio.sleep(0.01)
+        page = registry_of(controller.counts, controller.leading)
+        assert page.get_sample_value("penstock_sync_leader") == 1
+        assert page.get_sample_value("penstock_sync_versions", {"phase": "serving"}) == 1
+    counts = controller.counts
+    assert counts.polls > counts.poll_failures > 0
+    assert counts.status_writes == len(stage.registry.writes)
+    assert (counts.fetches, counts.fetch_failures) == (1, 0)
+    assert sum(counts.plan_times) > 0
+
+
+async def test_a_download_that_fails_is_counted() -> None:
+    stage = Stage()
+    stage.artifacts.broken.add("models:/digits/1")
+    controller = stage.controller()
+    async with running(controller.run(), stage.obey()), asyncio.timeout(10):
+        while not controller.counts.fetch_failures:
+            await asyncio.sleep(0.01)
+
+
+def test_only_the_leader_counts_versions() -> None:
+    counts = SyncCounts()
+    counts.planned(Deployment(), 0.002)
+    page = registry_of(counts, leading=False)
+    assert page.get_sample_value("penstock_sync_leader") == 0
+    assert page.get_sample_value("penstock_sync_versions", {"phase": "serving"}) == 0
+    assert page.get_sample_value("penstock_sync_plan_seconds_bucket", {"le": "0.001"}) == 0
+    assert page.get_sample_value("penstock_sync_plan_seconds_bucket", {"le": "0.005"}) == 1
+    assert page.get_sample_value("penstock_sync_plan_seconds_count") == 1
+
+
+async def test_a_daemon_reports_itself_and_leaves_nothing() -> None:
+    store = MemoryStateStore(SystemClock())
+    report = SyncReport(sync="s", node="n", pid=1, metrics_port=2)
+    reporting = asyncio.create_task(report_presence(store, report, 0.01, 1.0))
+    async with asyncio.timeout(5):
+        while await store.syncs() != [report]:
+            await asyncio.sleep(0.01)
+    reporting.cancel()
+    with suppress(asyncio.CancelledError):
+        await reporting
+    assert await store.syncs() == []

@@ -1,0 +1,87 @@
+"""Tensors to and from what MLflow's pyfunc models take and give: arrays, data frames, lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from shared.tensors import AnyArray
+from worker.mlflow_model import Column
+from worker.runtimes.results import Result, ResultError
+
+
+def frame_of(inputs: Mapping[str, AnyArray], columns: Sequence[Column]) -> pd.DataFrame:
+    """A data frame with a column for each tensor that is there.
+
+    Args:
+        inputs: by the names of the interface, in the columns' order.
+        columns: of the signature; if they have no names, the frame's are numbers.
+
+    Raises:
+        ValueError: if text is not UTF-8, or no time where a time is expected.
+    """
+    series: dict[Any, Any] = {}
+    for position, column in enumerate(columns):
+        array = inputs.get(column.name or f"input-{position}")
+        if array is not None:
+            series[column.name or position] = _series(array, column.kind)
+    return pd.DataFrame(series)
+
+
+def _series(array: AnyArray, kind: str) -> Any:
+    if kind == "binary":
+        return pd.Series(array, dtype=object)
+    if kind == "string":
+        return pd.Series(strings(array), dtype=object)
+    if kind == "datetime":
+        return pd.to_datetime(pd.Series(strings(array), dtype=object), format="ISO8601")
+    return array.copy()  # a model may write into what it gets, which messages forbid
+
+
+def strings(array: AnyArray) -> AnyArray:
+    """BYTES elements as `str`.
+
+    Raises:
+        UnicodeDecodeError: if one is not UTF-8.
+    """
+    text = np.empty(array.size, np.object_)
+    text[:] = [item.decode() for item in array.ravel().tolist()]
+    return text.reshape(array.shape)
+
+
+def result_of(returned: Any, outputs: int | None) -> Result:
+    """What a model returned, as arrays.
+
+    Args:
+        outputs: how many outputs the model has; None if that is still to be found out.
+
+    Raises:
+        ResultError: if nothing can be made of it.
+    """
+    match returned:
+        case pd.DataFrame() if outputs == 1 and len(returned.columns) > 1:
+            return returned.to_numpy()
+        case pd.DataFrame():
+            return {str(name): _array(returned[name]) for name in returned.columns}
+        case Mapping():
+            return {str(name): _array(value) for name, value in returned.items()}
+        case tuple():
+            return [_array(value) for value in returned]
+        case list() if returned and all(isinstance(row, Mapping) for row in returned):
+            return result_of(pd.DataFrame(returned), outputs)
+        case None | str() | bytes():
+            raise ResultError(f"the model returned {type(returned).__name__}, not one row each")
+    return _array(returned)
+
+
+def _array(value: Any) -> AnyArray:
+    if isinstance(value, pd.Series | pd.Index):
+        array: AnyArray = value.to_numpy()
+    elif hasattr(value, "toarray"):  # sparse
+        array = value.toarray()
+    else:
+        array = np.asarray(value)
+    return array

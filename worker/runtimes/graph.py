@@ -1,0 +1,98 @@
+"""What a model's own graph says of its inputs and outputs, and what its signature says of them.
+
+For formats that fix shapes in a graph (ONNX, torch.export). Graph and signature may each know what
+the other does not: a signature has names and datatypes for clients, a graph has sizes that hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from shared.tensors import TensorSpec
+from worker.runtimes.base import ModelLoadError
+
+
+def reconcile(
+    graph: Sequence[TensorSpec], signature: Sequence[TensorSpec] | None, side: str, title: str
+) -> list[TensorSpec]:
+    """Specs in the graph's order, as the signature describes them.
+
+    The signature's names and datatypes are what clients see; a size that the graph fixes stays
+    fixed, save for the batch dimension, which a replica can pad.
+
+    Args:
+        side: `input` or `output`.
+        title: what to call the graph.
+
+    Raises:
+        ModelLoadError: if the two contradict each other.
+    """
+    if signature is None:
+        return list(graph)
+    if len(signature) != len(graph):
+        raise ModelLoadError(
+            f"the signature has {len(signature)} {side}s, the {title} has {len(graph)}",
+            invalid=True,
+        )
+    named = {spec.name: spec for spec in signature}
+    by_name = set(named) == {spec.name for spec in graph}
+    partners = [named[spec.name] for spec in graph] if by_name else signature
+    return [_merge(spec, node, side, title) for spec, node in zip(partners, graph, strict=True)]
+
+
+def _merge(spec: TensorSpec, graph: TensorSpec, side: str, title: str) -> TensorSpec:
+    name = spec.name or graph.name
+    text = "BYTES" in (spec.datatype, graph.datatype) and spec.datatype != graph.datatype
+    fits = len(spec.shape) == len(graph.shape) and all(
+        -1 in (ours, theirs) or ours == theirs
+        for ours, theirs in zip(spec.shape, graph.shape, strict=True)
+    )
+    if text or not fits:
+        raise ModelLoadError(
+            f"{side} {name!r} is {spec.describe()} in the signature, but "
+            f"{graph.describe()} in the {title}",
+            invalid=True,
+        )
+    sizes = [
+        theirs if ours == -1 and axis > 0 else ours
+        for axis, (ours, theirs) in enumerate(zip(spec.shape, graph.shape, strict=True))
+    ]
+    datatype = spec.datatype if side == "input" else graph.datatype
+    return TensorSpec(name=name, datatype=datatype, shape=tuple(sizes))
+
+
+def batch_limit(
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    graph_inputs: Mapping[str, TensorSpec],
+    wanted: int,
+) -> int:
+    """Most rows of one execution; 0 if the model has no batch dimension."""
+    if not batches(inputs, outputs):
+        return 0
+    return min(_leading(graph_inputs) | {wanted})
+
+
+def batches(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:
+    """Whether every input and every output begins with a dimension that is open."""
+    return all(spec.shape[:1] == (-1,) for spec in [*inputs, *outputs])
+
+
+def static_rows(
+    max_batch_size: int, graph_inputs: Mapping[str, TensorSpec], title: str
+) -> int | None:
+    """The one batch size that the graph takes, or None if it takes any, or knows no batches.
+
+    Raises:
+        ModelLoadError: if its inputs want different ones.
+    """
+    if max_batch_size == 0:
+        return None
+    static = _leading(graph_inputs)
+    if len(static) > 1:
+        raise ModelLoadError(f"the {title} fixes batch sizes {sorted(static)}", invalid=True)
+    return static.pop() if static else None
+
+
+def _leading(graph_inputs: Mapping[str, TensorSpec]) -> set[int]:
+    return {graph.shape[0] for graph in graph_inputs.values()} - {-1}

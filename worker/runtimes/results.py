@@ -1,0 +1,131 @@
+"""What a model's code returns, as the arrays that its interface promises. Pure array work.
+
+Models return an array, several of them in a tuple, or by name in a mapping. Frames and tensors of
+a library are turned into these by the library's runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from shared.tensors import DATATYPE_OF, NUMPY_OF, AnyArray, TensorSpec
+from worker.invented import invented_inputs
+from worker.runtimes.base import ExecutionError, ModelLoadError
+
+Result = AnyArray | Sequence[AnyArray] | Mapping[str, AnyArray]
+"""One array, several in order, or several by name."""
+
+
+class ResultError(ValueError):
+    """A model returned what its interface does not allow."""
+
+
+def arrange(result: Result, specs: Sequence[TensorSpec], rows: int | None) -> list[AnyArray]:
+    """An array for every output, in order and of its datatype.
+
+    Args:
+        rows: how many the batch had; None if the model has no batch dimension.
+
+    Raises:
+        ResultError: if the model returned something else.
+    """
+    arrays = _in_order(result, specs)
+    return [_fitted(array, spec, rows) for array, spec in zip(arrays, specs, strict=True)]
+
+
+def _in_order(result: Result, specs: Sequence[TensorSpec]) -> Sequence[AnyArray]:
+    if isinstance(result, np.ndarray):
+        result = [result]
+    if isinstance(result, Mapping):
+        if all(spec.name in result for spec in specs):
+            return [result[spec.name] for spec in specs]
+        if len(result) != len(specs):
+            wanted, got = [spec.name for spec in specs], list(result)
+            raise ResultError(f"the model returned {got[:20]}, its outputs are {wanted[:20]}")
+        result = list(result.values())
+    if len(result) != len(specs):
+        raise ResultError(f"the model returned {len(result)} arrays for {len(specs)} outputs")
+    return result
+
+
+def _fitted(array: AnyArray, spec: TensorSpec, rows: int | None) -> AnyArray:
+    shape = (-1 if rows is None else rows, *spec.shape[1:])
+    if rows is not None and (array.ndim == 0 or array.shape[0] != rows):
+        raise ResultError(
+            f"output {spec.name!r} has shape {list(array.shape)} for a batch of {rows} rows"
+        )
+    if array.ndim != len(spec.shape):
+        array = _with_dimensions(array, spec, shape)
+    dtype = NUMPY_OF[spec.datatype]
+    if array.dtype == dtype:
+        return array
+    if dtype.kind == "O":
+        return as_text(array)
+    if not np.can_cast(array.dtype, dtype, "same_kind"):
+        raise ResultError(f"output {spec.name!r} has type {array.dtype}, not {spec.datatype}")
+    return array.astype(dtype)
+
+
+def _with_dimensions(array: AnyArray, spec: TensorSpec, shape: tuple[int, ...]) -> AnyArray:
+    """Signatures of vectors often meet columns of size 1, and the other way round."""
+    squeezed = tuple(size for size in array.shape[1:] if size != 1)
+    if squeezed == tuple(size for size in shape[1:] if size != 1) and shape:
+        return array.reshape((array.shape[0] if array.ndim else 1, *shape[1:]))
+    raise ResultError(f"output {spec.name!r} has shape {list(array.shape)}, not {list(spec.shape)}")
+
+
+def as_text(array: AnyArray) -> AnyArray:
+    """Elements as `bytes`; what is missing is empty, and times are in ISO 8601."""
+    if array.dtype.kind == "M":
+        array = np.where(np.isnat(array), "", np.datetime_as_string(array)).astype(object)
+    text = np.empty(array.size, np.object_)
+    text[:] = [_bytes(item) for item in array.ravel().tolist()]
+    return text.reshape(array.shape)
+
+
+def _bytes(item: object) -> bytes:
+    if item is None or item != item:  # not a number: what libraries put where nothing is
+        return b""
+    return item if isinstance(item, bytes) else str(item).encode()
+
+
+def discover_outputs(
+    run: Callable[[Mapping[str, AnyArray]], Result], inputs: Sequence[TensorSpec]
+) -> tuple[TensorSpec, ...]:
+    """What a model without an output signature gives, found out by running it on made-up rows.
+
+    Raises:
+        ModelLoadError: if it cannot run on those.
+    """
+    batched = all(spec.shape[:1] == (-1,) for spec in inputs)
+    made = invented_inputs(inputs, 1 if batched else None)
+    if made is None:
+        raise ModelLoadError("the model has no output signature, and needs one", invalid=True)
+    try:
+        result = run(made)
+    except ExecutionError as error:
+        raise ModelLoadError(
+            "the signature names no outputs, and a trial run on zeros to find them out failed: "
+            f"{error}"
+        ) from error
+    return tuple(_found(name, np.asarray(array), batched) for name, array in _with_names(result))
+
+
+def _with_names(result: Result) -> list[tuple[str, AnyArray]]:
+    if isinstance(result, Mapping):
+        return [(str(name), array) for name, array in result.items()]
+    arrays = [result] if isinstance(result, np.ndarray) else result
+    return [(f"output-{position}", array) for position, array in enumerate(arrays)]
+
+
+def _found(name: str, array: AnyArray, batched: bool) -> TensorSpec:
+    datatype = "BYTES" if array.dtype.kind in "OUSM" else DATATYPE_OF.get(array.dtype)
+    if datatype is None:
+        message = f"output {name!r} has type {array.dtype}, which has no datatype"
+        raise ModelLoadError(message, invalid=True)
+    rows = batched and array.shape[:1] == (1,)
+    return TensorSpec(
+        name=name, datatype=datatype, shape=(-1, *array.shape[1:]) if rows else array.shape
+    )
