@@ -54,9 +54,12 @@ class VersionCounters:
     batches: dict[int, BatchCounters] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Success:
-    """One answered call; times in seconds, as `VersionCounters` has them."""
+    """One answered call; times in seconds, as `VersionCounters` has them.
+
+    Not frozen: that would double what counting costs, and it is made once per request.
+    """
 
     rows: int
     batch_rows: int

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-START_TIMEOUT_S = 110.0
+START_TIMEOUT_S = 240.0
 """MLflow's first start takes 17 s on an idle machine; tests may share theirs with a build."""
 
 STOP_TIMEOUT_S = 60.0
