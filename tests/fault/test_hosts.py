@@ -168,6 +168,16 @@ class System:
             while await self.seen() != count:
                 await asyncio.sleep(0.1)
 
+    async def until_routed(self) -> None:
+        """Wait until the gateway goes by a table in which the model has a version."""
+        async with self.store() as store, asyncio.timeout(WAIT_S):
+            while True:
+                table, gateways = await store.routing(), await store.gateways()
+                routed = any(route.versions for route in table.models.values())
+                if routed and all(each.generation == table.generation for each in gateways):
+                    return
+                await asyncio.sleep(0.1)
+
     async def pids(self) -> set[int | None]:
         """Processes of ready replicas."""
         async with self.store() as store:
@@ -208,6 +218,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         system = System(network, folder, redis_url)
         system.start()
         asyncio.run(system.until_seen(2))
+        asyncio.run(system.until_routed())
         yield system
 
 
