@@ -60,9 +60,9 @@ class Chaos:
             "swap": self.swap,
             "kill replica": lambda: self.kill_replica(signal.SIGKILL),
             "pause replica": self.pause_replica,
-            "kill worker": lambda: self.kill_child(f"worker-{rng.randrange(2)}"),
-            "kill gateway": lambda: self.kill_child(f"gateway-{rng.randrange(2)}"),
-            "kill registry-sync": lambda: self.kill_child("registry-sync-0"),
+            "kill worker": lambda: self.kill_child("worker"),
+            "kill gateway": lambda: self.kill_child("gateway"),
+            "kill registry-sync": lambda: self.kill_child("registry-sync"),
             "kill store": lambda: self.kill_child("valkey"),
             "kill mlflow": lambda: self.kill_child("mlflow"),
             "restart gateways": lambda: self.restart("gateways"),
@@ -129,7 +129,9 @@ class Chaos:
         time.sleep(self._rng.uniform(0.1, 5.0))  # what is tested is a pause of that length
         os.kill(pid, signal.SIGCONT)
 
-    def kill_child(self, name: str) -> None:
+    def kill_child(self, kind: str) -> None:
+        names = sorted(self._system.system_file()["processes"])  # a restart numbers them anew
+        name = self._rng.choice([name for name in names if name.startswith(kind)])
         pid = child(self._system, name)
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not alive(pid), 10, f"{name} is gone")
