@@ -26,10 +26,18 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from gateway.balancer import Rng, choose
 from gateway.calls import InferenceCall
+from gateway.commands import (
+    Answered,
+    Command,
+    Failed,
+    SendCancel,
+    SendProceed,
+    SendRequest,
+    Streamed,
+)
 from gateway.replicas import Replica, Replicas
 from gateway.traffic import Routes
 from shared.errors import ErrorCode, PenstockError
@@ -83,63 +91,6 @@ class Call:
     in_turn: bool = False  # a suspect that was told to proceed
     streaming: bool = False
     sent_at: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class SendRequest:
-    """Send an attempt to a replica, the call's first or a later one; `Dispatch.refused` if it
-    cannot be sent."""
-
-    replica: str
-    request: Request
-    number: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class SendProceed:
-    """Tell a replica to execute the suspect whose turn has come."""
-
-    replica: str
-    proceed: Proceed
-
-
-@dataclass(frozen=True, slots=True)
-class SendCancel:
-    """Tell a replica that nobody waits for an attempt any more."""
-
-    replica: str
-    cancel: Cancel
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """The call was executed, well or not; times in seconds."""
-
-    call_id: int
-    model: str
-    version: str
-    final: Final
-    queue_s: float
-    attempts: int
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The call came to nothing."""
-
-    call_id: int
-    error: PenstockError
-
-
-@dataclass(frozen=True, slots=True)
-class Streamed:
-    """A part of the call's answer."""
-
-    call_id: int
-    chunk: Chunk
-
-
-Command: TypeAlias = SendRequest | SendProceed | SendCancel | Answered | Failed | Streamed
 
 
 @dataclass

@@ -19,19 +19,16 @@ from pydantic import ValidationError
 
 from gateway.attempt_spans import AttemptSpans
 from gateway.calls import DeployedModel, InferenceAnswer, InferenceCall, ModelMetadata
-from gateway.dispatch import (
+from gateway.commands import (
     Answered,
     Command,
-    Dispatch,
-    DispatchCounters,
-    DispatchLimits,
     Failed,
     SendCancel,
     SendProceed,
     SendRequest,
     Streamed,
-    failure_of,
 )
+from gateway.dispatch import Dispatch, DispatchCounters, DispatchLimits, failure_of
 from gateway.replicas import Replica, Replicas
 from gateway.traffic import Routes
 from gateway.transport import Transport

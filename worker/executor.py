@@ -20,8 +20,8 @@ from typing import Generic, TypeVar
 from shared.messages import Request
 from shared.telemetry import get_logger
 from worker.assembly import merge, split
+from worker.outcomes import Completed, Failed, FailureKind, Outcome
 from worker.runtimes.base import ExecutionError, Runtime
-from worker.session import Completed, Failed, FailureKind, Outcome
 
 log = get_logger("executor")
 

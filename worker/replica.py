@@ -53,10 +53,11 @@ from worker.control import (
 from worker.dial import Links
 from worker.executor import Executor, run_batch
 from worker.latency_model import LatencyModel
+from worker.outcomes import Completed, Failed, Outcome
 from worker.request_spans import RequestSpans
 from worker.runtimes.base import ModelLoadError, Runtime
 from worker.runtimes.registry import load_runtime
-from worker.session import Command, Completed, End, Execute, Failed, Outcome, Send, Session
+from worker.session import Command, End, Execute, Send, Session
 from worker.warmup import warm_up
 
 log = get_logger("replica")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from shared.messages import Cancel, Final, Message, Nack, Request
 from shared.tracing import Attributes, Kind, Span, Tracer, is_sampled
 from worker.batching import Item, Key
-from worker.session import Completed, Outcome
+from worker.outcomes import Completed, Outcome
 
 SPANS_MAX = 8192
 """Open spans; the oldest beyond that are of gateways that went away, and end unanswered."""

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import TypeAlias
 
 from shared.deployment import ModelInterface
@@ -37,40 +36,12 @@ from shared.messages import (
     Request,
     SuspectTurn,
 )
-from shared.tensors import Tensor
 from worker.batching import BatchLimits, BatchQueue, Item, Key
 from worker.latency_model import LatencyModel
+from worker.outcomes import Completed, Failed, FailureKind, Outcome
 
 ROW_TIME_SMOOTHING = 0.2
 """Weight of the newest batch in the moving average of time per row."""
-
-
-class FailureKind(StrEnum):
-    """How an execution failed, as far as that changes what to do next."""
-
-    INPUT = "input"  # the model or the runtime raised
-    OUT_OF_MEMORY = "out_of_memory"
-    FATAL = "fatal"  # the device or the process is of no more use
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """An execution's outputs, per item and in the items' order, and its time in seconds."""
-
-    outputs: tuple[tuple[Tensor, ...], ...]
-    infer_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """An execution failed; the runtime's own words are for the operator, never for callers."""
-
-    kind: FailureKind
-    infer_s: float
-    reason: str = ""
-
-
-Outcome: TypeAlias = Completed | Failed
 
 
 @dataclass(frozen=True, slots=True)

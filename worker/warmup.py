@@ -24,8 +24,9 @@ from shared.tensors import tensor_from_array
 from worker.executor import run_batch
 from worker.invented import invented_inputs, is_guess
 from worker.latency_model import LatencyModel
+from worker.outcomes import Completed, Failed, FailureKind, Outcome
 from worker.runtimes.base import ModelLoadError, Runtime
-from worker.session import Completed, Failed, FailureKind, Outcome, bucket_of
+from worker.session import bucket_of
 
 RUNS_PER_SIZE = 2
 """The first run of a size pays for its allocations; the second one tells its time."""

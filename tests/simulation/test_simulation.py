@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from gateway.dispatch import Answered, Failed
+from gateway.commands import Answered, Failed
 from shared.errors import ErrorCode
 from tests.simulation.world import DEATH, POISON, Weather, World
 

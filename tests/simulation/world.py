@@ -16,17 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from gateway.calls import InferenceCall
-from gateway.dispatch import (
-    Answered,
-    Dispatch,
-    DispatchLimits,
-    Failed,
-    SendCancel,
-    SendProceed,
-    SendRequest,
-    Streamed,
-)
-from gateway.dispatch import Command as GatewayCommand
+from gateway.commands import Answered, Failed, SendCancel, SendProceed, SendRequest, Streamed
+from gateway.commands import Command as GatewayCommand
+from gateway.dispatch import Dispatch, DispatchLimits
 from gateway.replicas import Replica, Replicas
 from gateway.traffic import Routes
 from shared.deployment import ModelInterface
@@ -37,9 +29,10 @@ from shared.tensors import TensorSpec, array_from_tensor, tensor_from_array
 from worker.assembly import merge, split
 from worker.batching import BatchLimits
 from worker.latency_model import LatencyModel
+from worker.outcomes import Completed, FailureKind
+from worker.outcomes import Failed as ExecutionFailed
 from worker.session import Command as ReplicaCommand
-from worker.session import Completed, End, Execute, FailureKind, Send, Session
-from worker.session import Failed as ExecutionFailed
+from worker.session import End, Execute, Send, Session
 
 INTERFACE = ModelInterface(
     inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 1)),),

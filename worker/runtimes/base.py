@@ -10,7 +10,7 @@ from shared.deployment import ModelInterface
 from shared.messages import Parameters
 from shared.tensors import AnyArray
 from worker.mlflow_model import MLmodel
-from worker.session import FailureKind
+from worker.outcomes import FailureKind
 
 
 class ModelLoadError(Exception):

@@ -10,17 +10,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gateway.calls import InferenceCall
-from gateway.dispatch import (
+from gateway.commands import (
     Answered,
     Command,
-    Dispatch,
-    DispatchLimits,
     Failed,
     SendCancel,
     SendProceed,
     SendRequest,
     Streamed,
 )
+from gateway.dispatch import Dispatch, DispatchLimits
 from gateway.replicas import Replica, Replicas
 from gateway.traffic import Routes
 from shared.deployment import ModelInterface

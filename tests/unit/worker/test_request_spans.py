@@ -8,8 +8,8 @@ from shared.errors import ErrorCode
 from shared.messages import Cancel, Failure, Final, Message, Nack, NackReason, Request
 from tests.unit.fake_tracer import PARENT, FakeTracer
 from worker.batching import Item
+from worker.outcomes import Completed, Failed, FailureKind
 from worker.request_spans import SPANS_MAX, RequestSpans
-from worker.session import Completed, Failed, FailureKind
 
 
 def request(attempt_id: int, context: str = PARENT) -> Request:

@@ -10,11 +10,11 @@ import pytest
 
 from shared.tensors import TensorSpec
 from worker.mlflow_model import Column
+from worker.outcomes import FailureKind
 from worker.runtimes.base import ExecutionError
 from worker.runtimes.failures import kind_of, told
 from worker.runtimes.frames import frame_of, result_of
 from worker.runtimes.results import ResultError, arrange, as_text, discover_outputs
-from worker.session import FailureKind
 
 
 def spec(name: str, datatype: str = "FP64", *inner: int) -> TensorSpec:

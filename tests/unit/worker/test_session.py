@@ -23,17 +23,8 @@ from shared.messages import Request as WireRequest
 from shared.tensors import Tensor, TensorSpec, tensor_from_array
 from worker.batching import BatchLimits
 from worker.latency_model import LatencyModel
-from worker.session import (
-    SUSPECT_TURN_S,
-    Command,
-    Completed,
-    End,
-    Execute,
-    Failed,
-    FailureKind,
-    Send,
-    Session,
-)
+from worker.outcomes import Completed, Failed, FailureKind
+from worker.session import SUSPECT_TURN_S, Command, End, Execute, Send, Session
 
 INTERFACE = ModelInterface(
     inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 1)),),

@@ -10,8 +10,8 @@ from shared.deployment import ModelInterface
 from shared.messages import Parameters
 from shared.tensors import AnyArray, TensorSpec
 from worker.latency_model import LatencyModel
+from worker.outcomes import FailureKind
 from worker.runtimes.base import ExecutionError, ModelLoadError
-from worker.session import FailureKind
 from worker.warmup import warm_up
 
 

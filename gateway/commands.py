@@ -1,0 +1,66 @@
+"""What dispatch wants done; `gateway.service` does it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from shared.errors import PenstockError
+from shared.messages import Cancel, Chunk, Final, Proceed, Request
+
+
+@dataclass(frozen=True, slots=True)
+class SendRequest:
+    """Send an attempt to a replica, the call's first or a later one; `Dispatch.refused` if it
+    cannot be sent."""
+
+    replica: str
+    request: Request
+    number: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SendProceed:
+    """Tell a replica to execute the suspect whose turn has come."""
+
+    replica: str
+    proceed: Proceed
+
+
+@dataclass(frozen=True, slots=True)
+class SendCancel:
+    """Tell a replica that nobody waits for an attempt any more."""
+
+    replica: str
+    cancel: Cancel
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The call was executed, well or not; times in seconds."""
+
+    call_id: int
+    model: str
+    version: str
+    final: Final
+    queue_s: float
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The call came to nothing."""
+
+    call_id: int
+    error: PenstockError
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """A part of the call's answer."""
+
+    call_id: int
+    chunk: Chunk
+
+
+Command: TypeAlias = SendRequest | SendProceed | SendCancel | Answered | Failed | Streamed

@@ -1,0 +1,37 @@
+"""What became of an execution, as far as that decides what comes next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from shared.tensors import Tensor
+
+
+class FailureKind(StrEnum):
+    """How an execution failed, as far as that changes what to do next."""
+
+    INPUT = "input"  # the model or the runtime raised
+    OUT_OF_MEMORY = "out_of_memory"
+    FATAL = "fatal"  # the device or the process is of no more use
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """An execution's outputs, per item and in the items' order, and its time in seconds."""
+
+    outputs: tuple[tuple[Tensor, ...], ...]
+    infer_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An execution failed; the runtime's own words are for the operator, never for callers."""
+
+    kind: FailureKind
+    infer_s: float
+    reason: str = ""
+
+
+Outcome: TypeAlias = Completed | Failed
