@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -64,11 +66,13 @@ class Store:
 
 
 @pytest.fixture
-def data_dir(tmp_path: Path) -> DataDir:
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DataDir]:
     made = DataDir(tmp_path / f"a path with spaces {'x' * 150}" / "data")
     made.make()
     assert len(str(made.redis / "redis.sock")) > 170
-    return made
+    with tempfile.TemporaryDirectory(dir="/tmp") as runtime_dirs:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime_dirs)
+        yield made
 
 
 async def test_it_keeps_what_was_written_over_kill_9(data_dir: DataDir) -> None:
