@@ -14,6 +14,7 @@ import pytest
 from shared.keys import Keys
 from shared.state_store import RedisStateStore
 from tests.e2e.folder import Multiplying, folder_system
+from tests.e2e.routing import until_routed
 from tests.e2e.system import LocalSystem, alive, penstock, wait_until
 from tests.models import affine
 
@@ -43,12 +44,13 @@ def wide_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSyste
 
 
 async def until_two_can_be_called(system: LocalSystem) -> None:
-    """Wait until every gateway sees both replicas, and no more."""
+    """Wait until every gateway sees both replicas, no more, and routes to them."""
     store = RedisStateStore(system.system_file()["redis_url"], Keys())
     try:
         async with asyncio.timeout(READY_TIMEOUT_S):
             while [sum(each.ready.values()) for each in await store.gateways()] != [2, 2]:
                 await asyncio.sleep(0.1)
+        await until_routed(store, READY_TIMEOUT_S)
     finally:
         await store.close()
 

@@ -38,6 +38,7 @@ from shared.messages import Envelope, Hello
 from shared.state_store import RedisStateStore
 from shared.wire import encode
 from tests import models
+from tests.e2e.routing import until_routed
 from tests.e2e.system import free_port
 from tests.fault.hosts import Host, Network, need_namespaces
 from worker.dial import dial
@@ -170,13 +171,8 @@ class System:
 
     async def until_routed(self) -> None:
         """Wait until the gateway goes by a table in which the model has a version."""
-        async with self.store() as store, asyncio.timeout(WAIT_S):
-            while True:
-                table, gateways = await store.routing(), await store.gateways()
-                routed = any(route.versions for route in table.models.values())
-                if routed and all(each.generation == table.generation for each in gateways):
-                    return
-                await asyncio.sleep(0.1)
+        async with self.store() as store:
+            await until_routed(store, WAIT_S)
 
     async def pids(self) -> set[int | None]:
         """Processes of ready replicas."""
