@@ -6,6 +6,7 @@ by the replica: its weights dominate a batch of one, so that batching pays.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def make_model(folder: Path, name: str, version: int = 1) -> Model:
     sizes = LAYERS[name]
     rng = np.random.default_rng([SEED, version])
     nodes, weights, before = [], [], "x"
-    for layer, (rows, columns) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for layer, (rows, columns) in enumerate(pairwise(sizes)):
         last = layer == len(sizes) - 2
         matrix = rng.normal(0, rows**-0.5, (rows, columns)).astype(np.float32)
         bias = rng.normal(0, 0.1, columns).astype(np.float32)
@@ -58,9 +59,6 @@ def make_model(folder: Path, name: str, version: int = 1) -> Model:
 
 
 def sample_rows(model: Model, count: int) -> list[Rows]:
-    """Inputs of one row each, as clients send them: numbers with four decimals, like pixels."""
+    """Inputs of one row each, of numbers with all the digits that FP32 has."""
     rng = np.random.default_rng(SEED)
-    return [
-        np.round(rng.random((1, model.width), dtype=np.float32), 4).astype(np.float32)
-        for _ in range(count)
-    ]
+    return [rng.random((1, model.width), dtype=np.float32) for _ in range(count)]
