@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+from functools import partial
 
 import setproctitle
 import uvicorn
@@ -14,6 +15,7 @@ import uvicorn
 from gateway.dispatch import DispatchLimits
 from gateway.graceful_server import Drain, GracefulServer
 from gateway.http.app import create_app
+from gateway.http.direct_connection import DirectConnection
 from gateway.http.metrics import HttpMetrics
 from gateway.http.settings import HttpSettings
 from gateway.http.traced_app import TracedApp
@@ -162,7 +164,11 @@ def _http_server(gateway: Gateway, settings: GatewaySettings) -> GracefulServer:
         HttpMetrics(gateway.registry),
     )
     traced = app if gateway.tracer is None else TracedApp(app, gateway.tracer)
-    return GracefulServer(traced, Drain(settings.drain_quiet_s, settings.drain_grace_s))
+    return GracefulServer(
+        traced,
+        Drain(settings.drain_quiet_s, settings.drain_grace_s),
+        partial(DirectConnection, steps=app.infer, tracer=gateway.tracer),
+    )
 
 
 def open_listener(settings: GatewaySettings) -> socket.socket:

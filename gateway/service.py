@@ -81,6 +81,18 @@ class Inference(Protocol):
         """
         ...
 
+    def submit(self, call: InferenceCall, on_outcome: Callable[[Outcome], None]) -> int:
+        """Start a call, named by a number; `on_outcome` is called once, unless it is cancelled.
+
+        Raises:
+            PenstockError: if the call is not accepted; then `on_outcome` is never called.
+        """
+        ...
+
+    def cancel(self, call_id: int) -> None:
+        """Give a call up; its outcome is not told any more."""
+        ...
+
 
 class InferenceService:
     """The shell around `Dispatch`; implements `Inference` and `gateway.transport.Receiver`.
@@ -187,11 +199,6 @@ class InferenceService:
         return outcome
 
     def submit(self, call: InferenceCall, on_outcome: Callable[[Outcome], None]) -> int:
-        """Start a call; `on_outcome` is called once, unless the call is cancelled.
-
-        Raises:
-            PenstockError: if the call is not accepted; then `on_outcome` is never called.
-        """
         call_id = self._next_call
         self._next_call += 1
         self._waiting[call_id] = on_outcome
@@ -205,7 +212,6 @@ class InferenceService:
         return call_id
 
     def cancel(self, call_id: int) -> None:
-        """Give a call up; its outcome is not told any more."""
         if self._waiting.pop(call_id, None) is not None:
             self._carry_out(self._dispatch.cancel(call_id))
 
