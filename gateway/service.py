@@ -388,11 +388,12 @@ class InferenceService:
     def _carry_out(self, commands: list[Command]) -> None:
         for command in commands:
             match command:
-                case SendRequest(replica_id, request, number):
+                case SendRequest():
+                    request = command.request
                     if self._spans is not None:
-                        replica = self._replicas.get(replica_id)
-                        request = self._spans.begin(request, number, replica)
-                    self._transport.send(replica_id, request)
+                        replica = self._replicas.get(command.replica)
+                        request = self._spans.begin(request, command.number, replica)
+                    self._transport.send(command.replica, request)
                 case Answered():
                     self._tell(command.call_id, self._answer(command))
                 case Failed(call_id, error):
@@ -411,13 +412,13 @@ class InferenceService:
         if final.failure is not None:
             return failure_of(final.failure)
         return InferenceAnswer(
-            model=answered.model,
-            version=answered.version,
-            outputs=final.outputs,
-            queue_s=answered.queue_s,
-            infer_s=final.infer_us / 1e6,
-            attempts=answered.attempts,
-            batch_rows=final.batch_rows,
+            answered.model,
+            answered.version,
+            final.outputs,
+            answered.queue_s,
+            final.infer_us / 1e6,
+            answered.attempts,
+            final.batch_rows,
         )
 
     def _tell(self, call_id: int, outcome: Outcome) -> None:
