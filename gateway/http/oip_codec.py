@@ -30,7 +30,7 @@ from gateway.http.bad_input import (
     shown_shape,
 )
 from gateway.http.json_document import load_document
-from gateway.http.json_tensors import bytes_from_json, flat_values
+from gateway.http.json_tensors import bytes_from_json, flat_values, may_hold_booleans
 from gateway.http.large_arrays import (
     DOCUMENT_BYTES_MIN,
     LargeArray,
@@ -108,7 +108,7 @@ def parse_infer(body: Buffer, header_length: int | None, interface: ModelInterfa
         raise mismatch("id", "a string", shown(request_id))
     parameters = document.get("parameters")
     said = _NOTHING_SAID if parameters is None else _said(parameters, interface)
-    reader = _InputReader(interface, binary, b"true" in text or b"false" in text)
+    reader = _InputReader(interface, binary, may_hold_booleans(text))
     inputs = reader.read(document.get("inputs"))
     outputs, binary_outputs = _requested(document.get("outputs"), interface, said.binary_default)
     return ParsedInfer(
