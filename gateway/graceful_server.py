@@ -147,6 +147,7 @@ class GracefulServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 http=cast(type[asyncio.Protocol], partial(connection, drain=drain)),
                 lifespan="off",
                 timeout_graceful_shutdown=max(int(drain.grace_s), 1),

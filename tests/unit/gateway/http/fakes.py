@@ -77,6 +77,7 @@ class FakeInference:
     calls: list[InferenceCall] = field(default_factory=list)
     started: threading.Event = field(default_factory=threading.Event)
     cancelled: threading.Event = field(default_factory=threading.Event)
+    submitted: int = 0  # of the calls, those by `submit`
 
     def ready(self) -> bool:
         return self.is_ready
@@ -110,6 +111,7 @@ class FakeInference:
         return self._run(call)
 
     def submit(self, call: InferenceCall, on_outcome: Callable[[Outcome], None]) -> int:
+        self.submitted += 1
         self._begin(call)
         if not self.hang:
             asyncio.get_running_loop().call_soon(on_outcome, self._run(call))
