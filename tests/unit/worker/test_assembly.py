@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.deployment import ModelInterface
@@ -52,6 +52,7 @@ def test_each_request_gets_exactly_its_own_rows(rows: list[int], static: int | N
     turned=st.booleans(),
     spare=st.integers(0, 2),
 )
+@settings(deadline=None)
 def test_whatever_the_type_and_the_layout_rows_come_back(
     rows: list[int],
     inner: tuple[int, ...],
@@ -61,7 +62,7 @@ def test_whatever_the_type_and_the_layout_rows_come_back(
     spare: int,
 ) -> None:
     """`wide`: shares beyond what travels inline; `turned`: not row-major; `spare`: padding."""
-    inner = (*inner, INLINE_BYTES_MAX) if wide else inner
+    inner = (INLINE_BYTES_MAX,) if wide and datatype != "BYTES" else inner
     interface = ModelInterface(
         inputs=(TensorSpec(name="x", datatype=datatype, shape=(-1, *[-1] * len(inner))),),
         outputs=(TensorSpec(name="y", datatype=datatype, shape=(-1, *[-1] * len(inner))),),
@@ -78,7 +79,7 @@ def test_whatever_the_type_and_the_layout_rows_come_back(
     merged = merge(requests)["x"]
     as_sent = np.concatenate([array_from_tensor(request.inputs[0]) for request in requests])
     assert merged.dtype == as_sent.dtype
-    assert merged.tolist() == as_sent.tolist()
+    assert np.array_equal(merged, as_sent)
     output = np.concatenate([batch, np.repeat(batch[-1:], spare if len(batch) else 0, axis=0)])
     output = np.asfortranarray(output) if turned else output
     shares = split([output], requests, interface)
