@@ -10,11 +10,12 @@ request carries what is left of its deadline as a budget in microseconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from typing import TypeAlias
 
 from shared.errors import ErrorCode
+from shared.records import record
 from shared.tensors import Tensor
 
 Scalar: TypeAlias = str | int | float | bool | None
@@ -34,7 +35,7 @@ class NackReason(IntEnum):
     SUSPECT_BUSY = 3
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Probe:
     """Asks a replica how it does, and who it is if the gateway does not know.
 
@@ -46,7 +47,7 @@ class Probe:
     known: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Request:
     """One attempt of one call.
 
@@ -71,7 +72,7 @@ class Request:
     parameters: Parameters = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SuspectTurn:
     """The replica is about to execute a suspect, alone, and waits to be told to proceed.
 
@@ -82,26 +83,26 @@ class SuspectTurn:
     attempt_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Proceed:
     """The gateway has taken note of a suspect's turn: execute it."""
 
     attempt_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cancel:
     """The gateway no longer wants an attempt's answer."""
 
     attempt_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Drain:
     """The sender takes or sends nothing new from now on; what is in flight will be answered."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Hello:
     """A replica that is ready introduces itself.
 
@@ -122,7 +123,7 @@ class Hello:
     route: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Load:
     """How busy a replica is.
 
@@ -137,7 +138,7 @@ class Load:
     row_us: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Chunk:
     """A part of a streamed answer; more follows."""
 
@@ -146,7 +147,7 @@ class Chunk:
     outputs: tuple[Tensor, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Failure:
     """Why an attempt failed, in words fit for the caller."""
 
@@ -154,7 +155,7 @@ class Failure:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Final:
     """The end of an attempt that was started, or that expired in the queue.
 
@@ -174,7 +175,7 @@ class Final:
     batch_rows: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Nack:
     """An attempt was refused before it started; it can safely run elsewhere."""
 
@@ -187,7 +188,7 @@ Message: TypeAlias = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Envelope:
     """All that one peer has to tell another in one turn of its loop.
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+
+from shared.records import record
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 AnyArray: TypeAlias = NDArray[Any]
@@ -67,7 +68,7 @@ class TensorSpec(BaseModel):
         return f"{self.datatype}{list(self.shape)}".replace(" ", "")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Tensor:
     """One tensor's raw content.
 

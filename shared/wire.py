@@ -11,7 +11,6 @@ The previous stop of a request is `gateway.transport`, the next `worker.replica`
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -51,7 +50,15 @@ DIMENSIONS_MAX = 32
 
 INT64_MAX = 2**63 - 1
 
+_ITEM_BYTES = {datatype: dtype.itemsize for datatype, dtype in NUMPY_OF.items()}
+
+_PACKER = msgpack.Packer(use_bin_type=True)
+"""Kept, because to make one for each envelope takes longer than to pack a small message. It holds
+the interpreter while it packs, and empties itself after each message, packed or not."""
+
 Frames: TypeAlias = list[Buffer]
+Packed: TypeAlias = tuple[Any, ...]
+"""A msgpack array: written from tuples and read into tuples, which is cheaper than lists."""
 
 _PROBE, _REQUEST, _CANCEL, _DRAIN, _HELLO, _LOAD, _CHUNK, _FINAL, _NACK = range(1, 10)
 _SUSPECT_TURN, _PROCEED = range(10, 12)
@@ -60,8 +67,8 @@ _SUSPECT_TURN, _PROCEED = range(10, 12)
 def encode(envelope: Envelope) -> Frames:
     """The envelope as frames. Tensors above `INLINE_BYTES_MAX` are referred to, not copied."""
     frames: Frames = [b""]
-    body = [_encode_message(message, frames) for message in envelope.messages]
-    frames[0] = msgpack.packb([VERSION, envelope.gateway, body], use_bin_type=True)
+    body = [_ENCODERS[type(message)](message, frames) for message in envelope.messages]
+    frames[0] = _PACKER.pack((VERSION, envelope.gateway, body))
     return frames
 
 
@@ -81,21 +88,21 @@ def decode(frames: Sequence[Buffer]) -> Envelope:
         raise WireError(f"header is not msgpack: {type(error).__name__}") from error
 
 
-def _encode_tensors(tensors: Sequence[Tensor], frames: Frames) -> list[Any]:
-    packed: list[Any] = []
+def _encode_tensors(tensors: Sequence[Tensor], frames: Frames) -> list[Packed]:
+    packed: list[Packed] = []
     for tensor in tensors:
         data = tensor.data
-        size = len(data) if isinstance(data, bytes) else memoryview(data).nbytes
+        size = len(data) if type(data) is bytes else memoryview(data).nbytes
         if size <= INLINE_BYTES_MAX:
-            packed.append((tensor.name, tensor.datatype, tensor.shape, bytes(data)))
+            packed.append((tensor.name, tensor.datatype, tensor.shape, data))
         else:
             packed.append((tensor.name, tensor.datatype, tensor.shape, len(frames)))
             frames.append(data)
     return packed
 
 
-def _encode_request(m: Request, frames: Frames) -> list[Any]:
-    return [
+def _encode_request(m: Request, frames: Frames) -> Packed:
+    return (
         _REQUEST,
         m.attempt_id,
         m.budget_us,
@@ -105,74 +112,83 @@ def _encode_request(m: Request, frames: Frames) -> list[Any]:
         _encode_tensors(m.inputs, frames),
         m.outputs,
         m.parameters,
-    ]
+    )
 
 
-def _encode_final(m: Final, frames: Frames) -> list[Any]:
+def _encode_final(m: Final, frames: Frames) -> Packed:
     failure = (m.failure.code.value, m.failure.message) if m.failure else None
     tensors = _encode_tensors(m.outputs, frames)
-    return [_FINAL, m.attempt_id, tensors, failure, m.queue_us, m.infer_us, m.batch_rows]
+    return (_FINAL, m.attempt_id, tensors, failure, m.queue_us, m.infer_us, m.batch_rows)
 
 
-def _encode_chunk(m: Chunk, frames: Frames) -> list[Any]:
-    return [_CHUNK, m.attempt_id, m.sequence, _encode_tensors(m.outputs, frames)]
+def _encode_chunk(m: Chunk, frames: Frames) -> Packed:
+    return (_CHUNK, m.attempt_id, m.sequence, _encode_tensors(m.outputs, frames))
 
 
-def _encode_hello(m: Hello, _: Frames) -> list[Any]:
-    return [_HELLO, m.replica, m.worker, m.model, m.version, m.revision, m.interface, m.route]
+def _encode_hello(m: Hello, _: Frames) -> Packed:
+    return (_HELLO, m.replica, m.worker, m.model, m.version, m.revision, m.interface, m.route)
 
 
-_ENCODERS: dict[type, Callable[[Any, Frames], list[Any]]] = {
-    Probe: lambda m, _: [_PROBE, m.known],
+_ENCODERS: dict[type, Callable[[Any, Frames], Packed]] = {
+    Probe: lambda m, _: (_PROBE, m.known),
     Request: _encode_request,
-    Cancel: lambda m, _: [_CANCEL, m.attempt_id],
-    Drain: lambda m, _: [_DRAIN],
+    Cancel: lambda m, _: (_CANCEL, m.attempt_id),
+    Drain: lambda m, _: (_DRAIN,),
     Hello: _encode_hello,
-    Load: lambda m, _: [_LOAD, m.queued_rows, m.executing_rows, m.row_us],
+    Load: lambda m, _: (_LOAD, m.queued_rows, m.executing_rows, m.row_us),
     Chunk: _encode_chunk,
     Final: _encode_final,
-    Nack: lambda m, _: [_NACK, m.attempt_id, m.reason.value],
-    SuspectTurn: lambda m, _: [_SUSPECT_TURN, m.attempt_id],
-    Proceed: lambda m, _: [_PROCEED, m.attempt_id],
+    Nack: lambda m, _: (_NACK, m.attempt_id, m.reason.value),
+    SuspectTurn: lambda m, _: (_SUSPECT_TURN, m.attempt_id),
+    Proceed: lambda m, _: (_PROCEED, m.attempt_id),
 }
-
-
-def _encode_message(message: Message, frames: Frames) -> list[Any]:
-    return _ENCODERS[type(message)](message, frames)
 
 
 class _TensorReader:
     """Takes tensors out of packed form; every data frame is used exactly once."""
+
+    __slots__ = ("_frames", "_next")
 
     def __init__(self, frames: Sequence[Buffer]) -> None:
         self._frames = frames
         self._next = 1
 
     def read(self, packed: Any) -> tuple[Tensor, ...]:
-        return tuple([self._read_one(entry) for entry in _list(packed)])
+        """The tensors of one message."""
+        tensors: list[Tensor] = []
+        for entry in _array(packed):
+            if type(entry) is not tuple:
+                raise WireError("a tensor is no array")
+            name, datatype, shape, data = entry
+            size = _ITEM_BYTES.get(datatype)
+            if size is None or type(name) is not str:
+                raise WireError("tensor with an unknown datatype or without a name")
+            if type(shape) is not tuple or len(shape) > DIMENSIONS_MAX:
+                raise WireError(f"tensor {name!r} has an impossible shape")
+            for length in shape:
+                if type(length) is not int or length < 0:
+                    raise WireError(f"tensor {name!r} has an impossible shape")
+                size *= length
+            if type(data) is bytes:
+                got = len(data)
+            else:
+                data = self._frame(name, data)
+                got = len(data) if type(data) is bytes else memoryview(data).nbytes
+            if got != size and datatype != "BYTES":
+                raise WireError(f"tensor {name!r}: expected {size} bytes, got {got}")
+            tensors.append(Tensor(name, datatype, shape, data))
+        return tuple(tensors)
 
-    def _read_one(self, entry: Any) -> Tensor:
-        name, datatype, shape, data = _list(entry)
-        if datatype not in NUMPY_OF or not isinstance(name, str):
-            raise WireError("tensor with an unknown datatype or without a name")
-        sizes = tuple(_list(shape))
-        if len(sizes) > DIMENSIONS_MAX or any(type(size) is not int or size < 0 for size in sizes):
-            raise WireError(f"tensor {name!r} has an impossible shape")
-        if type(data) is int:
-            if data != self._next or data >= len(self._frames):
-                raise WireError(f"tensor {name!r} refers to frame {data}, expected {self._next}")
-            data = self._frames[data]
-            self._next += 1
-        elif not isinstance(data, bytes):
-            raise WireError(f"tensor {name!r} has data of type {type(data).__name__}")
-        if datatype != "BYTES":
-            expected = math.prod(sizes) * NUMPY_OF[datatype].itemsize
-            got = len(data) if isinstance(data, bytes) else memoryview(data).nbytes
-            if got != expected:
-                raise WireError(f"tensor {name!r}: expected {expected} bytes, got {got}")
-        return Tensor(name, datatype, sizes, data)
+    def _frame(self, name: str, number: Any) -> Buffer:
+        if type(number) is not int:
+            raise WireError(f"tensor {name!r} has data of type {type(number).__name__}")
+        if number != self._next or number >= len(self._frames):
+            raise WireError(f"tensor {name!r} refers to frame {number}, expected {self._next}")
+        self._next += 1
+        return self._frames[number]
 
     def finish(self) -> None:
+        """After the last message: nothing may be left over."""
         if self._next != len(self._frames):
             raise WireError(f"{len(self._frames) - self._next} frames belong to no tensor")
 
@@ -182,57 +198,76 @@ def _decode(frames: Sequence[Buffer]) -> Envelope:
         raise WireError("no frames")
     if len(frames[0]) > HEADER_BYTES_MAX:
         raise WireError(f"header of {len(frames[0])} bytes, at most {HEADER_BYTES_MAX}")
-    header = msgpack.unpackb(frames[0])
-    version, gateway, body = _list(header)
+    version, gateway, body = _array(msgpack.unpackb(frames[0], use_list=False))
     if version != VERSION or type(version) is not int:
         raise WireError(f"protocol version {version!r:.20}, expected {VERSION}")
     reader = _TensorReader(frames)
-    messages = tuple([_decode_message(entry, reader) for entry in _list(body)])
+    messages: list[Message] = []
+    for entry in _array(body):
+        kind = entry[0] if type(entry) is tuple else None
+        decoder = _DECODERS.get(kind) if type(kind) is int else None
+        if decoder is None:
+            raise WireError(f"unknown message kind {kind!r:.20}")
+        messages.append(decoder(entry, reader))
     reader.finish()
-    return Envelope(_str(gateway), messages)
+    return Envelope(_str(gateway), tuple(messages))
 
 
-def _decode_message(entry: Any, reader: _TensorReader) -> Message:
-    kind, *fields = _list(entry)
-    decoder = _DECODERS.get(kind) if type(kind) is int else None
-    if decoder is None:
-        raise WireError(f"unknown message kind {kind!r:.20}")
-    return decoder(fields, reader)
-
-
-def _decode_request(fields: list[Any], reader: _TensorReader) -> Request:
-    attempt_id, budget_us, priority, suspect, traceparent, inputs, outputs, parameters = fields
+def _decode_request(fields: Packed, reader: _TensorReader) -> Request:
+    _, attempt_id, budget_us, priority, suspect, traceparent, inputs, outputs, parameters = fields
+    if (
+        type(attempt_id) is not int
+        or type(budget_us) is not int
+        or type(priority) is not int
+        or not 0 <= attempt_id <= INT64_MAX
+        or not 0 <= budget_us <= INT64_MAX
+        or not 0 <= priority <= INT64_MAX
+        or type(suspect) is not bool
+        or type(traceparent) is not str
+    ):
+        raise WireError("a request has a field of a wrong type or size")
     return Request(
-        attempt_id=_uint(attempt_id),
-        budget_us=_uint(budget_us),
-        priority=_uint(priority),
-        suspect=_bool(suspect),
-        traceparent=_str(traceparent),
-        inputs=reader.read(inputs),
-        outputs=tuple([_str(name) for name in _list(outputs)]),
-        parameters=_parameters(parameters),
+        attempt_id,
+        budget_us,
+        reader.read(inputs),
+        priority,
+        suspect,
+        traceparent,
+        tuple([_str(name) for name in _array(outputs)]) if outputs != () else (),
+        _parameters(parameters) if parameters != () else (),
     )
 
 
-def _decode_final(fields: list[Any], reader: _TensorReader) -> Final:
-    attempt_id, outputs, failure, queue_us, infer_us, batch_rows = fields
+def _decode_final(fields: Packed, reader: _TensorReader) -> Final:
+    _, attempt_id, outputs, failure, queue_us, infer_us, batch_rows = fields
+    if (
+        type(attempt_id) is not int
+        or type(queue_us) is not int
+        or type(infer_us) is not int
+        or type(batch_rows) is not int
+        or not 0 <= attempt_id <= INT64_MAX
+        or not 0 <= queue_us <= INT64_MAX
+        or not 0 <= infer_us <= INT64_MAX
+        or not 0 <= batch_rows <= INT64_MAX
+    ):
+        raise WireError("a final has a field of a wrong type or size")
     return Final(
-        attempt_id=_uint(attempt_id),
-        outputs=reader.read(outputs),
-        failure=None if failure is None else _failure(failure),
-        queue_us=_uint(queue_us),
-        infer_us=_uint(infer_us),
-        batch_rows=_uint(batch_rows),
+        attempt_id,
+        reader.read(outputs),
+        None if failure is None else _failure(failure),
+        queue_us,
+        infer_us,
+        batch_rows,
     )
 
 
-def _decode_chunk(fields: list[Any], reader: _TensorReader) -> Chunk:
-    attempt_id, sequence, outputs = fields
+def _decode_chunk(fields: Packed, reader: _TensorReader) -> Chunk:
+    _, attempt_id, sequence, outputs = fields
     return Chunk(_uint(attempt_id), _uint(sequence), reader.read(outputs))
 
 
-def _decode_hello(fields: list[Any], _: _TensorReader) -> Hello:
-    replica, worker, model, version, revision, interface, route = fields
+def _decode_hello(fields: Packed, _: _TensorReader) -> Hello:
+    _, replica, worker, model, version, revision, interface, route = fields
     return Hello(
         _str(replica),
         _str(worker),
@@ -244,42 +279,42 @@ def _decode_hello(fields: list[Any], _: _TensorReader) -> Hello:
     )
 
 
-def _decode_load(fields: list[Any], _: _TensorReader) -> Load:
-    queued_rows, executing_rows, row_us = fields
+def _decode_load(fields: Packed, _: _TensorReader) -> Load:
+    _, queued_rows, executing_rows, row_us = fields
     return Load(_uint(queued_rows), _uint(executing_rows), _uint(row_us))
 
 
-def _decode_cancel(fields: list[Any], _: _TensorReader) -> Cancel:
-    (attempt_id,) = fields
+def _decode_cancel(fields: Packed, _: _TensorReader) -> Cancel:
+    _, attempt_id = fields
     return Cancel(_uint(attempt_id))
 
 
-def _decode_suspect_turn(fields: list[Any], _: _TensorReader) -> SuspectTurn:
-    (attempt_id,) = fields
+def _decode_suspect_turn(fields: Packed, _: _TensorReader) -> SuspectTurn:
+    _, attempt_id = fields
     return SuspectTurn(_uint(attempt_id))
 
 
-def _decode_proceed(fields: list[Any], _: _TensorReader) -> Proceed:
-    (attempt_id,) = fields
+def _decode_proceed(fields: Packed, _: _TensorReader) -> Proceed:
+    _, attempt_id = fields
     return Proceed(_uint(attempt_id))
 
 
-def _decode_nack(fields: list[Any], _: _TensorReader) -> Nack:
-    attempt_id, reason = fields
+def _decode_nack(fields: Packed, _: _TensorReader) -> Nack:
+    _, attempt_id, reason = fields
     return Nack(_uint(attempt_id), NackReason(_uint(reason)))
 
 
-def _decode_probe(fields: list[Any], _: _TensorReader) -> Probe:
-    (known,) = fields
+def _decode_probe(fields: Packed, _: _TensorReader) -> Probe:
+    _, known = fields
     return Probe(_bool(known))
 
 
-def _decode_drain(fields: list[Any], _: _TensorReader) -> Drain:
-    _empty(fields)
+def _decode_drain(fields: Packed, _: _TensorReader) -> Drain:
+    (_,) = fields
     return Drain()
 
 
-_DECODERS: dict[int, Callable[[list[Any], _TensorReader], Message]] = {
+_DECODERS: dict[int, Callable[[Packed, _TensorReader], Message]] = {
     _PROBE: _decode_probe,
     _REQUEST: _decode_request,
     _CANCEL: _decode_cancel,
@@ -295,29 +330,24 @@ _DECODERS: dict[int, Callable[[list[Any], _TensorReader], Message]] = {
 
 
 def _failure(packed: Any) -> Failure:
-    code, message = _list(packed)
+    code, message = _array(packed)
     return Failure(ErrorCode(_str(code)), _str(message))
 
 
 def _parameters(packed: Any) -> Parameters:
     pairs: list[tuple[str, Any]] = []
-    for entry in _list(packed):
-        name, value = _list(entry)
+    for entry in _array(packed):
+        name, value = _array(entry)
         if not isinstance(value, str | int | float | bool | None):
             raise WireError(f"parameter {name!r:.40} is no scalar")
         pairs.append((_str(name), value))
     return tuple(pairs)
 
 
-def _list(value: Any) -> list[Any]:
-    if type(value) is not list:
+def _array(value: Any) -> Packed:
+    if type(value) is not tuple:
         raise WireError(f"expected an array, got {type(value).__name__}")
     return value
-
-
-def _empty(fields: list[Any]) -> None:
-    if fields:
-        raise WireError(f"{len(fields)} fields too many")
 
 
 def _uint(value: Any) -> int:

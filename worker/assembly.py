@@ -2,17 +2,31 @@
 
 Rows of request i are rows `offset[i] : offset[i] + rows[i]` of every input and of every output. A
 model with a static batch size is padded with copies of the last row, which are cut off again.
+
+Numbers are taken as the bytes they are, a whole batch at once: an array for each request costs
+more than all the rest of a small request (for 32 requests of 4 numbers: 150 µs instead of 19).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 import numpy as np
 
 from shared.deployment import ModelInterface
 from shared.messages import Request
-from shared.tensors import AnyArray, Tensor, array_from_tensor, tensor_from_array
+from shared.tensors import (
+    DATATYPE_OF,
+    NUMPY_OF,
+    AnyArray,
+    Buffer,
+    Tensor,
+    array_from_tensor,
+    tensor_from_array,
+)
+from shared.wire import INLINE_BYTES_MAX
 
 
 class OutputShapeError(ValueError):
@@ -22,14 +36,18 @@ class OutputShapeError(ValueError):
 def merge(requests: Sequence[Request], static_rows: int | None = None) -> dict[str, AnyArray]:
     """One array per input, with the rows of all requests in order.
 
+    A request that is alone is not copied.
+
     Args:
         requests: all with the same input names, datatypes and inner shapes.
         static_rows: the number of rows to pad to, or None.
     """
     merged: dict[str, AnyArray] = {}
     for position, tensor in enumerate(requests[0].inputs):
-        parts = [array_from_tensor(request.inputs[position]) for request in requests]
-        array = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if len(requests) == 1:
+            array = array_from_tensor(tensor)
+        else:
+            array = _joined([request.inputs[position] for request in requests])
         if static_rows is not None and 0 < array.shape[0] < static_rows:
             padding = np.repeat(array[-1:], static_rows - array.shape[0], axis=0)
             array = np.concatenate([array, padding])
@@ -41,30 +59,75 @@ def split(
     outputs: Sequence[AnyArray],
     requests: Sequence[Request],
     interface: ModelInterface,
-) -> tuple[tuple[Tensor, ...], ...]:
+) -> list[tuple[Tensor, ...]]:
     """Each request's share of the outputs: those it asked for, in its order.
 
     Raises:
         OutputShapeError: if a batch's output has fewer rows than its requests.
     """
-    arrays = dict(zip([spec.name for spec in interface.outputs], outputs, strict=True))
+    names = [spec.name for spec in interface.outputs]
+    arrays = [np.asarray(output) for output in outputs]
     if interface.max_batch_size == 0:
-        return tuple(_select(arrays, request) for request in requests)
+        whole = [tensor_from_array(n, array) for n, array in zip(names, arrays, strict=True)]
+        return [_asked_for(request, tuple(whole)) for request in requests]
     rows = [request.inputs[0].rows for request in requests]
-    for name, array in arrays.items():
-        if array.ndim == 0 or array.shape[0] < sum(rows):
-            raise OutputShapeError(
-                f"output {name!r} has shape {list(array.shape)} for a batch of {sum(rows)} rows"
-            )
-    shares = []
-    offset = 0
-    for request, count in zip(requests, rows, strict=True):
-        part = {name: array[offset : offset + count] for name, array in arrays.items()}
-        shares.append(_select(part, request))
-        offset += count
-    return tuple(shares)
+    columns = [_cut(name, array, rows) for name, array in zip(names, arrays, strict=True)]
+    shares = list(zip(*columns, strict=True)) if columns else [()] * len(requests)
+    return [
+        _asked_for(request, share) if request.outputs else share
+        for request, share in zip(requests, shares, strict=True)
+    ]
 
 
-def _select(arrays: Mapping[str, AnyArray], request: Request) -> tuple[Tensor, ...]:
-    names = request.outputs or tuple(arrays)
-    return tuple(tensor_from_array(name, np.asarray(arrays[name])) for name in names)
+def _joined(tensors: Sequence[Tensor]) -> AnyArray:
+    """The rows of all in one array."""
+    first = tensors[0]
+    if first.datatype == "BYTES":
+        return np.concatenate([array_from_tensor(tensor) for tensor in tensors])
+    data = b"".join([tensor.data for tensor in tensors])
+    rows = sum([tensor.shape[0] for tensor in tensors])
+    dtype = NUMPY_OF[first.datatype].newbyteorder("<")
+    return np.frombuffer(data, dtype).reshape((rows, *first.shape[1:]))
+
+
+def _cut(name: str, array: AnyArray, rows: Sequence[int]) -> list[Tensor]:
+    """So many rows of an output for each request."""
+    total = sum(rows)
+    if array.ndim == 0 or array.shape[0] < total:
+        raise OutputShapeError(
+            f"output {name!r} has shape {list(array.shape)} for a batch of {total} rows"
+        )
+    datatype = DATATYPE_OF.get(array.dtype)
+    if datatype is None or datatype == "BYTES":
+        offsets = pairwise(accumulate(rows, initial=0))
+        return [tensor_from_array(name, array[start:end]) for start, end in offsets]
+    inner = array.shape[1:]
+    width = math.prod(inner) * array.itemsize
+    data = _raw(array, max(rows) * width)
+    if width > 0 and rows.count(1) == total == len(rows):
+        shape = (1, *inner)
+        ends = range(width, total * width + 1, width)
+        return [Tensor(name, datatype, shape, data[end - width : end]) for end in ends]
+    offsets = pairwise(accumulate([count * width for count in rows], initial=0))
+    return [
+        Tensor(name, datatype, (count, *inner), data[start:end])
+        for count, (start, end) in zip(rows, offsets, strict=True)
+    ]
+
+
+def _raw(array: AnyArray, largest: int) -> Buffer:
+    """An array's bytes in row-major order, to be cut into shares of at most `largest` bytes.
+
+    Shares that will travel inside a header are copied there anyway; to cut bytes is cheaper than to
+    cut views, and they do not keep the whole batch in memory. Large ones are not copied.
+    """
+    if largest <= INLINE_BYTES_MAX or array.size == 0:
+        return array.tobytes()
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _asked_for(request: Request, share: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    if not request.outputs:
+        return share
+    by_name = {tensor.name: tensor for tensor in share}
+    return tuple([by_name[name] for name in request.outputs])

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeAlias
 
+from shared.records import record
 from worker.latency_model import LatencyModel
 
 ARRIVAL_SMOOTHING = 0.1
@@ -82,7 +83,7 @@ class Item:
     waiting: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Release:
     """A batch to run now, and items found to be too late to run at all."""
 

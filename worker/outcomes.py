@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TypeAlias
 
+from shared.records import record
 from shared.tensors import Tensor
 
 
@@ -17,15 +18,15 @@ class FailureKind(StrEnum):
     FATAL = "fatal"  # the device or the process is of no more use
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Completed:
     """An execution's outputs, per item and in the items' order, and its time in seconds."""
 
-    outputs: tuple[tuple[Tensor, ...], ...]
+    outputs: Sequence[tuple[Tensor, ...]]
     infer_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Failed:
     """An execution failed; the runtime's own words are for the operator, never for callers."""
 

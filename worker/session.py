@@ -36,6 +36,7 @@ from shared.messages import (
     Request,
     SuspectTurn,
 )
+from shared.records import record
 from worker.batching import BatchLimits, BatchQueue, Item, Key
 from worker.latency_model import LatencyModel
 from worker.outcomes import Completed, Failed, FailureKind, Outcome
@@ -44,7 +45,7 @@ ROW_TIME_SMOOTHING = 0.2
 """Weight of the newest batch in the moving average of time per row."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Send:
     """Tell a gateway something."""
 
@@ -52,7 +53,7 @@ class Send:
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Execute:
     """Run a batch; its outcome comes back through `executed`.
 
@@ -64,7 +65,7 @@ class Execute:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class End:
     """The replica has nothing left to do here: `fatal` if it must not be used again."""
 

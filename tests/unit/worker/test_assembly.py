@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.deployment import ModelInterface
 from shared.messages import Request
-from shared.tensors import TensorSpec, array_from_tensor, tensor_from_array
+from shared.tensors import NUMPY_OF, TensorSpec, array_from_tensor, tensor_from_array
+from shared.wire import INLINE_BYTES_MAX
 from worker.assembly import OutputShapeError, merge, split
 
 INTERFACE = ModelInterface(
@@ -39,6 +42,60 @@ def test_each_request_gets_exactly_its_own_rows(rows: list[int], static: int | N
         original = array_from_tensor(sent.inputs[0])
         assert (doubled == original * 2).all()
         assert first.tolist() == original[:, 0].tolist()
+
+
+@given(
+    rows=st.lists(st.integers(0, 3), min_size=1, max_size=5),
+    inner=st.lists(st.integers(0, 3), max_size=2).map(tuple),
+    datatype=st.sampled_from(["FP32", "FP16", "INT64", "BOOL", "UINT8", "BYTES"]),
+    wide=st.booleans(),
+    turned=st.booleans(),
+    spare=st.integers(0, 2),
+)
+@settings(deadline=None)
+def test_whatever_the_type_and_the_layout_rows_come_back(
+    rows: list[int],
+    inner: tuple[int, ...],
+    datatype: str,
+    wide: bool,
+    turned: bool,
+    spare: int,
+) -> None:
+    """`wide`: shares beyond what travels inline; `turned`: not row-major; `spare`: padding."""
+    inner = (INLINE_BYTES_MAX,) if wide and datatype != "BYTES" else inner
+    interface = ModelInterface(
+        inputs=(TensorSpec(name="x", datatype=datatype, shape=(-1, *[-1] * len(inner))),),
+        outputs=(TensorSpec(name="y", datatype=datatype, shape=(-1, *[-1] * len(inner))),),
+        max_batch_size=64,
+        platform="test",
+    )
+    batch = np.arange(math.prod((sum(rows), *inner))).reshape((sum(rows), *inner)) % 251
+    if datatype == "BYTES":
+        batch = batch.astype(str).astype(object)
+    batch = batch.astype(NUMPY_OF[datatype])
+    ends = np.cumsum(rows)[:-1]
+    parts = np.split(batch, ends)
+    requests = [Request(0, 1, (tensor_from_array("x", part),)) for part in parts]
+    merged = merge(requests)["x"]
+    as_sent = np.concatenate([array_from_tensor(request.inputs[0]) for request in requests])
+    assert merged.dtype == as_sent.dtype
+    assert np.array_equal(merged, as_sent)
+    output = np.concatenate([batch, np.repeat(batch[-1:], spare if len(batch) else 0, axis=0)])
+    output = np.asfortranarray(output) if turned else output
+    shares = split([output], requests, interface)
+    for (share,), part in zip(shares, parts, strict=True):
+        assert (share.name, share.datatype, share.shape) == ("y", datatype, part.shape)
+        assert bytes(share.data) == bytes(tensor_from_array("y", part).data)
+
+
+def test_a_large_tensor_alone_is_not_copied() -> None:
+    array = np.zeros((1, INLINE_BYTES_MAX), np.float32)
+    alone = [Request(0, 1, (tensor_from_array("x", array),))]
+    merged = merge(alone)["x"]
+    assert np.shares_memory(merged, array)
+    wide = INTERFACE.model_copy(update={"outputs": INTERFACE.outputs[:1]})
+    ((share,),) = split([merged], alone, wide)
+    assert np.shares_memory(np.frombuffer(share.data, np.float32), array)
 
 
 def test_only_outputs_asked_for_are_given_in_the_order_asked() -> None:
