@@ -200,9 +200,9 @@ class DirectConnection(GracefulConnection):
     def _begin(self, model: str, version: str | None) -> DirectRequest | None:
         """A request that can be served here, begun; None for one that cannot."""
         parser = self.parser
-        if parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
-            return None
         headers: Mapping[bytes, bytes] = dict(self.headers)
+        if parser.get_method() != b"POST" or not self._is_http_1_1(headers):
+            return None
         length = headers.get(b"content-length", b"")
         if (
             len(headers) != len(self.headers)
@@ -225,6 +225,15 @@ class DirectConnection(GracefulConnection):
         request = DirectRequest(exchange, int(length), keep_alive)
         request.span = span
         return request
+
+    def _is_http_1_1(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a request is of HTTP/1.1; the parser takes a microsecond to say so.
+
+        Of HTTP/1.0, a connection is kept only where a header asks for it.
+        """
+        if b"connection" not in headers and self.parser.should_keep_alive():
+            return True
+        return bool(self.parser.get_http_version() == "1.1")
 
     def _span(self, headers: Mapping[bytes, bytes]) -> Span | None:
         assert self._tracer is not None

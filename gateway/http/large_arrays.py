@@ -1,11 +1,12 @@
 """Large arrays of numbers in JSON, read piece by piece: pure and synchronous.
 
-Theory: a JSON reader makes some 50 bytes of each number before we make 4 of it. So in a large
-document the long lists that follow a `"data":` are cut out and set aside as text, the rest is read
-as ever, and the numbers are read by the same strict reader, a piece at a time, into their array.
-Nothing is read differently: whatever is odd about a list, or about where it lies, is left to be
-read as a whole. A list within a string is odd too: cutting it out leaves no JSON, since what takes
-its place has quotes.
+Theory: a JSON reader makes an object of some 50 bytes of each number before we make 4 of it. So
+the long lists that follow a `"data":` are cut out and set aside as text, the rest is read as ever,
+and the numbers are read a piece at a time into their array: those of FP32 and FP64 by simdjson,
+which makes no objects (half the time: at 784 numbers 14 instead of 28 µs, Zen 4), others by the
+same strict reader as ever. Nothing is read differently: whatever is odd about a list, or about
+where it lies, is left to be read as a whole. A list within a string is odd too: cutting it out
+leaves no JSON, since what takes its place has quotes.
 """
 
 from __future__ import annotations
@@ -16,20 +17,22 @@ from array import array
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import orjson
+import simdjson
 
 from gateway.http.bad_input import mismatch
 from gateway.http.json_tensors import NUMBERS, bytes_from_json, encode_numbers
 from shared.errors import PenstockError
-from shared.tensors import Buffer
+from shared.tensors import NUMPY_OF, Buffer
 
-DOCUMENT_BYTES_MIN = 4 * 1024 * 1024
-"""Smallest document that is read so: below, reading all of it at once is good enough."""
+DOCUMENT_BYTES_MIN = 4 * 1024
+"""Smallest document that is read so: below, reading all of it at once takes as little time."""
 
 PIECE_BYTES = 256 * 1024
 """Text that is read at a time: some ten thousand numbers."""
 
-ARRAY_BYTES_MIN = 256 * 1024
+ARRAY_BYTES_MIN = 2 * 1024
 """Smallest list that is set aside."""
 
 LISTS_MAX = 256
@@ -71,10 +74,11 @@ def document_without_arrays(
             stop = found.end()
             kept.append(view[end:stop])
         end = stop
-    if not arrays or b"penstock-array" in text:
+    rest = b"".join([*kept, view[end:]])
+    if not arrays or rest.count(b"penstock-array") != len(arrays):
         return None
     try:
-        document = orjson.loads(b"".join([*kept, view[end:]]))
+        document = orjson.loads(rest)
     except orjson.JSONDecodeError:
         return None
     return document if _put_back(document, arrays) else None
@@ -86,9 +90,10 @@ def _end_of_numbers(text: bytes | bytearray, start: int) -> int:
     last = quote if quote >= 0 else len(text)
     brace = text.find(b"}", start, last)
     end = text.rfind(b"]", start, brace if brace >= 0 else last) + 1
-    whole = text.count(b"[", start, end) == text.count(b"]", start, end)
-    words = text.find(b"true", start, end) >= 0 or text.find(b"false", start, end) >= 0
-    return end if whole and not words else 0
+    nested = text.find(b"[", start + 1, end) >= 0 or text.find(b"]", start, end - 1) >= 0
+    whole = not nested or text.count(b"[", start, end) == text.count(b"]", start, end)
+    words = text.find(b"u", start, end) >= 0 or text.find(b"l", start, end) >= 0
+    return end if whole and not words else 0  # the letters of true, false and null
 
 
 def _put_back(document: Any, arrays: list[LargeArray]) -> bool:
@@ -117,7 +122,7 @@ def bytes_from_large(
     """
     try:
         return _read(what, datatype, shape, large.text, piece_bytes)
-    except (KeyError, TypeError, ValueError, OverflowError, PenstockError):
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError, PenstockError):
         pass  # to be read as a whole, and its fault named
     try:
         data = orjson.loads(large.text)
@@ -131,11 +136,13 @@ def _read(
     what: str, datatype: str, shape: tuple[int, ...], text: memoryview, piece_bytes: int
 ) -> bytes:
     numbers = NUMBERS[datatype]
-    target = array(numbers.typecode)
     inner = text[1:-1]
     nested = bytes(inner[:64]).lstrip()[:1] == b"["
     if nested and len(shape) != 2:
         raise ValueError
+    if not nested and datatype in _FLOATS:
+        return _read_floats(datatype, math.prod(shape), inner, piece_bytes)
+    target = array(numbers.typecode)
     if nested:
         for rows in _pieces(inner, _END_OF_ROW, piece_bytes):
             _add_rows(target, rows, shape[1])
@@ -147,6 +154,31 @@ def _read(
     return encode_numbers(what, datatype, numbers, target, shape, [])
 
 
+def _read_floats(datatype: str, count: int, inner: memoryview, piece_bytes: int) -> bytes:
+    found = 0
+    contents: list[bytes] = []
+    for piece in _texts(inner, _COMMA, piece_bytes):
+        if piece.find(b"[", 1) >= 0:
+            raise ValueError  # simdjson would take the numbers of lists within for the list's own
+        parsed = simdjson.Parser().parse(piece)
+        assert isinstance(parsed, simdjson.Array)
+        values = np.frombuffer(parsed.as_buffer(of_type="d"))
+        if not values.size:
+            raise ValueError
+        with np.errstate(over="ignore"):
+            fitted = values.astype(_FLOATS[datatype], copy=False)
+        if not np.isfinite(fitted).all():
+            raise ValueError
+        found += fitted.size
+        contents.append(fitted.tobytes())
+    if found != count:
+        raise ValueError
+    return contents[0] if len(contents) == 1 else b"".join(contents)
+
+
+_FLOATS = {name: NUMPY_OF[name].newbyteorder("<") for name in ("FP32", "FP64")}
+
+
 def _add_rows(target: array[Any], rows: list[Any], width: int) -> None:
     for row in rows:
         if len(row) != width:
@@ -156,12 +188,24 @@ def _add_rows(target: array[Any], rows: list[Any], width: int) -> None:
 
 def _pieces(text: memoryview, cut: re.Pattern[bytes], piece_bytes: int) -> Iterator[list[Any]]:
     """Lists of the elements of a list without its brackets; `cut` ends with a comma between two."""
+    for piece in _texts(text, cut, piece_bytes):
+        values = orjson.loads(piece)
+        if not values:
+            raise ValueError  # two commas
+        yield values
+
+
+def _texts(text: memoryview, cut: re.Pattern[bytes], piece_bytes: int) -> Iterator[bytes]:
+    """The text of a list without its brackets, as lists of about a size.
+
+    Raises:
+        ValueError: if it ends with a comma.
+    """
     start = 0
     while start < len(text):
-        found = cut.search(text, start + piece_bytes)
+        found = cut.search(text, start + piece_bytes) if len(text) > piece_bytes else None
         stop = found.end() - 1 if found is not None else len(text)
-        values = orjson.loads(b"".join((b"[", text[start:stop], b"]")))
-        if not values or (found is not None and stop + 1 == len(text)):
-            raise ValueError  # two commas, or one at the end
-        yield values
+        if found is not None and stop + 1 == len(text):
+            raise ValueError
+        yield b"".join((b"[", text[start:stop], b"]"))
         start = stop + 1
