@@ -8,13 +8,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Downloads and builds show, so that something moves; what was found where does not.
 QUIETER := grep --line-buffered -vE '^(Looking in|Requirement already|Installing collected|Successfully|  (Using cached|Preparing|Installing|Getting|Checking|Stored|Created) )'
 
-.PHONY: help install demo test soak check format clean
+.PHONY: help install demo test soak bench check format clean
 
 help:
 	@echo 'make demo     install, then run Penstock with a model; Ctrl-C ends it'
 	@echo 'make install  everything into $(VENV)'
 	@echo 'make test     all tests but the long ones'
 	@echo 'make soak     the long tests'
+	@echo 'make bench    load tests of everything, about 15 minutes; SCENARIO=tiny for one of them'
 	@echo 'make check    format, lint, types, imports'
 	@echo 'make format   rewrite the code as make check wants it'
 	@echo 'make clean    remove what these commands made; models and state in .penstock too'
@@ -47,6 +48,11 @@ test: $(VENV)/.installed-dev
 
 soak: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
+
+# As in make bench SCENARIO=tiny ARGS='--duration 2'. Run nothing else meanwhile.
+SCENARIO ?= all
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m load_tests run $(SCENARIO) $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

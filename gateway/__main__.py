@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
+from functools import partial
 
 import setproctitle
 import uvicorn
@@ -14,6 +16,7 @@ import uvicorn
 from gateway.dispatch import DispatchLimits
 from gateway.graceful_server import Drain, GracefulServer
 from gateway.http.app import create_app
+from gateway.http.direct_connection import DirectConnection
 from gateway.http.metrics import HttpMetrics
 from gateway.http.settings import HttpSettings
 from gateway.http.traced_app import TracedApp
@@ -34,6 +37,10 @@ from shared.telemetry import configure_logging, get_logger
 from shared.tracing import Tracer, make_tracer
 
 log = get_logger("gateway")
+
+COLLECT_AFTER = 50_000
+"""Objects made and still alive, above which the young ones are looked through: more than the calls
+that are open at one time under load consist of."""
 
 LISTEN_BACKLOG = 2048
 """Connections that may wait to be accepted; the kernel may allow fewer."""
@@ -90,6 +97,7 @@ class Gateway:
         for task in background:
             task.add_done_callback(lambda task: _end_if_failed(task, server))
         await self._settle()
+        _collect_seldom()
         log.info("serving", url=f"http://{settings.host}:{listener.getsockname()[1]}")
         await server.serve(sockets=[listener])
         for task in reversed(background):
@@ -127,6 +135,16 @@ class Gateway:
         loop.call_later(self._settings.drain_wait_s, setattr, server, "should_exit", True)
 
 
+def _collect_seldom() -> None:
+    """Make garbage collection rare, and cheap: what a request makes holds no cycles.
+
+    With the defaults, a sixth of the processor time of a busy gateway went into it.
+    """
+    gc.collect()
+    gc.freeze()  # what is there now stays
+    gc.set_threshold(COLLECT_AFTER)
+
+
 def _end_if_failed(task: asyncio.Task[None], server: uvicorn.Server) -> None:
     if not task.cancelled() and task.exception() is not None:
         log.error("a background task failed", reason=repr(task.exception()))
@@ -162,7 +180,11 @@ def _http_server(gateway: Gateway, settings: GatewaySettings) -> GracefulServer:
         HttpMetrics(gateway.registry),
     )
     traced = app if gateway.tracer is None else TracedApp(app, gateway.tracer)
-    return GracefulServer(traced, Drain(settings.drain_quiet_s, settings.drain_grace_s))
+    return GracefulServer(
+        traced,
+        Drain(settings.drain_quiet_s, settings.drain_grace_s),
+        partial(DirectConnection, steps=app.infer, tracer=gateway.tracer),
+    )
 
 
 def open_listener(settings: GatewaySettings) -> socket.socket:

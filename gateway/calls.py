@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from shared.deployment import ModelInterface
 from shared.messages import PRIORITY_DEFAULT, Parameters
+from shared.records import record
 from shared.tensors import Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class InferenceCall:
     """One validated request for an inference.
 
@@ -34,7 +33,7 @@ class InferenceCall:
     traceparent: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class InferenceAnswer:
     """What a call came to.
 
@@ -56,7 +55,7 @@ class InferenceAnswer:
     batch_rows: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ModelMetadata:
     """A model that can be called.
 
@@ -70,7 +69,7 @@ class ModelMetadata:
     interface: ModelInterface
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DeployedModel:
     """A model that this gateway has a route for.
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from shared.errors import PenstockError
 from shared.messages import Cancel, Chunk, Final, Proceed, Request
+from shared.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SendRequest:
     """Send an attempt to a replica, the call's first or a later one; `Dispatch.refused` if it
     cannot be sent."""
@@ -19,7 +19,7 @@ class SendRequest:
     number: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SendProceed:
     """Tell a replica to execute the suspect whose turn has come."""
 
@@ -27,7 +27,7 @@ class SendProceed:
     proceed: Proceed
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SendCancel:
     """Tell a replica that nobody waits for an attempt any more."""
 
@@ -35,7 +35,7 @@ class SendCancel:
     cancel: Cancel
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answered:
     """The call was executed, well or not; times in seconds."""
 
@@ -47,7 +47,7 @@ class Answered:
     attempts: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Failed:
     """The call came to nothing."""
 
@@ -55,7 +55,7 @@ class Failed:
     error: PenstockError
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Streamed:
     """A part of the call's answer."""
 

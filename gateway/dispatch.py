@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gateway.balancer import Rng, choose
 from gateway.calls import InferenceCall
@@ -42,6 +42,8 @@ from gateway.replicas import Replica, Replicas
 from gateway.traffic import Routes
 from shared.errors import ErrorCode, PenstockError
 from shared.messages import Cancel, Chunk, Failure, Final, Nack, NackReason, Proceed, Request
+
+NEVER = float("inf")
 
 HEAP_SWEEP_FLOOR = 1024
 """The heap of deadlines is not swept for fewer dead entries than this."""
@@ -81,12 +83,12 @@ class Call:
     deadline: float
     version: str
     revision: str
-    give_up: float = float("inf")  # when parked with no replica connected
-    wake: float = float("inf")  # when parked until a time
+    give_up: float = NEVER  # when parked with no replica connected
+    wake: float = NEVER  # when parked until a time
     attempt: int | None = None
     replica: Replica | None = None
     attempts: int = 0
-    refused_by: set[str] = field(default_factory=set)
+    refused_by: frozenset[str] = frozenset()
     suspect: bool = False
     in_turn: bool = False  # a suspect that was told to proceed
     streaming: bool = False
@@ -147,8 +149,9 @@ class Dispatch:
             PenstockError: if it is shed, or no version can answer it; then it was never open.
         """
         route = self._routes.resolve(request.model, request.version)
-        size_bytes = sum([memoryview(tensor.data).nbytes for tensor in request.inputs])
-        self._admit(request.model, size_bytes)
+        size_bytes = sum([tensor.nbytes for tensor in request.inputs])
+        already_open = self._open.get(request.model, 0)
+        self._admit(request.model, already_open, size_bytes)
         limits = self._limits
         timeout_s = request.timeout_s
         if timeout_s is None:
@@ -156,7 +159,7 @@ class Dispatch:
         deadline = now + min(timeout_s, limits.max_timeout_s)
         call = Call(call_id, request, size_bytes, now, deadline, route.version, route.revision)
         self._calls[call_id] = call
-        self._open[request.model] = self._open.get(request.model, 0) + 1
+        self._open[request.model] = already_open + 1
         self._bytes += size_bytes
         self._set_timer(deadline, call_id)
         return self._dispatch(call, now)
@@ -211,7 +214,7 @@ class Dispatch:
             if replica is not None:
                 replica.draining = True
             return self._resolve_again(call, now)
-        call.refused_by.add(replica_id)
+        call.refused_by |= {replica_id}
         if nack.reason is NackReason.SUSPECT_BUSY:
             return self._park(call, now, wake=now + self._limits.suspect_retry_s)
         return self._dispatch(call, now)
@@ -249,8 +252,8 @@ class Dispatch:
             heapq.heappop(self._timers)
         return self._timers[0][0] if self._timers else None
 
-    def _admit(self, model: str, size_bytes: int) -> None:
-        if self._open.get(model, 0) >= self._limits.queue_limit:
+    def _admit(self, model: str, already_open: int, size_bytes: int) -> None:
+        if already_open >= self._limits.queue_limit:
             self.counters.shed += 1
             raise PenstockError(
                 ErrorCode.QUEUE_FULL,
@@ -287,8 +290,9 @@ class Dispatch:
     def _attempt(self, call: Call, replica: Replica, now: float) -> list[Command]:
         attempt_id = self._next_attempt
         self._next_attempt += 1
-        self._parked.pop(call.id, None)
-        call.give_up = call.wake = float("inf")
+        if self._parked:
+            self._parked.pop(call.id, None)
+        call.give_up = call.wake = NEVER
         call.attempt = attempt_id
         call.replica = replica
         call.attempts += 1
@@ -298,14 +302,14 @@ class Dispatch:
         replica.assign(attempt_id, inputs[0].rows if inputs else 1, suspect=call.suspect)
         self.counters.attempts += 1
         request = Request(
-            attempt_id=attempt_id,
-            budget_us=max(int((call.deadline - now) * 1e6), 0),
-            inputs=inputs,
-            priority=call.request.priority,
-            suspect=call.suspect,
-            traceparent=call.request.traceparent,
-            outputs=call.request.outputs,
-            parameters=call.request.parameters,
+            attempt_id,
+            max(int((call.deadline - now) * 1e6), 0),
+            inputs,
+            call.request.priority,
+            call.suspect,
+            call.request.traceparent,
+            call.request.outputs,
+            call.request.parameters,
         )
         return [SendRequest(replica.id, request, call.attempts)]
 
@@ -343,12 +347,12 @@ class Dispatch:
         call.suspect = True
         return self._resolve_again(call, now)
 
-    def _park(self, call: Call, now: float, wake: float = float("inf")) -> list[Command]:
+    def _park(self, call: Call, now: float, wake: float = NEVER) -> list[Command]:
         self._parked[call.id] = call
         call.wake = wake
         if wake < call.deadline:
             self._set_timer(wake, call.id)
-        elif call.give_up == float("inf") and not self._replicas.connected(call.revision):
+        elif call.give_up == NEVER and not self._replicas.connected(call.revision):
             call.give_up = now + self._limits.replica_wait_s
             self._set_timer(call.give_up, call.id)
         return []
@@ -361,10 +365,10 @@ class Dispatch:
         if call.id not in self._parked:
             return []
         if call.wake <= now:
-            call.refused_by.clear()
+            call.refused_by = frozenset()
             return self._resolve_again(call, now)
         if call.give_up <= now:
-            call.give_up = float("inf")
+            call.give_up = NEVER
             if not self._replicas.connected(call.revision):
                 message = f"no replica of model {call.request.model!r} is ready"
                 return self._fail(call, ErrorCode.NO_READY_REPLICA, message, 1.0)
@@ -388,7 +392,8 @@ class Dispatch:
         """Forget the call; its attempt, if one runs, is cancelled."""
         commands: list[Command] = []
         del self._calls[call.id]
-        self._parked.pop(call.id, None)
+        if self._parked:
+            self._parked.pop(call.id, None)
         self._bytes -= call.size_bytes
         remaining = self._open[call.request.model] - 1
         if remaining:

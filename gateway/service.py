@@ -43,6 +43,9 @@ from shared.tracing import Tracer
 
 log = get_logger("service")
 
+READINESS_LOOK_S = 0.5
+"""How often readiness is looked at when nothing was heard that could change it."""
+
 FAREWELL_LINGER_MS = 1000
 """Longest that the last messages to replicas may take to leave."""
 
@@ -79,6 +82,18 @@ class Inference(Protocol):
         Raises:
             PenstockError: with any code that says how the call failed.
         """
+        ...
+
+    def submit(self, call: InferenceCall, on_outcome: Callable[[Outcome], None]) -> int:
+        """Start a call, named by a number; `on_outcome` is called once, unless it is cancelled.
+
+        Raises:
+            PenstockError: if the call is not accepted; then `on_outcome` is never called.
+        """
+        ...
+
+    def cancel(self, call_id: int) -> None:
+        """Give a call up; its outcome is not told any more."""
         ...
 
 
@@ -118,11 +133,13 @@ class InferenceService:
         self._transport = Transport(endpoint, incarnation, self, keys)
         self._waiting: dict[int, Callable[[Outcome], None]] = {}
         self._interfaces: dict[str, ModelInterface] = {}
+        self._metadata: dict[tuple[str, str | None], ModelMetadata] = {}  # found out before
         self._next_call = 1
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._timer_at = float("inf")
         self._draining = False
         self._ready_counts: dict[str, int] = {}
+        self._readiness_unsure = False
 
     async def run(self) -> None:
         """Serve until cancelled; then say goodbye to the replicas."""
@@ -155,6 +172,12 @@ class InferenceService:
         return bool(self._replicas.ready(route.revision, self._clock.monotonic()))
 
     def metadata(self, model: str, version: str | None) -> ModelMetadata:
+        known = self._metadata.get((model, version))
+        if known is None:
+            known = self._metadata[model, version] = self._find_metadata(model, version)
+        return known
+
+    def _find_metadata(self, model: str, version: str | None) -> ModelMetadata:
         route = self._routes.resolve(model, version)
         interface = self._replicas.interface(route.revision) or self._interfaces.get(route.revision)
         if interface is None:
@@ -187,25 +210,20 @@ class InferenceService:
         return outcome
 
     def submit(self, call: InferenceCall, on_outcome: Callable[[Outcome], None]) -> int:
-        """Start a call; `on_outcome` is called once, unless the call is cancelled.
-
-        Raises:
-            PenstockError: if the call is not accepted; then `on_outcome` is never called.
-        """
         call_id = self._next_call
         self._next_call += 1
         self._waiting[call_id] = on_outcome
+        now = self._clock.monotonic()
         try:
-            commands = self._dispatch.submit(call_id, call, self._clock.monotonic())
+            commands = self._dispatch.submit(call_id, call, now)
         except PenstockError:
             del self._waiting[call_id]
             raise
         self._carry_out(commands)
-        self._arm_timer()
+        self._arm_timer(now)
         return call_id
 
     def cancel(self, call_id: int) -> None:
-        """Give a call up; its outcome is not told any more."""
         if self._waiting.pop(call_id, None) is not None:
             self._carry_out(self._dispatch.cancel(call_id))
 
@@ -260,6 +278,7 @@ class InferenceService:
         now = self._clock.monotonic()
         replica = self._replicas.get(replica_id)
         if replica is not None:
+            self._readiness_unsure |= now - replica.heard_at >= READINESS_LOOK_S
             replica.heard_at = now
         if self._spans is not None:
             self._spans.heard(message)
@@ -276,6 +295,7 @@ class InferenceService:
                 self._carry_out(self._dispatch.chunk(replica_id, message))
             case Drain() if replica is not None:
                 replica.draining = True
+                self._readiness_unsure = True
             case Hello():
                 self._introduced(replica_id, message, now)
             case Load() | Drain():
@@ -287,8 +307,9 @@ class InferenceService:
         return self._replicas.get(replica_id) is not None
 
     def messages_done(self) -> None:
-        self._arm_timer()
-        self._compare_readiness()
+        self._arm_timer(self._clock.monotonic())
+        if self._readiness_unsure:
+            self._compare_readiness()
 
     def not_sent(self, replica_id: str, request: Request) -> None:
         if self._spans is not None:
@@ -303,8 +324,10 @@ class InferenceService:
         log.info("replica lost", replica=replica_id, in_flight=len(replica.attempts))
         if self._spans is not None:
             self._spans.lost(replica.attempts)
-        self._carry_out(self._dispatch.replica_lost(replica, self._clock.monotonic()))
-        self._arm_timer()
+        now = self._clock.monotonic()
+        self._metadata.clear()
+        self._carry_out(self._dispatch.replica_lost(replica, now))
+        self._arm_timer(now)
         self._compare_readiness()
 
     def _introduced(self, replica_id: str, hello: Hello, now: float) -> None:
@@ -326,12 +349,15 @@ class InferenceService:
             )
             self._replicas.add(record)
             self._interfaces[hello.revision] = interface
+            self._metadata.clear()
+            self._readiness_unsure = True
             log.info("replica joined", replica=replica_id, revision=hello.revision)
         if route is not None and self._routes.take_announced(route):
             self._routes_changed()
         self._carry_out(self._dispatch.replica_ready(now))
 
     def _routes_changed(self) -> None:
+        self._metadata.clear()
         routed = {v.revision for r in self._routes.models().values() for v in r.versions}
         self._interfaces = {
             revision: interface
@@ -348,10 +374,11 @@ class InferenceService:
     async def _watch_readiness(self) -> None:
         """Silence makes no event of its own: look for it."""
         while True:
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(READINESS_LOOK_S)
             self._compare_readiness()
 
     def _compare_readiness(self) -> None:
+        self._readiness_unsure = False
         counts = self.ready_counts()
         if counts != self._ready_counts:
             self._ready_counts = counts
@@ -361,11 +388,12 @@ class InferenceService:
     def _carry_out(self, commands: list[Command]) -> None:
         for command in commands:
             match command:
-                case SendRequest(replica_id, request, number):
+                case SendRequest():
+                    request = command.request
                     if self._spans is not None:
-                        replica = self._replicas.get(replica_id)
-                        request = self._spans.begin(request, number, replica)
-                    self._transport.send(replica_id, request)
+                        replica = self._replicas.get(command.replica)
+                        request = self._spans.begin(request, command.number, replica)
+                    self._transport.send(command.replica, request)
                 case Answered():
                     self._tell(command.call_id, self._answer(command))
                 case Failed(call_id, error):
@@ -384,13 +412,13 @@ class InferenceService:
         if final.failure is not None:
             return failure_of(final.failure)
         return InferenceAnswer(
-            model=answered.model,
-            version=answered.version,
-            outputs=final.outputs,
-            queue_s=answered.queue_s,
-            infer_s=final.infer_us / 1e6,
-            attempts=answered.attempts,
-            batch_rows=final.batch_rows,
+            answered.model,
+            answered.version,
+            final.outputs,
+            answered.queue_s,
+            final.infer_us / 1e6,
+            answered.attempts,
+            final.batch_rows,
         )
 
     def _tell(self, call_id: int, outcome: Outcome) -> None:
@@ -398,26 +426,22 @@ class InferenceService:
         if on_outcome is not None:
             on_outcome(outcome)
 
-    def _arm_timer(self) -> None:
+    def _arm_timer(self, now: float) -> None:
         """Have `advance` called when dispatch wants it; an earlier call does no harm."""
         deadline = self._dispatch.next_deadline()
-        if deadline is None:
+        if deadline is None or deadline >= self._timer_at:
             return
-        delay_s = max(deadline - self._clock.monotonic(), 0.0)
-        loop = asyncio.get_running_loop()
-        when = loop.time() + delay_s
         if self._timer is not None:
-            if not self._timer.cancelled() and self._timer_at <= when:
-                return
             self._timer.cancel()
-        # Remembered by us: of a time that has come, uvloop gives a handle that does not know it.
-        self._timer_at = when
-        self._timer = loop.call_at(when, self._advance)
+        self._timer_at = deadline
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(max(deadline - now, 0.0), self._advance)
 
     def _advance(self) -> None:
-        self._timer = None
-        self._carry_out(self._dispatch.advance(self._clock.monotonic()))
-        self._arm_timer()
+        self._timer, self._timer_at = None, float("inf")
+        now = self._clock.monotonic()
+        self._carry_out(self._dispatch.advance(now))
+        self._arm_timer(now)
 
 
 def _resolve(future: asyncio.Future[Outcome], outcome: Outcome) -> None:

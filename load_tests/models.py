@@ -7,6 +7,7 @@ by the replica: its weights dominate a batch of one, so that batching pays.
 from __future__ import annotations
 
 from itertools import pairwise
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,9 @@ LAYERS: dict[str, tuple[int, ...]] = {
     "medium": (1024, 2048, 3072, 2048, 1024),
 }
 """Sizes of the layers; linear ones with ReLU between. `tiny` ends with a softmax."""
+
+IMAGE = "image"
+IMAGE_SHAPE = (3, 224, 224)
 
 
 def make_model(folder: Path, name: str, version: int = 1) -> Model:
@@ -58,7 +62,27 @@ def make_model(folder: Path, name: str, version: int = 1) -> Model:
     return Model(name, path, sizes[0], sizes[-1])
 
 
+def make_image_model(folder: Path) -> Model:
+    """A model that looks at an image for next to nothing, so that moving it is what costs."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", *IMAGE_SHAPE])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", IMAGE_SHAPE[0]])
+    node = helper.make_node("ReduceMean", ["x"], ["y"], axes=[2, 3], keepdims=0)
+    graph = helper.make_graph([node], IMAGE, [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
+    model.ir_version = IR_VERSION
+    onnx.checker.check_model(model)
+    path = folder / IMAGE / "1" / "model.onnx"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, str(path))
+    return Model(IMAGE, path, prod(IMAGE_SHAPE), IMAGE_SHAPE[0])
+
+
 def sample_rows(model: Model, count: int) -> list[Rows]:
     """Inputs of one row each, of numbers with all the digits that FP32 has."""
     rng = np.random.default_rng(SEED)
     return [rng.random((1, model.width), dtype=np.float32) for _ in range(count)]
+
+
+def row_shape(model: Model) -> tuple[int, ...]:
+    """The shape of one row as the model takes it."""
+    return IMAGE_SHAPE if model.name == IMAGE else (model.width,)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
+from functools import cached_property
 from typing import Literal
 
 import orjson
@@ -49,6 +50,11 @@ class ModelInterface(_Document):
     max_batch_size: int
     platform: str
     parameters: tuple[ParameterSpec, ...] = ()
+
+    @cached_property
+    def inputs_by_name(self) -> dict[str, TensorSpec]:
+        """The inputs; not to be changed."""
+        return {spec.name: spec for spec in self.inputs}
 
 
 class ArtifactFile(_Document):

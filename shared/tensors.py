@@ -89,6 +89,12 @@ class Tensor:
         """Size of the leading (batch) dimension; 1 for a scalar."""
         return self.shape[0] if self.shape else 1
 
+    @property
+    def nbytes(self) -> int:
+        """Size of the content."""
+        data = self.data
+        return len(data) if type(data) is bytes else memoryview(data).nbytes
+
 
 def tensor_from_array(name: str, array: AnyArray) -> Tensor:
     """Wrap an array without copying it if it is contiguous and numeric.

@@ -1,8 +1,12 @@
 """From a request to a call and back, in whatever format: what every inference goes through.
 
-Previous stop of a request: the client, through `gateway.http.app`. Next: the format's parser, which
-is `gateway.http.oip_codec` for the Open Inference Protocol, then `gateway.service`, which runs the
-call.
+The steps lie in `CallSteps`: they neither wait nor touch a connection, so that both shells around
+them do the same. One is `CallRoute` here, an ASGI endpoint; the other is
+`gateway.http.direct_connection`, which serves the hot route without a task per request.
+
+Previous stop of a request: the client, through `gateway.http.direct_connection` or else
+`gateway.http.app`. Next: the format's parser, which is `gateway.http.oip_codec` for the Open
+Inference Protocol, then `gateway.service`, which runs the call.
 """
 
 from __future__ import annotations
@@ -36,7 +40,6 @@ from gateway.http.request_headers import (
 from gateway.http.settings import HttpSettings
 from gateway.service import Inference
 from gateway.statistics import InferenceStatistics, Success
-from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
 from shared.tensors import Buffer
 
@@ -45,45 +48,68 @@ JOINED_BYTES_MAX = 256 * 1024
 
 
 @dataclass(slots=True)
-class _Exchange:
-    """What is known of one inference request, for its metrics and logs.
+class Exchange(Generic[P]):
+    """What is known of one inference request, from its headers to its answer.
 
     Attributes:
         model_label, version_label: empty until the service has said that they exist.
         resolved: the version asked for, or else the default one; empty until that is known.
-        read_s, parsed_s: when its body had been read, and when it had been parsed.
-        rows: of its first input.
+        parsed: what the body says, once it is read.
+        read_s, parsed_s, answered_s: when its body had been read, when it had been parsed, and
+            when its call was answered; 0 until then.
     """
 
     model: str
     version: str | None
+    headers: RawHeaders
     request_id: str
     started_s: float
     model_label: str = ""
     version_label: str = ""
     resolved: str = ""
     request_bytes: int = 0
+    parsed: P | None = None
     read_s: float = 0.0
     parsed_s: float = 0.0
-    rows: int = 0
+    answered_s: float = 0.0
 
 
-class _InferenceReply(Response):
+@dataclass(slots=True)
+class Body:
+    """The body of an answer.
+
+    Attributes:
+        size: in bytes.
+        varies: whether it might have been compressed.
+        wanted: the coding that the client wants it in, if it is worth that.
+        coding: the one that it is in.
+        json_length: bytes of JSON in front of binary data, or None without any.
+    """
+
+    parts: tuple[Buffer, ...]
+    size: int
+    json_length: int | None
+    varies: bool = False
+    wanted: Coding | None = None
+    coding: Coding | None = None
+
+
+class InferenceReply(Response):
     """An answer whose body is sent in parts, without joining large tensors."""
 
     def __init__(self, parts: tuple[Buffer, ...], headers: list[tuple[bytes, bytes]]) -> None:
         self.status_code = HTTPStatus.OK.value
         self.raw_headers = headers
         self.background = None
-        self._parts = parts
+        self.parts = parts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send headers and parts."""
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(start)
-        for part in self._parts[:-1]:
+        for part in self.parts[:-1]:
             await send({"type": "http.response.body", "body": part, "more_body": True})
-        await send({"type": "http.response.body", "body": self._parts[-1], "more_body": False})
+        await send({"type": "http.response.body", "body": self.parts[-1], "more_body": False})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,123 +128,109 @@ class CallContext:
     statistics: InferenceStatistics
 
 
-class CallRoute(Generic[P]):
-    """Takes inference requests in one format to the service, and answers them."""
+class CallSteps(Generic[P]):
+    """What is done with an inference request in one format, step by step.
+
+    `begin`, then `call`, which may fail; once the call is answered, `body` and `reply`; or `fail`
+    instead of what is left, at any time. `end` at last.
+    """
 
     def __init__(self, context: CallContext, payload: PayloadFormat[P]) -> None:
-        self._service = context.service
-        self._settings = context.settings
+        self.settings = context.settings
+        self.service = context.service
         self._metrics = context.metrics
         self._statistics = context.statistics
         self._payload = payload
 
-    async def answer(
-        self, scope: Scope, receive: Receive, model: str, version: str | None
-    ) -> Response:
-        """Answer one request; never raises an `Exception`."""
-        started_s = time.perf_counter()
-        headers: RawHeaders = dict(scope["headers"])
-        exchange = _Exchange(model, version, request_id_of(headers), started_s)
+    def begin(self, model: str, version: str | None, headers: RawHeaders) -> Exchange[P]:
+        """The headers of a request have come."""
         self._metrics.in_flight.inc()
-        try:
-            return await self._infer(exchange, headers, scope, receive)
-        except Exception as error:
-            return self._fail(exchange, error)
-        finally:
-            self._metrics.in_flight.dec()
+        return Exchange(model, version, headers, request_id_of(headers), time.perf_counter())
 
-    async def _infer(
-        self, exchange: _Exchange, headers: RawHeaders, scope: Scope, receive: Receive
-    ) -> Response:
+    def end(self) -> None:
+        """A request that began has been answered, or its client has gone."""
+        self._metrics.in_flight.dec()
+
+    def check(self, headers: RawHeaders) -> None:
+        """Refuse a request by its headers.
+
+        Raises:
+            PenstockError: UNSUPPORTED_MEDIA_TYPE, INVALID_INPUT.
+        """
         self._payload.check(headers)
-        coding = content_coding_of(scope["headers"]) if b"content-encoding" in headers else None
-        header_timeout_s = timeout_s_header(headers)
-        settings = self._settings
-        body = await read_body(
-            headers, coding, receive, settings.max_body_bytes, settings.body_timeout_s
-        )
+        timeout_s_header(headers)
+
+    def call(self, exchange: Exchange[P], body: Buffer) -> InferenceCall:
+        """The body has come, and `check` found the headers good.
+
+        Raises:
+            PenstockError: INVALID_INPUT, or what the service says of the model.
+        """
+        headers = exchange.headers
         exchange.request_bytes = len(body)
         exchange.read_s = time.perf_counter()
-        parsed = self._payload.parse(body, headers, self._interface(exchange))
-        exchange.parsed_s = time.perf_counter()
-        inputs = parsed.inputs
-        exchange.rows = inputs[0].rows if inputs else 1
-        call = InferenceCall(
-            model=exchange.model,
-            version=exchange.version,
-            inputs=inputs,
-            outputs=parsed.outputs,
-            parameters=parsed.parameters,
-            priority=parsed.priority,
-            timeout_s=_shorter(parsed.timeout_s, header_timeout_s),
-            traceparent=trace_context_of(headers),
-        )
-        answer = await unless_client_goes(self._service.infer(call), receive)
-        return await self._reply(exchange, answer, parsed, headers)
-
-    def _interface(self, exchange: _Exchange) -> ModelInterface:
-        """What the model takes; notes what the service knows of its name and version."""
         try:
-            metadata = self._service.metadata(exchange.model, exchange.version)
+            metadata = self.service.metadata(exchange.model, exchange.version)
         except PenstockError as error:
-            if error.code is not ErrorCode.MODEL_NOT_FOUND:
-                exchange.model_label = exchange.model
-                if error.code is not ErrorCode.VERSION_NOT_FOUND:
-                    exchange.version_label = exchange.version or ""
+            _label_unreachable(exchange, error.code)
             raise
         exchange.model_label = exchange.model
         exchange.version_label = exchange.version or ""
         exchange.resolved = exchange.version or metadata.versions[0]
-        return metadata.interface
+        parsed = exchange.parsed = self._payload.parse(body, headers, metadata.interface)
+        exchange.parsed_s = time.perf_counter()
+        return InferenceCall(
+            exchange.model,
+            exchange.version,
+            parsed.inputs,
+            parsed.outputs,
+            parsed.parameters,
+            parsed.priority,
+            _shorter(parsed.timeout_s, timeout_s_header(headers)),
+            trace_context_of(headers),
+        )
 
-    async def _reply(
-        self, exchange: _Exchange, answer: InferenceAnswer, parsed: P, headers: RawHeaders
-    ) -> Response:
-        answered_s = time.perf_counter()
-        encoded = self._payload.build(answer, parsed)
-        parts = encoded.parts
-        size = sum([memoryview(part).nbytes for part in parts])
-        reply_headers: list[tuple[bytes, bytes]] = []
-        if size >= self._settings.compress_min_bytes:
-            reply_headers.append((b"vary", b"accept-encoding"))
-            coding = chosen_coding(headers.get(b"accept-encoding", b"").decode("latin-1"))
-            if coding is not None:
-                reply_headers.append((b"content-encoding", coding.encode("ascii")))
-                parts = await _compressed(parts, coding)
-                size = sum([len(part) for part in parts])
-        if len(parts) > 1 and size <= JOINED_BYTES_MAX:
-            parts = (b"".join(parts),)
+    def body(self, exchange: Exchange[P], answer: InferenceAnswer) -> Body:
+        """The call was answered: the answer in the request's words.
+
+        Raises:
+            PenstockError: MODEL_ERROR, if the format cannot hold what the model gave.
+            ValueError: if an output's data does not fit its datatype and shape.
+        """
+        exchange.answered_s = time.perf_counter()
+        assert exchange.parsed is not None
+        encoded = self._payload.build(answer, exchange.parsed)
+        body = _joined(encoded)
+        if body.size >= self.settings.compress_min_bytes:
+            body.varies = True
+            accepted = exchange.headers.get(b"accept-encoding", b"")
+            body.wanted = chosen_coding(accepted.decode("latin-1"))
+        return body
+
+    def reply(self, exchange: Exchange[P], answer: InferenceAnswer, body: Body) -> InferenceReply:
+        """The response to a request whose call was answered."""
         ended_s = time.perf_counter()
-        self._count(exchange, answer, answered_s, ended_s, size)
-        total_s = ended_s - exchange.started_s
-        reply_headers += _reply_headers(exchange, answer, encoded, size, total_s)
-        return _InferenceReply(parts, reply_headers)
-
-    def _count(
-        self,
-        exchange: _Exchange,
-        answer: InferenceAnswer,
-        answered_s: float,
-        ended_s: float,
-        size: int,
-    ) -> None:
         total_s = ended_s - exchange.started_s
         self._metrics.record(
-            answer.model, answer.version, OK, total_s, exchange.request_bytes, size
+            answer.model, answer.version, OK, total_s, exchange.request_bytes, body.size
         )
+        assert exchange.parsed is not None
+        inputs = exchange.parsed.inputs
         success = Success(
-            exchange.rows,
+            inputs[0].rows if inputs else 1,
             answer.batch_rows,
             total_s,
             answer.queue_s,
             exchange.parsed_s - exchange.read_s,
             answer.infer_s,
-            ended_s - answered_s,
+            ended_s - exchange.answered_s,
             int(time.time() * 1000),
         )
         self._statistics.succeeded(answer.model, answer.version, success)
+        return InferenceReply(body.parts, _reply_headers(exchange, answer, body, total_s))
 
-    def _fail(self, exchange: _Exchange, error: Exception) -> Response:
+    def fail(self, exchange: Exchange[P], error: Exception) -> Response:
+        """The response to a request that came to nothing."""
         code = error.code if isinstance(error, PenstockError) else ErrorCode.INTERNAL
         total_s = time.perf_counter() - exchange.started_s
         self._metrics.record(
@@ -231,27 +243,79 @@ class CallRoute(Generic[P]):
         )
         if exchange.parsed_s:  # a request that could not be read was no call
             self._statistics.failed(exchange.model, exchange.resolved, total_s)
-        response = failure_response(
+        return failure_response(
             error,
             exchange.request_id,
-            self._settings.retry_after_s,
+            self.settings.retry_after_s,
             self._payload.error_body,
             model=exchange.model,
             version=exchange.version or "",
             duration_ms=round(total_s * 1e3, 3),
         )
-        if isinstance(error, BodyTooLargeError) and error.unread:
-            return LingeringResponse(response, self._settings.linger_s)
-        return response
 
 
-async def _compressed(parts: tuple[Buffer, ...], coding: Coding) -> tuple[Buffer, ...]:
+class CallRoute(Generic[P]):
+    """Takes inference requests in one format to the service, and answers them."""
+
+    def __init__(self, context: CallContext, payload: PayloadFormat[P]) -> None:
+        self.steps = CallSteps(context, payload)
+
+    async def answer(
+        self, scope: Scope, receive: Receive, model: str, version: str | None
+    ) -> Response:
+        """Answer one request; never raises an `Exception`."""
+        exchange = self.steps.begin(model, version, dict(scope["headers"]))
+        try:
+            return await self._infer(exchange, scope, receive)
+        except Exception as error:
+            response = self.steps.fail(exchange, error)
+            if isinstance(error, BodyTooLargeError) and error.unread:
+                return LingeringResponse(response, self.steps.settings.linger_s)
+            return response
+        finally:
+            self.steps.end()
+
+    async def _infer(self, exchange: Exchange[P], scope: Scope, receive: Receive) -> Response:
+        steps, headers, settings = self.steps, exchange.headers, self.steps.settings
+        steps.check(headers)
+        coding = content_coding_of(scope["headers"]) if b"content-encoding" in headers else None
+        content = await read_body(
+            headers, coding, receive, settings.max_body_bytes, settings.body_timeout_s
+        )
+        call = steps.call(exchange, content)
+        answer = await unless_client_goes(steps.service.infer(call), receive)
+        body = steps.body(exchange, answer)
+        if body.wanted is not None:
+            body = await compressed(body, body.wanted)
+        return steps.reply(exchange, answer, body)
+
+
+def _label_unreachable(exchange: Exchange[P], code: ErrorCode) -> None:
+    """Of names that the service knows, metrics may be kept, also while nothing answers there."""
+    if code is not ErrorCode.MODEL_NOT_FOUND:
+        exchange.model_label = exchange.model
+        if code is not ErrorCode.VERSION_NOT_FOUND:
+            exchange.version_label = exchange.version or ""
+
+
+def _joined(encoded: EncodedResponse) -> Body:
+    parts = encoded.parts
+    if len(parts) == 1:
+        return Body(parts, len(parts[0]), encoded.header_length)
+    size = sum([memoryview(part).nbytes for part in parts])
+    if size <= JOINED_BYTES_MAX:
+        parts = (b"".join(parts),)
+    return Body(parts, size, encoded.header_length)
+
+
+async def compressed(body: Body, coding: Coding) -> Body:
     """A body in a coding; others have their turn while a large one is compressed."""
     pieces: list[Buffer] = []
-    for piece in deflated(parts, coding):
+    for piece in deflated(body.parts, coding):
         pieces.append(piece)
         await asyncio.sleep(0)
-    return (b"".join(pieces),)
+    whole = b"".join(pieces)
+    return Body((whole,), len(whole), body.json_length, varies=True, coding=coding)
 
 
 def _shorter(one_s: float | None, other_s: float | None) -> float | None:
@@ -261,24 +325,24 @@ def _shorter(one_s: float | None, other_s: float | None) -> float | None:
 
 
 def _reply_headers(
-    exchange: _Exchange,
-    answer: InferenceAnswer,
-    encoded: EncodedResponse,
-    size: int,
-    total_s: float,
+    exchange: Exchange[P], answer: InferenceAnswer, body: Body, total_s: float
 ) -> list[tuple[bytes, bytes]]:
     timing = (
         f"queue;dur={answer.queue_s * 1e3:.3f}, infer;dur={answer.infer_s * 1e3:.3f}, "
         f"total;dur={total_s * 1e3:.3f}"
     )
-    json_length = encoded.header_length
+    json_length = body.json_length
     kind = b"application/json" if json_length is None else b"application/octet-stream"
     headers = [
         (b"content-type", kind),
-        (b"content-length", b"%d" % size),
+        (b"content-length", b"%d" % body.size),
         (b"x-request-id", exchange.request_id.encode("ascii")),
         (b"server-timing", timing.encode("ascii")),
     ]
     if json_length is not None:
         headers.append((b"inference-header-content-length", b"%d" % json_length))
+    if body.varies:
+        headers.append((b"vary", b"accept-encoding"))
+    if body.coding is not None:
+        headers.append((b"content-encoding", body.coding.encode("ascii")))
     return headers

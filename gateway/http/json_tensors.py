@@ -13,6 +13,7 @@ that came: a shape is only ever compared with it.
 from __future__ import annotations
 
 import math
+import struct
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -82,6 +83,14 @@ NUMBERS: dict[str, Numbers] = {
     "FP64": _floats("FP64", "d", may_overflow=False),
 }
 
+_STRUCT_CODES = {name: NUMBERS[name].typecode for name in NUMBERS.keys() - {"FP16", "BF16"}}
+
+LETTERS_MAX = 64
+"""Most single letters looked at before a text is searched for the word."""
+
+PACKED_MAX = 64 * 1024
+"""Most numbers packed in one step: their list is copied for that."""
+
 
 def bytes_from_json(
     what: str, datatype: str, shape: tuple[int, ...], data: Any, booleans_in_text: bool
@@ -100,6 +109,10 @@ def bytes_from_json(
     """
     if type(data) is not list:
         raise mismatch(what, f"a list of {datatype} elements as data", shown(data))
+    if not booleans_in_text:
+        packed = _packed(datatype, math.prod(shape), data)
+        if packed is not None:
+            return packed
     nested = len(shape) > 1 and len(data) > 0 and type(data[0]) is list
     dims = shape if nested else (math.prod(shape),)
     numbers = NUMBERS.get(datatype)
@@ -114,6 +127,41 @@ def bytes_from_json(
     except (TypeError, OverflowError):
         raise _explain(what, datatype, dims, data) from None
     return encode_numbers(what, datatype, numbers, target, dims, data)
+
+
+def may_hold_booleans(text: bytes | bytearray) -> bool:
+    """Whether `true` or `false` occurs anywhere in a text.
+
+    The letters u and l are rare among numbers, and to find a letter is twenty times as fast as to
+    find a word.
+    """
+    return _holds(text, b"u", b"true", 2) or _holds(text, b"l", b"false", 2)
+
+
+def _holds(text: bytes | bytearray, letter: bytes, word: bytes, offset: int) -> bool:
+    """Whether a word occurs, which has the letter at the offset."""
+    at = text.find(letter)
+    for _ in range(LETTERS_MAX):
+        if at < 0:
+            return False
+        if text.startswith(word, max(at - offset, 0)):
+            return True
+        at = text.find(letter, at + 1)
+    return word in text
+
+
+def _packed(datatype: str, count: int, data: list[Any]) -> bytes | None:
+    """Flat numbers in one step, which is twice as fast; None if that is not so simple.
+
+    `struct` is as strict as `array` is, and refuses what overflows as well.
+    """
+    code = _STRUCT_CODES.get(datatype)
+    if code is None or len(data) != count or count > PACKED_MAX:
+        return None
+    try:
+        return struct.pack(f"<{count}{code}", *data)
+    except (struct.error, OverflowError):
+        return None
 
 
 def encode_numbers(
@@ -248,6 +296,20 @@ def values_of(tensor: Tensor, shape: tuple[int, ...]) -> Any:
     if tensor.datatype == "BF16":
         array = bf16_values(array)
     return np.require(array.reshape(shape), requirements="A")
+
+
+def flat_values(tensor: Tensor) -> Any:
+    """A tensor's elements in a flat list, as orjson writes it; see `values_of`."""
+    dtype = _LITTLE.get(tensor.datatype)
+    if dtype is None:
+        return values_of(tensor, (math.prod(tensor.shape),))
+    array = np.frombuffer(tensor.data, dtype)
+    if array.size != math.prod(tensor.shape):
+        raise ValueError(f"tensor {tensor.name!r}: {array.size} elements for {tensor.shape}")
+    return array if array.flags.aligned else array.copy()
+
+
+_LITTLE = {name: NUMPY_OF[name].newbyteorder("<") for name in NUMPY_OF.keys() - {"BF16", "BYTES"}}
 
 
 def _texts(tensor: Tensor) -> list[str]:

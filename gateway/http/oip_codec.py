@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from gateway.http.bad_input import (
     shown_shape,
 )
 from gateway.http.json_document import load_document
-from gateway.http.json_tensors import bytes_from_json, values_of
+from gateway.http.json_tensors import bytes_from_json, flat_values, may_hold_booleans
 from gateway.http.large_arrays import (
     DOCUMENT_BYTES_MIN,
     LargeArray,
@@ -49,7 +49,8 @@ from gateway.http.oip_parameters import (
 from gateway.http.payload import EncodedResponse
 from gateway.http.tensor_checks import checked_shape, in_order
 from shared.deployment import ModelInterface
-from shared.messages import Parameters
+from shared.messages import PRIORITY_DEFAULT, Parameters
+from shared.records import record
 from shared.tensors import (
     NUMPY_OF,
     Buffer,
@@ -58,7 +59,7 @@ from shared.tensors import (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ParsedInfer:
     """A request that fits the model.
 
@@ -105,22 +106,44 @@ def parse_infer(body: Buffer, header_length: int | None, interface: ModelInterfa
     request_id = document.get("id")
     if request_id is not None and type(request_id) is not str:
         raise mismatch("id", "a string", shown(request_id))
-    parameters = as_object("parameters", document.get("parameters"))
-    binary_default = as_boolean(
-        'parameter "binary_data_output"', parameters.get("binary_data_output")
-    )
-    reader = _InputReader(interface, binary, b"true" in text or b"false" in text)
+    parameters = document.get("parameters")
+    said = _NOTHING_SAID if parameters is None else _said(parameters, interface)
+    reader = _InputReader(interface, binary, may_hold_booleans(text))
     inputs = reader.read(document.get("inputs"))
-    outputs, binary_outputs = _requested(document.get("outputs"), interface, binary_default)
+    outputs, binary_outputs = _requested(document.get("outputs"), interface, said.binary_default)
     return ParsedInfer(
         request_id,
         inputs,
         outputs,
         binary_outputs,
-        binary_default,
-        model_parameters(parameters, interface.parameters),
-        priority_of(parameters),
-        timeout_s_of(parameters),
+        said.binary_default,
+        said.parameters,
+        said.priority,
+        said.timeout_s,
+    )
+
+
+@record
+class _Said:
+    """What a request says beside its tensors."""
+
+    binary_default: bool = False
+    parameters: Parameters = ()
+    priority: int = PRIORITY_DEFAULT
+    timeout_s: float | None = None
+
+
+_NOTHING_SAID = _Said()
+
+
+def _said(parameters: Any, interface: ModelInterface) -> _Said:
+    stated = as_object("parameters", parameters)
+    what = 'parameter "binary_data_output"'
+    return _Said(
+        as_boolean(what, stated.get("binary_data_output")),
+        model_parameters(stated, interface.parameters),
+        priority_of(stated),
+        timeout_s_of(stated),
     )
 
 
@@ -142,7 +165,7 @@ class _InputReader:
         self, interface: ModelInterface, binary: memoryview | None, booleans_in_text: bool
     ) -> None:
         self._interface = interface
-        self._specs = {spec.name: spec for spec in interface.inputs}
+        self._specs = interface.inputs_by_name
         self._binary = binary
         self._taken = 0
         self._booleans_in_text = booleans_in_text
@@ -172,7 +195,7 @@ class _InputReader:
         if spec is None:
             expected = f"one of the model's inputs ({shown_names(self._specs)})"
             raise mismatch("input", expected, quoted(name))
-        what = f"input {quoted(name)}"
+        what = _title(name)
         _check_datatype(what, entry.get("datatype"), spec)
         shape = checked_shape(what, entry.get("shape"), spec, self._interface.max_batch_size)
         return Tensor(name, spec.datatype, shape, self._data(what, entry, spec, shape))
@@ -219,6 +242,12 @@ class _InputReader:
         elif spec.datatype == "BOOL" and size and np.frombuffer(data, np.uint8).max() > 1:
             raise mismatch(what, "BOOL bytes of 0 or 1", "other values")
         return data
+
+
+@lru_cache(1024)
+def _title(name: str) -> str:
+    """What messages call an input."""
+    return f"input {quoted(name)}"
 
 
 def _check_datatype(what: str, datatype: Any, spec: TensorSpec) -> None:
@@ -287,7 +316,7 @@ def build_response(answer: InferenceAnswer, request: ParsedInfer) -> EncodedResp
             entry["parameters"] = {"binary_data_size": size}
             binary.append(tensor.data)
         else:
-            entry["data"] = _json_data(tensor)
+            entry["data"] = flat_values(tensor)
         outputs.append(entry)
     document: dict[str, Any] = {"model_name": answer.model, "model_version": answer.version}
     if request.id is not None:
@@ -295,8 +324,3 @@ def build_response(answer: InferenceAnswer, request: ParsedInfer) -> EncodedResp
     document["outputs"] = outputs
     text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
     return EncodedResponse((text, *binary), len(text) if binary else None)
-
-
-def _json_data(tensor: Tensor) -> Any:
-    """What orjson writes as the flat, row-major list of a tensor's elements."""
-    return values_of(tensor, (math.prod(tensor.shape),))

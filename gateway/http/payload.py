@@ -7,13 +7,13 @@ different words; everything around the words is the same, and lies in `gateway.h
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar
 
 from gateway.calls import InferenceAnswer
 from shared.deployment import ModelInterface
 from shared.errors import PenstockError
 from shared.messages import Parameters
+from shared.records import record
 from shared.tensors import Buffer, Tensor
 
 RawHeaders: TypeAlias = Mapping[bytes, bytes]
@@ -38,7 +38,7 @@ class ParsedCall(Protocol):
     def timeout_s(self) -> float | None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EncodedResponse:
     """An answer's body.
 

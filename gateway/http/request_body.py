@@ -46,7 +46,8 @@ class BodyTimeoutError(PenstockError):
         super().__init__(ErrorCode.BODY_TIMEOUT, message)
 
 
-def _client_gone() -> PenstockError:
+def client_gone() -> PenstockError:
+    """The error of a request whose client left."""
     return PenstockError(ErrorCode.CANCELLED, "the client closed the connection")
 
 
@@ -108,7 +109,7 @@ async def _read_plain(receive: Receive, max_bytes: int) -> Buffer:
         if not unread:
             return body
         message = await receive()
-    raise _client_gone()
+    raise client_gone()
 
 
 async def _read_inflated(inflater: Inflater, receive: Receive, max_bytes: int) -> Buffer:
@@ -130,7 +131,7 @@ async def _read_inflated(inflater: Inflater, receive: Receive, max_bytes: int) -
             inflater.finish()
             return body
         message = await receive()
-    raise _client_gone()
+    raise client_gone()
 
 
 class _Departure:
@@ -171,7 +172,7 @@ async def unless_client_goes(work: Awaitable[T], receive: Receive) -> T:
         watcher.cancel()
     if departure.noticed:
         task.uncancel()
-        raise _client_gone()
+        raise client_gone()
     return result
 
 

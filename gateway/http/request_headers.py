@@ -109,7 +109,7 @@ def check_content_type(headers: RawHeaders) -> None:
         PenstockError: UNSUPPORTED_MEDIA_TYPE.
     """
     given = headers.get(b"content-type", b"")
-    if given.partition(b";")[0].strip().lower() not in BODY_TYPES:
+    if given not in BODY_TYPES and given.partition(b";")[0].strip().lower() not in BODY_TYPES:
         raise unsupported_media_type(
             "content type", "application/json or application/octet-stream", given
         )

@@ -27,6 +27,8 @@ def checked_shape(what: str, shape: Any, spec: TensorSpec, max_batch_size: int) 
     Raises:
         PenstockError: INVALID_INPUT.
     """
+    if _fits_at_once(shape, spec.shape, max_batch_size):
+        return tuple(shape)
     if type(shape) is not list:
         raise mismatch(what, f"shape {shown_shape(spec.shape)}", shown(shape))
     if len(shape) != len(spec.shape):
@@ -42,6 +44,18 @@ def checked_shape(what: str, shape: Any, spec: TensorSpec, max_batch_size: int) 
     if math.prod(size or 1 for size in shape) > ELEMENTS_MAX:
         raise mismatch(what, f"at most {ELEMENTS_MAX} elements", f"shape {shown_shape(shape)}")
     return tuple(shape)
+
+
+def _fits_at_once(shape: Any, wanted: tuple[int, ...], max_batch_size: int) -> bool:
+    """Whether a shape fits beyond doubt; most do, and are spared the search for what is wrong."""
+    if type(shape) is not list or len(shape) != len(wanted) or not shape:
+        return False
+    elements = 1
+    for size, expected in zip(shape, wanted, strict=True):
+        if type(size) is not int or size < 1 or (size != expected and expected != -1):
+            return False
+        elements *= size
+    return elements <= ELEMENTS_MAX and (max_batch_size == 0 or shape[0] <= max_batch_size)
 
 
 def check_rows(tensors: tuple[Tensor, ...], max_batch_size: int) -> None:
@@ -65,6 +79,8 @@ def in_order(tensors: dict[str, Tensor], interface: ModelInterface) -> tuple[Ten
     Raises:
         PenstockError: INVALID_INPUT.
     """
+    if len(tensors) == 1 and len(interface.inputs) == 1:
+        return tuple(tensors.values())
     if len(tensors) < len(interface.inputs):
         _check_missing(tensors, interface.inputs)
     ordered = tuple([tensors[spec.name] for spec in interface.inputs if spec.name in tensors])

@@ -8,6 +8,7 @@ the client's context then passes through to the replica.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,7 +28,9 @@ class TracedApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        span = self._begin(scope) if scope["type"] == "http" else None
+        span = None
+        if scope["type"] == "http" and scope["method"] == "POST":
+            span = begin_span(self._tracer, "POST", scope["path"], dict(scope["headers"]))
         if span is None:
             await self._app(scope, receive, send)
             return
@@ -39,36 +42,46 @@ class TracedApp:
                 status = message["status"]
             await send(message)
 
+        headers = with_context(scope["headers"], span.context)
         try:
-            await self._app(_with_context(scope, span.context), receive, noting)
+            await self._app({**scope, "headers": headers}, receive, noting)
         finally:
-            span.note({"http.response.status_code": status})
-            # No answer at all: the client went away, which is nobody's error.
-            span.end(f"status {status}" if status >= 500 else "")
-
-    def _begin(self, scope: Scope) -> Span | None:
-        if scope["method"] != "POST":
-            return None
-        path = scope["path"]
-        attributes = {"http.request.method": "POST", "url.path": path}
-        name = "POST"
-        match = _MODEL_PATH.fullmatch(path)
-        if match is not None:
-            prefix, model, version, action = match.groups()
-            attributes["penstock.model"] = model
-            pinned = ""
-            if version is not None:
-                attributes["penstock.version.asked"] = version
-                pinned = "/versions/{version}"
-            name = f"POST {prefix}/models/{{model}}{pinned}{action or ''}"
-        context = trace_context_of(dict(scope["headers"]))
-        return self._tracer.start(name, Kind.SERVER, context, attributes)
+            end_span(span, status)
 
 
-def _with_context(scope: Scope, context: str) -> Scope:
-    kept = [header for header in scope["headers"] if header[0] not in _CONTEXT_HEADERS]
+def begin_span(
+    tracer: Tracer, method: str, path: str, headers: Mapping[bytes, bytes]
+) -> Span | None:
+    """The span of a request that may run a model; None if it is not sampled."""
+    attributes: dict[str, str | int | float | bool] = {
+        "http.request.method": method,
+        "url.path": path,
+    }
+    name = method
+    match = _MODEL_PATH.fullmatch(path)
+    if match is not None:
+        prefix, model, version, action = match.groups()
+        attributes["penstock.model"] = model
+        pinned = ""
+        if version is not None:
+            attributes["penstock.version.asked"] = version
+            pinned = "/versions/{version}"
+        name = f"{method} {prefix}/models/{{model}}{pinned}{action or ''}"
+    return tracer.start(name, Kind.SERVER, trace_context_of(headers), attributes)
+
+
+def end_span(span: Span | None, status: int) -> None:
+    """The request was answered; status 0: not at all, since its client went away."""
+    if span is not None:
+        span.note({"http.response.status_code": status})
+        span.end(f"status {status}" if status >= 500 else "")
+
+
+def with_context(headers: Iterable[tuple[bytes, bytes]], context: str) -> list[tuple[bytes, bytes]]:
+    """Headers with another trace context."""
+    kept = [header for header in headers if header[0] not in _CONTEXT_HEADERS]
     traceparent, tracestate = split_context(context)
     kept.append((b"traceparent", traceparent.encode("ascii")))
     if tracestate:
         kept.append((b"tracestate", tracestate.encode("ascii")))
-    return {**scope, "headers": kept}
+    return kept

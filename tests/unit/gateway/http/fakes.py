@@ -8,16 +8,18 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import httpx
-import uvicorn
-from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from gateway.calls import DeployedModel, InferenceAnswer, InferenceCall, ModelMetadata
-from gateway.http.app import create_app
+from gateway.graceful_server import Drain, GracefulConnection, GracefulServer
+from gateway.http.app import GatewayApp, create_app
+from gateway.http.direct_connection import DirectConnection
 from gateway.http.metrics import HttpMetrics
 from gateway.http.settings import HttpSettings
+from gateway.service import Outcome
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
 from shared.tensors import AnyArray, Tensor, TensorSpec, array_from_tensor, tensor_from_array
@@ -75,6 +77,7 @@ class FakeInference:
     calls: list[InferenceCall] = field(default_factory=list)
     started: threading.Event = field(default_factory=threading.Event)
     cancelled: threading.Event = field(default_factory=threading.Event)
+    submitted: int = 0  # of the calls, those by `submit`
 
     def ready(self) -> bool:
         return self.is_ready
@@ -98,16 +101,32 @@ class FakeInference:
         )
 
     async def infer(self, call: InferenceCall) -> InferenceAnswer:
-        self.calls.append(call)
-        self.started.set()
-        if self.failure is not None:
-            raise self.failure
+        self._begin(call)
         if self.hang:
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
                 self.cancelled.set()
                 raise
+        return self._run(call)
+
+    def submit(self, call: InferenceCall, on_outcome: Callable[[Outcome], None]) -> int:
+        self.submitted += 1
+        self._begin(call)
+        if not self.hang:
+            asyncio.get_running_loop().call_soon(on_outcome, self._run(call))
+        return len(self.calls)
+
+    def cancel(self, call_id: int) -> None:
+        self.cancelled.set()
+
+    def _begin(self, call: InferenceCall) -> None:
+        self.calls.append(call)
+        self.started.set()
+        if self.failure is not None:
+            raise self.failure
+
+    def _run(self, call: InferenceCall) -> InferenceAnswer:
         model = self.models[call.model]
         arrays = {tensor.name: array_from_tensor(tensor) for tensor in call.inputs}
         results = model.function(arrays)
@@ -128,24 +147,26 @@ def app_of(
     service: FakeInference,
     settings: HttpSettings | None = None,
     registry: CollectorRegistry | None = None,
-) -> FastAPI:
+) -> GatewayApp:
     settings = settings or HttpSettings()
     metrics = HttpMetrics(registry or CollectorRegistry(), settings.max_metric_series)
     return create_app(service, settings, metrics)
 
 
-def client_of(app: FastAPI) -> httpx.AsyncClient:
+def client_of(app: GatewayApp) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[int]:
-    """Serve an application from a thread of its own; gives the port."""
+def serving(app: GatewayApp, *, direct: bool = True) -> Iterator[int]:
+    """Serve an application from a thread of its own; gives the port.
+
+    Args:
+        direct: inference takes the short way where it can, as in a gateway; else never.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        app, http="httptools", lifespan="off", access_log=False, log_level="error"
-    )
-    server = uvicorn.Server(config)
+    short = partial(DirectConnection, steps=app.infer)
+    server = GracefulServer(app, Drain(0.1, 5.0), short if direct else GracefulConnection)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
     thread.start()
     try:

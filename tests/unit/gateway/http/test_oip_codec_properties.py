@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.calls import InferenceAnswer
+from gateway.http.json_tensors import may_hold_booleans
 from gateway.http.oip_codec import build_response, parse_infer
 from gateway.http.payload import EncodedResponse
 from shared.deployment import ModelInterface
@@ -165,3 +166,9 @@ def test_any_finite_tensor_survives_json_both_ways(
     parsed = parse_infer(orjson.dumps({"inputs": document["outputs"]}), None, model_of(tensor))
     assert parsed.inputs[0].shape == tensor.shape
     assert bytes(parsed.inputs[0].data) == bytes(tensor.data)
+
+
+@given(st.lists(st.sampled_from([b"u", b"l", b"true", b"false", b"tru", b"alse", b"1.5,", b"t"])))
+def test_booleans_are_found_wherever_they_are(pieces: list[bytes]) -> None:
+    text = b"".join(pieces * 20)
+    assert may_hold_booleans(text) == (b"true" in text or b"false" in text)
