@@ -52,47 +52,105 @@ def size_class(rows: int) -> int:
     return 1 << max(rows - 1, 0).bit_length()
 
 
-class LatencyModel:
-    """Estimates of execution time, in seconds."""
+class Estimates:
+    """Execution times of one shape class, in seconds; see `LatencyModel`.
+
+    An estimate is worked out once, and stands until the next observation.
+    """
+
+    __slots__ = ("_highest", "_lower", "_sizes", "_upper")
 
     def __init__(self) -> None:
-        self._shapes: OrderedDict[Hashable, dict[int, _Durations]] = OrderedDict()
+        self._sizes: dict[int, _Durations] = {}
+        self._upper: dict[int, float] = {}
+        self._lower: dict[int, float] = {}
+        self._highest: dict[int, float] = {}
 
-    def observe(self, shape: Hashable, rows: int, seconds: float) -> None:
+    def add(self, rows: int, seconds: float) -> None:
         """Learn that a batch of `rows` rows took `seconds`."""
-        sizes = self._shapes.get(shape)
-        if sizes is None:
-            sizes = self._shapes[shape] = {}
-            if len(self._shapes) > SHAPE_CLASSES_MAX:
-                self._shapes.popitem(last=False)
-        else:
-            self._shapes.move_to_end(shape)
-        sizes.setdefault(size_class(rows), _Durations()).add(seconds)
+        size = size_class(rows)
+        durations = self._sizes.get(size)
+        if durations is None:
+            durations = self._sizes[size] = _Durations()
+        durations.add(seconds)
+        self._upper.clear()
+        self._lower.clear()
+        self._highest.clear()
 
-    def upper(self, shape: Hashable, rows: int) -> float:
+    def upper(self, rows: int) -> float:
         """What a batch of `rows` rows rarely exceeds; 0 while nothing is known of the shape."""
-        sizes = self._shapes.get(shape)
-        if not sizes:
-            return 0.0
-        wanted = size_class(rows)
-        known = sizes.get(wanted)
+        size = size_class(rows)
+        estimate = self._upper.get(size)
+        if estimate is None:
+            estimate = self._upper[size] = self._work_out_upper(size)
+        return estimate
+
+    def lower(self, rows: int) -> float:
+        """What a batch of `rows` rows never undercut; 0 while nothing is known of the shape."""
+        size = size_class(rows)
+        estimate = self._lower.get(size)
+        if estimate is None:
+            estimate = self._lower[size] = self._work_out_lower(size)
+        return estimate
+
+    def highest(self, rows: int) -> float:
+        """What batches of up to `rows` rows rarely exceed: no `upper` of fewer rows is above it."""
+        size = size_class(rows)
+        estimate = self._highest.get(size)
+        if estimate is None:
+            smaller = [self.upper(1 << power) for power in range(size.bit_length())]
+            estimate = self._highest[size] = max(smaller)
+        return estimate
+
+    def _work_out_upper(self, wanted: int) -> float:
+        known = self._sizes.get(wanted)
         if known is not None:
             return known.high
         bounds = [
             durations.high if size > wanted else durations.high * wanted / size
-            for size, durations in sizes.items()
+            for size, durations in self._sizes.items()
         ]
-        return min(bounds)
+        return min(bounds, default=0.0)
+
+    def _work_out_lower(self, wanted: int) -> float:
+        known = self._sizes.get(wanted)
+        if known is not None:
+            return known.low
+        lows = [
+            durations.low if size <= wanted else durations.low * wanted / size
+            for size, durations in self._sizes.items()
+        ]
+        return min(lows, default=0.0)
+
+
+_UNKNOWN = Estimates()
+
+
+class LatencyModel:
+    """Estimates of execution time, by shape class."""
+
+    def __init__(self) -> None:
+        self._shapes: OrderedDict[Hashable, Estimates] = OrderedDict()
+
+    def observe(self, shape: Hashable, rows: int, seconds: float) -> None:
+        """Learn that a batch of `rows` rows took `seconds`."""
+        estimates = self._shapes.get(shape)
+        if estimates is None:
+            estimates = self._shapes[shape] = Estimates()
+            if len(self._shapes) > SHAPE_CLASSES_MAX:
+                self._shapes.popitem(last=False)
+        else:
+            self._shapes.move_to_end(shape)
+        estimates.add(rows, seconds)
+
+    def of(self, shape: Hashable) -> Estimates:
+        """What is known of a shape."""
+        return self._shapes.get(shape, _UNKNOWN)
+
+    def upper(self, shape: Hashable, rows: int) -> float:
+        """What a batch of `rows` rows rarely exceeds; 0 while nothing is known of the shape."""
+        return self.of(shape).upper(rows)
 
     def lower(self, shape: Hashable, rows: int) -> float:
         """What a batch of `rows` rows never undercut; 0 while nothing is known of the shape."""
-        sizes = self._shapes.get(shape)
-        if not sizes:
-            return 0.0
-        wanted = size_class(rows)
-        lows = [
-            durations.low if size <= wanted else durations.low * wanted / size
-            for size, durations in sizes.items()
-        ]
-        known = sizes.get(wanted)
-        return known.low if known is not None else min(lows)
+        return self.of(shape).lower(rows)

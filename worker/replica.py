@@ -295,10 +295,10 @@ class Replica:
             except WireError as error:
                 log.warning("dropped an envelope", gateway=name, reason=error.message)
                 continue
-            for message in envelope.messages:
-                if self._spans is not None:
+            if self._spans is not None:
+                for message in envelope.messages:
                     self._spans.received(name, message)
-                commands += self._session.received(name, envelope.gateway, message, now)
+            commands += self._session.received(name, envelope, now)
         return commands
 
     def _carry_out(self, commands: list[Command]) -> None:

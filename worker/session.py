@@ -24,6 +24,7 @@ from shared.errors import ErrorCode
 from shared.messages import (
     Cancel,
     Drain,
+    Envelope,
     Failure,
     Final,
     Hello,
@@ -38,6 +39,7 @@ from shared.messages import (
 )
 from shared.records import record
 from worker.batching import BatchLimits, BatchQueue, Item, Key
+from worker.buckets import Buckets
 from worker.latency_model import LatencyModel
 from worker.outcomes import Completed, Failed, FailureKind, Outcome
 
@@ -110,6 +112,7 @@ class _Turn:
 class _Running:
     items: tuple[Item, ...]
     started: float
+    rows: int
 
 
 class Session:
@@ -134,11 +137,11 @@ class Session:
         self._batches = interface.max_batch_size > 0
         self._latency = latency
         self._queue = BatchQueue(limits, latency)
+        self._buckets = Buckets(batches=self._batches)
         self._links: dict[str, str] = {}
         self._running: _Running | None = None
         self._again: deque[tuple[Item, ...]] = deque()
-        self._owed: set[Key] = set()  # accepted and not yet answered or dropped
-        self._dropped: set[Key] = set()  # of these, what executes though nobody wants it
+        self._owed: dict[Key, Item] = {}  # accepted and not yet answered or dropped
         self._suspect: Key | None = None
         self._turn: _Turn | None = None
         self._row_us = 0.0
@@ -161,40 +164,34 @@ class Session:
     @property
     def executing_rows(self) -> int:
         """Rows in the batch that runs now."""
-        return sum(item.rows for item in self._running.items) if self._running else 0
+        return self._running.rows if self._running else 0
 
     def gateway_at(self, link: str) -> str:
         """The life of the gateway at `link` that spoke last; empty if none did."""
         return self._links.get(link, "")
 
-    def received(self, link: str, gateway: str, message: Message, now: float) -> list[Command]:
-        """A message came over `link` from the life `gateway` of the gateway there."""
+    def received(self, link: str, envelope: Envelope, now: float) -> list[Command]:
+        """Messages came over `link` from the life of the gateway there that the envelope names."""
         commands: list[Command] = []
-        if self._links.get(link) != gateway:
-            commands += self._greet(link, gateway)
-        match message:
-            case Request():
-                commands += self._accept(link, message, now)
-            case Proceed():
-                commands += self._proceed((link, message.attempt_id), now)
-            case Cancel():
-                self._drop((link, message.attempt_id))
-            case Probe(known):
-                if known and not commands:
-                    commands.append(Send(link, self._load()))
-                elif not commands:
-                    commands += self._greet(link, gateway)
-            case Drain():
-                self.link_lost(link)
-            case _:
-                pass  # a peer's mistake; nothing here depends on it
+        gateway = envelope.gateway
+        for message in envelope.messages:
+            known = self._links.get(link) == gateway
+            if not known:
+                commands += self._greet(link, gateway)
+            if type(message) is Request:
+                self._accept(link, message, now, commands)
+            elif type(message) is Probe:
+                if known:  # else it was greeted just now
+                    commands += self._probed(link, gateway, message)
+            else:
+                commands += self._told(link, message, now)
         return commands
 
     def link_lost(self, link: str) -> None:
         """The gateway at `link` went away: nobody waits for its answers any more."""
         self._links.pop(link, None)
-        for key in [key for key in self._owed if key[0] == link]:
-            self._drop(key)
+        for item in [item for key, item in self._owed.items() if key[0] == link]:
+            self._drop(item)
 
     def executed(self, outcome: Outcome) -> list[Command]:
         """The batch that ran last has ended."""
@@ -257,31 +254,51 @@ class Session:
         hello: list[Command] = [Send(link, self._identity)]
         return [*hello, Send(link, Drain())] if self._draining else hello
 
-    def _accept(self, link: str, request: Request, now: float) -> list[Command]:
+    def _probed(self, link: str, gateway: str, probe: Probe) -> list[Command]:
+        return [Send(link, self._load())] if probe.known else self._greet(link, gateway)
+
+    def _told(self, link: str, message: Message, now: float) -> list[Command]:
+        """What is neither a request nor a probe."""
+        match message:
+            case Proceed():
+                return self._proceed((link, message.attempt_id), now)
+            case Cancel():
+                item = self._owed.get((link, message.attempt_id))
+                if item is not None:
+                    self._drop(item)
+            case Drain():
+                self.link_lost(link)
+            case _:
+                pass  # a peer's mistake; nothing here depends on it
+        return []
+
+    def _accept(self, link: str, request: Request, now: float, commands: list[Command]) -> None:
         key = (link, request.attempt_id)
         if key in self._owed:
-            return []  # a copy; the first one will be answered
+            return  # a copy; the first one will be answered
         if self._draining:
-            return [Send(link, Nack(request.attempt_id, NackReason.DRAINING))]
+            commands.append(Send(link, Nack(request.attempt_id, NackReason.DRAINING)))
+            return
         if request.suspect and self._suspect is not None:
-            return [Send(link, Nack(request.attempt_id, NackReason.SUSPECT_BUSY))]
+            commands.append(Send(link, Nack(request.attempt_id, NackReason.SUSPECT_BUSY)))
+            return
         item = Item(
-            key=key,
-            bucket=bucket_of(request, batches=self._batches),
-            rows=max(request.inputs[0].rows, 1) if self._batches and request.inputs else 1,
-            priority=request.priority,
-            deadline=now + request.budget_us / 1e6,
-            enqueued=now,
-            payload=request,
-            suspect=request.suspect,
+            key,
+            self._buckets.of(request),
+            (request.inputs[0].rows or 1) if self._batches and request.inputs else 1,
+            request.priority,
+            now + request.budget_us / 1e6,
+            now,
+            request,
+            request.suspect,
         )
         if not self._queue.offer(item):
-            return [Send(link, Nack(request.attempt_id, NackReason.FULL))]
-        self._owed.add(key)
+            commands.append(Send(link, Nack(request.attempt_id, NackReason.FULL)))
+            return
+        self._owed[key] = item
         if request.suspect:
             self._suspect = key
         self.counters.requests += 1
-        return []
 
     def _start(
         self, items: tuple[Item, ...], reason: str, now: float, commands: list[Command]
@@ -292,7 +309,7 @@ class Session:
             self._turn = _Turn(items[0], now + SUSPECT_TURN_S)
             commands.append(Send(items[0].key[0], SuspectTurn(items[0].key[1])))
         else:
-            self._running = _Running(items, now)
+            self._running = _Running(items, now, sum([item.rows for item in items]))
             commands.append(Execute(items, reason))
 
     def _proceed(self, key: Key, now: float) -> list[Command]:
@@ -301,25 +318,29 @@ class Session:
             return []
         items = (self._turn.item,)
         self._turn = None
-        self._running = _Running(items, now)
+        self._running = _Running(items, now, items[0].rows)
         return [Execute(items, "suspect")]
 
     def _turn_missed(self, item: Item, now: float) -> list[Command]:
         self._turn = None
         if item.deadline <= now:
             return self._expired(item, now)
-        self._settle(item.key)
+        self._settle(item)
         return [Send(item.key[0], Nack(item.key[1], NackReason.SUSPECT_BUSY))]
 
     def _unexpired(
         self, items: tuple[Item, ...], now: float, commands: list[Command]
     ) -> tuple[Item, ...]:
         """Of a batch that is to run again: what is still wanted, and still in time."""
-        wanted = [item for item in items if not self._forget_dropped(item)]
-        for item in wanted:
-            if item.deadline <= now:
+        wanted = []
+        for item in items:
+            if item.unwanted:
+                self._settle(item)
+            elif item.deadline <= now:
                 commands += self._expired(item, now)
-        return tuple(item for item in wanted if item.deadline > now)
+            else:
+                wanted.append(item)
+        return tuple(wanted)
 
     def _expired(self, item: Item, now: float) -> list[Command]:
         self.counters.expired += 1
@@ -328,15 +349,20 @@ class Session:
         return self._final(item, Final(item.payload.attempt_id, (), failure, queue_us))
 
     def _answer(self, running: _Running, outcome: Completed) -> list[Command]:
-        rows = sum(item.rows for item in running.items)
+        started, rows = running.started, running.rows
         self._learn(running.items[0].bucket, rows, outcome.infer_s)
         commands: list[Command] = []
         infer_us = int(outcome.infer_s * 1e6)
+        queued_us = 0
         for item, outputs in zip(running.items, outcome.outputs, strict=True):
-            queue_us = int((running.started - item.enqueued) * 1e6)
-            self.counters.queue_us += queue_us
-            final = Final(item.payload.attempt_id, outputs, None, queue_us, infer_us, rows)
-            commands += self._final(item, final)
+            queue_us = int((started - item.enqueued) * 1e6)
+            queued_us += queue_us
+            self._settle(item)
+            if not item.unwanted:
+                link, attempt_id = item.key
+                final = Final(attempt_id, outputs, None, queue_us, infer_us, rows)
+                commands.append(Send(link, final))
+        self.counters.queue_us += queued_us
         return commands
 
     def _learn(self, shape: Hashable, rows: int, infer_s: float) -> None:
@@ -353,7 +379,7 @@ class Session:
     def _fail(self, running: _Running, outcome: Failed) -> list[Command]:
         items = running.items
         if outcome.kind is FailureKind.OUT_OF_MEMORY:
-            self._queue.halve_batch(sum(item.rows for item in items))
+            self._queue.halve_batch(running.rows)
         if len(items) > 1:
             half = len(items) // 2
             self._again.extend((items[:half], items[half:]))
@@ -374,48 +400,25 @@ class Session:
         return Failure(ErrorCode.MODEL_ERROR, f"{name} failed to execute this request")
 
     def _final(self, item: Item, final: Final) -> list[Command]:
-        if self._forget_dropped(item):
-            return []
-        self._settle(item.key)
-        return [Send(item.key[0], final)]
+        self._settle(item)
+        return [] if item.unwanted else [Send(item.key[0], final)]
 
-    def _drop(self, key: Key) -> None:
+    def _drop(self, item: Item) -> None:
         """Nobody waits for this attempt: out of the queue, or its answer is discarded."""
-        if self._turn is not None and self._turn.item.key == key:
+        item.unwanted = True
+        if self._turn is not None and self._turn.item is item:
             self._turn = None
-            self._count_cancelled(key)
-        elif self._queue.cancel(key) is not None:
-            self._count_cancelled(key)
-        elif key in self._owed:
-            self._dropped.add(key)
+            self._settle(item)
+        elif self._queue.cancel(item):
+            self._settle(item)
 
-    def _forget_dropped(self, item: Item) -> bool:
-        """Whether the item's answer is unwanted; if so, that is the end of it."""
-        if item.key not in self._dropped:
-            return False
-        self._dropped.remove(item.key)
-        self._count_cancelled(item.key)
-        return True
-
-    def _count_cancelled(self, key: Key) -> None:
-        self.counters.cancelled += 1
-        self._settle(key)
-
-    def _settle(self, key: Key) -> None:
-        self._owed.discard(key)
-        if key == self._suspect:
+    def _settle(self, item: Item) -> None:
+        """It is answered, refused, or was cancelled: that is the end of it."""
+        del self._owed[item.key]
+        if item.unwanted:
+            self.counters.cancelled += 1
+        if item.suspect:
             self._suspect = None
 
     def _load(self) -> Load:
         return Load(self._queue.rows, self.executing_rows, int(self._row_us))
-
-
-def bucket_of(request: Request, *, batches: bool) -> Hashable:
-    """Requests with equal buckets may share a batch: nothing that a model could tell apart differs.
-
-    Args:
-        batches: whether the model has a batch dimension, which then does not count.
-    """
-    lead = 1 if batches else 0
-    shapes = tuple([(t.name, t.datatype, t.shape[lead:]) for t in request.inputs])
-    return (shapes, request.parameters)

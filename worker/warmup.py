@@ -21,12 +21,12 @@ from shared.deployment import ModelInterface
 from shared.messages import Request
 from shared.telemetry import get_logger
 from shared.tensors import tensor_from_array
+from worker.buckets import bucket_of
 from worker.executor import run_batch
 from worker.invented import invented_inputs, is_guess
 from worker.latency_model import LatencyModel
 from worker.outcomes import Completed, Failed, FailureKind, Outcome
 from worker.runtimes.base import ModelLoadError, Runtime
-from worker.session import bucket_of
 
 RUNS_PER_SIZE = 2
 """The first run of a size pays for its allocations; the second one tells its time."""

@@ -23,7 +23,7 @@ from gateway.replicas import Replica, Replicas
 from gateway.traffic import Routes
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
-from shared.messages import Drain, Final, Hello, Load, Message, Nack, Probe, SuspectTurn
+from shared.messages import Drain, Envelope, Final, Hello, Load, Message, Nack, Probe, SuspectTurn
 from shared.routing import ModelRoute, RoutingTable, VersionRoute
 from shared.tensors import TensorSpec, array_from_tensor, tensor_from_array
 from worker.assembly import merge, split
@@ -174,7 +174,9 @@ class World:
         def deliver() -> None:
             replica = self.replicas[name]
             if replica.alive:
-                commands = replica.session.received(gateway.name, "life-1", message, self.now)
+                commands = replica.session.received(
+                    gateway.name, Envelope("life-1", (message,)), self.now
+                )
                 self.carry_out(replica, commands)
 
         self._deliver(deliver)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from worker.batching import BatchLimits, BatchQueue, DispatchReason, Item
+from worker.batching import BatchLimits, BatchQueue, DispatchReason, Item, Release
 from worker.latency_model import LatencyModel
 
 MAX_BATCH = 8
@@ -38,28 +38,68 @@ def released(batches: BatchQueue, now: float = 0.0) -> tuple[list[int], Dispatch
     return [entry.payload for entry in release.items], release.reason
 
 
+def rank(some: Item) -> tuple[int, float, int]:
+    return (some.priority, some.deadline, some.payload)
+
+
+def planned(
+    waiting: list[Item], latency: LatencyModel, now: float, max_batch: int
+) -> Release | None:
+    """What a queue that looks at every item is to release: the rules as plainly as can be."""
+    if not waiting:
+        return None
+    order = sorted(waiting, key=rank)
+    head = order[0]
+    mergeable = [e for e in order if e.bucket == head.bucket and not e.suspect]
+    items: list[Item] = []
+    infeasible: list[Item] = []
+    rows, earliest = 0, float("inf")
+    reason = DispatchReason.IDLE
+    for entry in [head] if head.suspect or max_batch == 1 else mergeable:
+        if items and rows + entry.rows > max_batch:
+            reason = DispatchReason.FULL
+            break
+        if items and now + latency.lower(entry.bucket, entry.rows) > entry.deadline:
+            infeasible.append(entry)
+            continue
+        in_time = now + latency.upper(entry.bucket, entry.rows) <= entry.deadline
+        limit = min(earliest, entry.deadline) if in_time else earliest
+        if items and now + latency.upper(entry.bucket, rows + entry.rows) > limit:
+            reason = DispatchReason.DEADLINE
+            break
+        items.append(entry)
+        rows += entry.rows
+        earliest = limit
+    if rows >= max_batch:
+        reason = DispatchReason.FULL
+    return Release(tuple(items), reason, tuple(infeasible))
+
+
 class Queueing(RuleBasedStateMachine):
     """Offers, cancels, releases and time in any order."""
+
+    max_batch = MAX_BATCH
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
         self.latency = LatencyModel()
-        self.queue = queue(self.latency)
+        limits = BatchLimits(self.max_batch, 0.0, QUEUE_ROWS)
+        self.queue = BatchQueue(limits, self.latency)
         self.waiting: dict[int, Item] = {}
-        self.count = 0
+        self.offered: list[Item] = []
 
     @rule(
         bucket=st.sampled_from("ab"),
-        rows=st.integers(1, MAX_BATCH),
+        rows=st.one_of(st.just(1), st.integers(1, MAX_BATCH + 1)),
         priority=st.integers(1, 9),
         budget=st.floats(0.001, 20),
         suspect=st.booleans(),
     )
     def offer(self, bucket: str, rows: int, priority: int, budget: float, suspect: bool) -> None:
-        self.count += 1
+        number = len(self.offered)
         new = item(
-            self.count,
+            number,
             bucket=bucket,
             rows=rows,
             priority=priority,
@@ -70,37 +110,39 @@ class Queueing(RuleBasedStateMachine):
         accepted = self.queue.offer(new)
         room = self.queue.rows + (0 if accepted else rows) <= QUEUE_ROWS
         assert accepted == room or not self.waiting
+        self.offered.append(new)
         if accepted:
-            self.waiting[self.count] = new
+            self.waiting[number] = new
 
+    @precondition(lambda self: self.offered)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        number = data.draw(st.integers(0, self.count + 1))
-        gone = self.queue.cancel(("g", number))
-        assert gone is self.waiting.pop(number, None)
+        some = data.draw(st.sampled_from(self.offered))
+        was_waiting = self.waiting.pop(some.payload, None) is not None
+        assert self.queue.cancel(some) == was_waiting
 
     @rule(seconds=st.floats(0, 5))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
-        expired = {entry.payload for entry in self.queue.expire(self.now)}
-        assert expired == {n for n, e in self.waiting.items() if e.deadline <= self.now}
+        expired = [entry.payload for entry in self.queue.expire(self.now)]
+        late = sorted((e.deadline, n) for n, e in self.waiting.items() if e.deadline <= self.now)
+        assert expired == [number for _, number in late]
         for number in expired:
             del self.waiting[number]
 
     @rule(seconds=st.floats(0.0001, 8))
     def release(self, seconds: float) -> None:
-        first = min(
-            self.waiting.values(),
-            key=lambda e: (e.priority, e.deadline, e.payload),
-            default=None,
-        )
+        waiting = list(self.waiting.values())
+        expected = planned(waiting, self.latency, self.now, self.max_batch)
+        first = expected.items[0] if expected else None
         release = self.queue.release(self.now)
+        assert release == expected
         if first is None:
             assert release is None
             return
         assert release is not None
-        assert release.items[0] is first, "the first in order always runs"
-        assert release.rows <= MAX_BATCH
+        assert first is min(self.waiting.values(), key=rank), "the first in order always runs"
+        assert release.rows <= self.max_batch or len(release.items) == 1
         assert len({entry.bucket for entry in release.items}) == 1
         assert len(release.items) == 1 or not any(entry.suspect for entry in release.items)
         for entry in (*release.items, *release.infeasible):
@@ -116,8 +158,14 @@ class Queueing(RuleBasedStateMachine):
         assert self.queue.next_deadline() == earliest
 
 
+class QueueingOneByOne(Queueing):
+    max_batch = 1
+
+
 TestQueueing = Queueing.TestCase
 TestQueueing.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestQueueingOneByOne = QueueingOneByOne.TestCase
+TestQueueingOneByOne.settings = settings(max_examples=50, deadline=None)
 
 
 def test_an_idle_runtime_takes_what_there_is() -> None:
@@ -179,6 +227,18 @@ def test_priority_goes_before_deadline() -> None:
     assert [released(batches)[0] for _ in range(3)] == [[2], [1], [0]]
 
 
+@given(st.lists(st.tuples(st.integers(4, 6), st.integers(0, 50)), max_size=300))
+def test_requests_that_never_merge_run_in_order(wanted: list[tuple[int, int]]) -> None:
+    """As many lanes as items: what parameters do that are different each time."""
+    batches = BatchQueue(BatchLimits(8, 0.0, 10_000), LatencyModel())
+    for number, (priority, deadline) in enumerate(wanted):
+        new = item(number, bucket=str(number), priority=priority, deadline=100.0 + deadline)
+        batches.offer(new)
+    order = sorted(range(len(wanted)), key=lambda number: (wanted[number], number))
+    assert [released(batches)[0] for _ in wanted] == [[number] for number in order]
+    assert len(batches) == 0
+
+
 def test_models_without_a_batch_dimension_run_one_by_one() -> None:
     batches = BatchQueue(BatchLimits(0), LatencyModel())
     batches.offer(item(0))
@@ -194,8 +254,9 @@ def test_out_of_memory_halves_the_limit() -> None:
 
 def _arrivals(batches: BatchQueue, gap_s: float) -> None:
     for number in range(100, 103):
-        batches.offer(item(number, enqueued=(number - 102) * gap_s))
-        batches.cancel(("g", number))
+        passing = item(number, enqueued=(number - 102) * gap_s)
+        batches.offer(passing)
+        batches.cancel(passing)
 
 
 def _cheaper_in_batches() -> LatencyModel:
@@ -236,9 +297,10 @@ def test_a_queue_delay_is_not_waited_when_rows_do_not_get_cheaper() -> None:
 def test_cancelling_leaves_nothing_behind(cancels: list[bool]) -> None:
     batches = BatchQueue(BatchLimits(8, 0.0, 10_000), LatencyModel())
     for number, cancel in enumerate(cancels):
-        batches.offer(item(number, bucket=str(number % 3), deadline=1000.0 - number))
+        new = item(number, bucket=str(number % 3), deadline=1000.0 - number)
+        batches.offer(new)
         if cancel:
-            batches.cancel(("g", number))
+            batches.cancel(new)
     while (release := batches.release(0.0)) is not None:
         assert release.items
     assert len(batches) == 0

@@ -9,6 +9,7 @@ from shared.errors import ErrorCode
 from shared.messages import (
     Cancel,
     Drain,
+    Envelope,
     Final,
     Hello,
     Load,
@@ -17,6 +18,7 @@ from shared.messages import (
     NackReason,
     Probe,
     Proceed,
+    Scalar,
     SuspectTurn,
 )
 from shared.messages import Request as WireRequest
@@ -45,9 +47,7 @@ def request(number: int, *, rows: int = 1, budget_s: float = 10, suspect: bool =
 
 
 def tell(live: Session, *messages: Message, now: float = 0.0, gateway: str = "g1") -> list[Command]:
-    commands: list[Command] = []
-    for message in messages:
-        commands += live.received("g", gateway, message, now)
+    commands = live.received("g", Envelope(gateway, messages), now)
     return commands + live.advance(now)
 
 
@@ -231,10 +231,23 @@ def test_requests_of_different_inner_shapes_or_parameters_never_share_a_batch() 
     assert executing(complete(live, 1)) == [3]
 
 
+def test_parameters_that_python_holds_for_equal_never_share_a_batch() -> None:
+    live = session()
+    tensors = (tensor_from_array("x", np.zeros((1, 1), np.float32)),)
+    values: tuple[Scalar, ...] = (1, True, 1.0, "1", 1)
+    asked = [
+        WireRequest(number, 10**7, tensors, parameters=(("k", value),))
+        for number, value in enumerate(values)
+    ]
+    assert executing(tell(live, *asked)) == [0, 4]
+
+
 def test_load_tells_rows_and_time_per_row() -> None:
     live = session()
     tell(live, Probe(), request(1, rows=2))
     tell(live, request(2, rows=3))
     assert tell(live, Probe(known=True)) == [Send("g", Load(3, 2, 0))]
     live.executed(Completed(((),), 0.004))
-    assert Send("g", Load(3, 0, 2000)) in live.received("g", "g1", Probe(known=True), 0.0)
+    assert Send("g", Load(3, 0, 2000)) in live.received(
+        "g", Envelope("g1", (Probe(known=True),)), 0.0
+    )
