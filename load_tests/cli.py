@@ -1,0 +1,186 @@
+"""The command line: `run`, `peers`, `list`."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from load_tests.closed_loop import find_wrk
+from load_tests.compare import Plan, compare
+from load_tests.machine import describe_machine
+from load_tests.penstock import Penstock
+from load_tests.report_files import write_report
+from load_tests.results import Check, Report, ScenarioResult
+from load_tests.scenarios.registry import Scenario, all_scenarios
+from load_tests.seat import Waiting
+from load_tests.server import Server, ServerError
+from load_tests.session import Session
+from load_tests.tables import checks_held, render_report
+
+RESULTS = Path(__file__).parent / "results"
+ALL = "all"
+PEERS = "peers"
+
+app = typer.Typer(
+    name="python -m load_tests",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+DurationOption = Annotated[float, typer.Option(min=1, help="Seconds of each load.")]
+OutOption = Annotated[Path, typer.Option(help="Folder for JSON, Markdown and plots.")]
+
+
+@app.callback()
+def load_tests() -> None:
+    """Load tests of Penstock, and comparisons with other model servers.
+
+    Everything that is needed is started, and ended, on this machine. Run nothing else on it.
+    """
+
+
+@app.command("list")
+def list_scenarios() -> None:
+    """Show the scenarios."""
+    for scenario in all_scenarios().values():
+        print(f"{scenario.name:10} {scenario.about}")
+    print(f"{ALL:10} all of these, one after the other")
+
+
+@app.command("run")
+def run(
+    scenario: Annotated[str, typer.Argument(help="A name that `list` shows, or `all`.")],
+    duration: DurationOption = 5.0,
+    repeats: Annotated[int, typer.Option(min=1, help="Of each load; medians are shown.")] = 3,
+    out: OutOption = RESULTS,
+) -> None:
+    """Run a scenario on our own server; print its table and write it to files.
+
+    Exit code 1: something that a scenario is to show does not hold, or answers were wrong.
+    """
+    chosen = _chosen(scenario)
+    find_wrk()
+    machine = describe_machine()
+    with _session(duration, repeats) as session:
+        results = [_run_one(one, session) for one in chosen]
+    command = f"python -m load_tests run {scenario} --duration {duration:g} --repeats {repeats}"
+    report = Report(f"Load test: {scenario}", command, machine, results)
+    _finish(report, out, scenario)
+    if not checks_held(results):
+        raise typer.Exit(1)
+
+
+@app.command("peers")
+def peers(
+    only: Annotated[str, typer.Option(help="Peers by name, with commas; default: all.")] = "",
+    models: Annotated[str, typer.Option(help="Models, with commas.")] = "tiny,mlp,medium",
+    pairs: Annotated[int, typer.Option(min=1, help="Rounds of each server, in turn.")] = 7,
+    duration: DurationOption = 3.0,
+    concurrency: Annotated[str, typer.Option(help="Clients, with commas.")] = "64",
+    waiting: Annotated[
+        Waiting,
+        typer.Option(
+            help="While the other server is measured: keep it, end it, or auto: end it if it is "
+            "busy when idle, or memory is short."
+        ),
+    ] = Waiting.AUTO,
+    out: OutOption = RESULTS,
+) -> None:
+    """Measure ours and each peer in turn; print ratios and write them to files.
+
+    Files are written anew after each model. A peer that cannot be started is listed with the
+    reason.
+    """
+    chosen = _chosen_peers(only)
+    find_wrk()
+    machine = describe_machine()
+    plan = Plan(pairs, [int(each) for each in concurrency.split(",")], waiting)
+    results: list[ScenarioResult] = []
+    command = shlex.join(["python", "-m", "load_tests", *sys.argv[1:]])
+    report = Report("Penstock and its peers", command, machine, results)
+    with _session(duration, 1) as session:
+        for name in models.split(","):
+            begin = time.monotonic()
+            result = compare(session, Penstock(), chosen, session.model(name), plan)
+            results.append(replace(result, took_s=time.monotonic() - begin))
+            write_report(report, out, PEERS)
+    _finish(report, out, PEERS)
+
+
+def _chosen_peers(only: str) -> Sequence[Server]:
+    everyone: Sequence[Server] = importlib.import_module("load_tests.peers").all_peers()
+    names = [name for name in only.split(",") if name]
+    known = [peer.name for peer in everyone]
+    if unknown := set(names) - set(known):
+        wrong = ", ".join(sorted(unknown))
+        raise typer.BadParameter(f"{wrong}: none of {', '.join(known)}", param_hint="--only")
+    return [peer for peer in everyone if not names or peer.name in names]
+
+
+def main() -> None:
+    """The command line; what a server cannot do is one line, exit code 1."""
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        app()
+    except ServerError as error:
+        print(f"load_tests: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _on_sigterm(signum: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + signum)  # an exception, so that servers are ended
+
+
+def _chosen(name: str) -> Sequence[Scenario]:
+    scenarios = all_scenarios()
+    if name == ALL:
+        return list(scenarios.values())
+    if name not in scenarios:
+        known = ", ".join([*scenarios, ALL])
+        raise typer.BadParameter(f"{name!r} is none of: {known}", param_hint="SCENARIO")
+    return [scenarios[name]]
+
+
+def _run_one(scenario: Scenario, session: Session) -> ScenarioResult:
+    session.say(f"{scenario.name}: {scenario.about}")
+    begin = time.monotonic()
+    try:
+        result = scenario.run(session)
+    except ServerError as error:  # what the others found out is not lost with it
+        session.say(f"  {scenario.name} failed: {error}")
+        check = Check("it ran to its end", str(error), held=False)
+        result = ScenarioResult(scenario.name, scenario.about, checks=[check])
+    return replace(result, took_s=time.monotonic() - begin)
+
+
+@contextmanager
+def _session(duration_s: float, repeats: int) -> Iterator[Session]:
+    folder = Path(tempfile.mkdtemp(prefix=f"penstock-load-{os.getpid()}-"))
+    try:
+        yield Session(duration_s, repeats, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _finish(report: Report, out: Path, name: str) -> None:
+    paths = write_report(report, out, name)
+    print("\n" + render_report(report))
+    for path in paths:
+        print(f"wrote {path}")

@@ -1,0 +1,43 @@
+"""What replicas say that they executed, read from Prometheus' text; pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Executed:
+    """Batches of one model, since a replica's start."""
+
+    batches: float
+    rows: float
+    infer_s: float
+
+    def since(self, before: Executed) -> Executed:
+        """What came after an earlier look."""
+        return Executed(
+            self.batches - before.batches, self.rows - before.rows, self.infer_s - before.infer_s
+        )
+
+    def __str__(self) -> str:
+        if self.batches <= 0:
+            return "no batches"
+        rows, ms = self.rows / self.batches, self.infer_s / self.batches * 1000
+        return f"batches of {rows:.1f} rows on average, {ms:.2f} ms each"
+
+
+def executed(metrics: str, model: str) -> Executed:
+    """The counters of a model, all versions together. They come with heartbeats: half a second
+    may be missing."""
+    return Executed(
+        *(_total(metrics, f"penstock_replica_{name}_total", model) for name in COUNTERS)
+    )
+
+
+COUNTERS = ("batches", "rows", "infer_seconds")
+
+
+def _total(metrics: str, name: str, model: str) -> float:
+    line = re.compile(rf'^{name}\{{[^}}]*model="{re.escape(model)}"[^}}]*\}} (\S+)$', re.MULTILINE)
+    return sum(float(match) for match in line.findall(metrics))

@@ -1,0 +1,55 @@
+"""Whether a server answers rightly, compared with ONNX Runtime directly."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from load_tests.reference import Reference
+from load_tests.server import Encoding, HttpRequest, Rows, Running, ServerError
+
+TOGETHER = 16
+"""Requests at a time, so that answers of one batch that are mixed up are seen."""
+
+ROUNDS = 4
+ANSWER_TIMEOUT_S = 60.0
+
+
+def post(port: int, request: HttpRequest) -> tuple[int, dict[str, str], bytes]:
+    """Send one request: status, headers with names in lower case, body.
+
+    Raises:
+        OSError, http.client.HTTPException: if there is no answer.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_TIMEOUT_S)
+    try:
+        connection.request("POST", request.path, request.body, dict(request.headers))
+        response = connection.getresponse()
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        return response.status, headers, response.read()
+    finally:
+        connection.close()
+
+
+def verify(
+    running: Running, encoding: Encoding, samples: Sequence[Rows], reference: Reference
+) -> int:
+    """Send all samples, several at a time and several times; returns how many answers were right.
+
+    Raises:
+        ServerError: at the first answer that is missing or wrong.
+    """
+    jobs = list(samples) * ROUNDS
+
+    def check(rows: Rows) -> None:
+        try:
+            status, headers, body = post(running.port, running.request(encoding, rows))
+        except (OSError, http.client.HTTPException) as error:
+            raise ServerError(f"no answer: {error!r}") from error
+        if status != 200:
+            raise ServerError(f"status {status}: {body[:300]!r}")
+        reference.check(rows, running.answer(encoding, headers, body))
+
+    with ThreadPoolExecutor(TOGETHER) as pool:
+        return sum(1 for _ in pool.map(check, jobs))
