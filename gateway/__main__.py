@@ -16,7 +16,7 @@ import uvicorn
 from gateway.dispatch import DispatchLimits
 from gateway.graceful_server import Drain, GracefulServer
 from gateway.http.app import create_app
-from gateway.http.direct_connection import DirectConnection
+from gateway.http.direct_connection import DirectConnection, ShortWay
 from gateway.http.metrics import HttpMetrics
 from gateway.http.settings import HttpSettings
 from gateway.http.traced_app import TracedApp
@@ -183,7 +183,7 @@ def _http_server(gateway: Gateway, settings: GatewaySettings) -> GracefulServer:
     return GracefulServer(
         traced,
         Drain(settings.drain_quiet_s, settings.drain_grace_s),
-        partial(DirectConnection, steps=app.infer, tracer=gateway.tracer),
+        partial(DirectConnection, way=ShortWay(app.infer, gateway.tracer)),
     )
 
 

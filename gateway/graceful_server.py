@@ -113,8 +113,12 @@ class GracefulConnection(HttpToolsProtocol):
         elif not self.cycle.response_started:
             self.cycle.keep_alive = False
 
+    def begin_to_receive(self) -> None:
+        """The client sent something."""
+        self._idle_since_s = None
+
     def _unset_keepalive_if_required(self) -> None:
-        """uvicorn's word for: the client sent something."""
+        """What uvicorn calls when the client sent something."""
         self._idle_since_s = None
 
     def _start_timer(self, delay_s: float) -> None:

@@ -41,6 +41,7 @@ from gateway.http.settings import HttpSettings
 from gateway.service import Inference
 from gateway.statistics import InferenceStatistics, Success
 from shared.errors import ErrorCode, PenstockError
+from shared.records import record
 from shared.tensors import Buffer
 
 JOINED_BYTES_MAX = 256 * 1024
@@ -94,22 +95,36 @@ class Body:
     coding: Coding | None = None
 
 
-class InferenceReply(Response):
-    """An answer whose body is sent in parts, without joining large tensors."""
+@record
+class Reply:
+    """The answer to a request whose call was answered.
 
-    def __init__(self, parts: tuple[Buffer, ...], headers: list[tuple[bytes, bytes]]) -> None:
+    Attributes:
+        head: its headers as they are sent, each with the end of its line.
+        parts: of its body; large tensors are not joined.
+    """
+
+    head: bytes
+    parts: tuple[Buffer, ...]
+
+
+class ReplyResponse(Response):
+    """A reply for ASGI."""
+
+    def __init__(self, reply: Reply) -> None:
+        lines = [line.partition(b": ") for line in reply.head.splitlines()]
         self.status_code = HTTPStatus.OK.value
-        self.raw_headers = headers
+        self.raw_headers = [(name, value) for name, _, value in lines]
         self.background = None
-        self.parts = parts
+        self._parts = reply.parts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send headers and parts."""
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(start)
-        for part in self.parts[:-1]:
+        for part in self._parts[:-1]:
             await send({"type": "http.response.body", "body": part, "more_body": True})
-        await send({"type": "http.response.body", "body": self.parts[-1], "more_body": False})
+        await send({"type": "http.response.body", "body": self._parts[-1], "more_body": False})
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +222,8 @@ class CallSteps(Generic[P]):
             body.wanted = chosen_coding(accepted.decode("latin-1"))
         return body
 
-    def reply(self, exchange: Exchange[P], answer: InferenceAnswer, body: Body) -> InferenceReply:
-        """The response to a request whose call was answered."""
+    def reply(self, exchange: Exchange[P], answer: InferenceAnswer, body: Body) -> Reply:
+        """The answer to a request whose call was answered."""
         ended_s = time.perf_counter()
         total_s = ended_s - exchange.started_s
         self._metrics.record(
@@ -227,7 +242,7 @@ class CallSteps(Generic[P]):
             int(time.time() * 1000),
         )
         self._statistics.succeeded(answer.model, answer.version, success)
-        return InferenceReply(body.parts, _reply_headers(exchange, answer, body, total_s))
+        return Reply(_reply_head(exchange, answer, body, total_s), body.parts)
 
     def fail(self, exchange: Exchange[P], error: Exception) -> Response:
         """The response to a request that came to nothing."""
@@ -287,7 +302,7 @@ class CallRoute(Generic[P]):
         body = steps.body(exchange, answer)
         if body.wanted is not None:
             body = await compressed(body, body.wanted)
-        return steps.reply(exchange, answer, body)
+        return ReplyResponse(steps.reply(exchange, answer, body))
 
 
 def _label_unreachable(exchange: Exchange[P], code: ErrorCode) -> None:
@@ -324,25 +339,21 @@ def _shorter(one_s: float | None, other_s: float | None) -> float | None:
     return min(one_s, other_s)
 
 
-def _reply_headers(
+def _reply_head(
     exchange: Exchange[P], answer: InferenceAnswer, body: Body, total_s: float
-) -> list[tuple[bytes, bytes]]:
-    timing = (
-        f"queue;dur={answer.queue_s * 1e3:.3f}, infer;dur={answer.infer_s * 1e3:.3f}, "
-        f"total;dur={total_s * 1e3:.3f}"
-    )
+) -> bytes:
     json_length = body.json_length
-    kind = b"application/json" if json_length is None else b"application/octet-stream"
-    headers = [
-        (b"content-type", kind),
-        (b"content-length", b"%d" % body.size),
-        (b"x-request-id", exchange.request_id.encode("ascii")),
-        (b"server-timing", timing.encode("ascii")),
-    ]
+    head = (
+        f"content-type: application/{'json' if json_length is None else 'octet-stream'}\r\n"
+        f"content-length: {body.size}\r\n"
+        f"x-request-id: {exchange.request_id}\r\n"
+        f"server-timing: queue;dur={answer.queue_s * 1e3:.3f}, "
+        f"infer;dur={answer.infer_s * 1e3:.3f}, total;dur={total_s * 1e3:.3f}\r\n"
+    )
     if json_length is not None:
-        headers.append((b"inference-header-content-length", b"%d" % json_length))
+        head += f"inference-header-content-length: {json_length}\r\n"
     if body.varies:
-        headers.append((b"vary", b"accept-encoding"))
+        head += "vary: accept-encoding\r\n"
     if body.coding is not None:
-        headers.append((b"content-encoding", body.coding.encode("ascii")))
-    return headers
+        head += f"content-encoding: {body.coding}\r\n"
+    return head.encode("ascii")

@@ -3,8 +3,9 @@
 uvicorn's parser tells what comes on a connection. A `POST .../infer` that is plain HTTP/1.1 (one
 `Content-Length`, nothing compressed, nothing pipelined, nothing to be asked or refused by its
 headers) is taken from the parser's callbacks to the service, and answered from the service's
-callback: no task, no ASGI messages, one write. Everything else takes the ordinary way, through
-FastAPI to `gateway.http.call_route`. Both ways go by the same steps (`CallSteps`), and
+callback: no task, no ASGI messages, one write. A head that has come before is not even parsed (see
+`gateway.http.request_heads`). Everything else takes the ordinary way, through FastAPI to
+`gateway.http.call_route`. Both ways go by the same steps (`CallSteps`), and
 tests/unit/gateway/http/test_both_ways.py holds them to the same answers.
 
 To uvicorn, a request that is served here is the connection's *cycle*, as any other: what it does
@@ -17,36 +18,26 @@ Previous stop of a request: the client. Next: `gateway.http.call_route` for the 
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
 
 from fastapi import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from gateway.calls import InferenceAnswer
 from gateway.graceful_server import GracefulConnection
-from gateway.http.call_route import Body, CallSteps, Exchange, InferenceReply, compressed
+from gateway.http.call_route import Body, CallSteps, Exchange, Reply, compressed
 from gateway.http.oip_codec import ParsedInfer
 from gateway.http.request_body import BodyTimeoutError, client_gone
+from gateway.http.request_heads import Head, KnownHeads, head_of
 from gateway.http.traced_app import begin_span, end_span, with_context
 from gateway.service import Outcome
 from shared.errors import PenstockError
 from shared.tensors import Buffer
 from shared.tracing import Span, Tracer
 
-TARGETS_MAX = 4096
-"""URLs remembered, good and bad: clients send the same few again and again."""
-
-LENGTH_DIGITS_MAX = 18
-
-_INFER = re.compile(rb"/v2/models/([^/?%#]+)(?:/versions/([^/?%#]+))?/infer")
-
-_ORDINARY = frozenset({b"content-encoding", b"expect", b"transfer-encoding", b"upgrade"})
-"""Headers that take some more doing."""
-
-RawHeaderList: TypeAlias = list[tuple[bytes, bytes]]
+CLOSES = (b"connection", b"close")
 
 
 class _Unheard:
@@ -55,16 +46,19 @@ class _Unheard:
     def set(self) -> None: ...
 
 
+_UNHEARD = _Unheard()
+
+
 class DirectRequest:
     """One request that is served here; the attributes without comment are uvicorn's of a cycle."""
 
     __slots__ = (
         "body",
-        "call_id",  # of the service, once it runs
+        "call_id",  # of the service, while it runs
         "disconnected",
         "exchange",
+        "head",
         "keep_alive",
-        "length",  # of the body, in bytes
         "message_event",
         "patience",  # ends a body that trickles in
         "response_complete",
@@ -73,9 +67,9 @@ class DirectRequest:
         "whole",  # the body has come
     )
 
-    def __init__(self, exchange: Exchange[ParsedInfer], length: int, keep_alive: bool) -> None:
+    def __init__(self, exchange: Exchange[ParsedInfer], head: Head, keep_alive: bool) -> None:
         self.exchange = exchange
-        self.length = length
+        self.head = head
         self.keep_alive = keep_alive
         self.body: Buffer = b""
         self.whole = False
@@ -88,36 +82,53 @@ class DirectRequest:
         self.message_event = _UNHEARD
 
 
-_UNHEARD = _Unheard()
+@dataclass
+class ShortWay:
+    """What all connections of a server share.
+
+    Attributes:
+        steps: what is done with an inference request.
+        tracer: records requests that are sampled; None: nothing is.
+        heads: what was found out about heads of requests.
+        defaults: headers of every answer, as uvicorn has them and as they are sent.
+    """
+
+    steps: CallSteps[ParsedInfer]
+    tracer: Tracer | None = None
+    heads: KnownHeads = field(default_factory=KnownHeads)
+    defaults: tuple[list[tuple[bytes, bytes]], bytes] = field(default_factory=lambda: ([], b""))
 
 
 class DirectConnection(GracefulConnection):
-    """See the module's docstring.
-
-    Args:
-        steps: what is done with an inference request.
-        tracer: records requests that are sampled; None: nothing is.
-    """
+    """See the module's docstring."""
 
     cycle: Any  # a `DirectRequest`, or one of uvicorn's own
 
-    def __init__(
-        self,
-        *arguments: Any,
-        steps: CallSteps[ParsedInfer],
-        tracer: Tracer | None = None,
-        **options: Any,
-    ) -> None:
+    def __init__(self, *arguments: Any, way: ShortWay, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._steps = steps
-        self._tracer = tracer
+        self._way = way
+        self._steps = way.steps
+        self._tracer = way.tracer
+        self._heads = way.heads
         self._direct: DirectRequest | None = None
+        self._between = True  # requests: the parser has seen the end of the last one
+        self._data = b""
 
-    # What the parser tells
+    # What comes
 
     def data_received(self, data: bytes) -> None:
         """The client sent something."""
+        if self._between and self._is_free() and not self.draining:
+            known = self._heads.match(data)
+            if known is not None:
+                head, end = known
+                self.begin_to_receive()
+                self._begin(head, keep_alive=True)
+                self._run(data[end:])
+                return
+        self._data = data
         super().data_received(data)
+        self._data = b""
         request = self._direct
         if request is not None and not request.whole and request.patience is None:
             request.patience = self.loop.call_later(
@@ -126,6 +137,7 @@ class DirectConnection(GracefulConnection):
 
     def on_message_begin(self) -> None:
         """A request begins; which way it takes is decided when its headers are there."""
+        self._between = False
         self.url = b""
         self.headers = []
 
@@ -135,11 +147,9 @@ class DirectConnection(GracefulConnection):
 
     def on_headers_complete(self) -> None:
         """Choose the way."""
-        target = _target_of(self.url)
-        request = self._begin(*target) if target is not None and self._is_free() else None
-        if request is not None:
-            self.cycle = request
-            self._direct = request
+        head = self._find_head() if self._is_free() else None
+        if head is not None:
+            self._begin(head, self.parser.should_keep_alive() and not self.draining)
             return
         url, headers = self.url, self.headers
         super().on_message_begin()
@@ -153,7 +163,7 @@ class DirectConnection(GracefulConnection):
         request = self._direct
         if request is None or self.cycle is not request:
             super().on_body(body)
-        elif len(body) == request.length:
+        elif len(body) == request.head.length:
             request.body = body  # the usual case: no copy
         elif isinstance(request.body, bytearray):
             request.body += body
@@ -162,19 +172,17 @@ class DirectConnection(GracefulConnection):
 
     def on_message_complete(self) -> None:
         """A request is all there."""
+        self._between = True
         request = self._direct
         if request is None or self.cycle is not request:
             super().on_message_complete()
             return
-        request.whole = True
         if request.patience is not None:
             request.patience.cancel()
-        steps = self._steps
-        try:
-            call = steps.call(request.exchange, request.body)
-            request.call_id = steps.service.submit(call, self._answered)
-        except Exception as error:
-            self._respond(steps.fail(request.exchange, error))
+        body = request.body
+        if request.keep_alive and isinstance(body, bytes):
+            self._heads.learn(self._data, request.head, body)
+        self._run(body)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client left: nobody waits for the answer any more."""
@@ -197,47 +205,39 @@ class DirectConnection(GracefulConnection):
         before = self.cycle
         return (before is None or before.response_complete) and not self.flow.write_paused
 
-    def _begin(self, model: str, version: str | None) -> DirectRequest | None:
-        """A request that can be served here, begun; None for one that cannot."""
-        parser = self.parser
-        headers: Mapping[bytes, bytes] = dict(self.headers)
-        if parser.get_method() != b"POST" or not self._is_http_1_1(headers):
+    def _find_head(self) -> Head | None:
+        """The head that the parser has just read; None if it is not for the short way."""
+        if self.parser.get_method() != b"POST" or self.root_path:
             return None
-        length = headers.get(b"content-length", b"")
-        if (
-            len(headers) != len(self.headers)
-            or not _ORDINARY.isdisjoint(headers)
-            or not length.isdigit()
-            or len(length) > LENGTH_DIGITS_MAX
-            or int(length) > self._steps.settings.max_body_bytes
-            or self.root_path
-        ):
+        head = head_of(self.url, self.headers, self._steps.settings.max_body_bytes)
+        if head is None or self.parser.get_http_version() != "1.1":
             return None
         try:
-            self._steps.check(headers)
+            self._steps.check(head.headers)
         except PenstockError:
             return None
-        span = self._span(headers) if self._tracer is not None else None
+        return head
+
+    def _begin(self, head: Head, keep_alive: bool) -> None:
+        headers, span = head.headers, None
+        if self._tracer is not None:
+            span = begin_span(self._tracer, "POST", head.path, headers)
         if span is not None:
             headers = dict(with_context(headers.items(), span.context))
-        exchange = self._steps.begin(model, version, headers)
-        keep_alive = parser.should_keep_alive() and not self.draining
-        request = DirectRequest(exchange, int(length), keep_alive)
-        request.span = span
-        return request
+        exchange = self._steps.begin(head.model, head.version, headers)
+        self.cycle = self._direct = DirectRequest(exchange, head, keep_alive)
+        self._direct.span = span
 
-    def _is_http_1_1(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether a request is of HTTP/1.1; the parser takes a microsecond to say so.
-
-        Of HTTP/1.0, a connection is kept only where a header asks for it.
-        """
-        if b"connection" not in headers and self.parser.should_keep_alive():
-            return True
-        return bool(self.parser.get_http_version() == "1.1")
-
-    def _span(self, headers: Mapping[bytes, bytes]) -> Span | None:
-        assert self._tracer is not None
-        return begin_span(self._tracer, "POST", self.url.decode("ascii"), headers)
+    def _run(self, body: Buffer) -> None:
+        """The request is whole: have it executed."""
+        request, steps = self._direct, self._steps
+        assert request is not None
+        request.whole = True
+        try:
+            call = steps.call(request.exchange, body)
+            request.call_id = steps.service.submit(call, self._answered)
+        except Exception as error:
+            self._respond(steps.fail(request.exchange, error))
 
     def _body_timeout(self) -> None:
         request = self._direct
@@ -247,16 +247,17 @@ class DirectConnection(GracefulConnection):
 
     def _answered(self, outcome: Outcome) -> None:
         """The service is done with the call; it calls this at most once for each."""
-        assert self._direct is not None
-        steps, exchange = self._steps, self._direct.exchange
-        response: Response
+        request, steps = self._direct, self._steps
+        assert request is not None
+        exchange = request.exchange
+        response: Reply | Response
         if isinstance(outcome, PenstockError):
             response = steps.fail(exchange, outcome)
         else:
             try:
                 body = steps.body(exchange, outcome)
                 if body.wanted is not None:
-                    self._compress_first(self._direct, outcome, body)
+                    self._compress_first(request, outcome, body)
                     return
                 response = steps.reply(exchange, outcome, body)
             except Exception as error:
@@ -274,53 +275,35 @@ class DirectConnection(GracefulConnection):
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 
-    def _respond(self, response: Response) -> None:
+    def _respond(self, response: Reply | Response) -> None:
         """Send the answer to the request that is served here, which ends it."""
         request, self._direct = self._direct, None
         assert request is not None
         request.call_id = None
         self._steps.end()
-        head, closes = _head(response, self.server_state.default_headers, request.keep_alive)
-        if isinstance(response, InferenceReply):
-            self._write(head, response.parts)
+        status, closes = HTTPStatus.OK.value, not request.keep_alive
+        if isinstance(response, Reply):
+            head, parts = [response.head], response.parts
         else:
-            self._write(head, (bytes(response.body),))
-        request.response_started = request.response_complete = True
-        end_span(request.span, response.status_code)
-        if closes:
-            self.transport.close()
-        self.on_response_complete()
-
-    def _write(self, head: list[bytes], parts: tuple[Buffer, ...]) -> None:
+            status, parts = response.status_code, (bytes(response.body),)
+            closes = closes or CLOSES in response.raw_headers
+            head = [b"%b: %b\r\n" % header for header in response.raw_headers if header != CLOSES]
+        head[:0] = (STATUS_LINE[status], self._default_head())
+        head.append(b"connection: close\r\n\r\n" if closes else b"\r\n")
         if len(parts) == 1:
             self.transport.write(b"".join([*head, parts[0]]))
         else:
             self.transport.writelines([*head, *parts])
+        request.response_started = request.response_complete = True
+        if request.span is not None:
+            end_span(request.span, status)
+        if closes:
+            self.transport.close()
+        self.on_response_complete()
 
-
-@lru_cache(TARGETS_MAX)
-def _target_of(url: bytes) -> tuple[str, str | None] | None:
-    """The model and version that a URL asks to infer on; None if it is any other URL."""
-    match = _INFER.fullmatch(url)
-    if match is None or not url.isascii():
-        return None
-    model, version = match.groups()
-    return model.decode("ascii"), None if version is None else version.decode("ascii")
-
-
-def _head(
-    response: Response, defaults: RawHeaderList, keep_alive: bool
-) -> tuple[list[bytes], bool]:
-    """Status line and headers, in pieces, and whether they say that the connection ends."""
-    head = [STATUS_LINE[response.status_code]]
-    closes = not keep_alive
-    for name, value in defaults:
-        head += (name, b": ", value, b"\r\n")
-    for name, value in response.raw_headers:
-        head += (name, b": ", value, b"\r\n")
-        if name == b"connection":
-            closes, keep_alive = True, True
-    if not keep_alive:
-        head.append(b"connection: close\r\n")
-    head.append(b"\r\n")
-    return head, closes
+    def _default_head(self) -> bytes:
+        """Headers of every answer; uvicorn makes a new list of them each second, for the date."""
+        headers = self.server_state.default_headers
+        if self._way.defaults[0] is not headers:
+            self._way.defaults = headers, b"".join([b"%b: %b\r\n" % header for header in headers])
+        return self._way.defaults[1]

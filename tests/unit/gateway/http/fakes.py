@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from gateway.calls import DeployedModel, InferenceAnswer, InferenceCall, ModelMetadata
 from gateway.graceful_server import Drain, GracefulConnection, GracefulServer
 from gateway.http.app import GatewayApp, create_app
-from gateway.http.direct_connection import DirectConnection
+from gateway.http.direct_connection import DirectConnection, ShortWay
 from gateway.http.metrics import HttpMetrics
 from gateway.http.settings import HttpSettings
 from gateway.service import Outcome
@@ -165,7 +165,7 @@ def serving(app: GatewayApp, *, direct: bool = True) -> Iterator[int]:
         direct: inference takes the short way where it can, as in a gateway; else never.
     """
     listener = socket.create_server(("127.0.0.1", 0))
-    short = partial(DirectConnection, steps=app.infer)
+    short = partial(DirectConnection, way=ShortWay(app.infer))
     server = GracefulServer(app, Drain(0.1, 5.0), short if direct else GracefulConnection)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
     thread.start()
