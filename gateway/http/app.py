@@ -18,9 +18,9 @@ from gateway.http.errors import install_error_handlers
 from gateway.http.extension_routes import ExtensionEndpoints, add_extension_routes
 from gateway.http.lean_route import LeanRoute, add_get
 from gateway.http.metrics import HttpMetrics
-from gateway.http.oip_codec import ParsedInfer
 from gateway.http.oip_routes import OipEndpoints, OipFormat, add_oip_routes
 from gateway.http.oip_schemas import REQUEST_SCHEMAS
+from gateway.http.parsed_infer import ParsedInfer
 from gateway.http.scoring_routes import ScoringEndpoints, add_scoring_routes
 from gateway.http.settings import HttpSettings
 from gateway.service import Inference

@@ -28,7 +28,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from gateway.calls import InferenceAnswer
 from gateway.graceful_server import GracefulConnection
 from gateway.http.call_route import Body, CallSteps, Exchange, Reply, compressed
-from gateway.http.oip_codec import ParsedInfer
+from gateway.http.parsed_infer import ParsedInfer
 from gateway.http.request_body import BodyTimeoutError, client_gone
 from gateway.http.request_heads import Head, KnownHeads, head_of
 from gateway.http.traced_app import begin_span, end_span, with_context

@@ -110,9 +110,9 @@ def bytes_from_json(
     if type(data) is not list:
         raise mismatch(what, f"a list of {datatype} elements as data", shown(data))
     if not booleans_in_text:
-        packed = _packed(datatype, math.prod(shape), data)
-        if packed is not None:
-            return packed
+        content = packed(datatype, math.prod(shape), data)
+        if content is not None:
+            return content
     nested = len(shape) > 1 and len(data) > 0 and type(data[0]) is list
     dims = shape if nested else (math.prod(shape),)
     numbers = NUMBERS.get(datatype)
@@ -150,7 +150,7 @@ def _holds(text: bytes | bytearray, letter: bytes, word: bytes, offset: int) -> 
     return word in text
 
 
-def _packed(datatype: str, count: int, data: list[Any]) -> bytes | None:
+def packed(datatype: str, count: int, data: list[Any]) -> bytes | None:
     """Flat numbers in one step, which is twice as fast; None if that is not so simple.
 
     `struct` is as strict as `array` is, and refuses what overflows as well.

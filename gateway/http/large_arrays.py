@@ -22,7 +22,7 @@ import orjson
 import simdjson
 
 from gateway.http.bad_input import mismatch
-from gateway.http.json_tensors import NUMBERS, bytes_from_json, encode_numbers
+from gateway.http.json_tensors import NUMBERS, bytes_from_json, encode_numbers, packed
 from shared.errors import PenstockError
 from shared.tensors import NUMPY_OF, Buffer
 
@@ -106,6 +106,18 @@ def _put_back(document: Any, arrays: list[LargeArray]) -> bool:
             entry["data"] = arrays[mark[_MARK]]
             found += 1
     return found == len(arrays)
+
+
+def flat_numbers(datatype: str, count: int, text: bytes) -> bytes | None:
+    """Raw content of `count` numbers in a flat list; None for whatever is not just that."""
+    try:
+        if len(text) >= ARRAY_BYTES_MIN and datatype in _FLOATS:
+            return _read_floats(datatype, count, memoryview(text)[1:-1], PIECE_BYTES)
+        if text.find(b"u") >= 0 or text.find(b"l") >= 0:  # as in true and false
+            return None
+        return packed(datatype, count, orjson.loads(text))
+    except (TypeError, ValueError, RuntimeError):
+        return None
 
 
 def bytes_from_large(

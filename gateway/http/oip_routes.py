@@ -18,7 +18,7 @@ from gateway.calls import InferenceAnswer
 from gateway.http.call_route import CallRoute
 from gateway.http.errors import plain_error_body
 from gateway.http.lean_route import add_get, add_post
-from gateway.http.oip_codec import ParsedInfer, build_response, parse_infer
+from gateway.http.oip_codec import build_response, parse_infer
 from gateway.http.oip_schemas import (
     INFER_OPENAPI,
     InferResponse,
@@ -26,8 +26,10 @@ from gateway.http.oip_schemas import (
     ServerMetadata,
     error_responses,
 )
+from gateway.http.parsed_infer import ParsedInfer
 from gateway.http.payload import EncodedResponse, RawHeaders
 from gateway.http.request_headers import check_content_type, json_length_of
+from gateway.http.request_templates import Templates
 from gateway.service import Inference
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
@@ -42,12 +44,18 @@ EXTENSIONS = (
     "statistics",
 )
 
+INTERFACES_MAX = 256
+"""Versions of models whose documents are remembered."""
+
 Model = Annotated[str, Path(description="Name of a registered model.")]
 Version = Annotated[str, Path(description="A version of the model.")]
 
 
 class OipFormat:
     """The protocol's requests and answers; implements `gateway.http.payload.PayloadFormat`."""
+
+    def __init__(self) -> None:
+        self._templates: dict[int, tuple[ModelInterface, Templates]] = {}
 
     def check(self, headers: RawHeaders) -> None:
         """JSON or binary tensors only."""
@@ -56,7 +64,26 @@ class OipFormat:
 
     def parse(self, body: Buffer, headers: RawHeaders, interface: ModelInterface) -> ParsedInfer:
         """Tensors that fit the model."""
-        return parse_infer(body, json_length_of(headers), interface)
+        json_length = json_length_of(headers)
+        if json_length is not None or isinstance(body, memoryview):
+            return parse_infer(body, json_length, interface)
+        templates = self._templates_of(interface)
+        parsed = templates.read(body)
+        if parsed is None:
+            parsed = parse_infer(body, None, interface)
+            templates.learn(body, parsed)
+        return parsed
+
+    def _templates_of(self, interface: ModelInterface) -> Templates:
+        """By the interface's identity: it is the same object for as long as it is known."""
+        known = self._templates.get(id(interface))
+        if known is not None and known[0] is interface:
+            return known[1]
+        if len(self._templates) >= INTERFACES_MAX:
+            self._templates.clear()
+        templates = Templates()
+        self._templates[id(interface)] = interface, templates
+        return templates
 
     def build(self, answer: InferenceAnswer, parsed: ParsedInfer) -> EncodedResponse:
         """JSON, with the tensors that are wanted as binary data behind it."""

@@ -10,7 +10,8 @@ import orjson
 import pytest
 
 from gateway.calls import InferenceAnswer
-from gateway.http.oip_codec import ParsedInfer, build_response, parse_infer
+from gateway.http.oip_codec import build_response, parse_infer
+from gateway.http.parsed_infer import ParsedInfer
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
 from shared.tensors import (
