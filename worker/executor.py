@@ -1,7 +1,8 @@
 """Runs batches on a thread of its own, so that the replica's loop goes on meanwhile.
 
 Inference libraries release the interpreter while they compute. There is one thread because a
-runtime executes one batch at a time; what gathers in between forms the next batch.
+runtime executes one batch at a time; what gathers in between forms the next batch. Only batches
+that take less than to hand them over do not come here (`worker.short_runs`).
 
 Previous stop of a request: `worker.batching`. Next: `worker.runtimes`, then back to
 `worker.session` with the outcome.

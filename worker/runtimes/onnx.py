@@ -48,6 +48,7 @@ class OnnxRuntime:
         device: str,
     ) -> None:
         self.interface = interface
+        self.any_thread = True
         self.provider: str = session.get_providers()[0]
         self.static_rows = static_rows(interface.max_batch_size, graph_inputs, TITLE)
         self._device = device
