@@ -81,10 +81,12 @@ class Links:
         self, ready: Mapping[object, int], now: float
     ) -> list[tuple[str, zmq.Socket[bytes]]]:
         """The links that have something to read, by what the poller said."""
-        found = [(name, link) for name, link in self._links.items() if link.socket in ready]
-        for _, link in found:
-            link.heard_at = now
-        return [(name, link.socket) for name, link in found]
+        found = []
+        for name, link in self._links.items():
+            if link.socket in ready:
+                link.heard_at = now
+                found.append((name, link.socket))
+        return found
 
     def socket(self, name: str) -> zmq.Socket[bytes] | None:
         """The way to a gateway, if it is followed."""

@@ -17,7 +17,6 @@ import os
 import socket
 import sys
 import time
-from collections import defaultdict
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -250,19 +249,20 @@ class Replica:
         return commands
 
     def _carry_out(self, commands: list[Command]) -> None:
-        outbox: dict[str, list[Message]] = defaultdict(list)
+        outbox: dict[str, list[Message]] = {}
         execute: Execute | None = None
         ended: End | None = None
         for command in commands:
-            match command:
-                case Send(link, message):
-                    if self._spans is not None:
-                        self._spans.sent(link, message)
-                    outbox[link].append(message)
-                case Execute():
-                    execute = command
-                case End():
-                    ended = command
+            if isinstance(command, Send):
+                if self._spans is not None:
+                    self._spans.sent(command.link, command.message)
+                if command.link not in outbox:
+                    outbox[command.link] = []
+                outbox[command.link].append(command.message)
+            elif isinstance(command, Execute):
+                execute = command
+            else:
+                ended = command
         for name, messages in outbox.items():
             self._send(name, messages)
         if execute is not None:
