@@ -20,7 +20,7 @@ from typing import Generic, TypeVar
 
 from shared.messages import Request
 from shared.telemetry import get_logger
-from worker.assembly import merge, split
+from worker.assembly import copied_bytes, merge, split
 from worker.outcomes import Completed, Failed, FailureKind, Outcome
 from worker.runtimes.base import ExecutionError, Runtime
 
@@ -36,7 +36,8 @@ def run_batch(runtime: Runtime, requests: Sequence[Request]) -> Outcome:
         inputs = merge(requests, runtime.static_rows)
         outputs = runtime.execute(inputs, requests[0].parameters)
         infer_s = time.monotonic() - started
-        return Completed(split(outputs, requests, runtime.interface), infer_s)
+        shares = split(outputs, requests, runtime.interface)
+        return Completed(shares, infer_s, copied_bytes(requests, inputs, shares))
     except ExecutionError as error:
         kind, reason = error.kind, str(error)
     except MemoryError:

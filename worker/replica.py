@@ -235,6 +235,7 @@ class Replica:
             frames = receive(link)
             if not frames:
                 break
+            self._session.counters.copied_bytes += len(frames[0])
             try:
                 envelope = decode(frames)
             except WireError as error:
@@ -288,6 +289,7 @@ class Replica:
         if link is None or self._session is None:
             return
         frames = encode(Envelope(self._session.gateway_at(name), tuple(messages)))
+        self._session.counters.copied_bytes += len(frames[0])
         try:
             send(link, frames)
         except zmq.Again:

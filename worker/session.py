@@ -87,6 +87,8 @@ class Counters:
     Attributes:
         dispatched: batches by the reason of their release.
         batch_sizes: batches by size class; class n has at most 2**n rows, n the least.
+        copied_bytes: of tensors, with the headers that they travel in, from socket to batch and
+            back; the kernel's and the model's own copies are not counted.
     """
 
     requests: int = 0
@@ -97,6 +99,7 @@ class Counters:
     batches: int = 0
     infer_us: int = 0
     queue_us: int = 0
+    copied_bytes: int = 0
     dispatched: dict[str, int] = field(default_factory=dict)
     batch_sizes: dict[int, int] = field(default_factory=dict)
 
@@ -361,6 +364,7 @@ class Session:
     def _answer(self, running: _Running, outcome: Completed) -> list[Command]:
         started, rows = running.started, running.rows
         self._learn(running.items[0].bucket, rows, outcome.infer_s)
+        self.counters.copied_bytes += outcome.copied_bytes
         commands: list[Command] = []
         infer_us = int(outcome.infer_s * 1e6)
         queued_us = 0
