@@ -156,9 +156,11 @@ class _TensorReader:
     def read(self, packed: Any) -> tuple[Tensor, ...]:
         """The tensors of one message."""
         tensors: list[Tensor] = []
-        for entry in _array(packed):
+        if type(packed) is not tuple:
+            raise WireError("tensors that are no array")
+        for entry in packed:
             if type(entry) is not tuple:
-                raise WireError("a tensor is no array")
+                raise WireError("a tensor that is no array")
             name, datatype, shape, data = entry
             size = _ITEM_BYTES.get(datatype)
             if size is None or type(name) is not str:

@@ -50,6 +50,34 @@ def picky(folder: Path) -> Path:
     return folder
 
 
+def enduring(folder: Path, size: int = 128) -> Path:
+    """y = x, after as many rounds as the largest x says; 10,000 take about a second."""
+    carry = [value(name, TensorProto.FLOAT, [size, size]) for name in ("before", "after")]
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["before", "before"], ["after"]),
+            helper.make_node("Identity", ["go_on"], ["still"]),
+        ],
+        "round",
+        [value("round", TensorProto.INT64, []), value("go_on", TensorProto.BOOL, []), carry[0]],
+        [value("still", TensorProto.BOOL, []), carry[1]],
+    )
+    weights = [
+        numpy_helper.from_array(np.eye(size, dtype=np.float32), "eye"),
+        numpy_helper.from_array(np.array(True), "yes"),
+    ]
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+        helper.make_node("Cast", ["most"], ["rounds"], to=TensorProto.INT64),
+        helper.make_node("Loop", ["rounds", "yes", "eye"], ["result"], body=body),
+        helper.make_node("ReduceMax", ["result"], ["one"], keepdims=0),
+        helper.make_node("Mul", ["x", "one"], ["y"]),
+    ]
+    x, y = (value(name, TensorProto.FLOAT, ["n", 2]) for name in "xy")
+    save_graph(folder, nodes, [x], [y], weights)
+    return folder
+
+
 def slow(folder: Path, width: int = 1400, layers: int = 12) -> Path:
     """y = x times a large matrix, again and again: tens of milliseconds on one thread."""
     matrix = np.eye(width, dtype=np.float32)

@@ -43,6 +43,7 @@ _COUNTERS = {
     "cancelled": "Requests that were cancelled in a replica's queue.",
     "rows": "Rows executed.",
     "batches": "Batches executed.",
+    "copied_bytes": "Bytes that replicas copied, of headers, tensors and batches.",
 }
 _NO_REASON = {reason.value: 0 for reason in DispatchReason}
 """Reasons that have not occurred are exposed all the same, so that rates exist from the start."""

@@ -169,7 +169,8 @@ class BatchQueue:
         """Accept an item, or refuse it because the queue is full (False)."""
         if self._count and self._rows + item.rows > self._limits.queue_rows_max:
             return False
-        self._note_arrival(item.enqueued)
+        if self._limits.max_queue_delay_s > 0:
+            self._note_arrival(item.enqueued)
         self._sequence += 1
         item.sequence = self._sequence
         item.waiting = True
@@ -263,6 +264,8 @@ class BatchQueue:
     def _earliest(self) -> Item | None:
         """The item whose deadline comes first."""
         by_deadline = self._by_deadline
+        if by_deadline and by_deadline[0].waiting:
+            return by_deadline[0]
         gone = 0
         for item in by_deadline:
             if item.waiting:
@@ -276,15 +279,19 @@ class BatchQueue:
         self, head: Item, now: float
     ) -> tuple[Sequence[Item], tuple[Item, ...], DispatchReason]:
         """The next batch, which are the first of their lane but for those that are infeasible."""
-        lane = self._lanes[self._lane_of(head)]
         limit = self._rows_per_batch
-        count, rows = (1, head.rows) if self._lane_of(head) is _ALONE else _fitting(lane, limit)
-        earliest = self._earliest()
-        assert earliest is not None
-        highest = self._latency.of(head.bucket).highest(rows)
-        if count > 1 and now + highest > earliest.deadline:
-            return self._gather_one_by_one(lane, now)
-        full = rows >= limit or (count < len(lane) and self._lane_of(head) is not _ALONE)
+        lane_name = self._lane_of(head)
+        if lane_name is _ALONE:
+            lane, count, rows = [head], 1, head.rows
+        else:
+            lane = self._lanes[lane_name]
+            count, rows = _fitting(lane, limit)
+        if count > 1:
+            earliest = self._earliest()
+            assert earliest is not None
+            if now + self._latency.of(head.bucket).highest(rows) > earliest.deadline:
+                return self._gather_one_by_one(lane, now)
+        full = rows >= limit or count < len(lane)
         return lane[:count], (), DispatchReason.FULL if full else DispatchReason.IDLE
 
     def _gather_one_by_one(

@@ -129,6 +129,7 @@ class Heartbeat(_Control):
     batches: int = 0
     infer_us: int = 0
     queue_us: int = 0
+    copied_bytes: int = 0
     dispatched: dict[str, int] = {}
     batch_sizes: dict[int, int] = {}
 

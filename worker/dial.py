@@ -8,13 +8,16 @@ keys yet). Gateways speak ten times a second, so a silent link is dialled again 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import zmq
 
 from shared.curve import WorkerKeys, dial_with_keys
+from shared.tensors import Buffer
 from worker.control import GatewayAddress
+
+POLLIN = int(zmq.POLLIN)  # an enumeration's arithmetic is slow
 
 SOCKET_HIGH_WATER = 10_000
 """Envelopes that may wait in one direction of one link; a gateway that far behind is stuck."""
@@ -78,10 +81,12 @@ class Links:
         self, ready: Mapping[object, int], now: float
     ) -> list[tuple[str, zmq.Socket[bytes]]]:
         """The links that have something to read, by what the poller said."""
-        found = [(name, link) for name, link in self._links.items() if link.socket in ready]
-        for _, link in found:
-            link.heard_at = now
-        return [(name, link.socket) for name, link in found]
+        found = []
+        for name, link in self._links.items():
+            if link.socket in ready:
+                link.heard_at = now
+                found.append((name, link.socket))
+        return found
 
     def socket(self, name: str) -> zmq.Socket[bytes] | None:
         """The way to a gateway, if it is followed."""
@@ -111,6 +116,36 @@ class Links:
     def _hang_up(self, link: _Link) -> None:
         self._poller.unregister(link.socket)
         link.socket.close(linger=FAREWELL_LINGER_MS)
+
+
+def receive(link: zmq.Socket[bytes]) -> list[Buffer]:
+    """The frames of the next message, not copied; none if there is no message after all."""
+    try:
+        frame = link.recv(zmq.NOBLOCK, copy=False)
+    except zmq.Again:  # the connection broke just now
+        return []
+    frames: list[Buffer] = [frame.buffer]
+    while frame.more:
+        frame = link.recv(zmq.NOBLOCK, copy=False)
+        frames.append(frame.buffer)
+    return frames
+
+
+def has_unread(link: zmq.Socket[bytes]) -> bool:
+    """Whether `receive` has more to give; cheaper than to be told so by an exception."""
+    return bool(int(link.getsockopt(zmq.EVENTS)) & POLLIN)
+
+
+def send(link: zmq.Socket[bytes], frames: Sequence[Buffer]) -> None:
+    """Send a message without waiting; large frames are not copied.
+
+    Raises:
+        zmq.Again: if the peer is not there, or too far behind.
+    """
+    if len(frames) == 1:
+        link.send(frames[0], zmq.NOBLOCK, copy=False)
+    else:
+        link.send_multipart(frames, zmq.NOBLOCK, copy=False)
 
 
 def dial(

@@ -1,7 +1,8 @@
 """Runs batches on a thread of its own, so that the replica's loop goes on meanwhile.
 
 Inference libraries release the interpreter while they compute. There is one thread because a
-runtime executes one batch at a time; what gathers in between forms the next batch.
+runtime executes one batch at a time; what gathers in between forms the next batch. Only batches
+that take less than to hand them over do not come here (`worker.short_runs`).
 
 Previous stop of a request: `worker.batching`. Next: `worker.runtimes`, then back to
 `worker.session` with the outcome.
@@ -19,7 +20,7 @@ from typing import Generic, TypeVar
 
 from shared.messages import Request
 from shared.telemetry import get_logger
-from worker.assembly import merge, split
+from worker.assembly import copied_bytes, merge, split
 from worker.outcomes import Completed, Failed, FailureKind, Outcome
 from worker.runtimes.base import ExecutionError, Runtime
 
@@ -35,7 +36,8 @@ def run_batch(runtime: Runtime, requests: Sequence[Request]) -> Outcome:
         inputs = merge(requests, runtime.static_rows)
         outputs = runtime.execute(inputs, requests[0].parameters)
         infer_s = time.monotonic() - started
-        return Completed(split(outputs, requests, runtime.interface), infer_s)
+        shares = split(outputs, requests, runtime.interface)
+        return Completed(shares, infer_s, copied_bytes(requests, inputs, shares))
     except ExecutionError as error:
         kind, reason = error.kind, str(error)
     except MemoryError:

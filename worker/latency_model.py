@@ -21,6 +21,9 @@ SHAPE_CLASSES_MAX = 64
 
 QUANTILE = 0.95
 
+TYPICAL_AFTER = 5
+"""Executions of a class before one is called typical."""
+
 
 class _Durations:
     """The last `WINDOW` durations of one class, in order of arrival and sorted."""
@@ -30,6 +33,9 @@ class _Durations:
     def __init__(self) -> None:
         self._recent: deque[float] = deque()
         self._sorted: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self._recent)
 
     def add(self, seconds: float) -> None:
         if len(self._recent) == WINDOW:
@@ -41,6 +47,10 @@ class _Durations:
     @property
     def high(self) -> float:
         return self._sorted[int(QUANTILE * (len(self._sorted) - 1) + 0.5)]
+
+    @property
+    def median(self) -> float:
+        return self._sorted[len(self._sorted) // 2]
 
     @property
     def low(self) -> float:
@@ -101,6 +111,13 @@ class Estimates:
             smaller = [self.upper(1 << power) for power in range(size.bit_length())]
             estimate = self._highest[size] = max(smaller)
         return estimate
+
+    def typical(self, rows: int) -> float:
+        """The median of batches of this size class; infinite while only few were seen."""
+        durations = self._sizes.get(size_class(rows))
+        if durations is None or len(durations) < TYPICAL_AFTER:
+            return float("inf")
+        return durations.median
 
     def _work_out_upper(self, wanted: int) -> float:
         known = self._sizes.get(wanted)

@@ -20,10 +20,15 @@ class FailureKind(StrEnum):
 
 @record
 class Completed:
-    """An execution's outputs, per item and in the items' order, and its time in seconds."""
+    """An execution's outputs, per item and in the items' order, and its time in seconds.
+
+    Attributes:
+        copied_bytes: of tensors, on their way from messages into the batch and out of it.
+    """
 
     outputs: Sequence[tuple[Tensor, ...]]
     infer_s: float
+    copied_bytes: int = 0
 
 
 @record

@@ -2,7 +2,8 @@
 
 The loop waits on the gateways' sockets, the agent's control socket and the executor, hands what
 came to the session, and carries out the session's commands: one envelope per gateway and turn.
-The loop owns all sockets; the executor's thread never touches one.
+The loop owns all sockets; the executor's thread never touches one. Batches that are surely short
+run in the loop itself (`worker.short_runs`).
 
 Previous stop of a request: `gateway.transport`, over `shared.wire`. Next: `worker.session`.
 """
@@ -13,11 +14,9 @@ import argparse
 import gc
 import math
 import os
-import select
 import socket
 import sys
 import time
-from collections import defaultdict
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -36,7 +35,6 @@ from shared.tracing import Tracer, make_tracer
 from shared.wire import decode, encode
 from worker.batching import BatchLimits
 from worker.control import (
-    LINE_BYTES_MAX,
     Drained,
     DrainNow,
     Gateways,
@@ -45,12 +43,10 @@ from worker.control import (
     Ready,
     RouteChanged,
     Start,
-    ToAgent,
     ToReplica,
-    decode_for_replica,
-    encode_line,
 )
-from worker.dial import Links
+from worker.control_socket import ControlSocket
+from worker.dial import Links, has_unread, receive, send
 from worker.executor import Executor, run_batch
 from worker.latency_model import LatencyModel
 from worker.outcomes import Completed, Failed, Outcome
@@ -65,8 +61,9 @@ log = get_logger("replica")
 ENVELOPES_PER_TURN = 64
 """Envelopes taken from one link before the others and the batch get their turn."""
 
-AGENT_READS_S = 5.0
-"""Longest wait for the agent to read what it must know; it may be busy, or stopped for a while."""
+COLLECT_AFTER = 10_000
+"""Objects that garbage is collected after. Requests in flight come and go by the thousand without
+being garbage; by default, every batch would be searched for some."""
 
 EXIT_LOAD_FAILED = 3
 EXIT_FATAL = 70
@@ -108,62 +105,6 @@ def load(start: Start) -> Loaded | NotLoaded:
     return Loaded(runtime, latency)
 
 
-class ControlSocket:
-    """The replica's end of the socket pair to its agent; its end of file ends the replica."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
-        self._socket = connection
-        self._buffer = b""
-        self._unsent = b""
-
-    def fileno(self) -> int:
-        """For polling."""
-        return self._socket.fileno()
-
-    def wait(self) -> list[ToReplica]:
-        """Block until messages have come."""
-        messages: list[ToReplica] = []
-        while not messages:
-            select.select([self._socket], [], [])
-            messages = self.receive()
-        return messages
-
-    def receive(self) -> list[ToReplica]:
-        """Messages that have come; ends the process if the agent is gone."""
-        try:
-            data = self._socket.recv(LINE_BYTES_MAX)
-        except BlockingIOError:
-            return []
-        except ConnectionError:
-            data = b""
-        if not data:
-            os._exit(0)  # nobody is left to drain for
-        *lines, self._buffer = (self._buffer + data).split(b"\n")
-        return [decode_for_replica(line) for line in lines]
-
-    def send(self, message: ToAgent) -> None:
-        """Tell the agent. While it does not read, heartbeats are dropped, and nothing else."""
-        if self._unsent and isinstance(message, Heartbeat):
-            self.flush(0.0)
-            if self._unsent:
-                return
-        self._unsent += encode_line(message)
-        self.flush(0.0 if isinstance(message, Heartbeat) else AGENT_READS_S)
-
-    def flush(self, timeout_s: float) -> None:
-        """Send what is pending, waiting for the agent to read it for at most `timeout_s`."""
-        give_up = time.monotonic() + timeout_s
-        try:
-            while self._unsent:
-                remaining_s = max(give_up - time.monotonic(), 0.0)
-                if not select.select([], [self._socket], [], remaining_s)[1]:
-                    return
-                self._unsent = self._unsent[self._socket.send(self._unsent) :]
-        except ConnectionError:
-            self._unsent = b""  # the end of file, when it is read, ends the process
-
-
 class Replica:
     """The shell around a `Session`."""
 
@@ -181,6 +122,7 @@ class Replica:
         self._gateways = start.gateways
         self._route = start.route.model_dump_json().encode() if start.route else b""
         self._next_heartbeat = 0.0
+        self._has_more = False
 
     def run(self, early: list[ToReplica]) -> NoReturn:
         """Load, then serve until drained; ends the process. `early` came with the start."""
@@ -197,6 +139,9 @@ class Replica:
             self._turn(ready)
 
     def _timeout_ms(self) -> int:
+        if self._has_more:
+            self._has_more = False
+            return 0
         deadline = self._session.next_deadline() if self._session else None
         wake = self._next_heartbeat if deadline is None else min(deadline, self._next_heartbeat)
         return max(0, math.ceil((wake - time.monotonic()) * 1000))
@@ -258,6 +203,7 @@ class Replica:
         self._session = Session(self._hello(interface), interface, limits, loaded.latency)
         gc.collect()
         gc.freeze()  # what is loaded stays: collections need not look at it again
+        gc.set_threshold(COLLECT_AFTER)
         self._control.send(Ready(interface=interface, provider=loaded.runtime.provider))
         log.info("ready", provider=loaded.runtime.provider, max_batch_size=limits.max_batch_size)
         return self._connect()
@@ -286,50 +232,66 @@ class Replica:
         assert self._session is not None
         commands: list[Command] = []
         for _ in range(ENVELOPES_PER_TURN):
-            try:
-                frames = link.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
+            frames = receive(link)
+            if not frames:
                 break
+            self._session.counters.copied_bytes += len(frames[0])
             try:
-                envelope = decode([frame.buffer for frame in frames])
+                envelope = decode(frames)
             except WireError as error:
                 log.warning("dropped an envelope", gateway=name, reason=error.message)
-                continue
-            if self._spans is not None:
-                for message in envelope.messages:
-                    self._spans.received(name, message)
-            commands += self._session.received(name, envelope, now)
+            else:
+                if self._spans is not None:
+                    for message in envelope.messages:
+                        self._spans.received(name, message)
+                commands += self._session.received(name, envelope, now)
+            if not has_unread(link):
+                break
         return commands
 
     def _carry_out(self, commands: list[Command]) -> None:
-        outbox: dict[str, list[Message]] = defaultdict(list)
+        outbox: dict[str, list[Message]] = {}
+        execute: Execute | None = None
         ended: End | None = None
         for command in commands:
-            match command:
-                case Send(link, message):
-                    if self._spans is not None:
-                        self._spans.sent(link, message)
-                    outbox[link].append(message)
-                case Execute(items, reason):
-                    assert self._runtime is not None
-                    if self._spans is not None:
-                        self._spans.executing(items, reason)
-                    requests = [item.payload for item in items]
-                    self._executor.submit(partial(run_batch, self._runtime, requests))
-                case End():
-                    ended = command
+            if isinstance(command, Send):
+                if self._spans is not None:
+                    self._spans.sent(command.link, command.message)
+                if command.link not in outbox:
+                    outbox[command.link] = []
+                outbox[command.link].append(command.message)
+            elif isinstance(command, Execute):
+                execute = command
+            else:
+                ended = command
         for name, messages in outbox.items():
             self._send(name, messages)
+        if execute is not None:
+            self._execute(execute)
         if ended is not None:
             self._end(ended)
+
+    def _execute(self, execute: Execute) -> None:
+        assert self._runtime is not None
+        assert self._session is not None
+        if self._spans is not None:
+            self._spans.executing(execute.items, execute.reason)
+        job = partial(run_batch, self._runtime, [item.payload for item in execute.items])
+        if not execute.short or not self._runtime.any_thread:
+            self._executor.submit(job)
+            return
+        # Answers leave before more is read; then what waits gets its turn without delay.
+        self._carry_out(self._on_result(job()))
+        self._has_more = self._session.queued_rows > 0
 
     def _send(self, name: str, messages: list[Message]) -> None:
         link = self._links.socket(name)
         if link is None or self._session is None:
             return
         frames = encode(Envelope(self._session.gateway_at(name), tuple(messages)))
+        self._session.counters.copied_bytes += len(frames[0])
         try:
-            link.send_multipart(frames, zmq.NOBLOCK, copy=False)
+            send(link, frames)
         except zmq.Again:
             log.warning("gateway does not read", gateway=name, dropped=len(messages))
 

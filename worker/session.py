@@ -42,6 +42,7 @@ from worker.batching import BatchLimits, BatchQueue, Item, Key
 from worker.buckets import Buckets
 from worker.latency_model import LatencyModel
 from worker.outcomes import Completed, Failed, FailureKind, Outcome
+from worker.short_runs import ShortRuns
 
 ROW_TIME_SMOOTHING = 0.2
 """Weight of the newest batch in the moving average of time per row."""
@@ -61,10 +62,12 @@ class Execute:
 
     Attributes:
         reason: a `DispatchReason`, or `again` (part of a batch that failed), or `suspect`.
+        short: it takes so little time that the loop may run it itself.
     """
 
     items: tuple[Item, ...]
     reason: str
+    short: bool = False
 
 
 @record
@@ -84,6 +87,8 @@ class Counters:
     Attributes:
         dispatched: batches by the reason of their release.
         batch_sizes: batches by size class; class n has at most 2**n rows, n the least.
+        copied_bytes: of tensors, with the headers that they travel in, from socket to batch and
+            back; the kernel's and the model's own copies are not counted.
     """
 
     requests: int = 0
@@ -94,6 +99,7 @@ class Counters:
     batches: int = 0
     infer_us: int = 0
     queue_us: int = 0
+    copied_bytes: int = 0
     dispatched: dict[str, int] = field(default_factory=dict)
     batch_sizes: dict[int, int] = field(default_factory=dict)
 
@@ -113,6 +119,7 @@ class _Running:
     items: tuple[Item, ...]
     started: float
     rows: int
+    short: bool = False
 
 
 class Session:
@@ -138,6 +145,7 @@ class Session:
         self._latency = latency
         self._queue = BatchQueue(limits, latency)
         self._buckets = Buckets(batches=self._batches)
+        self._short_runs = ShortRuns()
         self._links: dict[str, str] = {}
         self._running: _Running | None = None
         self._again: deque[tuple[Item, ...]] = deque()
@@ -198,6 +206,8 @@ class Session:
         if self._running is None:
             raise ValueError("nothing was running")
         running, self._running = self._running, None
+        if running.short:
+            self._short_runs.ran(outcome.infer_s)
         if isinstance(outcome, Completed):
             return self._answer(running, outcome)
         if outcome.kind is FailureKind.FATAL:
@@ -309,8 +319,11 @@ class Session:
             self._turn = _Turn(items[0], now + SUSPECT_TURN_S)
             commands.append(Send(items[0].key[0], SuspectTurn(items[0].key[1])))
         else:
-            self._running = _Running(items, now, sum([item.rows for item in items]))
-            commands.append(Execute(items, reason))
+            rows = sum([item.rows for item in items])
+            fresh = reason != "again"
+            short = fresh and self._short_runs.allow(self._latency.of(items[0].bucket), rows)
+            self._running = _Running(items, now, rows, short)
+            commands.append(Execute(items, reason, short))
 
     def _proceed(self, key: Key, now: float) -> list[Command]:
         """The gateway knows that this suspect is being executed: do so."""
@@ -351,6 +364,7 @@ class Session:
     def _answer(self, running: _Running, outcome: Completed) -> list[Command]:
         started, rows = running.started, running.rows
         self._learn(running.items[0].bucket, rows, outcome.infer_s)
+        self.counters.copied_bytes += outcome.copied_bytes
         commands: list[Command] = []
         infer_us = int(outcome.infer_s * 1e6)
         queued_us = 0

@@ -198,3 +198,24 @@ async def test_a_replica_ends_with_its_agent(tmp_path: Path) -> None:
         child = await plane.join(folder)
         child.control.close()
         await asyncio.to_thread(child.process.wait, 10)
+
+
+async def test_a_short_model_that_suddenly_takes_long_loses_no_call(tmp_path: Path) -> None:
+    """The loop runs short batches itself, and is silent when one takes long after all."""
+    folder = models.enduring(tmp_path / "m")
+    async with data_plane() as plane:
+        child = await plane.join(folder)
+        for _ in range(100):
+            assert (await plane.infer(rows(1))).tolist() == rows(1).tolist()
+        for _ in range(2):  # the second one on the thread
+            long = asyncio.create_task(plane.infer(rows(40_000)))
+            await asyncio.sleep(0.2)
+            late = [asyncio.create_task(plane.infer(rows(n))) for n in range(10)]
+            with pytest.raises(PenstockError) as failed:
+                await plane.infer(rows(1), timeout_s=0.5)
+            assert failed.value.code is ErrorCode.DEADLINE_EXCEEDED
+            assert not long.done()
+            assert (await long).tolist() == rows(40_000).tolist()
+            for number, answer in enumerate(await asyncio.gather(*late)):
+                assert answer.tolist() == rows(number).tolist()
+        assert child.process.poll() is None

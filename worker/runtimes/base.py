@@ -43,11 +43,14 @@ class Runtime(Protocol):
         provider: what executes it in truth.
         static_rows: the one batch size that the model takes, or None if it takes any; the warm-up
             may find one out.
+        any_thread: whether it may be executed on one thread now and on another later. No code that
+            comes with a model is to be surprised by that.
     """
 
     interface: ModelInterface
     provider: str
     static_rows: int | None
+    any_thread: bool
 
     def execute(
         self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()

@@ -32,6 +32,12 @@ def kind_of(error: BaseException, device: str, *, trust_words: bool) -> FailureK
     return FailureKind.INPUT
 
 
+def execution_error(error: BaseException, device: str, *, trust_words: bool) -> ExecutionError:
+    """What was raised while a model ran, in our words."""
+    reason = f"{type(error).__name__}: {error}"
+    return ExecutionError(kind_of(error, device, trust_words=trust_words), reason)
+
+
 @contextmanager
 def told(device: str, *, trust_words: bool) -> Iterator[None]:
     """Turn whatever is raised inside into an `ExecutionError`, `sys.exit` included."""
@@ -40,5 +46,4 @@ def told(device: str, *, trust_words: bool) -> Iterator[None]:
     except ExecutionError:
         raise
     except BaseException as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ExecutionError(kind_of(error, device, trust_words=trust_words), reason) from error
+        raise execution_error(error, device, trust_words=trust_words) from error

@@ -13,7 +13,7 @@ from shared.messages import Parameters
 from shared.tensors import NUMPY_OF, AnyArray, TensorSpec
 from worker.mlflow_model import MLmodel
 from worker.runtimes.base import ModelLoadError
-from worker.runtimes.failures import told
+from worker.runtimes.failures import execution_error
 from worker.runtimes.graph import batch_limit, reconcile, static_rows
 
 PLATFORM = "onnxruntime_onnx"
@@ -48,6 +48,7 @@ class OnnxRuntime:
         device: str,
     ) -> None:
         self.interface = interface
+        self.any_thread = True
         self.provider: str = session.get_providers()[0]
         self.static_rows = static_rows(interface.max_batch_size, graph_inputs, TITLE)
         self._device = device
@@ -66,8 +67,10 @@ class OnnxRuntime:
             if dtype.kind == "O":
                 array = _as_strings(array)
             feeds[graph_name] = array.astype(dtype, copy=False)
-        with told(self._device, trust_words=True):
+        try:
             outputs: Sequence[AnyArray] = self._session.run(self._outputs, feeds)
+        except BaseException as error:
+            raise execution_error(error, self._device, trust_words=True) from error
         return outputs
 
 

@@ -45,6 +45,7 @@ class PyfuncRuntime:
     """
 
     static_rows: int | None = None
+    any_thread: bool = False
 
     def __init__(
         self,

@@ -62,6 +62,7 @@ class TorchRuntime:
     ) -> None:
         self.interface = interface
         self.static_rows = static
+        self.any_thread = False  # OpenMP has its threads for each thread that calls
         self.provider = f"torch {device}"
         self._call = call
         self._device = device

@@ -13,7 +13,7 @@ from shared.deployment import ModelInterface
 from shared.messages import Request
 from shared.tensors import NUMPY_OF, TensorSpec, array_from_tensor, tensor_from_array
 from shared.wire import INLINE_BYTES_MAX
-from worker.assembly import OutputShapeError, merge, split
+from worker.assembly import OutputShapeError, copied_bytes, merge, split
 
 INTERFACE = ModelInterface(
     inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 2)),),
@@ -96,6 +96,17 @@ def test_a_large_tensor_alone_is_not_copied() -> None:
     wide = INTERFACE.model_copy(update={"outputs": INTERFACE.outputs[:1]})
     ((share,),) = split([merged], alone, wide)
     assert np.shares_memory(np.frombuffer(share.data, np.float32), array)
+
+
+def test_copied_bytes_are_those_that_were_copied() -> None:
+    small = [request(1, 0), request(2, 9)]
+    batch = merge(small)
+    shares = split([batch["x"], np.zeros(3, np.int64)], small, INTERFACE)
+    assert copied_bytes(small, batch, shares) == 3 * 8 + 3 * 8 + 3 * 8
+    large = np.zeros((1, INLINE_BYTES_MAX), np.float32)
+    alone = [Request(0, 1, (tensor_from_array("x", large),))]
+    wide = INTERFACE.model_copy(update={"outputs": INTERFACE.outputs[:1]})
+    assert copied_bytes(alone, merge(alone), split([large], alone, wide)) == 0
 
 
 def test_only_outputs_asked_for_are_given_in_the_order_asked() -> None:

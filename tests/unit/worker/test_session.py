@@ -24,7 +24,7 @@ from shared.messages import (
 from shared.messages import Request as WireRequest
 from shared.tensors import Tensor, TensorSpec, tensor_from_array
 from worker.batching import BatchLimits
-from worker.latency_model import LatencyModel
+from worker.latency_model import TYPICAL_AFTER, LatencyModel
 from worker.outcomes import Completed, Failed, FailureKind
 from worker.session import SUSPECT_TURN_S, Command, End, Execute, Send, Session
 
@@ -60,9 +60,9 @@ def sent(commands: list[Command], kind: type[Message]) -> list[Message]:
     return [c.message for c in commands if isinstance(c, Send) and isinstance(c.message, kind)]
 
 
-def complete(live: Session, count: int, now: float = 0.0) -> list[Command]:
+def complete(live: Session, count: int, now: float = 0.0, infer_s: float = 0.001) -> list[Command]:
     output = Tensor("y", "FP32", (1, 1), b"\0\0\0\0")
-    return live.executed(Completed(((output,),) * count, 0.001)) + live.advance(now)
+    return live.executed(Completed(((output,),) * count, infer_s)) + live.advance(now)
 
 
 def fail(live: Session, kind: FailureKind = FailureKind.INPUT, now: float = 0.0) -> list[Command]:
@@ -240,6 +240,19 @@ def test_parameters_that_python_holds_for_equal_never_share_a_batch() -> None:
         for number, value in enumerate(values)
     ]
     assert executing(tell(live, *asked)) == [0, 4]
+
+
+def test_batches_that_are_surely_short_are_called_so_unless_they_failed_before() -> None:
+    live = session()
+    shorts = []
+    for number in range(TYPICAL_AFTER + 1):
+        commands = tell(live, request(2 * number), request(2 * number + 1))
+        shorts += [c.short for c in commands if isinstance(c, Execute)]
+        complete(live, 2, infer_s=0.00001)
+    assert shorts == [False] * TYPICAL_AFTER + [True]
+    tell(live, *[request(number) for number in range(100, 104)])
+    (again,) = [c for c in fail(live) if isinstance(c, Execute)]
+    assert not again.short
 
 
 def test_load_tells_rows_and_time_per_row() -> None:

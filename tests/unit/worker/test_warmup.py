@@ -20,6 +20,7 @@ class Fake:
 
     provider = "fake"
     static_rows: int | None = None
+    any_thread: bool = False
 
     def __init__(
         self, failure: Callable[[int], FailureKind | None], datatype: str = "FP32"
