@@ -29,7 +29,7 @@ from shared.curve import GatewayKeys, serve_with_keys
 from shared.errors import ErrorCode, PenstockError, WireError
 from shared.messages import Envelope, Message, Probe, Request
 from shared.telemetry import get_logger
-from shared.wire import decode, encode
+from shared.wire import SHARED_BYTES_MIN, decode, encode
 
 log = get_logger("transport")
 
@@ -188,6 +188,7 @@ class Transport:
             EndpointError: if the endpoint is taken or cannot be bound.
         """
         router: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
+        router.copy_threshold = SHARED_BYTES_MIN
         router.setsockopt(zmq.LINGER, 0)
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         router.setsockopt(zmq.ROUTER_HANDOVER, 1)

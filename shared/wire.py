@@ -42,6 +42,11 @@ VERSION = 1
 INLINE_BYTES_MAX = 8 * 1024
 """Tensors up to this size travel inside the header: below it a copy costs less than a frame."""
 
+SHARED_BYTES_MIN = 256 * 1024
+"""Frames from this size on are given to libzmq to send from where they are; others it copies. To
+share costs a message between threads for each frame, with a thread of pyzmq's that takes the
+interpreter's lock: as much time as copying half a megabyte."""
+
 HEADER_BYTES_MAX = 64 * 1024 * 1024
 """No header may be larger; msgpack allocates in proportion to it, however hostile it is."""
 

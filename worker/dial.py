@@ -15,6 +15,7 @@ import zmq
 
 from shared.curve import WorkerKeys, dial_with_keys
 from shared.tensors import Buffer
+from shared.wire import SHARED_BYTES_MIN
 from worker.control import GatewayAddress
 
 POLLIN = int(zmq.POLLIN)  # an enumeration's arithmetic is slow
@@ -158,6 +159,7 @@ def dial(
     """
     link: zmq.Socket[bytes] = context.socket(zmq.DEALER)
     link.setsockopt(zmq.IDENTITY, identity.encode())
+    link.copy_threshold = SHARED_BYTES_MIN
     link.setsockopt(zmq.LINGER, 0)
     link.setsockopt(zmq.IMMEDIATE, 1)
     link.setsockopt(zmq.PROBE_ROUTER, 1)
