@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from gateway.calls import InferenceAnswer
 from shared.errors import PenstockError
-from shared.messages import Cancel, Chunk, Final, Proceed, Request
+from shared.messages import Cancel, Chunk, Proceed, Request
 from shared.records import record
 
 
@@ -37,14 +38,10 @@ class SendCancel:
 
 @record
 class Answered:
-    """The call was executed, well or not; times in seconds."""
+    """The call was executed."""
 
     call_id: int
-    model: str
-    version: str
-    final: Final
-    queue_s: float
-    attempts: int
+    answer: InferenceAnswer
 
 
 @record

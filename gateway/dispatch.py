@@ -28,7 +28,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from gateway.balancer import Rng, choose
-from gateway.calls import InferenceCall
+from gateway.calls import InferenceAnswer, InferenceCall
 from gateway.commands import (
     Answered,
     Command,
@@ -41,7 +41,7 @@ from gateway.commands import (
 from gateway.replicas import Replica, Replicas
 from gateway.traffic import Routes
 from shared.errors import ErrorCode, PenstockError
-from shared.messages import Cancel, Chunk, Failure, Final, Nack, NackReason, Proceed, Request
+from shared.messages import Cancel, Chunk, Final, Nack, NackReason, Proceed, Request
 
 NEVER = float("inf")
 
@@ -177,13 +177,9 @@ class Dispatch:
         call = self._settle(replica_id, final.attempt_id)
         if call is None:
             return []
-        was_suspect = call.suspect
-        queue_s = call.sent_at - call.submitted + final.queue_us / 1e6
-        answered = Answered(
-            call.id, call.request.model, call.version, final, queue_s, call.attempts
-        )
-        commands: list[Command] = [*self._close(call), answered]
-        return commands + self._retry_parked(now, suspects=True) if was_suspect else commands
+        commands = self._close(call)
+        commands.append(_outcome(call, final))
+        return commands + self._retry_parked(now, suspects=True) if call.suspect else commands
 
     def chunk(self, replica_id: str, chunk: Chunk) -> list[Command]:
         """A replica sent a part of an answer; from now on there is no way back."""
@@ -413,6 +409,17 @@ class Dispatch:
             heapq.heapify(self._timers)
 
 
-def failure_of(failure: Failure) -> PenstockError:
-    """A replica's failure as the error that the caller gets."""
-    return PenstockError(failure.code, failure.message)
+def _outcome(call: Call, final: Final) -> Command:
+    """What the caller is told."""
+    if final.failure is not None:
+        return Failed(call.id, PenstockError(final.failure.code, final.failure.message))
+    answer = InferenceAnswer(
+        call.request.model,
+        call.version,
+        final.outputs,
+        call.sent_at - call.submitted + final.queue_us / 1e6,
+        final.infer_us / 1e6,
+        call.attempts,
+        final.batch_rows,
+    )
+    return Answered(call.id, answer)

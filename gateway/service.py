@@ -28,7 +28,7 @@ from gateway.commands import (
     SendRequest,
     Streamed,
 )
-from gateway.dispatch import Dispatch, DispatchCounters, DispatchLimits, failure_of
+from gateway.dispatch import Dispatch, DispatchCounters, DispatchLimits
 from gateway.replicas import Replica, Replicas
 from gateway.traffic import Routes
 from gateway.transport import Transport
@@ -395,7 +395,7 @@ class InferenceService:
                         request = self._spans.begin(request, command.number, replica)
                     self._transport.send(command.replica, request)
                 case Answered():
-                    self._tell(command.call_id, self._answer(command))
+                    self._tell(command.call_id, command.answer)
                 case Failed(call_id, error):
                     self._tell(call_id, error)
                 case SendProceed(replica_id, proceed):
@@ -406,20 +406,6 @@ class InferenceService:
                     self._transport.send(replica_id, cancel)
                 case Streamed():
                     pass  # no protocol in front streams yet
-
-    def _answer(self, answered: Answered) -> Outcome:
-        final = answered.final
-        if final.failure is not None:
-            return failure_of(final.failure)
-        return InferenceAnswer(
-            answered.model,
-            answered.version,
-            final.outputs,
-            answered.queue_s,
-            final.infer_us / 1e6,
-            answered.attempts,
-            final.batch_rows,
-        )
 
     def _tell(self, call_id: int, outcome: Outcome) -> None:
         on_outcome = self._waiting.pop(call_id, None)

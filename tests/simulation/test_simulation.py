@@ -72,8 +72,6 @@ def failures(world: World) -> dict[tuple[str, int], ErrorCode]:
     for key, outcome in world.outcomes.items():
         if isinstance(outcome, Failed):
             found[key] = outcome.error.code
-        elif isinstance(outcome, Answered) and outcome.final.failure is not None:
-            found[key] = outcome.final.failure.code
     return found
 
 

@@ -315,9 +315,7 @@ class World:
         assert self.now <= deadline + TICK_S, f"call {key} resolved after its deadline"
         self.outcomes[key] = outcome
         if isinstance(outcome, Answered):
-            final = outcome.final
-            if final.failure is None:
-                got = float(array_from_tensor(final.outputs[0])[0, 0])
-                assert got == value * int(outcome.version), f"call {key} got another's answer"
-            elif final.failure.code is ErrorCode.MODEL_ERROR:
-                assert value == POISON, f"call {key} failed of another's input"
+            got = float(array_from_tensor(outcome.answer.outputs[0])[0, 0])
+            assert got == value * int(outcome.answer.version), f"call {key} got another's answer"
+        elif outcome.error.code is ErrorCode.MODEL_ERROR:
+            assert value == POISON, f"call {key} failed of another's input"

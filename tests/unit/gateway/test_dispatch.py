@@ -214,7 +214,7 @@ class Dispatching(RuleBasedStateMachine):
         assert all(not replica.attempts for replica in self.world.replicas)
         for outcome in self.world.outcomes.values():
             if isinstance(outcome, Answered):
-                assert outcome.attempts <= 6
+                assert outcome.answer.attempts <= 6
         super().teardown()
 
 
@@ -317,7 +317,7 @@ def test_a_draining_replica_sends_the_call_to_the_version_that_is_routed_now() -
     world.answer(command.request.attempt_id)
     outcome = world.outcomes[1]
     assert isinstance(outcome, Answered)
-    assert outcome.version == "2"
+    assert outcome.answer.version == "2"
 
 
 def test_a_pinned_call_does_not_change_its_version() -> None:
