@@ -20,7 +20,7 @@ class Peer:
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
-        self.venv = PeerVenv(recipe.name)
+        self.venv = PeerVenv(recipe.environment)
 
     @property
     def name(self) -> str:

@@ -38,13 +38,14 @@ class Recipe:
     """A peer.
 
     Attributes:
-        name: of its virtual environment and requirements too.
+        environment: its name, and that of the requirements in it.
         distribution: the Python package whose version is told.
         launch: writes what configuration the peer needs into the work folder.
         version_note: appended to the version.
     """
 
     name: str
+    environment: str
     distribution: str
     protocol: WireProtocol
     launch: Callable[[Place], Launch]
@@ -73,12 +74,20 @@ def app(place: Place, name: str, environment: Mapping[str, str] | None = None) -
 
 
 def launch_mosec(place: Place) -> Launch:
-    settings = {
+    return app(place, "mosec_app.py", mosec_settings(place))
+
+
+def launch_tuned_mosec(place: Place) -> Launch:
+    return app(place, "mosec_tuned_app.py", mosec_settings(place))
+
+
+def mosec_settings(place: Place) -> dict[str, str]:
+    """Its options, as variables."""
+    return {
         "MOSEC_ADDRESS": "127.0.0.1",
         "MOSEC_PORT": str(place.port),
         "MOSEC_LOG_LEVEL": "warning",
     }
-    return app(place, "mosec_app.py", settings)
 
 
 def launch_fastapi(place: Place) -> Launch:
@@ -204,23 +213,34 @@ def launch_ray(place: Place) -> Launch:
 
 
 RECIPES = (
+    Recipe("mosec", "mosec", "mosec", RowsProtocol("/inference"), launch_mosec),
     Recipe(
+        "mosec-tuned",
         "mosec",
         "mosec",
         RowsProtocol("/inference", encodings=(Encoding.JSON, Encoding.MSGPACK)),
-        launch_mosec,
+        launch_tuned_mosec,
     ),
-    Recipe("fastapi", "fastapi", RowsProtocol("/predict"), launch_fastapi),
+    Recipe("fastapi", "fastapi", "fastapi", RowsProtocol("/predict"), launch_fastapi),
     Recipe(
+        "triton",
         "triton",
         "nvidia-pytriton",
         OipProtocol((Encoding.JSON, Encoding.BINARY)),
         launch_triton,
         version_note=" (Triton 2.51.0)",
     ),
-    Recipe("litserve", "litserve", RowsProtocol("/predict"), launch_litserve),
-    Recipe("bentoml", "bentoml", RowsProtocol("/predict", output_field=None), launch_bentoml),
-    Recipe("mlserver", "mlserver", OipProtocol(), launch_mlserver),
-    Recipe("torchserve", "torchserve", RowsProtocol("/predictions/{model}"), launch_torchserve),
-    Recipe("ray", "ray", RowsProtocol("/predict"), launch_ray),
+    Recipe("litserve", "litserve", "litserve", RowsProtocol("/predict"), launch_litserve),
+    Recipe(
+        "bentoml", "bentoml", "bentoml", RowsProtocol("/predict", output_field=None), launch_bentoml
+    ),
+    Recipe("mlserver", "mlserver", "mlserver", OipProtocol(), launch_mlserver),
+    Recipe(
+        "torchserve",
+        "torchserve",
+        "torchserve",
+        RowsProtocol("/predictions/{model}"),
+        launch_torchserve,
+    ),
+    Recipe("ray", "ray", "ray", RowsProtocol("/predict"), launch_ray),
 )

@@ -18,7 +18,7 @@ def test_every_peer_has_a_name_of_its_own_and_reads_json() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 def test_everything_a_peer_is_installed_of_is_pinned(recipe: Recipe) -> None:
-    text = (REQUIREMENTS / f"{recipe.name}.txt").read_text()
+    text = (REQUIREMENTS / f"{recipe.environment}.txt").read_text()
     pins = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert all("==" in pin for pin in pins)
     names = {pin.partition("==")[0].partition("[")[0] for pin in pins}
