@@ -54,23 +54,6 @@ class VersionCounters:
     batches: dict[int, BatchCounters] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class Success:
-    """One answered call; times in seconds, as `VersionCounters` has them.
-
-    Not frozen: that would double what counting costs, and it is made once per request.
-    """
-
-    rows: int
-    batch_rows: int
-    total_s: float
-    queue_s: float
-    parse_s: float
-    infer_s: float
-    encode_s: float
-    at_ms: int
-
-
 class InferenceStatistics:
     """The counters of all versions.
 
@@ -90,28 +73,46 @@ class InferenceStatistics:
         """Every model and version that has counted anything."""
         return self._versions.keys()
 
-    def succeeded(self, model: str, version: str, call: Success) -> None:
-        """A call was answered."""
+    def succeeded(
+        self,
+        model: str,
+        version: str,
+        rows: int,
+        batch_rows: int,
+        total_s: float,
+        queue_s: float,
+        parse_s: float,
+        infer_s: float,
+        encode_s: float,
+        at_ms: int,
+    ) -> None:
+        """A call was answered; the arguments are named as in `VersionCounters`.
+
+        Args:
+            rows: of the call.
+            batch_rows: of its batch; 0 if that is not known.
+            total_s: from its headers to its answer.
+        """
         counters = self._versions.get((model, version)) or self._new(model, version)
-        share = call.rows / call.batch_rows if call.batch_rows else 1.0
-        counters.last_at_ms = call.at_ms
-        counters.rows += call.rows
+        share = rows / batch_rows if batch_rows else 1.0
+        counters.last_at_ms = at_ms
+        counters.rows += rows
         counters.executions += share
         counters.succeeded += 1
-        counters.success_s += call.total_s
-        counters.queue_s += call.queue_s
-        counters.parse_s += call.parse_s
-        counters.infer_s += call.infer_s
-        counters.encode_s += call.encode_s
-        batch = counters.batches.get(call.batch_rows)
+        counters.success_s += total_s
+        counters.queue_s += queue_s
+        counters.parse_s += parse_s
+        counters.infer_s += infer_s
+        counters.encode_s += encode_s
+        batch = counters.batches.get(batch_rows)
         if batch is None:
-            if not call.batch_rows or len(counters.batches) >= BATCH_SIZES_MAX:
+            if not batch_rows or len(counters.batches) >= BATCH_SIZES_MAX:
                 return
-            batch = counters.batches[call.batch_rows] = BatchCounters()
+            batch = counters.batches[batch_rows] = BatchCounters()
         batch.executions += share
-        batch.parse_s += call.parse_s
-        batch.infer_s += call.infer_s * share
-        batch.encode_s += call.encode_s
+        batch.parse_s += parse_s
+        batch.infer_s += infer_s * share
+        batch.encode_s += encode_s
 
     def failed(self, model: str, version: str, total_s: float) -> None:
         """A call of a version that exists came to nothing."""

@@ -27,8 +27,8 @@ from load_tests.report_files import write_report
 from load_tests.results import Check, Report, ScenarioResult
 from load_tests.scenarios.registry import Scenario, all_scenarios
 from load_tests.seat import Waiting
-from load_tests.server import Server, ServerError
-from load_tests.session import Session
+from load_tests.server import NotHereError, Server, ServerError
+from load_tests.session import Session, Size
 from load_tests.tables import checks_held, render_report
 
 RESULTS = Path(__file__).parent / "results"
@@ -61,7 +61,7 @@ def list_scenarios() -> None:
     """Show the scenarios."""
     for scenario in all_scenarios().values():
         print(f"{scenario.name:10} {scenario.about}")
-    print(f"{ALL:10} all of these, one after the other")
+    print(f"{ALL:10} all of these, one after the other, but those that need a GPU")
 
 
 @app.command("run")
@@ -69,6 +69,15 @@ def run(
     scenario: Annotated[str, typer.Argument(help="A name that `list` shows, or `all`.")],
     duration: DurationOption = 5.0,
     repeats: Annotated[int, typer.Option(min=1, help="Of each load; medians are shown.")] = 3,
+    device: Annotated[
+        str, typer.Option(help="For gpu: cuda:N, or cpu with --size small. Default: cuda:0.")
+    ] = "",
+    size: Annotated[
+        Size, typer.Option(help="For gpu: small models are to try the scenario on a CPU.")
+    ] = Size.FULL,
+    models: Annotated[
+        str, typer.Option(help="For gpu: as resnet50-bf16, with commas; default: all.")
+    ] = "",
     out: OutOption = RESULTS,
 ) -> None:
     """Run a scenario on our own server; print its table and write it to files.
@@ -76,11 +85,19 @@ def run(
     Exit code 1: something that a scenario is to show does not hold, or answers were wrong.
     """
     chosen = _chosen(scenario)
+    if (device or models or size is not Size.FULL) and not all(one.needs_gpu for one in chosen):
+        raise typer.BadParameter("--device, --size and --models are of gpu alone")
     find_wrk()
     machine = describe_machine()
     with _session(duration, repeats) as session:
+        session.device, session.size = device, size
+        session.models = [name for name in models.split(",") if name]
         results = [_run_one(one, session) for one in chosen]
     command = f"python -m load_tests run {scenario} --duration {duration:g} --repeats {repeats}"
+    if any(one.needs_gpu for one in chosen):
+        command += f" --size {size}"
+        command += f" --device {device}" if device else ""
+        command += f" --models {models}" if models else ""
     report = Report(f"Load test: {scenario}", command, machine, results)
     _finish(report, out, scenario)
     if not checks_held(results):
@@ -151,7 +168,7 @@ def _on_sigterm(signum: int, _frame: FrameType | None) -> None:
 def _chosen(name: str) -> Sequence[Scenario]:
     scenarios = all_scenarios()
     if name == ALL:
-        return list(scenarios.values())
+        return [each for each in scenarios.values() if not each.needs_gpu]
     if name not in scenarios:
         known = ", ".join([*scenarios, ALL])
         raise typer.BadParameter(f"{name!r} is none of: {known}", param_hint="SCENARIO")
@@ -163,6 +180,8 @@ def _run_one(scenario: Scenario, session: Session) -> ScenarioResult:
     begin = time.monotonic()
     try:
         result = scenario.run(session)
+    except NotHereError:
+        raise
     except ServerError as error:  # what the others found out is not lost with it
         session.say(f"  {scenario.name} failed: {error}")
         check = Check("it ran to its end", str(error), held=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from load_tests import oip
 from load_tests.load_plan import Outcomes
@@ -26,10 +26,23 @@ def check_answers(
     Raises:
         ServerError: at a wrong one.
     """
+
+    def check(request: int, version: str, answer: Rows) -> None:
+        references[request][version].check(inputs[request], answer)
+
+    return check_kept(outcomes, check)
+
+
+def check_kept(outcomes: Outcomes, check: Callable[[int, str, Rows], None]) -> VersionOfAnswer:
+    """The same with anything that knows what is right.
+
+    Args:
+        check: gets the number of a request, the version that answered, and the answer; raises
+            ServerError if that is wrong.
+    """
     versions = []
     for kept in outcomes.answers:
         version = oip.version_of(kept.headers, kept.body)
-        answer = oip.infer_answer(kept.headers, kept.body)
-        references[kept.request][version].check(inputs[kept.request], answer)
+        check(kept.request, version, oip.infer_answer(kept.headers, kept.body))
         versions.append(version)
     return versions

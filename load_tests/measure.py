@@ -34,10 +34,10 @@ def target(
     return Target(server, running, model.name, encoding, requests)
 
 
-def closed_point(target: Target, connections: int, duration_s: float) -> Point:
-    """Load a target with so many clients."""
+def closed_point(target: Target, connections: int, duration_s: float, *, threads: int = 1) -> Point:
+    """Load a target with so many clients, which share so many threads."""
     meter = CpuMeter(target.running.pids)
-    loop = run_wrk(target.running.port, target.requests, connections, duration_s)
+    loop = run_wrk(target.running.port, target.requests, connections, duration_s, threads=threads)
     cpu = meter.stop()
     return Point(
         server=target.server,

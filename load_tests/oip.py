@@ -8,19 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from load_tests.server import Encoding, HttpRequest, Rows, ServerError
+from load_tests.server import Encoding, HttpRequest, Inputs, Rows, ServerError
 
 JSON_LENGTH = "inference-header-content-length"
+DATATYPES = {"f": "FP32", "i": "INT64"}
+"""By numpy's kind."""
 
 
-def infer_request(model: str, encoding: Encoding, rows: Rows) -> HttpRequest:
-    """Ask a model for its output `y` to an input `x`, of any shape."""
+def infer_request(model: str, encoding: Encoding, rows: Inputs) -> HttpRequest:
+    """Ask a model for its output `y` to an input `x`, of any shape, FP32 or INT64."""
     path = f"/v2/models/{model}/infer"
     if encoding is Encoding.JSON:
         tensor = _tensor(rows) | {"data": [_shortest(number) for number in rows.ravel()]}
         document = {"inputs": [tensor]}
         return HttpRequest(path, _dumps(document), {"content-type": "application/json"})
-    raw = np.ascontiguousarray(rows, dtype="<f4").tobytes()
+    raw = np.ascontiguousarray(rows, rows.dtype.newbyteorder("<")).tobytes()
     tensor = _tensor(rows) | {"parameters": {"binary_data_size": len(raw)}}
     output = {"name": "y", "parameters": {"binary_data": True}}
     head = _dumps({"inputs": [tensor], "outputs": [output]})
@@ -53,13 +55,13 @@ def version_of(headers: Mapping[str, str], body: bytes) -> str:
     return str(_loads(body if length is None else body[: int(length)])["model_version"])
 
 
-def _tensor(rows: Rows) -> dict[str, Any]:
-    return {"name": "x", "datatype": "FP32", "shape": list(rows.shape)}
+def _tensor(rows: Inputs) -> dict[str, Any]:
+    return {"name": "x", "datatype": DATATYPES[rows.dtype.kind], "shape": list(rows.shape)}
 
 
-def _shortest(number: np.float32) -> float:
-    """As an FP32 is written: 0.1 rather than 0.10000000149011612."""
-    return float(str(number))
+def _shortest(number: np.float32 | np.int64) -> float:
+    """As an FP32 is written: 0.1 rather than 0.10000000149011612; an INT64 as it is."""
+    return float(str(number)) if isinstance(number, np.floating) else int(number)
 
 
 def _dumps(document: object) -> bytes:

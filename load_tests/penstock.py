@@ -46,12 +46,14 @@ class Penstock:
     Attributes:
         replicas: of each model.
         environment: variables beside our own.
+        tags: of each model, beside or instead of those that all scenarios share.
     """
 
     name: str = "penstock"
     gateways: int = 1
     replicas: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str | int] = field(default_factory=dict)
 
     @property
     def encodings(self) -> Sequence[Encoding]:
@@ -68,9 +70,8 @@ class Penstock:
         Raises:
             ServerError: with the end of the logs.
         """
-        folder = work_dir / "models"
         for model in models:
-            self._put(model, folder)
+            self.put(model, work_dir)
         running = self.launch(models[0], work_dir)
         try:
             for model in models:
@@ -101,14 +102,15 @@ class Penstock:
             )
         return RunningPenstock(process, model, port, metrics_port, work_dir)
 
-    def _put(self, model: Model, folder: Path) -> None:
+    def put(self, model: Model, work_dir: Path) -> None:
         """Lay out every version of a model, with one thread for each replica."""
-        target = folder / model.name
+        target = work_dir / "models" / model.name
         shutil.copytree(model.path.parent.parent, target)
-        tags = {
+        tags: dict[str, str | int] = {
             "penstock.threads": 1,
             "penstock.max_batch_size": MAX_BATCH_SIZE,
             "penstock.replicas": self.replicas,
+            **self.tags,
         }
         lines = [f"{name}: {value}\n" for name, value in tags.items()]
         (target / "tags.yaml").write_text("".join(lines))

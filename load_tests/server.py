@@ -11,13 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Rows = NDArray[np.float32]
 """Shape [rows, width]."""
+
+Inputs: TypeAlias = Rows | NDArray[np.int64]
+"""What our own server is asked, beside rows: images of any shape, token ids."""
 
 MAX_BATCH_SIZE = 32
 MAX_QUEUE_DELAY_MS = 3
@@ -26,6 +29,10 @@ MAX_QUEUE_DELAY_MS = 3
 
 class ServerError(Exception):
     """A server that cannot be set up, does not start, or answers wrongly."""
+
+
+class NotHereError(ServerError):
+    """This machine lacks what a scenario needs; nothing was measured."""
 
 
 class Encoding(StrEnum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from load_tests.models import make_model, sample_rows
@@ -16,6 +17,13 @@ SAMPLES = 16
 WARM_UP_S = 1.0
 
 
+class Size(StrEnum):
+    """Of the GPU scenario's models."""
+
+    FULL = "full"
+    SMALL = "small"  # to try the scenario itself on a CPU
+
+
 @dataclass
 class Session:
     """What every scenario gets.
@@ -24,11 +32,17 @@ class Session:
         duration_s: of one load.
         repeats: of each load; reported are medians.
         folder: for models, data and logs; removed at the end.
+        device: of the GPU scenario, as the user asked; empty: the first GPU.
+        size: of its models.
+        models: of it, by name; none: all.
     """
 
     duration_s: float
     repeats: int
     folder: Path
+    device: str = ""
+    size: Size = Size.FULL
+    models: Sequence[str] = ()
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
     _models: dict[str, Model] = field(default_factory=dict)
 

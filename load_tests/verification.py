@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import http.client
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from load_tests.reference import Reference
@@ -40,16 +40,34 @@ def verify(
     Raises:
         ServerError: at the first answer that is missing or wrong.
     """
-    jobs = list(samples) * ROUNDS
 
-    def check(rows: Rows) -> None:
+    def check(index: int, headers: Mapping[str, str], body: bytes) -> None:
+        reference.check(samples[index], running.answer(encoding, headers, body))
+
+    requests = [running.request(encoding, rows) for rows in samples]
+    return verify_requests(running.port, requests, check)
+
+
+def verify_requests(
+    port: int,
+    requests: Sequence[HttpRequest],
+    check: Callable[[int, Mapping[str, str], bytes], None],
+) -> int:
+    """The same with requests as they are.
+
+    Args:
+        check: gets the number of a request, and the headers and body of its answer; raises
+            ServerError if that is wrong.
+    """
+
+    def ask(index: int) -> None:
         try:
-            status, headers, body = post(running.port, running.request(encoding, rows))
+            status, headers, body = post(port, requests[index])
         except (OSError, http.client.HTTPException) as error:
             raise ServerError(f"no answer: {error!r}") from error
         if status != 200:
             raise ServerError(f"status {status}: {body[:300]!r}")
-        reference.check(rows, running.answer(encoding, headers, body))
+        check(index, headers, body)
 
     with ThreadPoolExecutor(TOGETHER) as pool:
-        return sum(1 for _ in pool.map(check, jobs))
+        return sum(1 for _ in pool.map(ask, list(range(len(requests))) * ROUNDS))

@@ -24,7 +24,7 @@ from gateway.calls import InferenceAnswer, InferenceCall
 from gateway.http.compression import Coding, chosen_coding, deflated
 from gateway.http.errors import failure_response
 from gateway.http.metrics import OK, HttpMetrics
-from gateway.http.payload import EncodedResponse, P, PayloadFormat, RawHeaders
+from gateway.http.payload import P, PayloadFormat, RawHeaders
 from gateway.http.request_body import (
     BodyTooLargeError,
     LingeringResponse,
@@ -32,6 +32,7 @@ from gateway.http.request_body import (
     unless_client_goes,
 )
 from gateway.http.request_headers import (
+    TIMEOUT_HEADER,
     content_coding_of,
     request_id_of,
     timeout_s_header,
@@ -39,7 +40,7 @@ from gateway.http.request_headers import (
 )
 from gateway.http.settings import HttpSettings
 from gateway.service import Inference
-from gateway.statistics import InferenceStatistics, Success
+from gateway.statistics import InferenceStatistics
 from shared.errors import ErrorCode, PenstockError
 from shared.records import record
 from shared.tensors import Buffer
@@ -48,9 +49,11 @@ JOINED_BYTES_MAX = 256 * 1024
 """Answers up to this size are copied into one write; larger ones are written part by part."""
 
 
-@dataclass(slots=True)
 class Exchange(Generic[P]):
     """What is known of one inference request, from its headers to its answer.
+
+    What is not known yet is told by the class's attributes: one is made for every request, and most
+    of it is set later, or never.
 
     Attributes:
         model_label, version_label: empty until the service has said that they exist.
@@ -60,11 +63,6 @@ class Exchange(Generic[P]):
             when its call was answered; 0 until then.
     """
 
-    model: str
-    version: str | None
-    headers: RawHeaders
-    request_id: str
-    started_s: float
     model_label: str = ""
     version_label: str = ""
     resolved: str = ""
@@ -73,6 +71,12 @@ class Exchange(Generic[P]):
     read_s: float = 0.0
     parsed_s: float = 0.0
     answered_s: float = 0.0
+
+    def __init__(self, model: str, version: str | None, headers: RawHeaders) -> None:
+        self.model = model
+        self.version = version
+        self.headers = headers
+        self.started_s = time.perf_counter()
 
 
 @dataclass(slots=True)
@@ -146,8 +150,8 @@ class CallContext:
 class CallSteps(Generic[P]):
     """What is done with an inference request in one format, step by step.
 
-    `begin`, then `call`, which may fail; once the call is answered, `body` and `reply`; or `fail`
-    instead of what is left, at any time. `end` at last.
+    `call` first, which may fail; once the call is answered, `body` and `reply`; or `fail` instead
+    of what is left, at any time. Between `begin` and `end`, a request is counted as in flight.
     """
 
     def __init__(self, context: CallContext, payload: PayloadFormat[P]) -> None:
@@ -157,14 +161,13 @@ class CallSteps(Generic[P]):
         self._statistics = context.statistics
         self._payload = payload
 
-    def begin(self, model: str, version: str | None, headers: RawHeaders) -> Exchange[P]:
+    def begin(self) -> None:
         """The headers of a request have come."""
-        self._metrics.in_flight.inc()
-        return Exchange(model, version, headers, request_id_of(headers), time.perf_counter())
+        self._metrics.in_flight += 1
 
     def end(self) -> None:
         """A request that began has been answered, or its client has gone."""
-        self._metrics.in_flight.dec()
+        self._metrics.in_flight -= 1
 
     def check(self, headers: RawHeaders) -> None:
         """Refuse a request by its headers.
@@ -184,25 +187,29 @@ class CallSteps(Generic[P]):
         headers = exchange.headers
         exchange.request_bytes = len(body)
         exchange.read_s = time.perf_counter()
+        model, version = exchange.model, exchange.version
         try:
-            metadata = self.service.metadata(exchange.model, exchange.version)
+            metadata = self.service.metadata(model, version)
         except PenstockError as error:
             _label_unreachable(exchange, error.code)
             raise
-        exchange.model_label = exchange.model
-        exchange.version_label = exchange.version or ""
-        exchange.resolved = exchange.version or metadata.versions[0]
+        exchange.model_label = model
+        exchange.version_label = version or ""
+        exchange.resolved = version or metadata.versions[0]
         parsed = exchange.parsed = self._payload.parse(body, headers, metadata.interface)
         exchange.parsed_s = time.perf_counter()
+        timeout_s = parsed.timeout_s
+        if TIMEOUT_HEADER in headers:
+            timeout_s = _shorter(timeout_s, timeout_s_header(headers))
         return InferenceCall(
-            exchange.model,
-            exchange.version,
+            model,
+            version,
             parsed.inputs,
             parsed.outputs,
             parsed.parameters,
             parsed.priority,
-            _shorter(parsed.timeout_s, timeout_s_header(headers)),
-            trace_context_of(headers),
+            timeout_s,
+            trace_context_of(headers) if b"traceparent" in headers else "",
         )
 
     def body(self, exchange: Exchange[P], answer: InferenceAnswer) -> Body:
@@ -215,8 +222,14 @@ class CallSteps(Generic[P]):
         exchange.answered_s = time.perf_counter()
         assert exchange.parsed is not None
         encoded = self._payload.build(answer, exchange.parsed)
-        body = _joined(encoded)
-        if body.size >= self.settings.compress_min_bytes:
+        parts = encoded.parts
+        size = len(parts[0])
+        if len(parts) > 1:
+            size = sum([memoryview(part).nbytes for part in parts])
+            if size <= JOINED_BYTES_MAX:
+                parts = (b"".join(parts),)
+        body = Body(parts, size, encoded.header_length)
+        if size >= self.settings.compress_min_bytes:
             body.varies = True
             accepted = exchange.headers.get(b"accept-encoding", b"")
             body.wanted = chosen_coding(accepted.decode("latin-1"))
@@ -231,7 +244,9 @@ class CallSteps(Generic[P]):
         )
         assert exchange.parsed is not None
         inputs = exchange.parsed.inputs
-        success = Success(
+        self._statistics.succeeded(
+            answer.model,
+            answer.version,
             inputs[0].rows if inputs else 1,
             answer.batch_rows,
             total_s,
@@ -241,7 +256,6 @@ class CallSteps(Generic[P]):
             ended_s - exchange.answered_s,
             int(time.time() * 1000),
         )
-        self._statistics.succeeded(answer.model, answer.version, success)
         return Reply(_reply_head(exchange, answer, body, total_s), body.parts)
 
     def fail(self, exchange: Exchange[P], error: Exception) -> Response:
@@ -260,7 +274,7 @@ class CallSteps(Generic[P]):
             self._statistics.failed(exchange.model, exchange.resolved, total_s)
         return failure_response(
             error,
-            exchange.request_id,
+            request_id_of(exchange.headers),
             self.settings.retry_after_s,
             self._payload.error_body,
             model=exchange.model,
@@ -279,7 +293,8 @@ class CallRoute(Generic[P]):
         self, scope: Scope, receive: Receive, model: str, version: str | None
     ) -> Response:
         """Answer one request; never raises an `Exception`."""
-        exchange = self.steps.begin(model, version, dict(scope["headers"]))
+        exchange: Exchange[P] = Exchange(model, version, dict(scope["headers"]))
+        self.steps.begin()
         try:
             return await self._infer(exchange, scope, receive)
         except Exception as error:
@@ -313,16 +328,6 @@ def _label_unreachable(exchange: Exchange[P], code: ErrorCode) -> None:
             exchange.version_label = exchange.version or ""
 
 
-def _joined(encoded: EncodedResponse) -> Body:
-    parts = encoded.parts
-    if len(parts) == 1:
-        return Body(parts, len(parts[0]), encoded.header_length)
-    size = sum([memoryview(part).nbytes for part in parts])
-    if size <= JOINED_BYTES_MAX:
-        parts = (b"".join(parts),)
-    return Body(parts, size, encoded.header_length)
-
-
 async def compressed(body: Body, coding: Coding) -> Body:
     """A body in a coding; others have their turn while a large one is compressed."""
     pieces: list[Buffer] = []
@@ -346,7 +351,7 @@ def _reply_head(
     head = (
         f"content-type: application/{'json' if json_length is None else 'octet-stream'}\r\n"
         f"content-length: {body.size}\r\n"
-        f"x-request-id: {exchange.request_id}\r\n"
+        f"x-request-id: {request_id_of(exchange.headers)}\r\n"
         f"server-timing: queue;dur={answer.queue_s * 1e3:.3f}, "
         f"infer;dur={answer.infer_s * 1e3:.3f}, total;dur={total_s * 1e3:.3f}\r\n"
     )

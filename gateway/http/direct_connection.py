@@ -24,11 +24,13 @@ from typing import Any
 
 from fastapi import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+from uvicorn.server import ServerState
 
 from gateway.calls import InferenceAnswer
 from gateway.graceful_server import GracefulConnection
 from gateway.http.call_route import Body, CallSteps, Exchange, Reply, compressed
 from gateway.http.parsed_infer import ParsedInfer
+from gateway.http.payload import RawHeaders
 from gateway.http.request_body import BodyTimeoutError, client_gone
 from gateway.http.request_heads import Head, KnownHeads, head_of
 from gateway.http.traced_app import begin_span, end_span, with_context
@@ -49,37 +51,34 @@ class _Unheard:
 _UNHEARD = _Unheard()
 
 
-class DirectRequest:
-    """One request that is served here; the attributes without comment are uvicorn's of a cycle."""
+class DirectRequest(Exchange[ParsedInfer]):
+    """One request that is served here.
 
-    __slots__ = (
-        "body",
-        "call_id",  # of the service, while it runs
-        "disconnected",
-        "exchange",
-        "head",
-        "keep_alive",
-        "message_event",
-        "patience",  # ends a body that trickles in
-        "response_complete",
-        "response_started",
-        "span",
-        "whole",  # the body has come
-    )
+    Attributes:
+        head: of the request.
+        body: what has come of it.
+        whole: whether all of it has.
+        patience: ends a body that trickles in.
+        call_id: of the service, while it runs.
+        span: if the request is recorded.
+        keep_alive, response_started, response_complete, disconnected, message_event: uvicorn's, of
+            what it calls a cycle.
+    """
 
-    def __init__(self, exchange: Exchange[ParsedInfer], head: Head, keep_alive: bool) -> None:
-        self.exchange = exchange
+    body: Buffer = b""
+    whole: bool = False
+    patience: asyncio.TimerHandle | None = None
+    call_id: int | None = None
+    span: Span | None = None
+    response_started: bool = False
+    response_complete: bool = False
+    disconnected: bool = False
+    message_event = _UNHEARD
+
+    def __init__(self, head: Head, headers: RawHeaders, keep_alive: bool) -> None:
+        super().__init__(head.model, head.version, headers)
         self.head = head
         self.keep_alive = keep_alive
-        self.body: Buffer = b""
-        self.whole = False
-        self.call_id: int | None = None
-        self.patience: asyncio.TimerHandle | None = None
-        self.span: Span | None = None
-        self.response_started = False
-        self.response_complete = False
-        self.disconnected = False
-        self.message_event = _UNHEARD
 
 
 @dataclass
@@ -90,13 +89,21 @@ class ShortWay:
         steps: what is done with an inference request.
         tracer: records requests that are sampled; None: nothing is.
         heads: what was found out about heads of requests.
-        defaults: headers of every answer, as uvicorn has them and as they are sent.
     """
 
     steps: CallSteps[ParsedInfer]
     tracer: Tracer | None = None
     heads: KnownHeads = field(default_factory=KnownHeads)
-    defaults: tuple[list[tuple[bytes, bytes]], bytes] = field(default_factory=lambda: ([], b""))
+    _defaults: list[tuple[bytes, bytes]] = field(default_factory=list)
+    _default_head: bytes = b""
+
+    def default_head(self, state: ServerState) -> bytes:
+        """Headers of every answer; uvicorn makes a new list of them each second, for the date."""
+        headers = state.default_headers
+        if self._defaults is not headers:
+            self._defaults = headers
+            self._default_head = b"".join([b"%b: %b\r\n" % header for header in headers])
+        return self._default_head
 
 
 class DirectConnection(GracefulConnection):
@@ -194,7 +201,7 @@ class DirectConnection(GracefulConnection):
             request.patience.cancel()
         if request.call_id is not None:
             self._steps.service.cancel(request.call_id)
-        self._steps.fail(request.exchange, client_gone())
+        self._steps.fail(request, client_gone())
         self._steps.end()
         end_span(request.span, 0)
 
@@ -224,9 +231,10 @@ class DirectConnection(GracefulConnection):
             span = begin_span(self._tracer, "POST", head.path, headers)
         if span is not None:
             headers = dict(with_context(headers.items(), span.context))
-        exchange = self._steps.begin(head.model, head.version, headers)
-        self.cycle = self._direct = DirectRequest(exchange, head, keep_alive)
-        self._direct.span = span
+        self._steps.begin()
+        self.cycle = self._direct = request = DirectRequest(head, headers, keep_alive)
+        if span is not None:
+            request.span = span
 
     def _run(self, body: Buffer) -> None:
         """The request is whole: have it executed."""
@@ -234,34 +242,33 @@ class DirectConnection(GracefulConnection):
         assert request is not None
         request.whole = True
         try:
-            call = steps.call(request.exchange, body)
+            call = steps.call(request, body)
             request.call_id = steps.service.submit(call, self._answered)
         except Exception as error:
-            self._respond(steps.fail(request.exchange, error))
+            self._respond(steps.fail(request, error))
 
     def _body_timeout(self) -> None:
         request = self._direct
         if request is not None and not request.whole:
             error = BodyTimeoutError(self._steps.settings.body_timeout_s)
-            self._respond(self._steps.fail(request.exchange, error))
+            self._respond(self._steps.fail(request, error))
 
     def _answered(self, outcome: Outcome) -> None:
         """The service is done with the call; it calls this at most once for each."""
         request, steps = self._direct, self._steps
         assert request is not None
-        exchange = request.exchange
-        response: Reply | Response
         if isinstance(outcome, PenstockError):
-            response = steps.fail(exchange, outcome)
-        else:
-            try:
-                body = steps.body(exchange, outcome)
-                if body.wanted is not None:
-                    self._compress_first(request, outcome, body)
-                    return
-                response = steps.reply(exchange, outcome, body)
-            except Exception as error:
-                response = steps.fail(exchange, error)
+            self._respond(steps.fail(request, outcome))
+            return
+        response: Reply | Response
+        try:
+            body = steps.body(request, outcome)
+            if body.wanted is not None:
+                self._compress_first(request, outcome, body)
+                return
+            response = steps.reply(request, outcome, body)
+        except Exception as error:
+            response = steps.fail(request, error)
         self._respond(response)
 
     def _compress_first(self, request: DirectRequest, answer: InferenceAnswer, body: Body) -> None:
@@ -269,7 +276,7 @@ class DirectConnection(GracefulConnection):
             assert body.wanted is not None
             coded = await compressed(body, body.wanted)
             if self._direct is request:
-                self._respond(self._steps.reply(request.exchange, answer, coded))
+                self._respond(self._steps.reply(request, answer, coded))
 
         task = self.loop.create_task(compress())
         task.add_done_callback(self.tasks.discard)
@@ -283,27 +290,21 @@ class DirectConnection(GracefulConnection):
         self._steps.end()
         status, closes = HTTPStatus.OK.value, not request.keep_alive
         if isinstance(response, Reply):
-            head, parts = [response.head], response.parts
+            head, parts = response.head, response.parts
         else:
             status, parts = response.status_code, (bytes(response.body),)
             closes = closes or CLOSES in response.raw_headers
-            head = [b"%b: %b\r\n" % header for header in response.raw_headers if header != CLOSES]
-        head[:0] = (STATUS_LINE[status], self._default_head())
-        head.append(b"connection: close\r\n\r\n" if closes else b"\r\n")
+            kept = [header for header in response.raw_headers if header != CLOSES]
+            head = b"".join([b"%b: %b\r\n" % header for header in kept])
+        end = b"connection: close\r\n\r\n" if closes else b"\r\n"
+        front = (STATUS_LINE[status], self._way.default_head(self.server_state), head, end)
         if len(parts) == 1:
-            self.transport.write(b"".join([*head, parts[0]]))
+            self.transport.write(b"".join((*front, parts[0])))
         else:
-            self.transport.writelines([*head, *parts])
+            self.transport.writelines([*front, *parts])
         request.response_started = request.response_complete = True
         if request.span is not None:
             end_span(request.span, status)
         if closes:
             self.transport.close()
         self.on_response_complete()
-
-    def _default_head(self) -> bytes:
-        """Headers of every answer; uvicorn makes a new list of them each second, for the date."""
-        headers = self.server_state.default_headers
-        if self._way.defaults[0] is not headers:
-            self._way.defaults = headers, b"".join([b"%b: %b\r\n" % header for header in headers])
-        return self._way.defaults[1]

@@ -58,32 +58,20 @@ class _Series:
     response_bytes: int = 0
 
 
-class _Amount:
-    """A number that goes up and down."""
-
-    def __init__(self) -> None:
-        self.value = 0
-
-    def inc(self) -> None:
-        """One more."""
-        self.value += 1
-
-    def dec(self) -> None:
-        """One less."""
-        self.value -= 1
-
-
 class HttpMetrics(Collector):
     """What the HTTP front counts.
 
     Args:
         registry: where the metrics are registered, and what `/metrics` shows.
         max_series: most pairs of model and version kept at a time.
+
+    Attributes:
+        in_flight: inference requests that have begun and are not answered yet.
     """
 
     def __init__(self, registry: CollectorRegistry, max_series: int = 256) -> None:
         self.registry = registry
-        self.in_flight = _Amount()
+        self.in_flight = 0
         self._max_series = max_series
         self._series: dict[tuple[str, str], _Series] = {}
         registry.register(self)
@@ -135,7 +123,7 @@ class HttpMetrics(Collector):
         yield GaugeMetricFamily(
             "penstock_gateway_requests_in_flight",
             "Inference requests that have begun and are not answered yet.",
-            value=self.in_flight.value,
+            value=self.in_flight,
         )
 
     def _new_series(self, model: str, version: str) -> _Series:

@@ -28,7 +28,7 @@ from gateway.http.oip_schemas import (
 )
 from gateway.http.parsed_infer import ParsedInfer
 from gateway.http.payload import EncodedResponse, RawHeaders
-from gateway.http.request_headers import check_content_type, json_length_of
+from gateway.http.request_headers import JSON_LENGTH_HEADER, check_content_type, json_length_of
 from gateway.http.request_templates import Templates
 from gateway.service import Inference
 from shared.deployment import ModelInterface
@@ -64,9 +64,8 @@ class OipFormat:
 
     def parse(self, body: Buffer, headers: RawHeaders, interface: ModelInterface) -> ParsedInfer:
         """Tensors that fit the model."""
-        json_length = json_length_of(headers)
-        if json_length is not None or isinstance(body, memoryview):
-            return parse_infer(body, json_length, interface)
+        if JSON_LENGTH_HEADER in headers or isinstance(body, memoryview):
+            return parse_infer(body, json_length_of(headers), interface)
         templates = self._templates_of(interface)
         parsed = templates.read(body)
         if parsed is None:

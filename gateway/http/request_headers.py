@@ -22,6 +22,9 @@ BODY_TYPES = frozenset(
     }
 )
 
+JSON_LENGTH_HEADER = b"inference-header-content-length"
+TIMEOUT_HEADER = b"x-request-timeout-seconds"
+
 _REQUEST_ID = re.compile(rb"[!-~](?:[ -~]{0,126}[!-~])?")
 _TRACEPARENT = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
@@ -58,7 +61,7 @@ def timeout_s_header(headers: RawHeaders) -> float | None:
     Raises:
         PenstockError: INVALID_INPUT.
     """
-    given = headers.get(b"x-request-timeout-seconds")
+    given = headers.get(TIMEOUT_HEADER)
     if given is None:
         return None
     try:
@@ -77,7 +80,7 @@ def json_length_of(headers: RawHeaders) -> int | None:
     Raises:
         PenstockError: INVALID_INPUT.
     """
-    given = headers.get(b"inference-header-content-length")
+    given = headers.get(JSON_LENGTH_HEADER)
     if given is None:
         return None
     text = given.strip()

@@ -27,6 +27,7 @@ TARGETS_MAX = 4096
 LENGTH_DIGITS_MAX = 18
 
 END = b"\r\n\r\n"
+END_BYTES = len(END)
 
 _START = b"POST /v2/models/"
 
@@ -100,7 +101,7 @@ class KnownHeads:
 
     def match(self, data: bytes) -> tuple[Head, int] | None:
         """The known head of a request that comes whole in `data`, and where its body begins."""
-        end = data.find(END) + len(END)
+        end = data.find(END) + END_BYTES
         head = self._heads.get(data[:end])
         if head is None or len(data) - end != head.length:
             return None
@@ -111,7 +112,7 @@ class KnownHeads:
 
         It is remembered if it was whole, and nothing else was in `data`.
         """
-        end = data.find(END) + len(END)
+        end = data.find(END) + END_BYTES
         if (
             end > HEAD_BYTES_MAX
             or not data.startswith(_START)

@@ -35,6 +35,7 @@ TEMPLATE_BYTES_MAX = 2048
 """Longest document remembered, without its list: all of them take half a megabyte at most."""
 
 _DATA = b'"data":'
+_DATA_BYTES = len(_DATA)
 _MARK = {"\u0001penstock-list": 0}
 _MARK_IN_JSON = orjson.dumps(_MARK)
 
@@ -112,15 +113,16 @@ def _list_in(text: Text) -> tuple[int, int]:
 
     Of a list in a list, such as the one row of a tensor with two dimensions, it is the inner one.
     """
-    start = text.find(_DATA) + len(_DATA)
-    if text[start : start + 1] == b" ":
-        start += 1
-    if text[start : start + 2] == b"[[":
-        start += 1
-    end = text.find(b"]", start) + 1
-    if start < len(_DATA) or end == 0 or text[start : start + 1] != b"[":
+    start = text.find(_DATA)
+    if start < 0:
         return 0, 0
-    return start, end
+    start += _DATA_BYTES
+    opening = text[start : start + 3].lstrip(b" ")
+    if opening.startswith(b"[["):
+        start += 1
+    start += 3 - len(opening)
+    end = text.find(b"]", start) + 1
+    return (start, end) if end and opening.startswith(b"[") else (0, 0)
 
 
 def _around(text: Text, start: int, end: int) -> bytes:

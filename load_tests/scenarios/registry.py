@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from load_tests.scenarios.open_loop import run_open_loop
 from load_tests.scenarios.scale import run_scale
 from load_tests.scenarios.start import run_start
 from load_tests.scenarios.swap import run_swap
+from load_tests.server import NotHereError
 from load_tests.session import Session
 
 
@@ -25,11 +27,13 @@ class Scenario:
 
     Attributes:
         about: in a line.
+        needs_gpu: `all` leaves it out.
     """
 
     name: str
     about: str
     run: Callable[[Session], ScenarioResult]
+    needs_gpu: bool = False
 
 
 def all_scenarios() -> Mapping[str, Scenario]:
@@ -53,5 +57,16 @@ def all_scenarios() -> Mapping[str, Scenario]:
         Scenario("image", "tensors of 600 kB in binary: bytes per second", run_image),
         Scenario("idle", "1,000 idle connections beside 64 active ones", run_idle),
         Scenario("start", "from `penstock up` to the first answer, by part", run_start),
+        Scenario("gpu", "ResNet-50 and BERT-base against torch alone", _run_gpu, needs_gpu=True),
     ]
     return {scenario.name: scenario for scenario in scenarios}
+
+
+def _run_gpu(session: Session) -> ScenarioResult:
+    try:
+        module = importlib.import_module("load_tests.scenarios.gpu")  # no other scenario has torch
+    except ModuleNotFoundError as error:
+        message = f"gpu needs PyTorch: pip install 'penstock[torch]' ({error})"
+        raise NotHereError(message) from error
+    result: ScenarioResult = module.run_gpu(session)
+    return result

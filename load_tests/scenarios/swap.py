@@ -7,6 +7,7 @@ compared with what the version that it names says to that input.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,12 +81,12 @@ def run_swap(session: Session) -> ScenarioResult:
     inputs = list(session.samples(model))
     versions = check_answers(outcomes, inputs, [references] * len(inputs))
     by_request = np.array([*versions, ""])[outcomes.answer]
-    flips = [_flip(outcomes, by_request, to, at) for to, at in tagged]
+    flips = [flip_of(outcomes, by_request, to, at) for to, at in tagged]
     return ScenarioResult(
         name="swap",
         about=f"Version 1 to 2 and back by `tags.yaml`, at about {SHARE:.0%} of the capacity.",
         points=[point],
-        tables=[] if point.void else [_table(flips)],
+        tables=[] if point.void else [flips_table(flips)],
         checks=[
             Check("failed requests", str(point.failed), point.failed == 0),
             Check(
@@ -131,32 +132,42 @@ def _swap_twice(
     for to, text in (("2", STABLE), ("1", OFF)):
         time.sleep(QUIET_S)
         tagged.append((to, time.monotonic()))
-        _replace(tags, text)
-        _until_version(running, generator, probe, to)
+        replace_tags(tags, text)
+        until_version(running, generator, probe, to, FLIP_TIMEOUT_S)
         session.say(f"  version {to} answers after {time.monotonic() - tagged[-1][1]:.1f} s")
     return tagged
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_tags(path: Path, text: str) -> None:
     """As an operator should: nobody sees half a file."""
     fresh = path.with_name(".tags")
     fresh.write_text(text)
     fresh.replace(path)
 
 
-def _until_version(
-    running: RunningPenstock, generator: Generator, probe: HttpRequest, version: str
+def until_version(
+    running: RunningPenstock,
+    generator: Generator,
+    probe: HttpRequest,
+    version: str,
+    timeout_s: float,
 ) -> None:
-    give_up = time.monotonic() + FLIP_TIMEOUT_S
+    """Ask again and again until a version answers.
+
+    Raises:
+        ServerError: if it does not in time, or the load ended before.
+    """
+    give_up = time.monotonic() + timeout_s
     while time.monotonic() < give_up and generator.process.poll() is None:
         status, headers, body = post(running.port, probe)
         if status == 200 and version_of(headers, body) == version:
             return
         time.sleep(POLL_S)
-    raise ServerError(f"version {version} did not answer in {FLIP_TIMEOUT_S:.0f} s")
+    raise ServerError(f"version {version} did not answer in {timeout_s:.0f} s")
 
 
-def _flip(outcomes: Outcomes, versions: NDArray[np.str_], to: str, tagged_s: float) -> Flip:
+def flip_of(outcomes: Outcomes, versions: NDArray[np.str_], to: str, tagged_s: float) -> Flip:
+    """One swap, of which answers came; `versions` is the version of each."""
     after = outcomes.ended_s > tagged_s
     news = outcomes.ended_s[after & (versions == to)]
     first_s = float(news.min())
@@ -176,7 +187,8 @@ def _flip(outcomes: Outcomes, versions: NDArray[np.str_], to: str, tagged_s: flo
     )
 
 
-def _table(flips: list[Flip]) -> Table:
+def flips_table(flips: Sequence[Flip]) -> Table:
+    """Swaps side by side."""
     header = (
         *("to version", "tag to first answer, s", "both answered for, ms"),
         *(

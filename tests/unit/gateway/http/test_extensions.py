@@ -10,7 +10,7 @@ import pytest
 
 from gateway.calls import DeployedModel
 from gateway.http.settings import HttpSettings
-from gateway.statistics import BATCH_SIZES_MAX, InferenceStatistics, Success
+from gateway.statistics import BATCH_SIZES_MAX, InferenceStatistics
 from shared.deployment import ParameterSpec
 from shared.errors import ErrorCode, PenstockError
 from shared.tensors import TensorSpec
@@ -118,20 +118,20 @@ async def test_statistics_count_by_model_and_version(service: FakeInference) -> 
     assert everything[2]["inference_stats"]["success"] == {"count": 0, "ns": 0}
 
 
-def success(batch_rows: int) -> Success:
-    return Success(1, batch_rows, 1.0, 0.1, 0.1, 0.1, 0.1, 1)
+def count(statistics: InferenceStatistics, version: str, batch_rows: int) -> None:
+    statistics.succeeded("m", version, 1, batch_rows, 1.0, 0.1, 0.1, 0.1, 0.1, 1)
 
 
 def test_statistics_are_bounded() -> None:
     statistics = InferenceStatistics(max_versions=2)
     for version in "123":
-        statistics.succeeded("m", version, success(1))
+        count(statistics, version, 1)
     assert list(statistics.versions()) == [("m", "2"), ("m", "3")]
     for rows in range(1, 200):
-        statistics.succeeded("m", "3", success(rows))
+        count(statistics, "3", rows)
     assert len(statistics.counters("m", "3").batches) == BATCH_SIZES_MAX
     assert statistics.counters("m", "3").succeeded == 200
-    statistics.succeeded("m", "2", success(0))
+    count(statistics, "2", 0)
     assert (
         statistics.counters("m", "2").executions,
         len(statistics.counters("m", "2").batches),
