@@ -46,7 +46,7 @@ from worker.control import (
     ToReplica,
 )
 from worker.control_socket import ControlSocket
-from worker.dial import Links, has_unread, receive, send
+from worker.dial import Links, copied_on_send, has_unread, receive, send
 from worker.executor import Executor, run_batch
 from worker.latency_model import LatencyModel
 from worker.outcomes import Completed, Failed, Outcome
@@ -289,7 +289,7 @@ class Replica:
         if link is None or self._session is None:
             return
         frames = encode(Envelope(self._session.gateway_at(name), tuple(messages)))
-        self._session.counters.copied_bytes += len(frames[0])
+        self._session.counters.copied_bytes += copied_on_send(frames)
         try:
             send(link, frames)
         except zmq.Again:

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
+from shared.wire import SHARED_BYTES_MIN
 from tests.e2e.system import free_port
 from worker.control import GatewayAddress
-from worker.dial import REDIAL_S, Links
+from worker.dial import REDIAL_S, Links, copied_on_send
 
 
 @pytest.fixture
@@ -104,3 +105,10 @@ def test_what_waits_to_be_read_is_no_silence(
     assert link.recv() == b"x"
     links.redial_silent(1001.0)
     assert links.socket("g") is link
+
+
+def test_what_is_copied_on_sending_is_the_header_and_what_is_not_worth_sharing() -> None:
+    shared = bytes(SHARED_BYTES_MIN)
+    assert copied_on_send([b"header", shared, shared[1:], memoryview(b"1234")]) == (
+        6 + SHARED_BYTES_MIN - 1 + 4
+    )
