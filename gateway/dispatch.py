@@ -42,6 +42,7 @@ from gateway.replicas import Replica, Replicas
 from gateway.traffic import Routes
 from shared.errors import ErrorCode, PenstockError
 from shared.messages import Cancel, Chunk, Final, Nack, NackReason, Proceed, Request
+from shared.routing import VersionRoute
 
 NEVER = float("inf")
 
@@ -72,17 +73,9 @@ class DispatchLimits:
     suspect_retry_s: float = 0.02
 
 
-@dataclass(slots=True)
 class Call:
-    """The one record of an open call."""
+    """The one record of an open call; the class's attributes tell what is true of most."""
 
-    id: int
-    request: InferenceCall
-    size_bytes: int
-    submitted: float
-    deadline: float
-    version: str
-    revision: str
     give_up: float = NEVER  # when parked with no replica connected
     wake: float = NEVER  # when parked until a time
     attempt: int | None = None
@@ -93,6 +86,23 @@ class Call:
     in_turn: bool = False  # a suspect that was told to proceed
     streaming: bool = False
     sent_at: float = 0.0
+
+    def __init__(
+        self,
+        call_id: int,
+        request: InferenceCall,
+        size_bytes: int,
+        submitted: float,
+        deadline: float,
+        route: VersionRoute,
+    ) -> None:
+        self.id = call_id
+        self.request = request
+        self.size_bytes = size_bytes
+        self.submitted = submitted
+        self.deadline = deadline
+        self.version = route.version
+        self.revision = route.revision
 
 
 @dataclass
@@ -157,7 +167,7 @@ class Dispatch:
         if timeout_s is None:
             timeout_s = route.timeout_ms / 1000 if route.timeout_ms else limits.default_timeout_s
         deadline = now + min(timeout_s, limits.max_timeout_s)
-        call = Call(call_id, request, size_bytes, now, deadline, route.version, route.revision)
+        call = Call(call_id, request, size_bytes, now, deadline, route)
         self._calls[call_id] = call
         self._open[request.model] = already_open + 1
         self._bytes += size_bytes
@@ -288,7 +298,7 @@ class Dispatch:
         self._next_attempt += 1
         if self._parked:
             self._parked.pop(call.id, None)
-        call.give_up = call.wake = NEVER
+            call.give_up = call.wake = NEVER
         call.attempt = attempt_id
         call.replica = replica
         call.attempts += 1

@@ -17,6 +17,7 @@ import struct
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,9 @@ NUMBERS: dict[str, Numbers] = {
 }
 
 _STRUCT_CODES = {name: NUMBERS[name].typecode for name in NUMBERS.keys() - {"FP16", "BF16"}}
+
+LAYOUTS_MAX = 256
+"""Datatypes and counts of numbers whose layout is remembered."""
 
 LETTERS_MAX = 64
 """Most single letters looked at before a text is searched for the word."""
@@ -155,13 +159,17 @@ def packed(datatype: str, count: int, data: list[Any]) -> bytes | None:
 
     `struct` is as strict as `array` is, and refuses what overflows as well.
     """
-    code = _STRUCT_CODES.get(datatype)
-    if code is None or len(data) != count or count > PACKED_MAX:
+    if datatype not in _STRUCT_CODES or len(data) != count or count > PACKED_MAX:
         return None
     try:
-        return struct.pack(f"<{count}{code}", *data)
+        return _layout(datatype, count).pack(*data)
     except (struct.error, OverflowError):
         return None
+
+
+@lru_cache(LAYOUTS_MAX)
+def _layout(datatype: str, count: int) -> struct.Struct:
+    return struct.Struct(f"<{count}{_STRUCT_CODES[datatype]}")
 
 
 def encode_numbers(
