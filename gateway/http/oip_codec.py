@@ -280,11 +280,13 @@ def build_response(answer: InferenceAnswer, request: ParsedInfer) -> EncodedResp
     """
     if len(answer.outputs) == 1 and request.id is None:
         (tensor,) = answer.outputs
-        if not request.wants_binary(tensor.name):
-            shown = answer.model, answer.version, tensor.name, tensor.datatype, tensor.shape
-            front, back = _around_data(*shown)
-            data = orjson.dumps(flat_values(tensor), option=orjson.OPT_SERIALIZE_NUMPY)
-            return EncodedResponse((b"".join((front, data, back)),))
+        shown = answer.model, answer.version, tensor.name, tensor.datatype, tensor.shape
+        if request.wants_binary(tensor.name):
+            text = _before_binary(*shown, tensor.nbytes)
+            return EncodedResponse((text, tensor.data), len(text))
+        front, back = _around_data(*shown)
+        data = orjson.dumps(flat_values(tensor), option=orjson.OPT_SERIALIZE_NUMPY)
+        return EncodedResponse((b"".join((front, data, back)),))
     outputs: list[dict[str, Any]] = []
     binary: list[Buffer] = []
     for tensor in answer.outputs:
@@ -317,3 +319,17 @@ def _around_data(
     document = {"model_name": model, "model_version": version, "outputs": [entry]}
     text = orjson.dumps(document)
     return text.removesuffix(b"null}]}"), b"}]}"
+
+
+@lru_cache(FRAMES_MAX)
+def _before_binary(
+    model: str, version: str, output: str, datatype: str, shape: tuple[int, ...], size: int
+) -> bytes:
+    """The JSON of an answer of one tensor that follows as binary data."""
+    entry = {
+        "name": output,
+        "datatype": datatype,
+        "shape": shape,
+        "parameters": {"binary_data_size": size},
+    }
+    return orjson.dumps({"model_name": model, "model_version": version, "outputs": [entry]})

@@ -64,13 +64,20 @@ class OipFormat:
 
     def parse(self, body: Buffer, headers: RawHeaders, interface: ModelInterface) -> ParsedInfer:
         """Tensors that fit the model."""
-        if JSON_LENGTH_HEADER in headers or isinstance(body, memoryview):
-            return parse_infer(body, json_length_of(headers), interface)
+        json_length = json_length_of(headers) if JSON_LENGTH_HEADER in headers else None
+        if isinstance(body, memoryview):
+            return parse_infer(body, json_length, interface)
         templates = self._templates_of(interface)
-        parsed = templates.read(body)
-        if parsed is None:
-            parsed = parse_infer(body, None, interface)
-            templates.learn(body, parsed)
+        if json_length is None:
+            parsed = templates.read(body)
+            if parsed is None:
+                parsed = parse_infer(body, None, interface)
+                templates.learn(body, parsed)
+        else:
+            parsed = templates.read_binary(body, json_length)
+            if parsed is None:
+                parsed = parse_infer(body, json_length, interface)
+                templates.learn_binary(body, json_length, parsed)
         return parsed
 
     def _templates_of(self, interface: ModelInterface) -> Templates:

@@ -9,6 +9,8 @@ JSON is free of context, and only the list is read.
 That the list is a value (and not a part of a string, or a key that comes again later) is found out
 by reading the document with a mark in the list's place.
 
+With binary data it is simpler still: the JSON in front of it is the same to the last byte.
+
 Previous stop of a request: `gateway.http.call_route`. Next: back there, or else
 `gateway.http.oip_codec` for a document that is not known.
 """
@@ -16,6 +18,7 @@ Previous stop of a request: `gateway.http.call_route`. Next: back there, or else
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import orjson
@@ -24,12 +27,12 @@ from gateway.http.json_tensors import NUMBERS
 from gateway.http.large_arrays import flat_numbers
 from gateway.http.parsed_infer import ParsedInfer
 from shared.records import record
-from shared.tensors import Tensor
+from shared.tensors import Buffer, Tensor
 
 Text: TypeAlias = bytes | bytearray
 
 TEMPLATES_MAX = 256
-"""Documents remembered for a model's version."""
+"""Documents of a kind (with or without binary data) remembered for a model's version."""
 
 TEMPLATE_BYTES_MAX = 2048
 """Longest document remembered, without its list: all of them take half a megabyte at most."""
@@ -42,42 +45,25 @@ _MARK_IN_JSON = orjson.dumps(_MARK)
 
 @record
 class _Template:
-    """A document without its list.
+    """A document without its data.
 
     Attributes:
-        count: elements in the list.
-        said: what else it says.
+        size: of the data: elements in a list, or bytes of binary data.
+        said: what else it says; without inputs.
     """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
-    count: int
+    size: int
     said: ParsedInfer
 
-
-class Templates:
-    """Documents that fit one version of a model."""
-
-    def __init__(self) -> None:
-        self._known: dict[bytes, _Template] = {}
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def read(self, text: Text) -> ParsedInfer | None:
-        """What a document says; None if it is to be read as a whole."""
-        start, end = _list_in(text)
-        template = self._known.get(_around(text, start, end))
-        if template is None:
-            return None
-        data = flat_numbers(template.datatype, template.count, bytes(text[start:end]))
-        if data is None:
-            return None
-        said = template.said
+    def filled(self, data: Buffer) -> ParsedInfer:
+        """What a document says with this data."""
+        said = self.said
         return ParsedInfer(
             None,
-            (Tensor(template.name, template.datatype, template.shape, data),),
+            (Tensor(self.name, self.datatype, self.shape, data),),
             said.outputs,
             said.binary_outputs,
             said.binary_default,
@@ -86,26 +72,76 @@ class Templates:
             said.timeout_s,
         )
 
-    def learn(self, text: Text, parsed: ParsedInfer) -> None:
-        """A document was read as a whole: remember it if it is simple enough.
 
-        With an id it would not come again; with one tensor there is one list.
-        """
+class Templates:
+    """Documents that fit one version of a model."""
+
+    def __init__(self) -> None:
+        self._around_list: dict[bytes, _Template] = {}
+        self._before_binary: dict[bytes, _Template] = {}
+
+    def __len__(self) -> int:
+        return len(self._around_list) + len(self._before_binary)
+
+    def read(self, text: Text) -> ParsedInfer | None:
+        """What a document says; None if it is to be read as a whole."""
+        start, end = _list_in(text)
+        template = self._around_list.get(_around(text, start, end))
+        if template is None:
+            return None
+        data = flat_numbers(template.datatype, template.size, bytes(text[start:end]))
+        return None if data is None else template.filled(data)
+
+    def read_binary(self, body: Text, json_length: int) -> ParsedInfer | None:
+        """What a document says, with the binary data behind it; None as for `read`."""
+        template = self._before_binary.get(bytes(body[:json_length]))
+        if template is None or len(body) - json_length != template.size:
+            return None
+        return template.filled(memoryview(body)[json_length:])
+
+    def learn(self, text: Text, parsed: ParsedInfer) -> None:
+        """A document was read as a whole: remember it if it is simple enough."""
         start, end = _list_in(text)
         around = _around(text, start, end)
-        if not around or len(around) > TEMPLATE_BYTES_MAX:
+        tensor = _one_of_numbers(parsed)
+        if tensor is None or not around or len(around) > TEMPLATE_BYTES_MAX:
             return
-        if parsed.id is not None or len(parsed.inputs) != 1:
-            return
-        (tensor,) = parsed.inputs
         count = math.prod(tensor.shape)
-        if tensor.datatype not in NUMBERS or not _is_value(text, start, end):
+        if not _is_value(text, start, end):
             return
         if flat_numbers(tensor.datatype, count, bytes(text[start:end])) != tensor.data:
             return
-        if len(self._known) >= TEMPLATES_MAX:
-            del self._known[next(iter(self._known))]
-        self._known[around] = _Template(tensor.name, tensor.datatype, tensor.shape, count, parsed)
+        _remember(self._around_list, around, tensor, count, parsed)
+
+    def learn_binary(self, body: Text, json_length: int, parsed: ParsedInfer) -> None:
+        """The same for a document with binary data behind it."""
+        tensor = _one_of_numbers(parsed)
+        if tensor is None or json_length > TEMPLATE_BYTES_MAX:
+            return
+        if isinstance(tensor.data, memoryview):
+            before = bytes(body[:json_length])
+            _remember(self._before_binary, before, tensor, tensor.nbytes, parsed)
+
+
+def _one_of_numbers(parsed: ParsedInfer) -> Tensor | None:
+    """The one input of a request that may come again.
+
+    With an id it would not. With several inputs there are several lists. Of other datatypes than
+    numbers, data is looked at and not only counted.
+    """
+    if parsed.id is not None or len(parsed.inputs) != 1:
+        return None
+    (tensor,) = parsed.inputs
+    return tensor if tensor.datatype in NUMBERS else None
+
+
+def _remember(
+    known: dict[bytes, _Template], key: bytes, tensor: Tensor, size: int, parsed: ParsedInfer
+) -> None:
+    if len(known) >= TEMPLATES_MAX:
+        del known[next(iter(known))]
+    said = replace(parsed, inputs=())
+    known[key] = _Template(tensor.name, tensor.datatype, tensor.shape, size, said)
 
 
 def _list_in(text: Text) -> tuple[int, int]:

@@ -139,3 +139,37 @@ def test_any_text_says_the_same_both_ways(
             assert read == expected
         elif isinstance(expected, ParsedInfer):
             templates.learn(text, expected)
+
+
+RAW = np.arange(4, dtype=np.float32).tobytes()
+
+
+def binary(text: bytes, raw: bytes) -> tuple[bytes, int]:
+    return text + raw, len(text)
+
+
+def binary_document(**changes: object) -> bytes:
+    entry = x_input(parameters={"binary_data_size": 16}, **changes)
+    del entry["data"]
+    return orjson.dumps({"inputs": [entry]})
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_binary_data_behind_the_same_document(kind: type[bytes] | type[bytearray]) -> None:
+    body, length = binary(binary_document(), RAW)
+    templates = Templates()
+    templates.learn_binary(kind(body), length, parse_infer(body, length, DOUBLE.interface))
+    assert len(templates) == 1
+    other, _ = binary(binary_document(), RAW[::-1])
+    assert templates.read_binary(kind(other), length) == parse_infer(
+        other, length, DOUBLE.interface
+    )
+    for wrong in (other[:-1], other + b"0", other[1:]):
+        assert templates.read_binary(kind(wrong), length) is None
+
+
+def test_json_data_is_not_taken_for_binary() -> None:
+    text = document()
+    templates = Templates()
+    templates.learn_binary(text, len(text), parse_infer(text, len(text), DOUBLE.interface))
+    assert len(templates) == 0
