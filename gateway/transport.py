@@ -36,6 +36,10 @@ log = get_logger("transport")
 SOCKET_HIGH_WATER = 10_000
 """Envelopes that may wait in one direction for one replica; more means that it does not read."""
 
+ENVELOPE_MESSAGES = 32
+"""Messages that leave without waiting for the end of the turn: a replica works on the first ones
+while we read the next. Fewer would cost more processor time than they save waiting."""
+
 ENVELOPES_PER_TURN = 128
 """Envelopes taken in one go before the event loop's other work gets its turn."""
 
@@ -80,6 +84,10 @@ class Receiver(Protocol):
     def replica_lost(self, replica_id: str) -> None:
         """The replica is no longer connected."""
         ...
+
+
+class UnreachableError(Exception):
+    """A replica is no longer connected."""
 
 
 class EndpointError(PenstockError):
@@ -221,12 +229,14 @@ class Transport:
             await asyncio.sleep(PROBE_INTERVAL_S)
 
     def send(self, replica_id: str, message: Message) -> None:
-        """Send a message with all others of this turn of the loop."""
+        """Send a message with the others of this turn of the loop, or the next few of them."""
         pending = self._outbox.get(replica_id)
         if pending is None:
             self._outbox[replica_id] = [message]
         else:
             pending.append(message)
+            if len(pending) >= ENVELOPE_MESSAGES and self._sent(replica_id, pending):
+                del self._outbox[replica_id]
         if not self._flush_scheduled:
             self._flush_scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
@@ -252,8 +262,26 @@ class Transport:
             return
         outbox, self._outbox = self._outbox, {}
         for replica_id, messages in outbox.items():
-            self._send_envelope(self._socket, replica_id, messages)
+            try:
+                self._send_envelope(self._socket, replica_id, messages)
+            except zmq.Again:
+                for message in messages:
+                    if isinstance(message, Request):
+                        self._receiver.not_sent(replica_id, message)
+            except UnreachableError:
+                self._peers.discard(replica_id)
+                self._receiver.replica_lost(replica_id)
         self._look_again(self._socket)
+
+    def _sent(self, replica_id: str, messages: list[Message]) -> bool:
+        """Send messages before the turn ends; if that fails, its end is the time to say so."""
+        if self._socket is None:
+            return False
+        try:
+            self._send_envelope(self._socket, replica_id, messages)
+        except (zmq.Again, UnreachableError):
+            return False
+        return True
 
     def _send_envelope(
         self, router: zmq.Socket[bytes], replica_id: str, messages: list[Message]
@@ -261,15 +289,10 @@ class Transport:
         frames = encode(Envelope(self._incarnation, tuple(messages)))
         try:
             router.send_multipart([replica_id.encode(), *frames], zmq.NOBLOCK, copy=False)
-        except zmq.Again:
-            for message in messages:
-                if isinstance(message, Request):
-                    self._receiver.not_sent(replica_id, message)
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
-            self._peers.discard(replica_id)
-            self._receiver.replica_lost(replica_id)
+            raise UnreachableError from error
 
     def _look_again(self, router: zmq.Socket[bytes]) -> None:
         if not self._read_scheduled and int(router.getsockopt(zmq.EVENTS)) & zmq.POLLIN:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from gateway.http.bad_input import mismatch
 from gateway.http.json_tensors import NUMBERS, bytes_from_json, encode_numbers, packed
 from shared.errors import PenstockError
-from shared.tensors import NUMPY_OF, Buffer
+from shared.tensors import NUMPY_OF, AnyArray, Buffer
 
 DOCUMENT_BYTES_MIN = 4 * 1024
 """Smallest document that is read so: below, reading all of it at once takes as little time."""
@@ -119,7 +119,10 @@ def _put_back(document: Any, arrays: list[LargeArray]) -> bool:
 def flat_numbers(datatype: str, count: int, text: bytes) -> bytes | None:
     """Raw content of `count` numbers in a flat list; None for whatever is not just that."""
     try:
-        if len(text) >= ARRAY_BYTES_MIN and datatype in _FLOATS:
+        if datatype in _FLOATS and ARRAY_BYTES_MIN <= len(text) <= PIECE_BYTES:
+            values = _floats_in(text, datatype)
+            return values.tobytes() if values.size == count else None
+        if datatype in _FLOATS and len(text) > PIECE_BYTES:
             return _read_floats(datatype, count, memoryview(text)[1:-1], PIECE_BYTES)
         if text.find(b"u") >= 0 or text.find(b"l") >= 0:  # as in true and false
             return None
@@ -178,18 +181,30 @@ def _read_floats(datatype: str, count: int, inner: memoryview, piece_bytes: int)
     found = 0
     contents: list[bytes] = []
     for piece in _texts(inner, _COMMA, piece_bytes):
-        if piece.find(b"[", 1) >= 0:
-            raise ValueError  # simdjson would take the numbers of lists within for the list's own
-        parsed = simdjson.Parser().parse(piece)
-        assert isinstance(parsed, simdjson.Array)
-        values = np.frombuffer(parsed.as_buffer(of_type="d"))
-        if not values.size or (datatype == "FP32" and not _surely_fp32(values)):
+        values = _floats_in(piece, datatype)
+        if not values.size:
             raise ValueError
         found += values.size
-        contents.append(values.astype(_FLOATS[datatype], copy=False).tobytes())
+        contents.append(values.tobytes())
     if found != count:
         raise ValueError
     return contents[0] if len(contents) == 1 else b"".join(contents)
+
+
+def _floats_in(text: bytes, datatype: str) -> AnyArray:
+    """The numbers in a flat list.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: if there is anything else in it, or too large a number.
+    """
+    if text.find(b"[", 1) >= 0:
+        raise ValueError  # simdjson would take the numbers of lists within for the list's own
+    parsed = simdjson.Parser().parse(text)
+    assert isinstance(parsed, simdjson.Array)
+    values = np.frombuffer(parsed.as_buffer(of_type="d"))
+    if datatype == "FP32" and not _surely_fp32(values):
+        raise ValueError
+    return values.astype(_FLOATS[datatype], copy=False)
 
 
 def _surely_fp32(values: NDArray[np.float64]) -> bool:

@@ -12,9 +12,15 @@ import pytest
 import zmq
 from zmq.utils import z85
 
-from gateway.transport import EndpointError, Transport, advertised_endpoint, check_endpoint
+from gateway.transport import (
+    ENVELOPE_MESSAGES,
+    EndpointError,
+    Transport,
+    advertised_endpoint,
+    check_endpoint,
+)
 from shared.curve import GatewayKeys, WorkerKeys
-from shared.messages import Message, Probe, Request
+from shared.messages import Cancel, Message, Probe, Request
 from shared.wire import decode
 from worker.dial import dial
 
@@ -158,3 +164,27 @@ async def test_only_who_has_the_right_keys_is_talked_to() -> None:
                 link = dial(context, "stranger", transport.endpoint, wrong)
                 assert await probed(link, 0.5) == []
                 link.close()
+
+
+async def test_many_messages_of_one_turn_arrive_in_order() -> None:
+    count = 3 * ENVELOPE_MESSAGES + 5
+    async with bound() as (transport, _):
+        with zmq.Context() as context:
+            link = dial(context, "r", transport.endpoint, None)
+            assert await probed(link) == [Probe(known=True)]
+            for number in range(count):
+                transport.send("r", Cancel(number))
+            got: list[Message] = []
+            while len(got) < count and (more := await probed(link)):
+                got += more
+            assert got == [Cancel(number) for number in range(count)]
+            link.close()
+
+
+async def test_a_replica_that_is_gone_is_a_loss_once_however_many_messages_it_should_get() -> None:
+    async with bound() as (transport, told):
+        for number in range(3 * ENVELOPE_MESSAGES):
+            transport.send("gone", Cancel(number))
+        assert told.lost == []  # nobody is told of anything within a call of theirs
+        await asyncio.sleep(0.05)
+        assert told.lost == ["gone"]
