@@ -39,6 +39,9 @@ class Measured(Protocol):
     @property
     def parked_calls(self) -> int: ...
 
+    @property
+    def copied_bytes(self) -> int: ...
+
     def deployed_models(self) -> tuple[DeployedModel, ...]: ...
 
     def open_calls(self) -> dict[str, int]: ...
@@ -67,6 +70,11 @@ class DispatchCollector(Collector):
             "penstock_gateway_parked_calls",
             "Open calls that no replica can take now.",
             value=service.parked_calls,
+        )
+        yield CounterMetricFamily(
+            "penstock_gateway_message_copied_bytes",
+            "Bytes of messages to and from replicas that the gateway copied.",
+            value=service.copied_bytes,
         )
         ready = GaugeMetricFamily(
             "penstock_gateway_ready_replicas",

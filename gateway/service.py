@@ -245,6 +245,11 @@ class InferenceService:
         return self._dispatch.counters
 
     @property
+    def copied_bytes(self) -> int:
+        """Bytes of messages to and from replicas that were copied."""
+        return self._transport.copied_bytes
+
+    @property
     def parked_calls(self) -> int:
         """Open calls that no replica can take now."""
         return self._dispatch.parked

@@ -29,7 +29,7 @@ from shared.curve import GatewayKeys, serve_with_keys
 from shared.errors import ErrorCode, PenstockError, WireError
 from shared.messages import Envelope, Message, Probe, Request
 from shared.telemetry import get_logger
-from shared.wire import SHARED_BYTES_MIN, decode, encode
+from shared.wire import SHARED_BYTES_MIN, copied_on_send, decode, encode
 
 log = get_logger("transport")
 
@@ -163,6 +163,9 @@ class Transport:
         incarnation: this life of this gateway; answers to an earlier one are dropped.
         receiver: who is told what comes in.
         keys: make a tcp endpoint one that admits only the workers' keys.
+
+    Attributes:
+        copied_bytes: of messages in both directions; large tensors are not copied.
     """
 
     def __init__(
@@ -179,6 +182,7 @@ class Transport:
         self._peers: set[str] = set()
         self._flush_scheduled = False
         self._read_scheduled = False
+        self.copied_bytes = 0
 
     def __repr__(self) -> str:
         return f"<Transport {self._endpoint}, {len(self._peers)} peers>"
@@ -289,6 +293,7 @@ class Transport:
         frames = encode(Envelope(self._incarnation, tuple(messages)))
         try:
             router.send_multipart([replica_id.encode(), *frames], zmq.NOBLOCK, copy=False)
+            self.copied_bytes += copied_on_send(frames)
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
@@ -331,6 +336,7 @@ class Transport:
         except WireError as error:
             log.warning("dropped an envelope", replica=replica_id, reason=error.message)
             return
+        self.copied_bytes += len(frames[0])
         if envelope.gateway != self._incarnation:
             return  # answers to an earlier life of this gateway
         for message in envelope.messages:

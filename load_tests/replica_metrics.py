@@ -1,4 +1,4 @@
-"""What replicas say that they executed, read from Prometheus' text; pure."""
+"""What processes say that they executed and copied, read from Prometheus' text; pure."""
 
 from __future__ import annotations
 
@@ -33,6 +33,22 @@ def executed(metrics: str, model: str) -> Executed:
     return Executed(
         *(_total(metrics, f"penstock_replica_{name}_total", model) for name in COUNTERS)
     )
+
+
+COPIED = (
+    "penstock_gateway_body_copied_bytes_total",
+    "penstock_gateway_message_copied_bytes_total",
+    "penstock_replica_copied_bytes_total",
+)
+
+
+def copied_bytes(metrics: str) -> list[float]:
+    """The counters of `COPIED`, all processes together."""
+    found = []
+    for name in COPIED:
+        line = re.compile(rf"^{name}(?:\{{[^}}]*\}})? (\S+)$", re.MULTILINE)
+        found.append(sum(float(match) for match in line.findall(metrics)))
+    return found
 
 
 COUNTERS = ("batches", "rows", "infer_seconds")

@@ -93,6 +93,11 @@ def decode(frames: Sequence[Buffer]) -> Envelope:
         raise WireError(f"header is not msgpack: {type(error).__name__}") from error
 
 
+def copied_on_send(frames: Sequence[Buffer]) -> int:
+    """Bytes that leave as a copy: the header, and frames that are cheaper to copy than to share."""
+    return len(frames[0]) + sum([len(f) for f in frames[1:] if len(f) < SHARED_BYTES_MIN])
+
+
 def _encode_tensors(tensors: Sequence[Tensor], frames: Frames) -> list[Packed]:
     packed: list[Packed] = []
     for tensor in tensors:

@@ -138,7 +138,7 @@ def has_unread(link: zmq.Socket[bytes]) -> bool:
 
 
 def send(link: zmq.Socket[bytes], frames: Sequence[Buffer]) -> None:
-    """Send a message without waiting; `copied_on_send` says what of it is copied.
+    """Send a message without waiting; `shared.wire.copied_on_send` says what of it is copied.
 
     Raises:
         zmq.Again: if the peer is not there, or too far behind.
@@ -147,11 +147,6 @@ def send(link: zmq.Socket[bytes], frames: Sequence[Buffer]) -> None:
         link.send(frames[0], zmq.NOBLOCK, copy=False)
     else:
         link.send_multipart(frames, zmq.NOBLOCK, copy=False)
-
-
-def copied_on_send(frames: Sequence[Buffer]) -> int:
-    """Bytes that leave as a copy: the header, and frames that are cheaper to copy than to share."""
-    return len(frames[0]) + sum([len(f) for f in frames[1:] if len(f) < SHARED_BYTES_MIN])
 
 
 def dial(

@@ -32,7 +32,7 @@ from shared.lifecycle import die_with_parent
 from shared.messages import Envelope, Hello, Message
 from shared.telemetry import configure_logging, get_logger
 from shared.tracing import Tracer, make_tracer
-from shared.wire import decode, encode
+from shared.wire import copied_on_send, decode, encode
 from worker.batching import BatchLimits
 from worker.control import (
     Drained,
@@ -46,7 +46,7 @@ from worker.control import (
     ToReplica,
 )
 from worker.control_socket import ControlSocket
-from worker.dial import Links, copied_on_send, has_unread, receive, send
+from worker.dial import Links, has_unread, receive, send
 from worker.executor import Executor, run_batch
 from worker.latency_model import LatencyModel
 from worker.outcomes import Completed, Failed, Outcome

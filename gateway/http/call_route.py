@@ -157,17 +157,17 @@ class CallSteps(Generic[P]):
     def __init__(self, context: CallContext, payload: PayloadFormat[P]) -> None:
         self.settings = context.settings
         self.service = context.service
-        self._metrics = context.metrics
+        self.metrics = context.metrics
         self._statistics = context.statistics
         self._payload = payload
 
     def begin(self) -> None:
         """The headers of a request have come."""
-        self._metrics.in_flight += 1
+        self.metrics.in_flight += 1
 
     def end(self) -> None:
         """A request that began has been answered, or its client has gone."""
-        self._metrics.in_flight -= 1
+        self.metrics.in_flight -= 1
 
     def check(self, headers: RawHeaders) -> None:
         """Refuse a request by its headers.
@@ -239,7 +239,7 @@ class CallSteps(Generic[P]):
         """The answer to a request whose call was answered."""
         ended_s = time.perf_counter()
         total_s = ended_s - exchange.started_s
-        self._metrics.record(
+        self.metrics.record(
             answer.model, answer.version, OK, total_s, exchange.request_bytes, body.size
         )
         assert exchange.parsed is not None
@@ -262,7 +262,7 @@ class CallSteps(Generic[P]):
         """The response to a request that came to nothing."""
         code = error.code if isinstance(error, PenstockError) else ErrorCode.INTERNAL
         total_s = time.perf_counter() - exchange.started_s
-        self._metrics.record(
+        self.metrics.record(
             exchange.model_label,
             exchange.version_label,
             code.value,

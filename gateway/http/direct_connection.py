@@ -131,6 +131,7 @@ class DirectConnection(GracefulConnection):
                 head, end = known
                 self.begin_to_receive()
                 self._begin(head, keep_alive=True)
+                self._steps.metrics.body_copied_bytes += head.length
                 self._run(data[end:])
                 return
         self._data = data
@@ -172,10 +173,12 @@ class DirectConnection(GracefulConnection):
             super().on_body(body)
         elif len(body) == request.head.length:
             request.body = body  # the usual case: no copy
-        elif isinstance(request.body, bytearray):
-            request.body += body
         else:
-            request.body = bytearray(body)
+            self._steps.metrics.body_copied_bytes += len(body)
+            if isinstance(request.body, bytearray):
+                request.body += body
+            else:
+                request.body = bytearray(body)
 
     def on_message_complete(self) -> None:
         """A request is all there."""

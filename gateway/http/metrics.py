@@ -66,11 +66,13 @@ class HttpMetrics(Collector):
         max_series: most pairs of model and version kept at a time.
 
     Attributes:
+        body_copied_bytes: of bodies that were put together from pieces, or cut out of them.
         in_flight: inference requests that have begun and are not answered yet.
     """
 
     def __init__(self, registry: CollectorRegistry, max_series: int = 256) -> None:
         self.registry = registry
+        self.body_copied_bytes = 0
         self.in_flight = 0
         self._max_series = max_series
         self._series: dict[tuple[str, str], _Series] = {}
@@ -119,6 +121,11 @@ class HttpMetrics(Collector):
         )
         yield _bytes(
             "response", "Bytes in the bodies of answers with a result.", series, _response_bytes
+        )
+        yield CounterMetricFamily(
+            "penstock_gateway_body_copied_bytes",
+            "Bytes of requests' bodies that were put together from pieces, or cut out of them.",
+            value=self.body_copied_bytes,
         )
         yield GaugeMetricFamily(
             "penstock_gateway_requests_in_flight",

@@ -48,6 +48,7 @@ class Service:
     counters = DispatchCounters()
     generation = 7
     parked_calls = 0
+    copied_bytes = 0
 
     def deployed_models(self) -> tuple[DeployedModel, ...]:
         return (DeployedModel("idle", (), ""),)

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
-from shared.wire import SHARED_BYTES_MIN
+from shared.wire import SHARED_BYTES_MIN, copied_on_send
 from tests.e2e.system import free_port
 from worker.control import GatewayAddress
-from worker.dial import REDIAL_S, Links, copied_on_send
+from worker.dial import REDIAL_S, Links
 
 
 @pytest.fixture
