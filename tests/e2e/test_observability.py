@@ -163,10 +163,12 @@ def test_a_real_prometheus_scrapes_the_system(
     assert prometheus.value('sum(penstock_sync_leader{job="penstock"})') == 1
     ready = "sum(penstock_gateway_ready_replicas{{job='{}'}})"
     most = ready.format("penstock")  # two gateways see each replica, and the sum shows one
-    assert (prometheus.value(most) or 0) * 2 == prometheus.value(ready.format("each"))
+    each = ready.format("each")
+    wait_until(lambda: (prometheus.value(most) or 0) * 2 == prometheus.value(each), 10, "replicas")
 
     def rules() -> list[dict[str, Any]]:
         return [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
 
     wait_until(lambda: {rule["health"] for rule in rules()} == {"ok"}, 10, "rules are evaluated")
-    assert prometheus.value('max(penstock:requests:rate1m{model="digits"})') is not None
+    rate = 'max(penstock:requests:rate1m{model="digits"})'  # takes two scrapes to have a value
+    wait_until(lambda: prometheus.value(rate) is not None, 10, "a rate is recorded")
