@@ -41,9 +41,9 @@ in of higher ones finds room. Aging keeps a class from starving: when nothing of
 `aging_s`, one call is let in as one of the highest class.
 
 Invariants (tests/unit/gateway/test_admission.py): rows are counted once each; nothing is shed while
-nothing is open; what is let in of one class is let in of each higher one; a class that asks again
-and again gets in, as long as the highest one would. Overload, recovery and load without overload
-are played in tests/unit/gateway/test_overload.py.
+nothing is open; what is let in of one class is let in of each higher one, unless it has aged; a
+class that asks again and again gets in, as long as the highest one would. Overload, recovery and
+load without overload are played in tests/unit/gateway/test_overload.py.
 
 Used by `gateway.dispatch`, one for each revision.
 """

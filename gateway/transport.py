@@ -239,7 +239,8 @@ class Transport:
             self._outbox[replica_id] = [message]
         else:
             pending.append(message)
-            if len(pending) >= ENVELOPE_MESSAGES and self._sent(replica_id, pending):
+            # Tried once: if the way is full, what is added waits for the turn's end with the rest.
+            if len(pending) == ENVELOPE_MESSAGES and self._sent(replica_id, pending):
                 del self._outbox[replica_id]
         if not self._flush_scheduled:
             self._flush_scheduled = True

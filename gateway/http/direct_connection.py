@@ -277,9 +277,15 @@ class DirectConnection(GracefulConnection):
     def _compress_first(self, request: DirectRequest, answer: InferenceAnswer, body: Body) -> None:
         async def compress() -> None:
             assert body.wanted is not None
-            coded = await compressed(body, body.wanted)
-            if self._direct is request:
-                self._respond(self._steps.reply(request, answer, coded))
+            response: Reply | Response
+            try:
+                coded = await compressed(body, body.wanted)
+                if self._direct is not request:
+                    return  # the client left meanwhile
+                response = self._steps.reply(request, answer, coded)
+            except Exception as error:
+                response = self._steps.fail(request, error)
+            self._respond(response)
 
         task = self.loop.create_task(compress())
         task.add_done_callback(self.tasks.discard)

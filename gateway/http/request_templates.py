@@ -37,6 +37,10 @@ TEMPLATES_MAX = 256
 TEMPLATE_BYTES_MAX = 2048
 """Longest document remembered, without its list: all of them take half a megabyte at most."""
 
+LIST_BYTES_MAX = 256 * 1024
+"""Longest list that is read by a template: of longer ones, reading the rest is not what takes time,
+and they are read in pieces instead of being copied (see `gateway.http.large_arrays`)."""
+
 _DATA = b'"data":'
 _DATA_BYTES = len(_DATA)
 _MARK = {"\u0001penstock-list": 0}
@@ -94,6 +98,8 @@ class Templates:
 
     def read_binary(self, body: Text, json_length: int) -> ParsedInfer | None:
         """What a document says, with the binary data behind it; None as for `read`."""
+        if json_length > TEMPLATE_BYTES_MAX:
+            return None
         template = self._before_binary.get(bytes(body[:json_length]))
         if template is None or len(body) - json_length != template.size:
             return None
@@ -101,10 +107,12 @@ class Templates:
 
     def learn(self, text: Text, parsed: ParsedInfer) -> None:
         """A document was read as a whole: remember it if it is simple enough."""
+        tensor = _one_of_numbers(parsed)
+        if tensor is None:
+            return
         start, end = _list_in(text)
         around = _around(text, start, end)
-        tensor = _one_of_numbers(parsed)
-        if tensor is None or not around or len(around) > TEMPLATE_BYTES_MAX:
+        if not around:
             return
         count = math.prod(tensor.shape)
         if not _is_value(text, start, end):
@@ -162,11 +170,14 @@ def _list_in(text: Text) -> tuple[int, int]:
 
 
 def _around(text: Text, start: int, end: int) -> bytes:
-    """What is left of a document; empty if it holds no list.
+    """What is left of a document; empty if it holds no list, or either is too long.
 
     The list's place is that of the first `"data":` here, too, so that equal bytes mean one place.
     """
-    return bytes(text[:start]) + bytes(text[end:]) if end else b""
+    list_bytes = end - start
+    if not 0 < list_bytes <= LIST_BYTES_MAX or len(text) - list_bytes > TEMPLATE_BYTES_MAX:
+        return b""
+    return bytes(text[:start]) + bytes(text[end:])
 
 
 def _is_value(text: Text, start: int, end: int) -> bool:

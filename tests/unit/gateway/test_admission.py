@@ -66,13 +66,19 @@ def test_rows_are_counted_once_each(
     assert admission.admit(1, 9, 0.001, 1.0) is not None, "a model that is idle was locked out"
 
 
-@given(st.lists(CALLS, max_size=60), CALLS, st.integers(0, 300), st.floats(0, 3))
+@given(
+    st.lists(CALLS, max_size=60),
+    CALLS,
+    st.integers(0, 300),
+    st.floats(0, SETTINGS.aging_s, exclude_max=True),
+)
 def test_what_is_let_in_of_a_class_is_let_in_of_each_higher_one(
     calls: list[tuple[int, int, float]],
     call: tuple[int, int, float],
     foreign_rows: int,
     now: float,
 ) -> None:
+    """Before any class has aged: the crowd came at 0."""
     admission = knowing(0.02, 0.002)
     admission.replicas_told(2, foreign_rows, 8)
     crowd(admission, calls)
@@ -82,6 +88,19 @@ def test_what_is_let_in_of_a_class_is_let_in_of_each_higher_one(
         for priority in range(1, 10)
     ]
     assert let_in == sorted(let_in, reverse=True)
+
+
+def test_a_class_that_has_aged_gets_one_call_in_before_a_higher_one_that_has_not() -> None:
+    admission = knowing(0.02, 0.002)
+    admission.replicas_told(2, 187, 8)
+    crowd(admission, [(1, 1, 1.0), (1, 1, 1.0), (1, 6, 1.0)])  # class 6 is shut out at 0
+    before, after = SETTINGS.aging_s * 0.99, SETTINGS.aging_s
+    assert copy.deepcopy(admission).admit(1, 6, 1.0, before) is None
+    assert copy.deepcopy(admission).admit(1, 5, 1.0, after) is None
+    ticket = admission.admit(1, 6, 1.0, after)
+    assert ticket is not None
+    assert ticket.priority == 1
+    assert admission.admit(1, 6, 1.0, after) is None
 
 
 @given(st.lists(CALLS, max_size=100), st.integers(0, 300))

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 
 from gateway.http.oip_codec import parse_infer
 from gateway.http.parsed_infer import ParsedInfer
-from gateway.http.request_templates import TEMPLATES_MAX, Templates
+from gateway.http.request_templates import (
+    LIST_BYTES_MAX,
+    TEMPLATE_BYTES_MAX,
+    TEMPLATES_MAX,
+    Templates,
+)
 from shared.deployment import ModelInterface
 from shared.errors import PenstockError
 from tests.unit.gateway.http.fakes import DOUBLE, interface, spec, x_input
@@ -84,6 +89,17 @@ def test_fractions_are_no_integers() -> None:
 )
 def test_what_is_not_simple_is_not_learned(text: bytes) -> None:
     assert len(learned(text, DOUBLE.interface)) == 0
+
+
+def test_long_documents_and_long_lists_are_left_to_be_read_as_a_whole() -> None:
+    wide = interface([spec("x", "FP32", -1, LIST_BYTES_MAX)], max_batch_size=8)
+    assert len(learned(document(shape=[1, LIST_BYTES_MAX], data=[1] * LIST_BYTES_MAX), wide)) == 0
+    note = {"note": "n" * TEMPLATE_BYTES_MAX}
+    assert len(learned(document(parameters=note), DOUBLE.interface)) == 0
+    text = document()
+    padded = text + b" " * TEMPLATE_BYTES_MAX  # the same document, but too long to be looked up
+    assert learned(text, DOUBLE.interface).read(padded) is None
+    assert Templates().read_binary(padded + RAW, len(padded)) is None
 
 
 def test_not_more_are_remembered_than_allowed() -> None:
