@@ -38,7 +38,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from math import log2
-from typing import Literal, TypeAlias
+
+from shared.routing import HedgePolicy
 
 BUCKETS_PER_OCTAVE = 8
 """Buckets from a time to twice that time: each is 2**(1/8) = 9% wide."""
@@ -57,9 +58,6 @@ WINDOW = 1024
 
 SIZE_CLASSES = 18
 """Powers of two of rows that are told apart; the largest batch there can be has 2**16."""
-
-HedgePolicy: TypeAlias = Literal["auto", "off"] | float
-"""As an operator sets it; a number is a fixed delay in milliseconds."""
 
 
 @dataclass(frozen=True)

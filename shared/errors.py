@@ -23,6 +23,7 @@ class ErrorCode(StrEnum):
     BODY_TIMEOUT = "body_timeout"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     QUEUE_FULL = "queue_full"
+    QUEUE_TIMEOUT = "queue_timeout"
     CANCELLED = "cancelled"
     MODEL_ERROR = "model_error"
     OUT_OF_MEMORY = "out_of_memory"
@@ -37,6 +38,7 @@ class ErrorCode(StrEnum):
 RETRYABLE = frozenset(
     {
         ErrorCode.QUEUE_FULL,
+        ErrorCode.QUEUE_TIMEOUT,
         ErrorCode.NO_READY_REPLICA,
         ErrorCode.SHUTTING_DOWN,
         ErrorCode.UNAVAILABLE,

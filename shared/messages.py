@@ -60,6 +60,8 @@ class Request:
         inputs: validated tensors, all with the same leading dimension if the model batches.
         outputs: names of the outputs asked for; empty means all.
         parameters: what the model is to be given beside its inputs.
+        queue_budget_us: what is left of the time that the call may wait before it is executed, in
+            microseconds; 0: as long as its deadline allows.
     """
 
     attempt_id: int
@@ -70,6 +72,7 @@ class Request:
     traceparent: str = ""
     outputs: tuple[str, ...] = ()
     parameters: Parameters = ()
+    queue_budget_us: int = 0
 
 
 @record

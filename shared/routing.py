@@ -9,7 +9,12 @@ generation wins.
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 from pydantic import BaseModel, ConfigDict
+
+HedgePolicy: TypeAlias = Literal["auto", "off"] | float
+"""As an operator sets it; a number is a fixed delay in milliseconds."""
 
 
 class VersionRoute(BaseModel):
@@ -20,6 +25,10 @@ class VersionRoute(BaseModel):
         revision: version, artifacts and replica settings together; replicas announce theirs.
         weight: share of unpinned calls; 0 for a version that is reached by pinning only.
         timeout_ms: deadline of a call that states none, or None for the gateway's default.
+        queue_timeout_ms: longest that a call may wait before it is executed; None: as long as its
+            deadline allows.
+        hedge: when a slow call gets a second attempt: `auto`, `off`, or after so many milliseconds.
+        hedge_budget: second attempts, as a share of all calls.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -28,6 +37,9 @@ class VersionRoute(BaseModel):
     revision: str
     weight: int = 100
     timeout_ms: float | None = None
+    queue_timeout_ms: float | None = None
+    hedge: HedgePolicy = "auto"
+    hedge_budget: float = 0.05
 
 
 class ModelRoute(BaseModel):

@@ -122,6 +122,7 @@ def _encode_request(m: Request, frames: Frames) -> Packed:
         _encode_tensors(m.inputs, frames),
         m.outputs,
         m.parameters,
+        m.queue_budget_us,
     )
 
 
@@ -226,13 +227,26 @@ def _decode(frames: Sequence[Buffer]) -> Envelope:
 
 
 def _decode_request(fields: Packed, reader: _TensorReader) -> Request:
-    _, attempt_id, budget_us, priority, suspect, traceparent, inputs, outputs, parameters = fields
+    (
+        _,
+        attempt_id,
+        budget_us,
+        priority,
+        suspect,
+        traceparent,
+        inputs,
+        outputs,
+        parameters,
+        queue_budget_us,
+    ) = fields
     if (
         type(attempt_id) is not int
         or type(budget_us) is not int
+        or type(queue_budget_us) is not int
         or type(priority) is not int
         or not 0 <= attempt_id <= INT64_MAX
         or not 0 <= budget_us <= INT64_MAX
+        or not 0 <= queue_budget_us <= INT64_MAX
         or not 0 <= priority <= INT64_MAX
         or type(suspect) is not bool
         or type(traceparent) is not str
@@ -247,6 +261,7 @@ def _decode_request(fields: Packed, reader: _TensorReader) -> Request:
         traceparent,
         tuple([_str(name) for name in _array(outputs)]) if outputs != () else (),
         _parameters(parameters) if parameters != () else (),
+        queue_budget_us,
     )
 
 

@@ -66,6 +66,7 @@ requests = st.builds(
     traceparent=names,
     outputs=st.lists(names, max_size=3).map(tuple),
     parameters=st.lists(st.tuples(names, scalars), max_size=3).map(tuple),
+    queue_budget_us=uints,
 )
 failures = st.one_of(st.none(), st.builds(Failure, st.sampled_from(ErrorCode), names))
 messages = st.one_of(
@@ -137,7 +138,7 @@ def test_large_tensors_travel_uncopied_in_frames_of_their_own() -> None:
 
 
 def _envelope_with(tensor: list[object]) -> list[bytes]:
-    request = [2, 1, 1000, 5, False, "", [tensor], [], []]
+    request = [2, 1, 1000, 5, False, "", [tensor], [], [], 0]
     return [msgpack.packb([1, "g", [request]])]
 
 
@@ -176,7 +177,7 @@ GOLDEN: list[tuple[Message, str]] = [
     (Load(1, 2, 300), "9301a2673191940601 02cd012c".replace(" ", "")),
     (
         Request(1, 2, (Tensor("x", "BOOL", (2,), b"\1\0"),), parameters=(("k", 1),)),
-        "9301a26731919902010205c2a09194a178a4424f4f4c9102c40201009091 92a16b01".replace(" ", ""),
+        "9301a26731919a02010205c2a09194a178a4424f4f4c9102c40201009091 92a16b01 00".replace(" ", ""),
     ),
     (
         Final(1, (), Failure(ErrorCode.MODEL_ERROR, "m"), 3, 4, 5),
