@@ -13,7 +13,8 @@ from functools import partial
 import setproctitle
 import uvicorn
 
-from gateway.dispatch import DispatchLimits
+from gateway.admission import AdmissionSettings
+from gateway.dispatch_limits import DispatchLimits
 from gateway.graceful_server import Drain, GracefulServer
 from gateway.http.app import create_app
 from gateway.http.direct_connection import DirectConnection, ShortWay
@@ -21,9 +22,10 @@ from gateway.http.metrics import HttpMetrics
 from gateway.http.settings import HttpSettings
 from gateway.http.traced_app import TracedApp
 from gateway.metrics import DispatchCollector
+from gateway.replicas import RevisionSettings
 from gateway.routing_feed import RoutingFeed
 from gateway.service import InferenceService
-from gateway.settings import GatewaySettings
+from gateway.settings import GatewaySettings, read_codes
 from gateway.transport import advertised_endpoint, check_endpoint
 from shared.clock import SystemClock
 from shared.curve import GatewayKeys, read_gateway_keys
@@ -159,6 +161,8 @@ def _limits(settings: GatewaySettings) -> DispatchLimits:
         max_timeout_s=settings.max_timeout_s,
         replica_wait_s=settings.replica_wait_s,
         attempts_max=settings.attempts_max,
+        retry_codes=read_codes(settings.retry_on),
+        revisions=RevisionSettings(AdmissionSettings(sheds=settings.admission == "adaptive")),
     )
 
 

@@ -81,6 +81,7 @@ class AdmissionSettings:
         surprise_max: most that one observation counts for, in multiples of what was expected: a
             pause of a second is no reason to shed.
         retry_after_s_max: longest wait that a client is advised.
+        sheds: whether anything is shed at all.
     """
 
     share_highest: float = 0.7
@@ -93,6 +94,7 @@ class AdmissionSettings:
     bias_max: float = 64.0
     surprise_max: float = 4.0
     retry_after_s_max: float = 60.0
+    sheds: bool = True
 
     def share(self, priority: int) -> float:
         """Of its timeout, what a call of this class may be expected to take."""
@@ -190,7 +192,7 @@ class Admission:
         batches = self._batches(rows_in_all)
         line = self._line
         expected_s = self._bias * (line.intercept_s * batches + line.slope_s * rows_in_all)
-        if self._open_rows and self._replicas:
+        if self._open_rows and self._replicas and self._settings.sheds:
             unqueued = ahead <= self._batch_rows_max * self._replicas
             share = self._settings.share_unqueued if unqueued else self._shares[priority]
             if expected_s > share * timeout_s:
@@ -240,6 +242,12 @@ class Admission:
         else:
             weight = self._settings.batch_weight * min(ticket.rows / self._batch_rows_max, 1.0)
             self._learn_bias(ticket, took_s, weight, at_least=True)
+
+    def take_over(self, ticket: Ticket) -> None:
+        """A call that another revision had let in comes here; it is not asked about again."""
+        self._rows_by_band[ticket.priority][ticket.band] += ticket.rows
+        self._rows_by_class[ticket.priority] += ticket.rows
+        self._open_rows += ticket.rows
 
     def closed(self, ticket: Ticket) -> None:
         """A call is over in any other way: nothing is learned."""

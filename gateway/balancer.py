@@ -21,6 +21,10 @@ class Rng(Protocol):
         """A number from 0 to `stop` - 1."""
         ...
 
+    def random(self) -> float:
+        """A number from 0 to 1."""
+        ...
+
 
 def choose(candidates: Sequence[Replica], rng: Rng) -> Replica | None:
     """One of the candidates; None if there are none."""

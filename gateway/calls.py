@@ -44,6 +44,9 @@ class InferenceAnswer:
         infer_s: execution time of its batch, in seconds.
         attempts: how many replicas were tried.
         batch_rows: rows in its batch, its own among them; 0 if that is not known.
+        hedged: `won` if a hedge answered, `lost` if one was sent and the other attempt answered
+            first; empty without one.
+        before_s: time before the attempt was sent that answered, in seconds; a part of `queue_s`.
     """
 
     model: str
@@ -53,6 +56,8 @@ class InferenceAnswer:
     infer_s: float
     attempts: int
     batch_rows: int = 0
+    hedged: str = ""
+    before_s: float = 0.0
 
 
 @record

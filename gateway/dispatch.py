@@ -1,121 +1,86 @@
 """Every call's way from submission to its one answer: which replica is asked, and when again.
 
 Theory. A call is open until it is resolved, exactly once, by the first of: an answer, a failure
-that is final, its deadline, its cancellation. While open it has an *attempt* at a replica, or it
-is *parked* because no replica can take it now. Attempts end by an answer, by a Nack (refused before
-it was started: go elsewhere at once), or by the loss of the replica. A call that was in a replica
-when that was lost becomes a *suspect*: it may have been what killed it. A suspect runs alone, and
-before it does, the replica tells that its turn has come and waits for word to proceed. The loss of
-a replica after that word names the culprit: that is final.
+that is final, its deadline, its cancellation. While open it has one *attempt* at a replica in
+flight, or two, or it is *parked* because no replica can take it now.
+
+- An attempt that is slow gets a second one beside it, a *hedge* (`gateway.hedging`). The first
+  answer wins and the other attempt is cancelled.
+- An attempt that a replica refused (a Nack), or that came to an error that may be tried again, is
+  made again at a replica that was not asked before: at once the first time, and then after a wait
+  with full jitter. The model's `gateway.throttle` must allow it, as it must allow hedges.
+- An attempt that was lost with its replica, or refused because that drains, is made again in any
+  case: that happens once in the life of a replica.
+
+A call that was in a replica when that was lost becomes a *suspect*: it may have been what killed
+it. A suspect runs alone, and before it does, the replica tells that its turn has come, and waits
+for word to proceed. The loss of a replica after that word names the culprit: that is final, and
+what else was in the replica is innocent. A call that was hedged, and hung both replicas until they
+were killed, is a culprit too; to tell, only one of a replica's calls is hedged at a time.
 
     parked --replica ready--> attempted --answer--> resolved
       ^                         |   |
       +--Nack, loss-------------+   +--loss in its turn, deadline, cancelled--> resolved
 
-Deadlines are kept by a heap, so that `advance` answers on time whatever a replica does. An answer
-that comes after its attempt ended is dropped and counted.
+`gateway.admission` says which calls are let in. Deadlines are kept by a heap, so that `advance`
+answers on time whatever a replica does. An answer that comes after its attempt ended is dropped and
+counted.
 
-Invariants (tests/unit/gateway/test_dispatch.py): each call resolves exactly once; attempts stay
-within `attempts_max`; after the last call is resolved nothing is remembered of any.
+Invariants (tests/unit/gateway/test_dispatch.py): each call resolves exactly once; its attempts stay
+within `attempts_max`, at most two of them at a time, and at different replicas; extra ones stay
+within throttle and budget; after the last call is resolved nothing is remembered of any.
 
 Previous stop of a request: `gateway.service`. Next: `gateway.transport`.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import OrderedDict
-from dataclasses import dataclass
 
+from gateway import lessons
+from gateway.attempts import (
+    EXTRA,
+    NEVER,
+    Attempt,
+    AttemptReason,
+    Call,
+    answer_of,
+)
 from gateway.balancer import Rng, choose
-from gateway.calls import InferenceAnswer, InferenceCall
+from gateway.call_timers import CallTimers
+from gateway.calls import InferenceCall
 from gateway.commands import (
     Answered,
     Command,
     Failed,
     SendCancel,
     SendProceed,
-    SendRequest,
     Streamed,
 )
+from gateway.dispatch_counters import CancelReason, DispatchCounters, HedgeResult, ShedReason
+from gateway.dispatch_limits import DispatchLimits
+from gateway.hedges import Hedges
+from gateway.hedging import HedgeDenial
+from gateway.in_flight import InFlight
+from gateway.intake import Intake
+from gateway.model_state import ModelState
 from gateway.replicas import Replica, Replicas
+from gateway.throttle import backoff_s_max
 from gateway.traffic import Routes
 from shared.errors import ErrorCode, PenstockError
-from shared.messages import Cancel, Chunk, Final, Nack, NackReason, Proceed, Request
-from shared.routing import VersionRoute
+from shared.messages import (
+    Cancel,
+    Chunk,
+    Failure,
+    Final,
+    Load,
+    Nack,
+    NackReason,
+    Proceed,
+)
 
-NEVER = float("inf")
-
-HEAP_SWEEP_FLOOR = 1024
-"""The heap of deadlines is not swept for fewer dead entries than this."""
-
-
-@dataclass(frozen=True)
-class DispatchLimits:
-    """Bounds of dispatch.
-
-    Attributes:
-        queue_limit: most open calls per model at this gateway; more are shed.
-        queue_bytes_limit: most bytes of inputs of open calls at this gateway; more are shed.
-        default_timeout_s: deadline of a call when neither it nor its model states one.
-        max_timeout_s: no deadline is later than this.
-        replica_wait_s: how long a call waits for a replica when none is connected.
-        attempts_max: most attempts of one call, whatever their end.
-        suspect_retry_s: how long a suspect waits when every replica holds another one.
-    """
-
-    queue_limit: int = 2048
-    queue_bytes_limit: int = 1024 * 1024 * 1024
-    default_timeout_s: float = 30.0
-    max_timeout_s: float = 3600.0
-    replica_wait_s: float = 5.0
-    attempts_max: int = 8
-    suspect_retry_s: float = 0.02
-
-
-class Call:
-    """The one record of an open call; the class's attributes tell what is true of most."""
-
-    give_up: float = NEVER  # when parked with no replica connected
-    wake: float = NEVER  # when parked until a time
-    attempt: int | None = None
-    replica: Replica | None = None
-    attempts: int = 0
-    refused_by: frozenset[str] = frozenset()
-    suspect: bool = False
-    in_turn: bool = False  # a suspect that was told to proceed
-    streaming: bool = False
-    sent_at: float = 0.0
-
-    def __init__(
-        self,
-        call_id: int,
-        request: InferenceCall,
-        size_bytes: int,
-        submitted: float,
-        deadline: float,
-        route: VersionRoute,
-    ) -> None:
-        self.id = call_id
-        self.request = request
-        self.size_bytes = size_bytes
-        self.submitted = submitted
-        self.deadline = deadline
-        self.version = route.version
-        self.revision = route.revision
-
-
-@dataclass
-class DispatchCounters:
-    """Totals since the start."""
-
-    attempts: int = 0
-    lost: int = 0
-    nacks: int = 0
-    late: int = 0
-    expired: int = 0
-    cancelled: int = 0
-    shed: int = 0
+PASSING = frozenset({ErrorCode.QUEUE_TIMEOUT, ErrorCode.DEADLINE_EXCEEDED, ErrorCode.OUT_OF_MEMORY})
+"""Failures that say something of the replica: while another attempt runs, they are not final."""
 
 
 class Dispatch:
@@ -129,13 +94,12 @@ class Dispatch:
         self._routes = routes
         self._replicas = replicas
         self._rng = rng
+        self._intake = Intake(limits, routes, replicas, self.counters)
+        self._hedges = Hedges(limits.revisions.hedging, rng)
         self._calls: dict[int, Call] = {}
-        self._attempts: dict[int, Call] = {}
+        self._in_flight = InFlight(self.counters)
         self._parked: OrderedDict[int, Call] = OrderedDict()
-        self._open: dict[str, int] = {}
-        self._bytes = 0
-        self._timers: list[tuple[float, int]] = []
-        self._next_attempt = 1
+        self._timers = CallTimers(self._calls)
 
     def __repr__(self) -> str:
         return f"<Dispatch {len(self._calls)} open, {len(self._parked)} parked>"
@@ -148,9 +112,11 @@ class Dispatch:
         """Open calls that no replica can take now."""
         return len(self._parked)
 
-    def open_calls(self) -> dict[str, int]:
-        """Open calls by model; models without any are left out."""
-        return self._open
+    def models(self) -> list[ModelState]:
+        """What is kept of each model that was called."""
+        return self._intake.models()
+
+    # What comes from the caller
 
     def submit(self, call_id: int, request: InferenceCall, now: float) -> list[Command]:
         """A new call. It may be resolved at once.
@@ -158,20 +124,7 @@ class Dispatch:
         Raises:
             PenstockError: if it is shed, or no version can answer it; then it was never open.
         """
-        route = self._routes.resolve(request.model, request.version)
-        size_bytes = sum([tensor.nbytes for tensor in request.inputs])
-        already_open = self._open.get(request.model, 0)
-        self._admit(request.model, already_open, size_bytes)
-        limits = self._limits
-        timeout_s = request.timeout_s
-        if timeout_s is None:
-            timeout_s = route.timeout_ms / 1000 if route.timeout_ms else limits.default_timeout_s
-        deadline = now + min(timeout_s, limits.max_timeout_s)
-        call = Call(call_id, request, size_bytes, now, deadline, route)
-        self._calls[call_id] = call
-        self._open[request.model] = already_open + 1
-        self._bytes += size_bytes
-        self._set_timer(deadline, call_id)
+        call = self._calls[call_id] = self._intake.accept(call_id, request, now)
         return self._dispatch(call, now)
 
     def cancel(self, call_id: int) -> list[Command]:
@@ -179,257 +132,352 @@ class Dispatch:
         call = self._calls.get(call_id)
         if call is None:
             return []
-        self.counters.cancelled += 1
+        self.counters.cancels[CancelReason.CLIENT] += 1
         return self._close(call)
+
+    # What comes from replicas
 
     def final(self, replica_id: str, final: Final, now: float) -> list[Command]:
         """A replica answered an attempt."""
-        call = self._settle(replica_id, final.attempt_id)
-        if call is None:
+        attempt = self._in_flight.at(replica_id, final.attempt_id)
+        if attempt is None:
             return []
-        commands = self._close(call)
-        commands.append(_outcome(call, final))
+        call = attempt.call
+        if final.failure is None:
+            commands = self._answered(attempt, final, now)
+        else:
+            commands = self._failed(attempt, final.failure, now)
         return commands + self._retry_parked(now, suspects=True) if call.suspect else commands
 
     def chunk(self, replica_id: str, chunk: Chunk) -> list[Command]:
         """A replica sent a part of an answer; from now on there is no way back."""
-        call = self._attempts.get(chunk.attempt_id)
-        if call is None or call.replica is None or call.replica.id != replica_id:
-            self.counters.late += 1
+        attempt = self._in_flight.at(replica_id, chunk.attempt_id)
+        if attempt is None:
             return []
+        call = attempt.call
         call.streaming = True
-        return [Streamed(call.id, chunk)]
+        other = call.hedge if attempt is call.attempt else call.attempt
+        if other is None:
+            return [Streamed(call.id, chunk)]
+        self.counters.cancels[CancelReason.HEDGE] += 1
+        self._in_flight.end(other, HedgeResult.LOST)
+        return [SendCancel(other.replica.id, Cancel(other.id)), Streamed(call.id, chunk)]
 
     def suspect_turn(self, replica_id: str, attempt_id: int) -> list[Command]:
         """A replica is about to execute a suspect."""
-        call = self._attempts.get(attempt_id)
-        if call is None or call.replica is None or call.replica.id != replica_id:
-            self.counters.late += 1
+        attempt = self._in_flight.at(replica_id, attempt_id)
+        if attempt is None:
             return [SendCancel(replica_id, Cancel(attempt_id))]
-        call.in_turn = True
+        attempt.call.in_turn = True
         return [SendProceed(replica_id, Proceed(attempt_id))]
 
     def nack(self, replica_id: str, nack: Nack, now: float) -> list[Command]:
         """A replica refused an attempt before it started it."""
-        call = self._settle(replica_id, nack.attempt_id)
-        if call is None:
+        attempt = self._in_flight.at(replica_id, nack.attempt_id)
+        if attempt is None:
             return []
-        self.counters.nacks += 1
+        call, replica = attempt.call, attempt.replica
+        self.counters.nacks[nack.reason.name.lower()] += 1
+        self._in_flight.end(attempt)
         if nack.reason is NackReason.DRAINING:
-            replica = self._replicas.get(replica_id)
-            if replica is not None:
-                replica.draining = True
+            replica.draining = True
+            if call.attempt is not None:
+                return self._look_again(call, now)
+            call.reason = AttemptReason.DRAINING
             return self._resolve_again(call, now)
-        call.refused_by |= {replica_id}
+        call.tried |= {replica_id}
         if nack.reason is NackReason.SUSPECT_BUSY:
             return self._park(call, now, wake=now + self._limits.suspect_retry_s)
-        return self._dispatch(call, now)
+        lessons.refused(call, replica, now)
+        if call.attempt is not None:
+            return self._look_again(call, now)
+        if call.suspect:
+            return self._resolve_again(call, now)
+        message = f"every replica of model {call.model.name!r} is full"
+        return self._retry(call, AttemptReason.NACK, ErrorCode.QUEUE_FULL, message, now)
 
     def refused(self, attempt_id: int, replica_id: str, now: float) -> list[Command]:
         """An attempt could not be sent, because the way to the replica is full."""
         return self.nack(replica_id, Nack(attempt_id, NackReason.FULL), now)
 
+    def load(self, replica: Replica, load: Load, now: float) -> None:
+        """A replica told its load."""
+        replica.reported(load.queued_rows, load.executing_rows, load.row_us)
+        self._replicas.revision(replica.revision).looked_at(now)
+
     def replica_ready(self, now: float) -> list[Command]:
-        """A replica became ready, or routes changed: what is parked may have somewhere to go."""
+        """Readiness of a replica changed: what is parked may have somewhere to go."""
+        for revision in self._replicas.revisions():
+            revision.looked_at(now)
+        return self._retry_parked(now)
+
+    def routes_changed(self, now: float) -> list[Command]:
+        """Routes changed: what is parked may have somewhere to go."""
+        self._intake.routes_changed()
         return self._retry_parked(now)
 
     def replica_lost(self, replica: Replica, now: float) -> list[Command]:
         """A replica, already removed, is gone with all that it held."""
         commands: list[Command] = []
-        lost = [self._attempts.pop(attempt_id) for attempt_id in list(replica.attempts)]
-        for call in lost:
+        attempts = self._in_flight.of(replica)
+        culprits = [attempt for attempt in attempts if attempt.call.in_turn]
+        for attempt in attempts:
             self.counters.lost += 1
-            commands += self._after_loss(call, now)
+            self._in_flight.end(attempt)
+            if attempt in culprits:
+                commands += self._culprit_found(attempt.call)
+            else:
+                innocent = bool(culprits) or replica.alone
+                commands += self._after_loss(attempt, innocent, now)
         return commands
 
+    # What comes with time
+
     def advance(self, now: float) -> list[Command]:
-        """Time passed: answer what expired, try again what was parked until now."""
+        """Time passed: answer what expired, hedge what is slow, try what was parked until now."""
         commands: list[Command] = []
-        while self._timers and self._timers[0][0] <= now:
-            _, call_id = heapq.heappop(self._timers)
-            call = self._calls.get(call_id)
-            if call is not None:
-                commands += self._timer_fired(call, now)
+        for call in self._timers.due(now):
+            commands += self._timer_fired(call, now)
+            if call.id in self._calls:
+                self._timers.set(call, call.next_timer(parked=call.id in self._parked))
         return commands
 
     def next_deadline(self) -> float | None:
         """When `advance` must be called at the latest; None: not by itself."""
-        while self._timers and self._timers[0][1] not in self._calls:
-            heapq.heappop(self._timers)
-        return self._timers[0][0] if self._timers else None
-
-    def _admit(self, model: str, already_open: int, size_bytes: int) -> None:
-        if already_open >= self._limits.queue_limit:
-            self.counters.shed += 1
-            raise PenstockError(
-                ErrorCode.QUEUE_FULL,
-                f"the queue of model {model!r} is full ({self._limits.queue_limit} calls)",
-                1.0,
-            )
-        if self._calls and self._bytes + size_bytes > self._limits.queue_bytes_limit:
-            self.counters.shed += 1
-            raise PenstockError(
-                ErrorCode.QUEUE_FULL,
-                f"the gateway holds as many bytes of requests as it may "
-                f"({self._limits.queue_bytes_limit})",
-                1.0,
-            )
-
-    def _dispatch(self, call: Call, now: float) -> list[Command]:
-        """Start an attempt at a replica that can take it, or park the call."""
-        ready = self._replicas.ready(call.revision, now)
-        candidates = [r for r in ready if r.id not in call.refused_by] if call.refused_by else ready
-        if call.suspect:
-            candidates = [replica for replica in candidates if replica.suspect is None]
-        replica = choose(candidates, self._rng)
-        if replica is not None:
-            if call.attempts >= self._limits.attempts_max:
-                return self._fail(call, ErrorCode.UNAVAILABLE, "no replica accepted the call", 1.0)
-            return self._attempt(call, replica, now)
-        if ready and not call.suspect:
-            message = f"every replica of model {call.request.model!r} is full"
-            return self._fail(call, ErrorCode.QUEUE_FULL, message, 1.0)
-        if ready:
-            return self._park(call, now, wake=now + self._limits.suspect_retry_s)
-        return self._park(call, now)
-
-    def _attempt(self, call: Call, replica: Replica, now: float) -> list[Command]:
-        attempt_id = self._next_attempt
-        self._next_attempt += 1
-        if self._parked:
-            self._parked.pop(call.id, None)
-            call.give_up = call.wake = NEVER
-        call.attempt = attempt_id
-        call.replica = replica
-        call.attempts += 1
-        call.sent_at = now
-        self._attempts[attempt_id] = call
-        inputs = call.request.inputs
-        replica.assign(attempt_id, inputs[0].rows if inputs else 1, suspect=call.suspect)
-        self.counters.attempts += 1
-        request = Request(
-            attempt_id,
-            max(int((call.deadline - now) * 1e6), 0),
-            inputs,
-            call.request.priority,
-            call.suspect,
-            call.request.traceparent,
-            call.request.outputs,
-            call.request.parameters,
-        )
-        return [SendRequest(replica.id, request, call.attempts)]
-
-    def _settle(self, replica_id: str, attempt_id: int) -> Call | None:
-        """End an attempt; None (and counted) if it had ended before."""
-        call = self._attempts.get(attempt_id)
-        if call is None or call.replica is None or call.replica.id != replica_id:
-            self.counters.late += 1
-            return None
-        del self._attempts[attempt_id]
-        call.replica.settle(attempt_id)
-        call.attempt = call.replica = None
-        call.in_turn = False
-        return call
-
-    def _resolve_again(self, call: Call, now: float) -> list[Command]:
-        """The replica drains: choose a version anew, unless the call is pinned to one."""
-        try:
-            route = self._routes.resolve(call.request.model, call.request.version)
-        except PenstockError as error:
-            return self._fail(call, error.code, error.message, error.retry_after_s)
-        call.version, call.revision = route.version, route.revision
-        return self._dispatch(call, now)
-
-    def _after_loss(self, call: Call, now: float) -> list[Command]:
-        call.attempt = call.replica = None
-        if call.in_turn or call.streaming:
-            message = (
-                f"the replica that executed this request alone died, twice in a row: model "
-                f"{call.request.model!r} version {call.version}"
-                if call.in_turn
-                else "the replica died while it streamed its answer"
-            )
-            return self._fail(call, ErrorCode.REPLICA_CRASHED, message)
-        call.suspect = True
-        return self._resolve_again(call, now)
-
-    def _park(self, call: Call, now: float, wake: float = NEVER) -> list[Command]:
-        self._parked[call.id] = call
-        call.wake = wake
-        if wake < call.deadline:
-            self._set_timer(wake, call.id)
-        elif call.give_up == NEVER and not self._replicas.connected(call.revision):
-            call.give_up = now + self._limits.replica_wait_s
-            self._set_timer(call.give_up, call.id)
-        return []
+        return self._timers.next()
 
     def _timer_fired(self, call: Call, now: float) -> list[Command]:
         if call.deadline <= now:
-            self.counters.expired += 1
-            message = f"no answer within {call.deadline - call.submitted:.3f} s"
-            return self._fail(call, ErrorCode.DEADLINE_EXCEEDED, message)
+            return self._expire(call, now)
         if call.id not in self._parked:
-            return []
+            return self._hedge(call, now) if call.hedge_at <= now else []
+        if call.start_by <= now:
+            self.counters.expired += 1
+            waited_s = call.start_by - call.submitted
+            message = f"waited {waited_s:.3f} s without being executed, as long as it may"
+            return self._fail(call, ErrorCode.QUEUE_TIMEOUT, message)
         if call.wake <= now:
-            call.refused_by = frozenset()
+            call.wake = NEVER
+            if call.suspect:
+                call.tried = frozenset()
             return self._resolve_again(call, now)
         if call.give_up <= now:
             call.give_up = NEVER
-            if not self._replicas.connected(call.revision):
-                message = f"no replica of model {call.request.model!r} is ready"
+            if not call.revision.connected:
+                message = f"no replica of model {call.model.name!r} is ready"
                 return self._fail(call, ErrorCode.NO_READY_REPLICA, message, 1.0)
+        return []
+
+    def _expire(self, call: Call, now: float) -> list[Command]:
+        self.counters.expired += 1
+        for attempt in (call.attempt, call.hedge):
+            if attempt is not None:
+                self.counters.cancels[CancelReason.DEADLINE] += 1
+                lessons.expired(attempt, now)
+        message = f"no answer within {call.deadline - call.submitted:.3f} s"
+        return self._fail(call, ErrorCode.DEADLINE_EXCEEDED, message)
+
+    # Attempts
+
+    def _dispatch(self, call: Call, now: float) -> list[Command]:
+        """Start an attempt at a replica that can take it, or park the call."""
+        replica = choose(self._candidates(call, now), self._rng)
+        if replica is None:
+            ready = call.revision.ready(now)
+            if ready and call.suspect:
+                return self._park(call, now, wake=now + self._limits.suspect_retry_s)
+            if ready and call.instead is not None:
+                return self._give_up(call, call.instead)  # all were asked
+            replica = choose(ready, self._rng)
+        if replica is None:
+            return self._park(call, now)
+        if call.sent >= self._limits.attempts_max:
+            error = PenstockError(ErrorCode.UNAVAILABLE, "no replica accepted the call", 1.0)
+            return self._give_up(call, call.instead or error)
+        if call.instead is not None and call.reason in EXTRA:
+            if not call.model.throttle.allows(call.model.open):
+                return self._give_up(call, call.instead)
+            call.model.throttle.retried()
+        if self._parked and self._parked.pop(call.id, None) is not None:
+            call.give_up = call.wake = NEVER
+        commands: list[Command] = [self._in_flight.begin(call, replica, call.reason, now)]
+        call.hedge_at = self._hedges.look_at(call, now)
+        self._timers.set(call, call.next_timer(parked=False))
+        return commands
+
+    def _candidates(self, call: Call, now: float) -> list[Replica]:
+        """The replicas that may be sent the call's next attempt."""
+        revision = call.revision
+        found = revision.ready(now)
+        if call.tried:
+            found = [replica for replica in found if replica.id not in call.tried]
+        if not revision.ejection.all_in:
+            found = [replica for replica in found if replica.standing.takes_calls] or found
+        if call.suspect:
+            found = [replica for replica in found if replica.suspect is None]
+        return found
+
+    def _hedge(self, call: Call, now: float) -> list[Command]:
+        """The call's attempt is slow: send another one beside it, if that may be."""
+        first = call.attempt
+        call.hedge_at = NEVER
+        if first is None or call.hedge is not None or call.sent >= self._limits.attempts_max:
+            return []
+        choice = self._hedges.choose(call, now)
+        if isinstance(choice, HedgeDenial):
+            if not call.denied:
+                call.denied = True
+                self.counters.denied[choice] += 1
+            return [] if choice is HedgeDenial.DEADLINE else self._look_again(call, now)
+        call.model.hedges.spend()
+        call.model.throttle.hedged()
+        call.hedged = True
+        return [self._in_flight.begin(call, choice, AttemptReason.HEDGE, now)]
+
+    def _look_again(self, call: Call, now: float) -> list[Command]:
+        """The attempt that is in flight goes on; later it may get (another) hedge."""
+        call.hedge_at = self._hedges.look_at(call, now)
+        self._timers.set(call, call.next_timer(parked=False))
+        return []
+
+    # What attempts come to
+
+    def _answered(self, attempt: Attempt, final: Final, now: float) -> list[Command]:
+        call = attempt.call
+        lessons.answered(attempt, final, now)
+        self.counters.answered(call.deadline - now)
+        self._in_flight.end(attempt, HedgeResult.WON)
+        if call.attempt is not None:
+            self.counters.cancels[CancelReason.HEDGE] += 1
+        commands = self._close(call, HedgeResult.LOST)
+        commands.append(Answered(call.id, answer_of(attempt, final)))
+        return commands
+
+    def _failed(self, attempt: Attempt, failure: Failure, now: float) -> list[Command]:
+        call, code = attempt.call, failure.code
+        again = code in self._limits.retry_codes and not call.streaming
+        if again:
+            lessons.refused(call, attempt.replica, now)
+        elif code is ErrorCode.DEADLINE_EXCEEDED:
+            lessons.expired(attempt, now)
+        self._in_flight.end(attempt)
+        if call.attempt is not None and (again or code in PASSING):
+            return self._look_again(call, now)
+        if again:
+            call.tried |= {attempt.replica.id}
+            return self._retry(call, AttemptReason.ERROR, code, failure.message, now)
+        return self._fail(call, code, failure.message)
+
+    def _culprit_found(self, call: Call) -> list[Command]:
+        """A replica was lost that executed nothing but this suspect."""
+        message = (
+            f"the replica that executed this request alone died, twice in a row: model "
+            f"{call.model.name!r} version {call.version}"
+        )
+        return self._fail(call, ErrorCode.REPLICA_CRASHED, message)
+
+    def _after_loss(self, attempt: Attempt, innocent: bool, now: float) -> list[Command]:
+        """An attempt has ended with its replica, of which it was the doing, if not `innocent`."""
+        call = attempt.call
+        if call.streaming:
+            message = "the replica died while it streamed its answer"
+            return self._fail(call, ErrorCode.REPLICA_CRASHED, message)
+        if not innocent and self._hung_both(attempt, now):
+            message = (
+                f"both replicas that this request was sent to hung: model {call.model.name!r} "
+                f"version {call.version}"
+            )
+            return self._fail(call, ErrorCode.REPLICA_CRASHED, message)
+        call.suspect = call.suspect or not innocent
+        if call.attempt is not None:
+            return []  # the other attempt may still answer; it gets no further one beside it
+        call.reason = AttemptReason.LOST
+        return self._resolve_again(call, now)
+
+    def _hung_both(self, attempt: Attempt, now: float) -> bool:
+        """Whether a call whose other attempt was lost before has hung this replica too.
+
+        It has, if it took long here as well while the replica went on to tell its load. Replicas
+        that die, or that a network cuts off, at about the same time for reasons of their own do not
+        look like that.
+        """
+        call, replica = attempt.call, attempt.replica
+        if not call.suspect or attempt.suspect:
+            return False
+        delay_s = self._hedges.delay_s(call)
+        slow = delay_s is not None and now - attempt.sent_at >= delay_s
+        return slow and call.revision.hears(replica, now)
+
+    # What calls come to
+
+    def _retry(
+        self, call: Call, reason: AttemptReason, code: ErrorCode, message: str, now: float
+    ) -> list[Command]:
+        """Try again at another replica: at once the first time, and then after a wait."""
+        limits = self._limits
+        wait_s = call.revision.admission.retry_after_s(call.priority, call.deadline - now)
+        call.reason = reason
+        call.instead = PenstockError(code, message, wait_s)
+        call.retries += 1
+        if call.retries == 1 or not self._candidates(call, now):
+            return self._dispatch(call, now)
+        most_s = backoff_s_max(call.retries - 1, limits.backoff_s, limits.backoff_s_max)
+        return self._park(call, now, wake=now + self._rng.random() * most_s)
+
+    def _resolve_again(self, call: Call, now: float) -> list[Command]:
+        """Choose a version anew, unless the call is pinned to one, and make an attempt."""
+        try:
+            route = self._routes.resolve(call.model.name, call.request.version)
+        except PenstockError as error:
+            return self._fail(call, error.code, error.message, error.retry_after_s)
+        if route.revision != call.revision.id:
+            revision = self._replicas.revision(route.revision)
+            if call.ticket is not None:
+                call.revision.admission.closed(call.ticket)
+                revision.admission.take_over(call.ticket)
+            call.version, call.revision, call.policy = route.version, revision, route.hedge
+            call.ordinary = False
+        return self._dispatch(call, now)
+
+    def _park(self, call: Call, now: float, wake: float = NEVER) -> list[Command]:
+        self._parked[call.id] = call
+        call.ordinary = False
+        call.wake = wake
+        if wake == NEVER and call.give_up == NEVER and not call.revision.connected:
+            call.give_up = now + self._limits.replica_wait_s
+        self._timers.set(call, call.next_timer(parked=True))
         return []
 
     def _retry_parked(self, now: float, *, suspects: bool = False) -> list[Command]:
         """Try the parked calls again, in order; only the suspects among them if so asked."""
         commands: list[Command] = []
         for call in list(self._parked.values()):
-            if call.id in self._parked and (call.suspect or not suspects):
+            waits = call.wake > now and not call.suspect and call.wake != NEVER
+            if call.id in self._parked and not waits and (call.suspect or not suspects):
                 commands += self._resolve_again(call, now)
         return commands
+
+    def _give_up(self, call: Call, error: PenstockError) -> list[Command]:
+        if error.code is ErrorCode.QUEUE_FULL:
+            self.counters.sheds[ShedReason.REPLICAS_FULL] += 1
+        return self._fail(call, error.code, error.message, error.retry_after_s)
 
     def _fail(
         self, call: Call, code: ErrorCode, message: str, retry_after_s: float | None = None
     ) -> list[Command]:
-        failed = Failed(call.id, PenstockError(code, message, retry_after_s))
-        return [*self._close(call), failed]
+        error = PenstockError(code, message, retry_after_s)
+        error.attempts = call.sent
+        return [*self._close(call), Failed(call.id, error)]
 
-    def _close(self, call: Call) -> list[Command]:
-        """Forget the call; its attempt, if one runs, is cancelled."""
+    def _close(self, call: Call, result: HedgeResult = HedgeResult.FAILED) -> list[Command]:
+        """Forget the call; attempts that are in flight are cancelled."""
         commands: list[Command] = []
         del self._calls[call.id]
         if self._parked:
             self._parked.pop(call.id, None)
-        self._bytes -= call.size_bytes
-        remaining = self._open[call.request.model] - 1
-        if remaining:
-            self._open[call.request.model] = remaining
-        else:
-            del self._open[call.request.model]
-        if call.attempt is not None and call.replica is not None:
-            del self._attempts[call.attempt]
-            call.replica.settle(call.attempt)
-            commands.append(SendCancel(call.replica.id, Cancel(call.attempt)))
+        self._intake.close(call)
+        while call.attempt is not None:
+            attempt = call.attempt
+            self._in_flight.end(attempt, result)
+            commands.append(SendCancel(attempt.replica.id, Cancel(attempt.id)))
         return commands
-
-    def _set_timer(self, when: float, call_id: int) -> None:
-        heapq.heappush(self._timers, (when, call_id))
-        if len(self._timers) > 2 * len(self._calls) + HEAP_SWEEP_FLOOR:
-            self._timers = [entry for entry in self._timers if entry[1] in self._calls]
-            heapq.heapify(self._timers)
-
-
-def _outcome(call: Call, final: Final) -> Command:
-    """What the caller is told."""
-    if final.failure is not None:
-        return Failed(call.id, PenstockError(final.failure.code, final.failure.message))
-    answer = InferenceAnswer(
-        call.request.model,
-        call.version,
-        final.outputs,
-        call.sent_at - call.submitted + final.queue_us / 1e6,
-        final.infer_us / 1e6,
-        call.attempts,
-        final.batch_rows,
-    )
-    return Answered(call.id, answer)

@@ -34,6 +34,9 @@ from dataclasses import dataclass
 from enum import Enum
 from statistics import median_low
 
+SMOOTHING = 0.1
+"""Weight of the newest answer in a replica's average time: the last ten or twenty count."""
+
 
 @dataclass(frozen=True)
 class EjectionSettings:
@@ -45,7 +48,6 @@ class EjectionSettings:
         slow_factor, slow_s_min: an average time beyond so many medians of the peers', and so much
             beyond it. Below 10 ms the scheduler and the collector make outliers of anyone.
         samples_min: answers before an average counts.
-        smoothing: weight of the newest answer in an average.
         out_s: how long the first ejection lasts: ten reports of load, in which a pause passes.
         out_s_max: how long one lasts at most.
         ejected_share: most replicas of a revision that may be out or probed.
@@ -57,7 +59,6 @@ class EjectionSettings:
     slow_factor: float = 3.0
     slow_s_min: float = 0.01
     samples_min: int = 20
-    smoothing: float = 0.1
     out_s: float = 1.0
     out_s_max: float = 60.0
     ejected_share: float = 0.5
@@ -87,7 +88,6 @@ class Standing:
     """
 
     __slots__ = (
-        "_smoothing",
         "average_s",
         "ejections",
         "failures",
@@ -97,8 +97,7 @@ class Standing:
         "until",
     )
 
-    def __init__(self, smoothing: float) -> None:
-        self._smoothing = smoothing
+    def __init__(self) -> None:
         self.state = State.IN
         self.failures = 0
         self.average_s = 0.0
@@ -117,7 +116,7 @@ class Standing:
         if self.samples == 1:
             self.average_s = seconds
         else:
-            self.average_s += self._smoothing * (seconds - self.average_s)
+            self.average_s += SMOOTHING * (seconds - self.average_s)
 
     @property
     def takes_calls(self) -> bool:
@@ -147,11 +146,9 @@ class Ejection:
         """Replicas that are out, or probed."""
         return sum(standing.state is not State.IN for standing in self._standings)
 
-    def joined(self) -> Standing:
+    def joined(self, standing: Standing) -> None:
         """A replica became known."""
-        standing = Standing(self._settings.smoothing)
         self._standings.append(standing)
-        return standing
 
     def left(self, standing: Standing) -> None:
         """A replica is gone; of those that are left, fewer may be out."""

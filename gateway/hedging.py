@@ -13,6 +13,9 @@ the first has taken longer than most do, ends the wait, and costs only the calls
 - *A hedge must be able to help*: another replica is ready, was not tried, and is not saturated
   (hedges into queues make the queues longer), and what is left of the deadline is no less than the
   median. The throttle of retries (`gateway.throttle`) must agree.
+- *One at a time*: of the calls at one replica, one is hedged until that hedge has ended. If one of
+  them is what hung the replica, the next one hangs with that call alone: a call that is lost twice
+  is then the culprit, and a batch full of innocents is not lost with it.
 
 What is learned. Each call's first attempt counts once, from its sending to its end: a fair sample,
 which hedges, sent to replicas that look better, are not. One that is cancelled because its hedge
@@ -198,6 +201,7 @@ class HedgeDenial(StrEnum):
     """Why a call that waited for its hedging delay gets no hedge (now)."""
 
     FEW_REPLICAS = "few_replicas"  # no ready replica was not tried yet
+    ONE_AT_A_TIME = "one_at_a_time"  # another call of the same replica is hedged
     SATURATED = "saturated"  # all of those are
     DEADLINE = "deadline"  # too little is left for another attempt to help
     BUDGET = "budget"  # more calls must come first
@@ -213,12 +217,14 @@ class HedgeFacts:
         unsaturated: of these, those that are not saturated.
         remaining_s: what is left of the call's deadline.
         throttle_allows: what `RetryThrottle.allows` says.
+        source_hedged: another call of the replica that is slow has a hedge in flight.
     """
 
     untried: int
     unsaturated: int
     remaining_s: float
     throttle_allows: bool
+    source_hedged: bool = False
 
 
 def may_hedge(
@@ -227,6 +233,8 @@ def may_hedge(
     """Why a slow call must not be hedged; None if it may."""
     if facts.untried < 1:
         return HedgeDenial.FEW_REPLICAS
+    if facts.source_hedged:
+        return HedgeDenial.ONE_AT_A_TIME
     if facts.unsaturated < 1:
         return HedgeDenial.SATURATED
     if facts.remaining_s <= 0 or facts.remaining_s < latency.median_s:

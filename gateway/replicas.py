@@ -1,15 +1,20 @@
-"""What a gateway knows of each replica that is connected to it: pure bookkeeping.
+"""What a gateway knows of the replicas that are connected to it: pure bookkeeping.
 
-One record per replica life. A replica is *ready* for calls when it has introduced itself, does not
-drain, and was heard lately; a model may hold the interpreter for seconds, so silence stops routing
-and nothing more.
+One record per replica life, and one per revision, with what all its replicas together teach: how
+long calls take, how many may be let in, who is worse than the others. A replica is *ready* for
+calls when it has introduced itself, does not drain, and was heard lately; a model may hold the
+interpreter for seconds, so silence stops routing and nothing more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
+from gateway.admission import Admission, AdmissionSettings
+from gateway.ejection import Ejection, EjectionSettings, Standing
+from gateway.hedging import HedgeSettings, Latencies
 from shared.deployment import ModelInterface
 
 
@@ -26,6 +31,9 @@ class Replica:
         foreign_rows: rows of other gateways in its queue, by its last report.
         row_us: its recent execution time per row, in microseconds.
         suspect: the attempt of a suspect call that it holds, if any.
+        alone: it executes a suspect of another gateway, and nothing else.
+        hedging: a call that it holds has a hedge elsewhere.
+        standing: how it behaves beside its peers.
     """
 
     id: str
@@ -41,6 +49,9 @@ class Replica:
     foreign_rows: int = 0
     row_us: int = 0
     suspect: int | None = None
+    alone: bool = False
+    hedging: bool = False
+    standing: Standing = field(default_factory=Standing)
 
     @property
     def backlog_us(self) -> int:
@@ -66,69 +77,169 @@ class Replica:
         self.row_us = row_us
 
 
-_NONE: list[Replica] = []
+@dataclass(frozen=True)
+class RevisionSettings:
+    """How what is learned of a revision is used."""
+
+    admission: AdmissionSettings = field(default_factory=AdmissionSettings)
+    hedging: HedgeSettings = field(default_factory=HedgeSettings)
+    ejection: EjectionSettings = field(default_factory=EjectionSettings)
+
+
+class Revision:
+    """One revision of a model.
+
+    Attributes:
+        replicas: those that are connected, ready or not.
+        several: whether there is more than one.
+        batches: whether its model takes several rows at once.
+        admission, latencies, ejection: what its replicas teach together.
+    """
+
+    __slots__ = (
+        "_silence_s",
+        "admission",
+        "batches",
+        "ejection",
+        "id",
+        "latencies",
+        "replicas",
+        "several",
+    )
+
+    def __init__(self, revision_id: str, silence_s: float, settings: RevisionSettings) -> None:
+        self.id = revision_id
+        self.replicas: list[Replica] = []
+        self.several = False
+        self.batches = False
+        self.admission = Admission(settings.admission)
+        self.latencies = Latencies(settings.hedging)
+        self.ejection = Ejection(settings.ejection)
+        self._silence_s = silence_s
+
+    def __repr__(self) -> str:
+        return f"<Revision {self.id}, {len(self.replicas)} replicas>"
+
+    @property
+    def connected(self) -> bool:
+        """Whether any replica is connected and not draining."""
+        return any(not replica.draining for replica in self.replicas)
+
+    def ready(self, now: float) -> list[Replica]:
+        """The replicas that may be sent calls; the list is not to be changed."""
+        oldest = now - self._silence_s
+        for replica in self.replicas:
+            if replica.draining or replica.heard_at < oldest:
+                break
+        else:
+            return self.replicas  # nearly always
+        return [
+            replica
+            for replica in self.replicas
+            if not replica.draining and replica.heard_at >= oldest
+        ]
+
+    def hears(self, replica: Replica, now: float) -> bool:
+        """Whether a replica was heard lately."""
+        return replica.heard_at >= now - self._silence_s
+
+    def looked_at(self, now: float) -> None:
+        """A replica told its load, or its readiness changed: what follows for all of them."""
+        ready = self.ready(now)
+        foreign_rows = sum([replica.foreign_rows for replica in ready])
+        most = self.replicas[0].interface.max_batch_size if self.replicas else 0
+        self.admission.replicas_told(len(ready), foreign_rows, most)
+        if self.several:
+            self.ejection.judge(now)
+
+    def joined(self, replica: Replica) -> None:
+        """A replica introduced itself."""
+        self.replicas.append(replica)
+        self.batches = replica.interface.max_batch_size > 0
+        self.ejection.joined(replica.standing)
+        self._counted(replica.heard_at)
+
+    def left(self, replica: Replica) -> None:
+        """A replica is gone."""
+        self.replicas.remove(replica)
+        self.ejection.left(replica.standing)
+        self._counted(replica.heard_at)
+
+    def _counted(self, now: float) -> None:
+        self.several = len(self.replicas) > 1
+        self.looked_at(now)
 
 
 class Replicas:
-    """All replicas that are connected.
+    """All replicas that are connected, and their revisions.
 
     Args:
         silence_s: how long a replica may be silent and still be sent calls.
     """
 
-    def __init__(self, silence_s: float) -> None:
+    def __init__(self, silence_s: float, settings: RevisionSettings | None = None) -> None:
         self._silence_s = silence_s
+        self._settings = settings or RevisionSettings()
         self._by_id: dict[str, Replica] = {}
-        self._by_revision: dict[str, list[Replica]] = {}
+        self._revisions: dict[str, Revision] = {}
 
     def __iter__(self) -> Iterator[Replica]:
         return iter(self._by_id.values())
 
     def __repr__(self) -> str:
-        return f"<Replicas {len(self._by_id)} of {sorted(self._by_revision)}>"
+        return f"<Replicas {len(self._by_id)} of {sorted(self._revisions)}>"
 
     def get(self, replica_id: str) -> Replica | None:
         """The record of a replica, if it is known."""
         return self._by_id.get(replica_id)
 
+    def revision(self, revision: str) -> Revision:
+        """The record of a revision, which is made if there is none yet."""
+        known = self._revisions.get(revision)
+        if known is None:
+            known = Revision(revision, self._silence_s, self._settings)
+            self._revisions[revision] = known
+        return known
+
+    def revisions(self) -> list[Revision]:
+        """All revisions that are known."""
+        return list(self._revisions.values())
+
     def add(self, replica: Replica) -> None:
         """A replica introduced itself for the first time."""
         self._by_id[replica.id] = replica
-        self._by_revision.setdefault(replica.revision, []).append(replica)
+        self.revision(replica.revision).joined(replica)
 
     def remove(self, replica_id: str) -> Replica | None:
         """A replica is gone; its record, if it was known."""
         replica = self._by_id.pop(replica_id, None)
         if replica is not None:
-            siblings = self._by_revision[replica.revision]
-            siblings.remove(replica)
-            if not siblings:
-                del self._by_revision[replica.revision]
+            self.revision(replica.revision).left(replica)
         return replica
+
+    def keep(self, routed: AbstractSet[str]) -> None:
+        """Routes changed: forget what was learned of revisions that are neither here nor routed."""
+        for revision in self.revisions():
+            idle = not revision.replicas and not revision.admission.open_rows
+            if idle and revision.id not in routed:
+                del self._revisions[revision.id]
 
     def connected(self, revision: str) -> bool:
         """Whether any replica of a revision is connected and not draining."""
-        return any(not replica.draining for replica in self._by_revision.get(revision, ()))
+        known = self._revisions.get(revision)
+        return known is not None and known.connected
 
     def ready(self, revision: str, now: float) -> list[Replica]:
         """The replicas of a revision that may be sent calls; the list is not to be changed."""
-        siblings = self._by_revision.get(revision, _NONE)
-        oldest = now - self._silence_s
-        for replica in siblings:
-            if replica.draining or replica.heard_at < oldest:
-                break
-        else:
-            return siblings  # nearly always
-        return [
-            replica for replica in siblings if not replica.draining and replica.heard_at >= oldest
-        ]
+        known = self._revisions.get(revision)
+        return known.ready(now) if known is not None else []
 
     def ready_counts(self, now: float) -> dict[str, int]:
         """Number of ready replicas by revision; revisions without any are left out."""
-        counts = {revision: len(self.ready(revision, now)) for revision in [*self._by_revision]}
+        counts = {revision.id: len(revision.ready(now)) for revision in self.revisions()}
         return {revision: count for revision, count in counts.items() if count}
 
     def interface(self, revision: str) -> ModelInterface | None:
         """What a revision takes and gives, if any replica of it is connected."""
-        siblings = self._by_revision.get(revision)
-        return siblings[0].interface if siblings else None
+        known = self._revisions.get(revision)
+        return known.replicas[0].interface if known is not None and known.replicas else None

@@ -28,15 +28,29 @@ from gateway.commands import (
     SendRequest,
     Streamed,
 )
-from gateway.dispatch import Dispatch, DispatchCounters, DispatchLimits
-from gateway.replicas import Replica, Replicas
+from gateway.dispatch import Dispatch
+from gateway.dispatch_counters import DispatchCounters
+from gateway.dispatch_limits import DispatchLimits
+from gateway.model_state import ModelState
+from gateway.replicas import Replica, Replicas, Revision
 from gateway.traffic import Routes
 from gateway.transport import Transport
 from shared.clock import Clock
 from shared.curve import GatewayKeys
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
-from shared.messages import Chunk, Drain, Final, Hello, Load, Message, Nack, Request, SuspectTurn
+from shared.messages import (
+    Alone,
+    Chunk,
+    Drain,
+    Final,
+    Hello,
+    Load,
+    Message,
+    Nack,
+    Request,
+    SuspectTurn,
+)
 from shared.routing import ModelRoute, RoutingTable
 from shared.telemetry import get_logger
 from shared.tracing import Tracer
@@ -128,7 +142,7 @@ class InferenceService:
         self._ready_when = ready_when
         self._on_change = on_change
         self._routes = Routes()
-        self._replicas = Replicas(silence_s)
+        self._replicas = Replicas(silence_s, limits.revisions)
         self._dispatch = Dispatch(limits, self._routes, self._replicas, random.Random())
         self._transport = Transport(endpoint, incarnation, self, keys)
         self._waiting: dict[int, Callable[[Outcome], None]] = {}
@@ -255,8 +269,16 @@ class InferenceService:
         return self._dispatch.parked
 
     def open_calls(self) -> dict[str, int]:
-        """Calls that wait for their answer, by model."""
-        return self._dispatch.open_calls()
+        """Calls that wait for their answer, by model; models without any are left out."""
+        return {model.name: model.open for model in self._dispatch.models() if model.open}
+
+    def called_models(self) -> list[ModelState]:
+        """Each model that was called: its open calls, and what it may spend on extra attempts."""
+        return self._dispatch.models()
+
+    def revisions(self) -> list[Revision]:
+        """Each revision that is here or routed."""
+        return self._replicas.revisions()
 
     def ready_counts(self) -> dict[str, int]:
         """Replicas that can be sent calls, by revision."""
@@ -291,11 +313,13 @@ class InferenceService:
             case Final():
                 self._carry_out(self._dispatch.final(replica_id, message, now))
             case Load() if replica is not None:
-                replica.reported(message.queued_rows, message.executing_rows, message.row_us)
+                self._dispatch.load(replica, message, now)
             case Nack():
                 self._carry_out(self._dispatch.nack(replica_id, message, now))
             case SuspectTurn(attempt_id):
                 self._carry_out(self._dispatch.suspect_turn(replica_id, attempt_id))
+            case Alone(active) if replica is not None:
+                replica.alone = active
             case Chunk():
                 self._carry_out(self._dispatch.chunk(replica_id, message))
             case Drain() if replica is not None:
@@ -303,7 +327,7 @@ class InferenceService:
                 self._readiness_unsure = True
             case Hello():
                 self._introduced(replica_id, message, now)
-            case Load() | Drain():
+            case Load() | Drain() | Alone():
                 pass  # of a replica that was given up; the next probe asks who it is
             case _:
                 log.warning("unexpected message", replica=replica_id, kind=type(message).__name__)
@@ -369,7 +393,7 @@ class InferenceService:
             for revision, interface in self._interfaces.items()
             if revision in routed or self._replicas.connected(revision)
         }
-        self._carry_out(self._dispatch.replica_ready(self._clock.monotonic()))
+        self._carry_out(self._dispatch.routes_changed(self._clock.monotonic()))
         self._on_change()
 
     def _route_ready(self, route: ModelRoute) -> bool:

@@ -6,9 +6,13 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from shared.errors import ErrorCode
 from shared.settings import CommonSettings
+
+RETRY_ON = frozenset({ErrorCode.MODEL_ERROR, ErrorCode.OUT_OF_MEMORY})
+"""Failures of an execution that may be tried again, if the operator says so."""
 
 
 class GatewaySettings(CommonSettings):
@@ -70,6 +74,16 @@ class GatewaySettings(CommonSettings):
         "enough for a crashed replica to come back.",
     )
     attempts_max: int = Field(8, gt=0, description="Most replicas that one call is tried on.")
+    retry_on: str = Field(
+        "",
+        description="Failures after which a call is tried at another replica, with commas between "
+        "them: model_error, out_of_memory. What a model answers to one try must be good for all.",
+    )
+    admission: Literal["adaptive", "off"] = Field(
+        "adaptive",
+        description="adaptive: a call that cannot be expected to be answered in time gets 429 at "
+        "once; off: only the two limits above bound what waits.",
+    )
     silence_s: float = Field(
         1.5, gt=0, description="A replica that was silent for so long is not sent calls."
     )
@@ -91,3 +105,23 @@ class GatewaySettings(CommonSettings):
     drain_grace_s: float = Field(
         30.0, ge=0, description="After SIGTERM: longest wait for the answers that are owed."
     )
+
+    @field_validator("retry_on")
+    @classmethod
+    def _known_failures(cls, text: str) -> str:
+        read_codes(text)
+        return text
+
+
+def read_codes(text: str) -> frozenset[ErrorCode]:
+    """The failures named in a setting such as `model_error, out_of_memory`.
+
+    Raises:
+        ValueError: if one of them cannot be tried again.
+    """
+    names = {name.strip() for name in text.split(",")} - {""}
+    unknown = names - {code.value for code in RETRY_ON}
+    if unknown:
+        expected = ", ".join(sorted(code.value for code in RETRY_ON))
+        raise ValueError(f"expected any of {expected}, got {', '.join(sorted(unknown))}")
+    return frozenset(ErrorCode(name) for name in names)

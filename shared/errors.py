@@ -54,7 +54,12 @@ class PenstockError(Exception):
         code: what went wrong.
         message: a sentence for the caller; it never holds a traceback or a library's inner text.
         retry_after_s: when a retry may help, in seconds from now, if that is known.
+
+    Attributes:
+        attempts: how often the call was sent to a replica.
     """
+
+    attempts: int = 0
 
     def __init__(self, code: ErrorCode, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)

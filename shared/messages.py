@@ -1,7 +1,7 @@
 """Messages between a gateway and a replica.
 
     gateway -> replica    Probe  Request  Proceed  Cancel  Drain
-    replica -> gateway    Hello  Load  SuspectTurn  Chunk  Final  Nack  Drain
+    replica -> gateway    Hello  Load  SuspectTurn  Alone  Chunk  Final  Nack  Drain
 
 An attempt is named by an integer that its gateway chose; together with the gateway's incarnation,
 which every envelope carries, that is unique for ever. No message carries a clock reading: a
@@ -84,6 +84,16 @@ class SuspectTurn:
     """
 
     attempt_id: int
+
+
+@record
+class Alone:
+    """The replica executes a suspect of another gateway now, and nothing else; or has done so.
+
+    If it is lost meanwhile, what it holds of this gateway is innocent.
+    """
+
+    active: bool
 
 
 @record
@@ -187,7 +197,18 @@ class Nack:
 
 
 Message: TypeAlias = (
-    Probe | Request | Proceed | Cancel | Drain | Hello | Load | SuspectTurn | Chunk | Final | Nack
+    Probe
+    | Request
+    | Proceed
+    | Cancel
+    | Drain
+    | Hello
+    | Load
+    | SuspectTurn
+    | Alone
+    | Chunk
+    | Final
+    | Nack
 )
 
 

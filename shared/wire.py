@@ -18,6 +18,7 @@ import msgpack
 
 from shared.errors import ErrorCode, WireError
 from shared.messages import (
+    Alone,
     Cancel,
     Chunk,
     Drain,
@@ -66,7 +67,7 @@ Packed: TypeAlias = tuple[Any, ...]
 """A msgpack array: written from tuples and read into tuples, which is cheaper than lists."""
 
 _PROBE, _REQUEST, _CANCEL, _DRAIN, _HELLO, _LOAD, _CHUNK, _FINAL, _NACK = range(1, 10)
-_SUSPECT_TURN, _PROCEED = range(10, 12)
+_SUSPECT_TURN, _PROCEED, _ALONE = range(10, 13)
 
 
 def encode(envelope: Envelope) -> Frames:
@@ -152,6 +153,7 @@ _ENCODERS: dict[type, Callable[[Any, Frames], Packed]] = {
     Nack: lambda m, _: (_NACK, m.attempt_id, m.reason.value),
     SuspectTurn: lambda m, _: (_SUSPECT_TURN, m.attempt_id),
     Proceed: lambda m, _: (_PROCEED, m.attempt_id),
+    Alone: lambda m, _: (_ALONE, m.active),
 }
 
 
@@ -326,6 +328,11 @@ def _decode_proceed(fields: Packed, _: _TensorReader) -> Proceed:
     return Proceed(_uint(attempt_id))
 
 
+def _decode_alone(fields: Packed, _: _TensorReader) -> Alone:
+    _, active = fields
+    return Alone(_bool(active))
+
+
 def _decode_nack(fields: Packed, _: _TensorReader) -> Nack:
     _, attempt_id, reason = fields
     return Nack(_uint(attempt_id), NackReason(_uint(reason)))
@@ -353,6 +360,7 @@ _DECODERS: dict[int, Callable[[Packed, _TensorReader], Message]] = {
     _NACK: _decode_nack,
     _SUSPECT_TURN: _decode_suspect_turn,
     _PROCEED: _decode_proceed,
+    _ALONE: _decode_alone,
 }
 
 

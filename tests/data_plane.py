@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from gateway.calls import InferenceAnswer, InferenceCall
-from gateway.dispatch import DispatchLimits
+from gateway.dispatch_limits import DispatchLimits
 from gateway.service import InferenceService
 from shared.clock import SystemClock
 from shared.deployment import ReplicaSettings

@@ -22,6 +22,7 @@ from typing import TypeAlias
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode
 from shared.messages import (
+    Alone,
     Cancel,
     Drain,
     Envelope,
@@ -209,10 +210,14 @@ class Session:
         if running.short:
             self._short_runs.ran(outcome.infer_s)
         if isinstance(outcome, Completed):
-            return self._answer(running, outcome)
-        if outcome.kind is FailureKind.FATAL:
+            commands = self._answer(running, outcome)
+        elif outcome.kind is FailureKind.FATAL:
             return [End(fatal=True)]
-        return self._fail(running, outcome)
+        else:
+            commands = self._fail(running, outcome)
+        if running.items[0].suspect:
+            commands += self._tell_others(running.items[0].key[0], Alone(active=False))
+        return commands
 
     def advance(self, now: float) -> list[Command]:
         """Answer what expired and start what may start: call it after every turn of the loop.
@@ -332,7 +337,10 @@ class Session:
         items = (self._turn.item,)
         self._turn = None
         self._running = _Running(items, now, items[0].rows)
-        return [Execute(items, "suspect")]
+        return [*self._tell_others(key[0], Alone(active=True)), Execute(items, "suspect")]
+
+    def _tell_others(self, link: str, message: Message) -> list[Send]:
+        return [Send(other, message) for other in self._links if other != link]
 
     def _turn_missed(self, item: Item, now: float) -> list[Command]:
         self._turn = None

@@ -353,8 +353,15 @@ def _reply_head(
         f"content-length: {body.size}\r\n"
         f"x-request-id: {request_id_of(exchange.headers)}\r\n"
         f"server-timing: queue;dur={answer.queue_s * 1e3:.3f}, "
-        f"infer;dur={answer.infer_s * 1e3:.3f}, total;dur={total_s * 1e3:.3f}\r\n"
+        f"infer;dur={answer.infer_s * 1e3:.3f}, total;dur={total_s * 1e3:.3f}"
     )
+    if answer.attempts == 1:
+        head += "\r\nx-penstock-attempts: 1\r\n"
+    else:
+        head += f", before;dur={answer.before_s * 1e3:.3f}\r\n"
+        head += f"x-penstock-attempts: {answer.attempts}\r\n"
+        if answer.hedged:
+            head += f"x-penstock-hedged: {answer.hedged}\r\n"
     if json_length is not None:
         head += f"inference-header-content-length: {json_length}\r\n"
     if body.varies:

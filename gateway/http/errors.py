@@ -46,6 +46,9 @@ STATUS_OF: dict[ErrorCode, int] = {
     ErrorCode.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
 }
 
+OVERLOAD = frozenset({ErrorCode.QUEUE_FULL, ErrorCode.QUEUE_TIMEOUT})
+"""Failures that are frequent exactly when there is no time to log each; metrics count them."""
+
 INTERNAL_ERROR = "internal error"
 
 _log = get_logger("gateway.http")
@@ -87,6 +90,8 @@ def domain_error_response(
         headers["retry-after"] = str(max(1, math.ceil(delay_s)))
     if error.code in (ErrorCode.PAYLOAD_TOO_LARGE, ErrorCode.BODY_TIMEOUT):
         headers["connection"] = "close"
+    if error.attempts:
+        headers["x-penstock-attempts"] = str(error.attempts)
     return _error_response(int(STATUS_OF[error.code]), body_of(error), request_id, headers)
 
 
@@ -118,10 +123,10 @@ def failure_response(
         "message": error.message,
         **context,
     }
-    if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if error.code in OVERLOAD:
+        _log.debug("request refused", **fields)
+    elif response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.warning("request failed", **fields)
-    elif error.code is ErrorCode.QUEUE_FULL:
-        _log.debug("request refused", **fields)  # frequent exactly when there is no time for it
     else:
         _log.info("request refused", **fields)
     return response

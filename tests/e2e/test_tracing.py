@@ -168,7 +168,7 @@ async def test_each_attempt_is_a_span_and_a_lost_one_says_so(
         first = await it.plane.join(folder)
         os.kill(first.process.pid, signal.SIGSTOP)
         asking = asyncio.create_task(it.infer([1.0, 2.0], trace))
-        await until(lambda: it.plane.service.counters.attempts == 1)
+        await until(lambda: it.plane.service.counters.first_attempts == 1)
         first.kill()
         await it.plane.join(folder)
         assert (await asking).status_code == 200

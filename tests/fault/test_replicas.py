@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.dispatch import DispatchLimits
+from gateway.dispatch_counters import CancelReason
+from gateway.dispatch_limits import DispatchLimits
 from shared.deployment import ReplicaSettings
 from shared.errors import ErrorCode, PenstockError
 from tests import models
@@ -152,7 +153,9 @@ async def test_a_cancelled_call_leaves_the_replicas_queue(tmp_path: Path) -> Non
         assert plane.service.open_calls() == {}
         answer = await plane.answer(np.ones((1, 1400), np.float32))
         assert answer.outputs[0].shape == (1, 1400)
-        assert plane.service.counters.cancelled > 30  # all but those that were answered before
+        assert (
+            plane.service.counters.cancels[CancelReason.CLIENT] > 30
+        )  # all but those that were answered before
 
 
 async def test_a_static_batch_dimension_is_respected(tmp_path: Path) -> None:

@@ -18,12 +18,24 @@ import numpy as np
 from gateway.calls import InferenceCall
 from gateway.commands import Answered, Failed, SendCancel, SendProceed, SendRequest, Streamed
 from gateway.commands import Command as GatewayCommand
-from gateway.dispatch import Dispatch, DispatchLimits
+from gateway.dispatch import Dispatch
+from gateway.dispatch_limits import DispatchLimits
 from gateway.replicas import Replica, Replicas
 from gateway.traffic import Routes
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
-from shared.messages import Drain, Envelope, Final, Hello, Load, Message, Nack, Probe, SuspectTurn
+from shared.messages import (
+    Alone,
+    Drain,
+    Envelope,
+    Final,
+    Hello,
+    Load,
+    Message,
+    Nack,
+    Probe,
+    SuspectTurn,
+)
 from shared.routing import ModelRoute, RoutingTable, VersionRoute
 from shared.tensors import TensorSpec, array_from_tensor, tensor_from_array
 from worker.assembly import merge, split
@@ -113,7 +125,9 @@ class SimulatedGateway:
             case Nack():
                 self.carry_out(self.dispatch.nack(replica_id, message, now))
             case Load() if record is not None:
-                record.reported(message.queued_rows, message.executing_rows, message.row_us)
+                self.dispatch.load(record, message, now)
+            case Alone(active) if record is not None:
+                record.alone = active
             case Drain() if record is not None:
                 record.draining = True
             case Hello() if record is None and self.world.is_alive(replica_id):
@@ -280,7 +294,7 @@ class World:
         table = RoutingTable(generation=self.generation, models={"m": route})
         for gateway in self.gateways.values():
             gateway.routes.take_table(table)
-            gateway.carry_out(gateway.dispatch.replica_ready(self.now))
+            gateway.carry_out(gateway.dispatch.routes_changed(self.now))
 
     def swap(self) -> None:
         """A new version beside the old, a flip, and the old one drains."""

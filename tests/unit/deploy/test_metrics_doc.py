@@ -11,9 +11,12 @@ from prometheus_client.core import Metric
 
 from deploy.local.metrics_sum import LARGEST
 from gateway.calls import DeployedModel
-from gateway.dispatch import DispatchCounters
+from gateway.dispatch_counters import DispatchCounters
 from gateway.http.metrics import HttpMetrics
 from gateway.metrics import DispatchCollector
+from gateway.model_state import ModelState
+from gateway.replicas import Revision, RevisionSettings
+from gateway.throttle import ThrottleSettings
 from registry_sync.metrics import SyncCollector, SyncCounts
 from shared.deployment import ReplicaReport, ReplicaState
 from worker.agent_metrics import AgentCollector, ReplicaTotals
@@ -55,6 +58,12 @@ class Service:
 
     def open_calls(self) -> dict[str, int]:
         return {"busy": 3}
+
+    def called_models(self) -> list[ModelState]:
+        return [ModelState("busy", ThrottleSettings(), 0.05)]
+
+    def revisions(self) -> list[Revision]:
+        return [Revision("busy/1-a", 1.5, RevisionSettings())]
 
     def ready_counts(self) -> dict[str, int]:
         return {"busy/1-a": 1}

@@ -2,121 +2,31 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from gateway.attempts import EXTRA
 from gateway.calls import InferenceCall
 from gateway.commands import (
     Answered,
-    Command,
-    Failed,
-    SendCancel,
-    SendProceed,
-    SendRequest,
-    Streamed,
 )
-from gateway.dispatch import Dispatch, DispatchLimits
-from gateway.replicas import Replica, Replicas
-from gateway.traffic import Routes
-from shared.deployment import ModelInterface
+from gateway.dispatch_counters import ShedReason
+from gateway.dispatch_limits import DispatchLimits
 from shared.errors import ErrorCode, PenstockError
-from shared.messages import Chunk, Final, Nack, NackReason
-from shared.routing import ModelRoute, RoutingTable, VersionRoute
-from shared.tensors import Tensor
+from shared.messages import Chunk, Final, NackReason
+from tests.unit.gateway.dispatch_world import World, X, table
 
-INTERFACE = ModelInterface(inputs=(), outputs=(), max_batch_size=8, platform="test")
-X = Tensor("x", "FP32", (1, 1), b"\0\0\0\0")
-
-
-def call(timeout_s: float | None = 10.0, version: str | None = None) -> InferenceCall:
-    return InferenceCall("m", version, (X,), timeout_s=timeout_s)
-
-
-def table(generation: int, *versions: str) -> RoutingTable:
-    routes = tuple(VersionRoute(version=v, revision=f"m/{v}") for v in versions)
-    route = ModelRoute(model="m", generation=generation, versions=routes)
-    return RoutingTable(generation=generation, models={"m": route})
-
-
-class World:
-    """A dispatch with its replicas, and what became of every call."""
-
-    def __init__(self, limits: DispatchLimits | None = None) -> None:
-        self.routes = Routes()
-        self.replicas = Replicas(silence_s=1.5)
-        self.dispatch = Dispatch(
-            limits or DispatchLimits(), self.routes, self.replicas, random.Random(1)
-        )
-        self.routes.take_table(table(1, "1"))
-        self.now = 0.0
-        self.outcomes: dict[int, Answered | Failed] = {}
-        self.sent: dict[int, SendRequest] = {}
-        self.cancels: list[int] = []
-        self.streamed: list[int] = []
-        self.proceeding: list[int] = []
-        self.lives = 0
-
-    def do(self, commands: list[Command]) -> list[Command]:
-        for command in commands:
-            match command:
-                case SendRequest():
-                    self.sent[command.request.attempt_id] = command
-                case SendProceed():
-                    self.proceeding.append(command.proceed.attempt_id)
-                case SendCancel():
-                    self.cancels.append(command.cancel.attempt_id)
-                    self.sent.pop(command.cancel.attempt_id, None)
-                case Answered() | Failed():
-                    assert command.call_id not in self.outcomes, "a call resolved twice"
-                    self.outcomes[command.call_id] = command
-                case Streamed():
-                    self.streamed.append(command.call_id)
-        return commands
-
-    def join(self, version: str = "1") -> str:
-        self.lives += 1
-        name = f"r{self.lives}"
-        record = Replica(name, "w", "m", version, f"m/{version}", INTERFACE, self.now)
-        self.replicas.add(record)
-        self.do(self.dispatch.replica_ready(self.now))
-        return name
-
-    def lose(self, name: str) -> None:
-        record = self.replicas.remove(name)
-        assert record is not None
-        self.sent = {n: c for n, c in self.sent.items() if c.replica != name}
-        self.do(self.dispatch.replica_lost(record, self.now))
-
-    def submit(
-        self, number: int, timeout_s: float | None = 10.0, version: str | None = None
-    ) -> None:
-        self.do(self.dispatch.submit(number, call(timeout_s, version), self.now))
-
-    def take_turn(self, attempt: int) -> None:
-        name = self.sent[attempt].replica
-        self.do(self.dispatch.suspect_turn(name, attempt))
-
-    def answer(self, attempt: int) -> None:
-        self.do(self.dispatch.final(self.sent.pop(attempt).replica, Final(attempt), self.now))
-
-    def nack(self, attempt: int, reason: NackReason) -> None:
-        name = self.sent.pop(attempt).replica
-        self.do(self.dispatch.nack(name, Nack(attempt, reason), self.now))
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
-        for replica in self.replicas:
-            replica.heard_at = self.now
-        self.do(self.dispatch.advance(self.now))
-
-    def code(self, number: int) -> ErrorCode:
-        outcome = self.outcomes[number]
-        assert isinstance(outcome, Failed)
-        return outcome.error.code
+REPLIES = [
+    "answer",
+    "late",
+    "turn",
+    *NackReason,
+    ErrorCode.MODEL_ERROR,
+    ErrorCode.OUT_OF_MEMORY,
+    ErrorCode.DEADLINE_EXCEEDED,
+]
 
 
 class Dispatching(RuleBasedStateMachine):
@@ -124,7 +34,11 @@ class Dispatching(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(DispatchLimits(queue_limit=20, replica_wait_s=2.0, attempts_max=6))
+        retry_codes = frozenset({ErrorCode.OUT_OF_MEMORY})
+        limits = DispatchLimits(
+            queue_limit=20, replica_wait_s=2.0, attempts_max=6, retry_codes=retry_codes
+        )
+        self.world = World(limits, hedge=50.0)
         self.open: dict[int, float] = {}
         self.losses: dict[int, int] = {}
         self.names: list[str] = []
@@ -135,11 +49,12 @@ class Dispatching(RuleBasedStateMachine):
     @rule(timeout_s=st.floats(0.1, 5.0))
     def submit(self, timeout_s: float) -> None:
         self.count += 1
-        if len(self.world.dispatch) >= 20:
-            with pytest.raises(PenstockError, match="queue of model 'm' is full"):
-                self.world.submit(self.count, timeout_s)
+        sheds = self.world.dispatch.counters.sheds
+        try:
+            self.world.submit(self.count, timeout_s)
+        except PenstockError:
+            assert len(self.world.dispatch) == 20 or sheds[ShedReason.BACKLOG]
             return
-        self.world.submit(self.count, timeout_s)
         self.open[self.count] = self.world.now + timeout_s
 
     @rule(version=st.sampled_from("12"))
@@ -153,15 +68,17 @@ class Dispatching(RuleBasedStateMachine):
             self.names.remove(name)
             self.world.lose(name)
 
-    @rule(data=st.data(), how=st.sampled_from(["answer", "late", "turn", *NackReason]))
-    def reply(self, data: st.DataObject, how: str | NackReason) -> None:
+    @rule(data=st.data(), how=st.sampled_from(REPLIES))
+    def reply(self, data: st.DataObject, how: str | NackReason | ErrorCode) -> None:
         if not self.world.sent:
             return
         attempt = data.draw(st.sampled_from(sorted(self.world.sent)))
         if isinstance(how, NackReason):
             self.world.nack(attempt, how)
+        elif isinstance(how, ErrorCode):
+            self.world.fail(attempt, how)
         elif how == "answer":
-            self.world.answer(attempt)
+            self.world.answer(attempt, data.draw(st.integers(0, 10**6)))
         elif how == "turn":
             self.world.take_turn(attempt)
         else:
@@ -183,8 +100,8 @@ class Dispatching(RuleBasedStateMachine):
     @rule(version=st.sampled_from("12"))
     def flip(self, version: str) -> None:
         self.generation += 1
-        self.world.routes.take_table(table(self.generation, version))
-        self.world.do(self.world.dispatch.replica_ready(self.world.now))
+        self.world.routes.take_table(table(self.generation, version, hedge=50.0))
+        self.world.do(self.world.dispatch.routes_changed(self.world.now))
 
     @invariant()
     def no_call_outlives_its_deadline(self) -> None:
@@ -196,7 +113,30 @@ class Dispatching(RuleBasedStateMachine):
     def every_open_call_is_counted(self) -> None:
         live = set(self.open) - set(self.world.outcomes) - self.cancelled
         assert len(self.world.dispatch) == len(live)
-        assert self.world.dispatch.open_calls() == ({"m": len(live)} if live else {})
+        assert sum(model.open for model in self.world.dispatch.models()) == len(live)
+        rows = [r.admission.open_rows for r in self.world.replicas.revisions()]
+        assert sum(rows) == len(live)
+
+    @invariant()
+    def a_call_has_two_attempts_at_most_at_different_replicas(self) -> None:
+        extra = 0
+        holders: dict[int, list[str]] = {}
+        for attempt_id, attempt in self.world.dispatch._in_flight._attempts.items():
+            assert attempt_id in self.world.sent
+            where = holders.setdefault(attempt.call.id, [])
+            assert attempt.replica.id not in where
+            where.append(attempt.replica.id)
+            extra += attempt.reason in EXTRA
+        assert all(len(where) <= 2 for where in holders.values())
+        assert extra == sum(model.throttle.extra for model in self.world.dispatch.models())
+
+    @invariant()
+    def a_replica_has_one_of_its_calls_hedged_at_most(self) -> None:
+        attempts = self.world.dispatch._in_flight._attempts.values()
+        sources = [attempt.source.id for attempt in attempts if attempt.source]
+        assert len(sources) == len(set(sources))
+        here = {replica.id for replica in self.world.replicas if replica.hedging}
+        assert here == {name for name in sources if self.world.replicas.get(name)}
 
     @invariant()
     def replicas_hold_what_was_sent_and_one_suspect_at_most(self) -> None:

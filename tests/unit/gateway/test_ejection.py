@@ -11,9 +11,15 @@ from gateway.ejection import Ejection, EjectionSettings, Standing, State
 SETTINGS = EjectionSettings()
 
 
+def join(ejection: Ejection) -> Standing:
+    standing = Standing()
+    ejection.joined(standing)
+    return standing
+
+
 def world(replicas: int) -> tuple[Ejection, list[Standing]]:
     ejection = Ejection(SETTINGS)
-    return ejection, [ejection.joined() for _ in range(replicas)]
+    return ejection, [join(ejection) for _ in range(replicas)]
 
 
 def fail(ejection: Ejection, standing: Standing, now: float, times: int = 5) -> None:
@@ -34,7 +40,7 @@ class Ejecting(RuleBasedStateMachine):
     @rule()
     def join(self) -> None:
         if len(self.standings) < 8:
-            self.standings.append(self.ejection.joined())
+            self.standings.append(join(self.ejection))
 
     @precondition(lambda self: self.standings)
     @rule(data=st.data())

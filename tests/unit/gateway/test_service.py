@@ -5,7 +5,7 @@ from __future__ import annotations
 import uvloop
 
 from gateway.calls import InferenceCall
-from gateway.dispatch import DispatchLimits
+from gateway.dispatch_limits import DispatchLimits
 from gateway.service import InferenceService, Outcome
 from shared.clock import SystemClock
 from shared.errors import ErrorCode, PenstockError

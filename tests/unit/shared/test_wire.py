@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from shared.errors import ErrorCode, WireError
 from shared.messages import (
+    Alone,
     Cancel,
     Chunk,
     Drain,
@@ -76,6 +77,7 @@ messages = st.one_of(
     st.builds(Cancel, uints),
     st.builds(Proceed, uints),
     st.builds(SuspectTurn, uints),
+    st.builds(Alone, st.booleans()),
     st.builds(Hello, names, names, names, names, names, st.binary(), st.binary()),
     st.builds(Load, uints, uints, uints),
     st.builds(Chunk, uints, uints, tensor_tuples),
@@ -173,6 +175,7 @@ def test_another_protocol_version_is_refused() -> None:
 GOLDEN: list[tuple[Message, str]] = [
     (Probe(known=True), "9301a26731919201c3"),
     (Cancel(7), "9301a2673191920307"),
+    (Alone(active=True), "9301a2673191920cc3"),
     (Nack(7, NackReason.FULL), "9301a267319193090702"),
     (Load(1, 2, 300), "9301a2673191940601 02cd012c".replace(" ", "")),
     (

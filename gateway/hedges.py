@@ -1,0 +1,73 @@
+"""Second attempts of calls that are open: when they are looked at, and where they go.
+
+`gateway.hedging` has the theory and the rules; this gathers what the rules ask for.
+"""
+
+from __future__ import annotations
+
+from gateway.attempts import NEVER, Call
+from gateway.balancer import Rng, choose
+from gateway.hedging import (
+    HedgeDenial,
+    HedgeFacts,
+    HedgeSettings,
+    hedge_delay,
+    is_saturated,
+    may_hedge,
+)
+from gateway.replicas import Replica
+
+
+class Hedges:
+    """Used by `gateway.dispatch`."""
+
+    def __init__(self, settings: HedgeSettings, rng: Rng) -> None:
+        self._settings = settings
+        self._rng = rng
+
+    def look_at(self, call: Call, now: float) -> float:
+        """When a call whose attempt was sent, or whose hedge was denied, is to be looked at."""
+        if not call.revision.several or call.suspect or call.streaming:
+            return NEVER
+        delay_s = self.delay_s(call)
+        return NEVER if delay_s is None else now + max(delay_s, self._settings.delay_s_min)
+
+    def delay_s(self, call: Call) -> float | None:
+        """How long is slow for such a call, in seconds; None if that is not known."""
+        latency = call.revision.latencies.of(call.rows)
+        return hedge_delay(call.policy, latency, self._settings)
+
+    def choose(self, call: Call, now: float) -> Replica | HedgeDenial:
+        """Where to send the hedge of a call that has one attempt in flight; or why not to.
+
+        It goes to another worker if there is one, since the replicas of a worker are lost together,
+        and a call that is lost twice is taken for the cause.
+        """
+        attempt, revision = call.attempt, call.revision
+        assert attempt is not None
+        untried = [
+            replica
+            for replica in revision.ready(now)
+            if replica is not attempt.replica
+            and replica.id not in call.tried
+            and replica.standing.takes_calls
+        ]
+        elsewhere = [replica for replica in untried if replica.worker != attempt.replica.worker]
+        untried = elsewhere or untried
+        free = [replica for replica in untried if not self._is_saturated(replica)]
+        facts = HedgeFacts(
+            untried=len(untried),
+            unsaturated=len(free),
+            remaining_s=call.deadline - now,
+            throttle_allows=call.model.throttle.allows(call.model.open),
+            source_hedged=attempt.replica.hedging,
+        )
+        latency = revision.latencies.of(call.rows)
+        denial = may_hedge(facts, latency, call.model.hedges)
+        if denial is not None:
+            return denial
+        return choose(free, self._rng) or HedgeDenial.FEW_REPLICAS
+
+    def _is_saturated(self, replica: Replica) -> bool:
+        backlog_rows = replica.rows + replica.foreign_rows
+        return is_saturated(backlog_rows, replica.interface.max_batch_size, self._settings)

@@ -1,0 +1,104 @@
+"""The way in: which calls are accepted, and what is kept of them and of their models meanwhile."""
+
+from __future__ import annotations
+
+from gateway.attempts import Call
+from gateway.calls import InferenceCall
+from gateway.dispatch_counters import DispatchCounters, ShedReason
+from gateway.dispatch_limits import DispatchLimits
+from gateway.model_state import ModelState
+from gateway.replicas import Replicas
+from gateway.traffic import Routes
+from shared.errors import ErrorCode, PenstockError
+
+
+class Intake:
+    """Accepts calls, and gives back what they took. Used by `gateway.dispatch`."""
+
+    def __init__(
+        self,
+        limits: DispatchLimits,
+        routes: Routes,
+        replicas: Replicas,
+        counters: DispatchCounters,
+    ) -> None:
+        self._limits = limits
+        self._routes = routes
+        self._replicas = replicas
+        self._counters = counters
+        self._models: dict[str, ModelState] = {}
+        self._bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<Intake {len(self._models)} models, {self._bytes} bytes>"
+
+    def models(self) -> list[ModelState]:
+        """What is kept of each model that was called."""
+        return list(self._models.values())
+
+    def accept(self, call_id: int, request: InferenceCall, now: float) -> Call:
+        """A new call, which is open from now on.
+
+        Raises:
+            PenstockError: if it is shed, or no version can answer it.
+        """
+        inputs, limits = request.inputs, self._limits
+        route = self._routes.resolve(request.model, request.version)
+        model = self._models.get(request.model)
+        if model is None:
+            model = ModelState(request.model, limits.throttle, route.hedge_budget)
+            self._models[request.model] = model
+        size_bytes = sum([tensor.nbytes for tensor in inputs])
+        self._check_bounds(model, size_bytes)
+        timeout_s = request.timeout_s
+        if timeout_s is None:
+            timeout_s = route.timeout_ms / 1000 if route.timeout_ms else limits.default_timeout_s
+        timeout_s = min(timeout_s, limits.max_timeout_s)
+        revision = self._replicas.revision(route.revision)
+        rows = inputs[0].rows if inputs and revision.batches else 1
+        ticket = revision.admission.admit(rows, request.priority, timeout_s, now)
+        if ticket is None:
+            wait_s = revision.admission.retry_after_s(request.priority, timeout_s)
+            message = f"model {model.name!r} has too much to do to answer within {timeout_s:.3f} s"
+            raise self._shed(ShedReason.BACKLOG, message, wait_s)
+        call = Call(
+            call_id, request, model, route, revision, ticket, size_bytes, now, now + timeout_s
+        )
+        if route.queue_timeout_ms is not None:
+            call.start_by = now + route.queue_timeout_ms / 1000
+        model.open += 1
+        model.hedges.earn()
+        self._bytes += size_bytes
+        return call
+
+    def close(self, call: Call) -> None:
+        """An accepted call is over."""
+        self._bytes -= call.size_bytes
+        call.model.open -= 1
+        if call.ticket is not None:
+            call.revision.admission.closed(call.ticket)
+
+    def routes_changed(self) -> None:
+        """Keep what is kept for models that are routed or called, and no others."""
+        routes = self._routes.models()
+        for model in self.models():
+            route = routes.get(model.name)
+            if route is not None and route.versions:
+                model.budget_set(route.versions[0].hedge_budget)
+            elif route is None and not model.open:
+                del self._models[model.name]
+        routed = {version.revision for route in routes.values() for version in route.versions}
+        self._replicas.keep(routed)
+
+    def _check_bounds(self, model: ModelState, size_bytes: int) -> None:
+        limits = self._limits
+        if model.open >= limits.queue_limit:
+            message = f"the queue of model {model.name!r} is full ({limits.queue_limit} calls)"
+            raise self._shed(ShedReason.CALLS, message, 1.0)
+        if self._bytes and self._bytes + size_bytes > limits.queue_bytes_limit:
+            message = f"the gateway holds as many bytes as it may ({limits.queue_bytes_limit})"
+            raise self._shed(ShedReason.BYTES, message, 1.0)
+
+    def _shed(self, reason: ShedReason, message: str, wait_s: float) -> PenstockError:
+        self._counters.sheds[reason] += 1
+        return PenstockError(ErrorCode.QUEUE_FULL, message, wait_s)
