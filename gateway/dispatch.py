@@ -57,7 +57,15 @@ from gateway.commands import (
     SendProceed,
     Streamed,
 )
-from gateway.dispatch_counters import CancelReason, DispatchCounters, HedgeResult, ShedReason
+from gateway.dispatch_counters import (
+    FAILED,
+    LOST,
+    WON,
+    CancelReason,
+    DispatchCounters,
+    HedgeResult,
+    ShedReason,
+)
 from gateway.dispatch_limits import DispatchLimits
 from gateway.hedges import Hedges
 from gateway.hedging import HedgeDenial
@@ -160,7 +168,7 @@ class Dispatch:
         if other is None:
             return [Streamed(call.id, chunk)]
         self.counters.cancels[CancelReason.HEDGE] += 1
-        self._in_flight.end(other, HedgeResult.LOST)
+        self._in_flight.end(other, LOST)
         return [SendCancel(other.replica.id, Cancel(other.id)), Streamed(call.id, chunk)]
 
     def suspect_turn(self, replica_id: str, attempt_id: int) -> list[Command]:
@@ -281,9 +289,13 @@ class Dispatch:
 
     def _dispatch(self, call: Call, now: float) -> list[Command]:
         """Start an attempt at a replica that can take it, or park the call."""
-        replica = choose(self._candidates(call, now), self._rng)
+        revision = call.revision
+        ready = revision.ready(now)
+        if call.sent or not revision.ejection.all_in:
+            replica = choose(self._candidates(call, now), self._rng)
+        else:
+            replica = choose(ready, self._rng)
         if replica is None:
-            ready = call.revision.ready(now)
             if ready and call.suspect:
                 return self._park(call, now, wake=now + self._limits.suspect_retry_s)
             if ready and call.instead is not None:
@@ -301,8 +313,9 @@ class Dispatch:
         if self._parked and self._parked.pop(call.id, None) is not None:
             call.give_up = call.wake = NEVER
         commands: list[Command] = [self._in_flight.begin(call, replica, call.reason, now)]
-        call.hedge_at = self._hedges.look_at(call, now)
-        self._timers.set(call, call.next_timer(parked=False))
+        if revision.several:
+            call.hedge_at = self._hedges.look_at(call, now)
+        self._timers.set(call, min(call.hedge_at, call.deadline))
         return commands
 
     def _candidates(self, call: Call, now: float) -> list[Replica]:
@@ -346,10 +359,10 @@ class Dispatch:
         call = attempt.call
         lessons.answered(attempt, final, now)
         self.counters.answered(call.deadline - now)
-        self._in_flight.end(attempt, HedgeResult.WON)
+        self._in_flight.end(attempt, WON)
         if call.attempt is not None:
             self.counters.cancels[CancelReason.HEDGE] += 1
-        commands = self._close(call, HedgeResult.LOST)
+        commands = self._close(call, LOST)
         commands.append(Answered(call.id, answer_of(attempt, final)))
         return commands
 
@@ -442,6 +455,7 @@ class Dispatch:
     def _park(self, call: Call, now: float, wake: float = NEVER) -> list[Command]:
         self._parked[call.id] = call
         call.ordinary = False
+        call.hedge_at = NEVER
         call.wake = wake
         if wake == NEVER and call.give_up == NEVER and not call.revision.connected:
             call.give_up = now + self._limits.replica_wait_s
@@ -469,7 +483,7 @@ class Dispatch:
         error.attempts = call.sent
         return [*self._close(call), Failed(call.id, error)]
 
-    def _close(self, call: Call, result: HedgeResult = HedgeResult.FAILED) -> list[Command]:
+    def _close(self, call: Call, result: HedgeResult = FAILED) -> list[Command]:
         """Forget the call; attempts that are in flight are cancelled."""
         commands: list[Command] = []
         del self._calls[call.id]

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import Any
 
 from fastapi import Response
@@ -40,6 +39,8 @@ from shared.tensors import Buffer
 from shared.tracing import Span, Tracer
 
 CLOSES = (b"connection", b"close")
+
+STATUS_OK = 200
 
 
 class _Unheard:
@@ -297,7 +298,7 @@ class DirectConnection(GracefulConnection):
         assert request is not None
         request.call_id = None
         self._steps.end()
-        status, closes = HTTPStatus.OK.value, not request.keep_alive
+        status, closes = STATUS_OK, not request.keep_alive
         if isinstance(response, Reply):
             head, parts = response.head, response.parts
         else:
