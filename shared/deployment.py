@@ -139,7 +139,7 @@ class RevisionDeployment(_Document):
 
     Attributes:
         replicas: how many in all, or `each`: one per matching worker.
-        timeout_ms, queue_timeout_ms, hedge, hedge_budget: as `shared.routing.VersionRoute` has them.
+        timeout_ms, queue_timeout_ms, hedge, hedge_budget: see `shared.routing.VersionRoute`.
         memory_bytes: estimate of what one replica takes, for placement.
         changed_at: wall-clock time at which the phase began.
         drain_generation: gateways that acknowledged it no longer route here (phase DRAINING).

@@ -39,7 +39,7 @@ SIZE_CLASSES = 11
 _COUNTERS = {
     "requests": "Requests taken in by replicas.",
     "failures": "Requests that failed in the model.",
-    "expired": "Requests whose deadline passed in a replica's queue.",
+    "expired": "Requests whose deadline, or time in queue, passed in a replica's queue.",
     "cancelled": "Requests that were cancelled in a replica's queue.",
     "rows": "Rows executed.",
     "batches": "Batches executed.",

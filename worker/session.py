@@ -222,14 +222,14 @@ class Session:
         commands: list[Command] = []
         for item in self._queue.expire(now):
             commands += self._expired(item, now)
-        if self._turn is not None and now >= min(self._turn.until, self._turn.item.deadline):
+        if self._turn is not None and now >= min(self._turn.until, self._turn.item.start_by):
             commands += self._turn_missed(self._turn.item, now)
         while self._idle and self._again:
             wanted = self._unexpired(self._again.popleft(), now, commands)
             self._start(wanted, "again", now, commands)
         if self._idle and (release := self._queue.release(now)) is not None:
             for item in release.infeasible:
-                commands += self._expired(item, now)
+                commands += self._too_late(item, now)
             if release.items:
                 reason = release.reason.value
                 self.counters.dispatched[reason] = self.counters.dispatched.get(reason, 0) + 1
@@ -243,7 +243,7 @@ class Session:
         deadline = self._queue.next_deadline()
         if self._turn is None:
             return deadline
-        turn = min(self._turn.until, self._turn.item.deadline)
+        turn = min(self._turn.until, self._turn.item.start_by)
         return turn if deadline is None else min(deadline, turn)
 
     def route_changed(self, route: bytes) -> list[Command]:
@@ -292,12 +292,17 @@ class Session:
         if request.suspect and self._suspect is not None:
             commands.append(Send(link, Nack(request.attempt_id, NackReason.SUSPECT_BUSY)))
             return
+        deadline = now + request.budget_us / 1e6
+        start_by = deadline
+        if request.queue_budget_us:
+            start_by = min(deadline, now + request.queue_budget_us / 1e6)
         item = Item(
             key,
             self._buckets.of(request),
             (request.inputs[0].rows or 1) if self._batches and request.inputs else 1,
             request.priority,
-            now + request.budget_us / 1e6,
+            deadline,
+            start_by,
             now,
             request,
             request.suspect,
@@ -327,7 +332,7 @@ class Session:
 
     def _proceed(self, key: Key, now: float) -> list[Command]:
         """The gateway knows that this suspect is being executed: do so."""
-        if self._turn is None or self._turn.item.key != key or self._turn.item.deadline <= now:
+        if self._turn is None or self._turn.item.key != key or self._turn.item.start_by <= now:
             return []
         items = (self._turn.item,)
         self._turn = None
@@ -336,7 +341,7 @@ class Session:
 
     def _turn_missed(self, item: Item, now: float) -> list[Command]:
         self._turn = None
-        if item.deadline <= now:
+        if item.start_by <= now:
             return self._expired(item, now)
         self._settle(item)
         return [Send(item.key[0], Nack(item.key[1], NackReason.SUSPECT_BUSY))]
@@ -350,14 +355,25 @@ class Session:
             if item.unwanted:
                 self._settle(item)
             elif item.deadline <= now:
-                commands += self._expired(item, now)
+                commands += self._too_late(item, now)
             else:
                 wanted.append(item)
         return tuple(wanted)
 
     def _expired(self, item: Item, now: float) -> list[Command]:
-        self.counters.expired += 1
+        """It did not begin in time."""
+        if item.start_by == item.deadline:
+            return self._too_late(item, now)
+        message = "it was not begun within the time that it may wait"
+        return self._never_run(item, Failure(ErrorCode.QUEUE_TIMEOUT, message), now)
+
+    def _too_late(self, item: Item, now: float) -> list[Command]:
+        """It cannot end in time."""
         failure = Failure(ErrorCode.DEADLINE_EXCEEDED, "the deadline passed in the queue")
+        return self._never_run(item, failure, now)
+
+    def _never_run(self, item: Item, failure: Failure, now: float) -> list[Command]:
+        self.counters.expired += 1
         queue_us = int((now - item.enqueued) * 1e6)
         return self._final(item, Final(item.payload.attempt_id, (), failure, queue_us))
 

@@ -41,9 +41,22 @@ def session(queue_rows_max: int = 100) -> Session:
     return Session(HELLO, INTERFACE, BatchLimits(4, 0.0, queue_rows_max), LatencyModel())
 
 
-def request(number: int, *, rows: int = 1, budget_s: float = 10, suspect: bool = False) -> Message:
+def request(
+    number: int,
+    *,
+    rows: int = 1,
+    budget_s: float = 10,
+    queue_budget_s: float = 0,
+    suspect: bool = False,
+) -> Message:
     tensor = tensor_from_array("x", np.full((rows, 1), number, np.float32))
-    return WireRequest(number, int(budget_s * 1e6), (tensor,), suspect=suspect)
+    return WireRequest(
+        number,
+        int(budget_s * 1e6),
+        (tensor,),
+        suspect=suspect,
+        queue_budget_us=int(queue_budget_s * 1e6),
+    )
 
 
 def tell(live: Session, *messages: Message, now: float = 0.0, gateway: str = "g1") -> list[Command]:
@@ -127,6 +140,42 @@ def test_what_expires_in_the_queue_is_answered_on_time_and_never_executed() -> N
     assert final.failure is not None
     assert (final.attempt_id, final.failure.code) == (2, ErrorCode.DEADLINE_EXCEEDED)
     assert not [c for c in complete(live, 1, now=2.0) if isinstance(c, Execute)]
+
+
+def failures(commands: list[Command]) -> list[tuple[int, ErrorCode]]:
+    finals = [message for message in sent(commands, Final) if isinstance(message, Final)]
+    return [(final.attempt_id, final.failure.code) for final in finals if final.failure]
+
+
+def test_what_waits_too_long_is_answered_on_time_while_a_batch_runs_and_never_executed() -> None:
+    live = session()
+    tell(live, request(1))
+    tell(live, request(2, queue_budget_s=1.0), request(3, queue_budget_s=20.0, budget_s=2.0))
+    assert live.next_deadline() == 1.0
+    assert live.advance(0.99) == []
+    assert failures(live.advance(1.0)) == [(2, ErrorCode.QUEUE_TIMEOUT)]
+    assert live.next_deadline() == 2.0
+    assert failures(live.advance(2.0)) == [(3, ErrorCode.DEADLINE_EXCEEDED)]
+    assert not [c for c in complete(live, 1, now=3.0) if isinstance(c, Execute)]
+    assert live.counters.expired == 2
+
+
+def test_what_was_begun_in_time_may_end_and_run_again_later() -> None:
+    live = session()
+    tell(live, *[request(n, queue_budget_s=1.0, budget_s=10.0) for n in (1, 2, 3, 4)])
+    assert executing(fail(live, now=5.0)) == [1, 2]
+    commands = complete(live, 2, now=8.0)
+    assert (executing(commands), len(sent(commands, Final))) == ([3, 4], 2)
+    commands = fail(live, now=11.0)
+    assert failures(commands) == [(n, ErrorCode.DEADLINE_EXCEEDED) for n in (3, 4)]
+
+
+def test_a_suspect_that_waits_too_long_for_its_turn_is_answered() -> None:
+    live = session()
+    tell(live, request(1, suspect=True, queue_budget_s=0.1))
+    assert live.next_deadline() == 0.1
+    assert failures(live.advance(0.1)) == [(1, ErrorCode.QUEUE_TIMEOUT)]
+    assert tell(live, Proceed(1), now=0.1) == []
 
 
 def test_cancelled_requests_leave_the_queue_and_running_ones_are_not_answered() -> None:
