@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from shared.deployment import ModelInterface
@@ -40,8 +40,10 @@ from shared.messages import (
 from shared.records import record
 from worker.batching import BatchLimits, BatchQueue, Item, Key
 from worker.buckets import Buckets
+from worker.counters import Counters
 from worker.latency_model import LatencyModel
 from worker.outcomes import Completed, Failed, FailureKind, Outcome
+from worker.run_limits import RunLimits
 from worker.short_runs import ShortRuns
 
 ROW_TIME_SMOOTHING = 0.2
@@ -80,30 +82,6 @@ class End:
 Command: TypeAlias = Send | Execute | End
 
 
-@dataclass
-class Counters:
-    """Totals since the replica's start; times in microseconds.
-
-    Attributes:
-        dispatched: batches by the reason of their release.
-        batch_sizes: batches by size class; class n has at most 2**n rows, n the least.
-        copied_bytes: of tensors, with the headers that they travel in, from socket to batch and
-            back; the kernel's and the model's own copies are not counted.
-    """
-
-    requests: int = 0
-    failures: int = 0
-    expired: int = 0
-    cancelled: int = 0
-    rows: int = 0
-    batches: int = 0
-    infer_us: int = 0
-    queue_us: int = 0
-    copied_bytes: int = 0
-    dispatched: dict[str, int] = field(default_factory=dict)
-    batch_sizes: dict[int, int] = field(default_factory=dict)
-
-
 SUSPECT_TURN_S = 0.25
 """How long the runtime waits for a gateway to let a suspect proceed; then others get their turn."""
 
@@ -130,6 +108,7 @@ class Session:
         interface: what its model takes and gives.
         limits: bounds of the queue.
         latency: execution times; may already hold those of the warm-up.
+        run_limits: how long executions may take.
     """
 
     def __init__(
@@ -138,11 +117,13 @@ class Session:
         interface: ModelInterface,
         limits: BatchLimits,
         latency: LatencyModel,
+        run_limits: RunLimits,
     ) -> None:
         self.counters = Counters()
         self._identity = identity
         self._batches = interface.max_batch_size > 0
         self._latency = latency
+        self._run_limits = run_limits
         self._queue = BatchQueue(limits, latency)
         self._buckets = Buckets(batches=self._batches)
         self._short_runs = ShortRuns()
@@ -173,6 +154,17 @@ class Session:
     def executing_rows(self) -> int:
         """Rows in the batch that runs now."""
         return self._running.rows if self._running else 0
+
+    @property
+    def executing_since(self) -> float | None:
+        """When the batch that runs now began; None: none runs."""
+        return self._running.started if self._running else None
+
+    def batch_ends_by(self) -> float | None:
+        """When the batch that runs now must have ended; None: none runs."""
+        if self._running is None:
+            return None
+        return self._run_limits.ends_by(self._running.items, self._running.started)
 
     def gateway_at(self, link: str) -> str:
         """The life of the gateway at `link` that spoke last; empty if none did."""

@@ -31,6 +31,7 @@ from worker.batching import BatchLimits
 from worker.latency_model import LatencyModel
 from worker.outcomes import Completed, FailureKind
 from worker.outcomes import Failed as ExecutionFailed
+from worker.run_limits import RunLimits
 from worker.session import Command as ReplicaCommand
 from worker.session import End, Execute, Send, Session
 
@@ -192,7 +193,7 @@ class World:
     def spawn(self, version: str) -> None:
         name = f"r{next(self.lives)}"
         hello = Hello(name, "w", "m", version, f"m/{version}", b"", b"")
-        session = Session(hello, INTERFACE, BatchLimits(8, 0.0, 200), LatencyModel())
+        session = Session(hello, INTERFACE, BatchLimits(8, 0.0, 200), LatencyModel(), RunLimits())
         self.replicas[name] = SimulatedReplica(name, version, session)
         for gateway in self.gateways.values():
             self._probe(gateway, name)

@@ -26,6 +26,7 @@ from shared.tensors import Tensor, TensorSpec, tensor_from_array
 from worker.batching import BatchLimits
 from worker.latency_model import TYPICAL_AFTER, LatencyModel
 from worker.outcomes import Completed, Failed, FailureKind
+from worker.run_limits import RunLimits
 from worker.session import SUSPECT_TURN_S, Command, End, Execute, Send, Session
 
 INTERFACE = ModelInterface(
@@ -34,11 +35,13 @@ INTERFACE = ModelInterface(
     max_batch_size=4,
     platform="test",
 )
+RUN_LIMITS = RunLimits()
 HELLO = Hello("replica-1", "worker", "m", "1", "m/1-a", INTERFACE.model_dump_json().encode(), b"")
 
 
-def session(queue_rows_max: int = 100) -> Session:
-    return Session(HELLO, INTERFACE, BatchLimits(4, 0.0, queue_rows_max), LatencyModel())
+def session(queue_rows_max: int = 100, run_limits: RunLimits = RUN_LIMITS) -> Session:
+    limits = BatchLimits(4, 0.0, queue_rows_max)
+    return Session(HELLO, INTERFACE, limits, LatencyModel(), run_limits)
 
 
 def request(
@@ -176,6 +179,23 @@ def test_a_suspect_that_waits_too_long_for_its_turn_is_answered() -> None:
     assert live.next_deadline() == 0.1
     assert failures(live.advance(0.1)) == [(1, ErrorCode.QUEUE_TIMEOUT)]
     assert tell(live, Proceed(1), now=0.1) == []
+
+
+def test_a_batch_may_go_on_until_nobody_waits_for_it_and_a_grace() -> None:
+    live = session(run_limits=RunLimits(abandoned_grace_s=30.0))
+    assert (live.executing_since, live.batch_ends_by()) == (None, None)
+    tell(live, request(1, budget_s=5), request(2, budget_s=8), now=1.0)
+    assert (live.executing_since, live.batch_ends_by()) == (1.0, 39.0)
+    complete(live, 2)
+    assert (live.executing_since, live.batch_ends_by()) == (None, None)
+
+
+def test_an_execution_timeout_counts_for_each_execution_anew() -> None:
+    live = session(run_limits=RunLimits(execution_timeout_s=2.0))
+    tell(live, request(1), request(2), now=1.0)
+    assert live.batch_ends_by() == 3.0
+    assert executing(fail(live, now=2.5)) == [1]
+    assert live.batch_ends_by() == 4.5
 
 
 def test_cancelled_requests_leave_the_queue_and_running_ones_are_not_answered() -> None:
