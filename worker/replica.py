@@ -1,9 +1,9 @@
 """A replica process: one loaded model version that dials every gateway and answers its requests.
 
-The loop waits on the gateways' sockets, the agent's control socket and the executor, hands what
-came to the session, and carries out the session's commands: one envelope per gateway and turn.
-The loop owns all sockets; the executor's thread never touches one. Batches that are surely short
-run in the loop itself (`worker.short_runs`).
+The loop waits on the gateways' sockets, the agent's control socket and the executor
+(`worker.waiting`), hands what came to the session, and carries out the session's commands: one
+envelope per gateway and turn. The loop owns all sockets; the executor's thread never touches one.
+Batches that are surely short run in the loop itself (`worker.short_runs`).
 
 Previous stop of a request: `gateway.transport`, over `shared.wire`. Next: `worker.session`.
 """
@@ -55,6 +55,7 @@ from worker.run_limits import RunLimits
 from worker.runtimes.base import ModelLoadError, Runtime
 from worker.runtimes.registry import load_runtime
 from worker.session import Command, End, Execute, Send, Session
+from worker.waiting import Waiting
 from worker.warmup import warm_up
 
 log = get_logger("replica")
@@ -115,9 +116,9 @@ class Replica:
         self._start = start
         self._control = control
         self._context = zmq.Context()
-        self._poller = zmq.Poller()
-        self._links = Links(self._context, self._poller, start.replica)
         self._executor: Executor[Outcome | Loaded | NotLoaded] = Executor()
+        self._waiting = Waiting([control.fileno(), self._executor.wake_fd])
+        self._links = Links(self._context, self._waiting.poller, start.replica)
         self._runtime: Runtime | None = None
         self._session: Session | None = None
         self._gateways = start.gateways
@@ -130,15 +131,13 @@ class Replica:
         """Load, then serve until drained; ends the process. `early` came with the start."""
         if self._start.keys_dir is not None:
             self._links.keys = read_worker_keys(Path(self._start.keys_dir))
-        self._poller.register(self._control.fileno(), zmq.POLLIN)
-        self._poller.register(self._executor.wake_fd, zmq.POLLIN)
         self._executor.start()
         self._executor.submit(partial(load, self._start))
         for message in early:
             self._on_control(message)
         while True:
-            ready = dict(self._poller.poll(self._timeout_ms()))
-            self._turn(ready)
+            busy = self._session is not None and self._session.executing_since is not None
+            self._turn(self._waiting.wait(self._timeout_ms(), busy=busy))
 
     def _timeout_ms(self) -> int:
         if self._has_more:
