@@ -34,6 +34,7 @@ from shared.telemetry import configure_logging, get_logger
 from shared.tracing import Tracer, make_tracer
 from shared.wire import copied_on_send, decode, encode
 from worker.batching import BatchLimits
+from worker.commands import Command, End, Execute, Send
 from worker.control import (
     Drained,
     DrainNow,
@@ -54,7 +55,7 @@ from worker.request_spans import RequestSpans
 from worker.run_limits import RunLimits
 from worker.runtimes.base import ModelLoadError, Runtime
 from worker.runtimes.registry import load_runtime
-from worker.session import Command, End, Execute, Send, Session
+from worker.session import Session
 from worker.waiting import Waiting
 from worker.warmup import warm_up
 

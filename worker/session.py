@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode
@@ -37,9 +36,9 @@ from shared.messages import (
     Request,
     SuspectTurn,
 )
-from shared.records import record
 from worker.batching import BatchLimits, BatchQueue, Item, Key
 from worker.buckets import Buckets
+from worker.commands import Command, End, Execute, Send
 from worker.counters import Counters
 from worker.latency_model import LatencyModel
 from worker.outcomes import Completed, Failed, FailureKind, Outcome
@@ -48,38 +47,6 @@ from worker.short_runs import ShortRuns
 
 ROW_TIME_SMOOTHING = 0.2
 """Weight of the newest batch in the moving average of time per row."""
-
-
-@record
-class Send:
-    """Tell a gateway something."""
-
-    link: str
-    message: Message
-
-
-@record
-class Execute:
-    """Run a batch; its outcome comes back through `executed`.
-
-    Attributes:
-        reason: a `DispatchReason`, or `again` (part of a batch that failed), or `suspect`.
-        short: it takes so little time that the loop may run it itself.
-    """
-
-    items: tuple[Item, ...]
-    reason: str
-    short: bool = False
-
-
-@record
-class End:
-    """The replica has nothing left to do here: `fatal` if it must not be used again."""
-
-    fatal: bool
-
-
-Command: TypeAlias = Send | Execute | End
 
 
 SUSPECT_TURN_S = 0.25
@@ -216,9 +183,11 @@ class Session:
             commands += self._expired(item, now)
         if self._turn is not None and now >= min(self._turn.until, self._turn.item.start_by):
             commands += self._turn_missed(self._turn.item, now)
-        while self._idle and self._again:
-            wanted = self._unexpired(self._again.popleft(), now, commands)
-            self._start(wanted, "again", now, commands)
+        if self._again:
+            wanted = [self._unexpired(items, now, commands) for items in self._again]
+            self._again = deque(filter(None, wanted))
+        if self._idle and self._again:
+            self._start(self._again.popleft(), "again", now, commands)
         if self._idle and (release := self._queue.release(now)) is not None:
             for item in release.infeasible:
                 commands += self._too_late(item, now)
@@ -233,10 +202,12 @@ class Session:
     def next_deadline(self) -> float | None:
         """When `advance` must be called at the latest; None: not by itself."""
         deadline = self._queue.next_deadline()
-        if self._turn is None:
+        if self._turn is None and not self._again:
             return deadline
-        turn = min(self._turn.until, self._turn.item.start_by)
-        return turn if deadline is None else min(deadline, turn)
+        due = [item.deadline for items in self._again for item in items]
+        if self._turn is not None:
+            due += [self._turn.until, self._turn.item.start_by]
+        return min(due if deadline is None else [*due, deadline])
 
     def route_changed(self, route: bytes) -> list[Command]:
         """The route of this model changed: announce it to every gateway."""

@@ -24,10 +24,11 @@ from shared.messages import (
 from shared.messages import Request as WireRequest
 from shared.tensors import Tensor, TensorSpec, tensor_from_array
 from worker.batching import BatchLimits
+from worker.commands import Command, End, Execute, Send
 from worker.latency_model import TYPICAL_AFTER, LatencyModel
 from worker.outcomes import Completed, Failed, FailureKind
 from worker.run_limits import RunLimits
-from worker.session import SUSPECT_TURN_S, Command, End, Execute, Send, Session
+from worker.session import SUSPECT_TURN_S, Session
 
 INTERFACE = ModelInterface(
     inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 1)),),
@@ -171,6 +172,25 @@ def test_what_was_begun_in_time_may_end_and_run_again_later() -> None:
     assert (executing(commands), len(sent(commands, Final))) == ([3, 4], 2)
     commands = fail(live, now=11.0)
     assert failures(commands) == [(n, ErrorCode.DEADLINE_EXCEEDED) for n in (3, 4)]
+
+
+def test_what_is_to_run_again_is_answered_on_time_while_the_rest_runs() -> None:
+    live = session()
+    tell(live, request(1), request(2), request(3), request(4, budget_s=20.0))
+    assert executing(fail(live)) == [1, 2]
+    assert live.next_deadline() == 10.0
+    assert failures(live.advance(10.0)) == [(3, ErrorCode.DEADLINE_EXCEEDED)]
+    assert live.next_deadline() == 20.0
+    assert executing(complete(live, 2, now=10.5)) == [4]
+
+
+def test_what_is_cancelled_before_it_runs_again_does_not() -> None:
+    live = session()
+    tell(live, *[request(number) for number in range(1, 5)])
+    assert executing(fail(live)) == [1, 2]
+    tell(live, Cancel(3))
+    assert live.counters.cancelled == 1
+    assert executing(complete(live, 2)) == [4]
 
 
 def test_a_suspect_that_waits_too_long_for_its_turn_is_answered() -> None:
