@@ -209,3 +209,21 @@ def hungry(folder: Path) -> Path:
         return x * 10
 
     return python_model(folder, predict, NUMBERS)
+
+
+def straying(folder: Path) -> Path:
+    """y = 10 * x; 30 takes 0.3 s, 55 holds the interpreter for 5 s, 99 never ends."""
+
+    def predict(x: Any, params: Any) -> Any:
+        import ctypes  # noqa: PLC0415 - runs in the replica
+        import time  # noqa: PLC0415
+
+        if 30 in x:
+            time.sleep(0.3)
+        if 55 in x:
+            ctypes.PyDLL(None).usleep(5_000_000)
+        while 99 in x:
+            pass
+        return x * 10
+
+    return python_model(folder, predict, NUMBERS)
