@@ -26,7 +26,6 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-
 GIVEN_UP = "the gateway is shutting down"
 
 _GIVEN_UP_BODY = b'{"error":"%b"}' % GIVEN_UP.encode()

@@ -50,9 +50,9 @@ class Connection:
         self._reader = reader
         self.writer = writer
 
-    def send(self, number: float) -> None:
+    def send(self, number: float, *, chunked: bool = False) -> None:
         """Ask the model for a number."""
-        self.writer.write(infer_request(number))
+        self.writer.write(infer_request(number, chunked=chunked))
 
     def get(self, path: str) -> None:
         """Send a GET."""
@@ -89,12 +89,13 @@ class Connection:
         self.writer.close()
 
 
-def infer_request(number: float) -> bytes:
-    """A whole request for one number."""
+def infer_request(number: float, *, chunked: bool = False) -> bytes:
+    """A whole request for one number; chunked ones take the gateway's ordinary way."""
     tensor = {"name": "input-0", "datatype": "FP64", "shape": [1], "data": [number]}
     body = json.dumps({"inputs": [tensor]}).encode()
-    head = f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    framing = "transfer-encoding: chunked" if chunked else f"content-length: {len(body)}"
+    head = f"POST {INFER} HTTP/1.1\r\nhost: x\r\n{framing}\r\n\r\n".encode()
+    return head + (b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body)
 
 
 class GatewayProcess(ReplicaChildren):
@@ -150,10 +151,12 @@ class GatewayProcess(ReplicaChildren):
         text = (await self.get("/metrics")).body.decode()
         return sum(float(row) for row in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.M))
 
-    async def metric_is(self, name: str, value: float, timeout_s: float = ANSWER_S) -> None:
-        """Wait until a metric has a value."""
+    async def metric_is(
+        self, name: str, value: float, timeout_s: float = ANSWER_S, *, above: float = 0
+    ) -> None:
+        """Wait until a metric has a value, or is at most so much above it."""
         async with asyncio.timeout(timeout_s):
-            while await self.metric(name) != value:
+            while not value <= await self.metric(name) <= value + above:
                 await asyncio.sleep(0.02)
 
     async def joined(self, folder: Path, count: int = 1, **options: object) -> list[ReplicaChild]:

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from shared.deployment import ReplicaSettings
-from tests import mlflow_models as models
 from tests.fault.gateway_process import (
     Answer,
     Connection,
@@ -33,12 +32,6 @@ QUIET_S = 0.5
 OPEN = "penstock_gateway_open_calls"
 LATE_S = 2.0
 """What a busy machine may add to a time before it is wrong."""
-
-
-@pytest.fixture(scope="module")
-def napping(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that sleeps as long as it is told."""
-    return models.napping(tmp_path_factory.mktemp("napping") / "m")
 
 
 async def until_unready(gateway: GatewayProcess) -> None:
@@ -70,8 +63,8 @@ async def test_all_that_was_accepted_is_answered(napping: Path) -> None:
         plug.send(PLUG_MS)
         await gateway.metric_is(OPEN, 1)
         numbers = [NAP_MS + number / CALLS for number in range(CALLS)]
-        for client, number in zip(clients, numbers, strict=True):
-            client.send(number)
+        for index, (client, number) in enumerate(zip(clients, numbers, strict=True)):
+            client.send(number, chunked=index % 4 == 0)
         await gateway.metric_is(OPEN, CALLS + 1)
         gateway.ask_to_leave()
         began = time.monotonic()
@@ -82,7 +75,8 @@ async def test_all_that_was_accepted_is_answered(napping: Path) -> None:
 
         async def answer(client: Connection, number: float) -> None:
             got = await client.answer()
-            assert (got.status, got.number) == (200, pytest.approx(number))
+            assert got.status == 200
+            assert got.number == pytest.approx(number)
             in_order.append(got)
 
         pairs = [(plug, PLUG_MS), *zip(clients, numbers, strict=True), (late, NAP_MS)]
@@ -143,8 +137,8 @@ async def test_a_second_signal_hurries_it(napping: Path, wait_s: float) -> None:
         executing, *queued = await gateway.connections(9)
         executing.send(LONG_MS)
         await gateway.metric_is(OPEN, 1)
-        for client in queued:
-            client.send(LONG_MS)
+        for index, client in enumerate(queued):
+            client.send(LONG_MS, chunked=index % 2 == 0)
         await gateway.metric_is(OPEN, 9)
         gateway.ask_to_leave()
         await asyncio.sleep(0.3)
