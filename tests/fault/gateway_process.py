@@ -1,4 +1,4 @@
-"""A gateway process with real replica processes behind it and raw connections in front of it.
+"""A gateway process with real replica processes behind it.
 
 No Redis and no agents: the gateway goes by what its replicas announce.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import re
 import signal
@@ -15,87 +14,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from shared.lifecycle import environment_of_child
 from tests.data_plane import ReplicaChild, ReplicaChildren
 from tests.e2e.system import free_port, own_environment
+from tests.fault.connections import ANSWER_S, Answer, Connection, connect
 
 NOBODY = "redis://127.0.0.1:9/0"
 START_S = 30.0
-ANSWER_S = 30.0
-INFER = "/v2/models/m/infer"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back for a request; `closes`: it said that it is the last on its connection."""
-
-    status: int
-    closes: bool
-    body: bytes
-
-    @property
-    def number(self) -> float:
-        """The one number of an inference's answer."""
-        (output,) = json.loads(self.body)["outputs"]
-        return float(output["data"][0])
-
-
-class Connection:
-    """A client's connection, on which it can do everything that a client should not."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self.writer = writer
-
-    def send(self, number: float, *, chunked: bool = False) -> None:
-        """Ask the model for a number."""
-        self.writer.write(infer_request(number, chunked=chunked))
-
-    def get(self, path: str) -> None:
-        """Send a GET."""
-        self.writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
-
-    async def answer(self) -> Answer:
-        """The next answer.
-
-        Raises:
-            OSError, EOFError: if the connection ended before it was whole.
-        """
-        async with asyncio.timeout(ANSWER_S):
-            head = (await self._reader.readuntil(b"\r\n\r\n")).decode().lower()
-            length = re.search(r"content-length: (\d+)", head)
-            assert length is not None, head
-            body = await self._reader.readexactly(int(length[1]))
-        return Answer(int(head.split()[1]), "connection: close" in head, body)
-
-    async def ask(self, number: float) -> Answer:
-        """Ask the model for a number, and wait for the answer."""
-        self.send(number)
-        return await self.answer()
-
-    async def ended(self) -> bool:
-        """Wait until the server closes the connection; whether it said nothing before that."""
-        async with asyncio.timeout(ANSWER_S):
-            try:
-                return await self._reader.read(1) == b""
-            except ConnectionResetError:
-                return True
-
-    def leave(self) -> None:
-        """Close it, whatever is still to come."""
-        self.writer.close()
-
-
-def infer_request(number: float, *, chunked: bool = False) -> bytes:
-    """A whole request for one number; chunked ones take the gateway's ordinary way."""
-    tensor = {"name": "input-0", "datatype": "FP64", "shape": [1], "data": [number]}
-    body = json.dumps({"inputs": [tensor]}).encode()
-    framing = "transfer-encoding: chunked" if chunked else f"content-length: {len(body)}"
-    head = f"POST {INFER} HTTP/1.1\r\nhost: x\r\n{framing}\r\n\r\n".encode()
-    return head + (b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body)
 
 
 class GatewayProcess(ReplicaChildren):
@@ -131,7 +58,7 @@ class GatewayProcess(ReplicaChildren):
 
     async def connect(self) -> Connection:
         """A new connection."""
-        return Connection(*await asyncio.open_connection("127.0.0.1", self.port))
+        return await connect(self.port)
 
     async def connections(self, count: int) -> list[Connection]:
         """Many of them."""

@@ -10,9 +10,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from shared.deployment import ReplicaSettings
 from tests.data_plane import ReplicaChild
-from tests.fault.gateway_process import GatewayProcess, gateway_process, infer_request
+from tests.fault.connections import infer_request
+from tests.fault.gateway_process import GatewayProcess, gateway_process
 from worker.control import Heartbeat
 
 EXECUTING = 450
@@ -22,7 +25,7 @@ CLIENTS = EXECUTING + QUEUED + HALF_SENT
 SETTINGS = ReplicaSettings(threads=1, max_batch_size=512)
 
 PLUG_MS = 700.0
-LONG_MS = 1500.0
+LONG_MS = 3000.0
 EMPTY_S = 1.0
 LATE_S = 2.0
 """What a busy machine may add to a time before it is wrong."""
@@ -107,11 +110,12 @@ async def crowd_leaves(gateway: GatewayProcess, replica: ReplicaChild, others: i
     assert time.monotonic() - left < EMPTY_S + 0.5, "a heartbeat comes twice a second"
     while beat.executing_rows > others:
         beat = await beat_of(replica)
-    assert time.monotonic() - left < LONG_MS / 1000 + EMPTY_S + 0.5
+    assert time.monotonic() - left < LONG_MS / 1000 + EMPTY_S + 0.5, "nothing that waited ran"
     assert await gateway.metric(CANCELLED) - cancelled == EXECUTING + QUEUED
     assert await gateway.metric("penstock_gateway_requests_in_flight") <= others
 
 
+@pytest.mark.timeout(60)
 async def test_a_thousand_clients_that_leave_midway_leave_no_trace(napping: Path) -> None:
     async with gateway_process() as gateway:
         (replica,) = await gateway.joined(napping, settings=SETTINGS)
@@ -122,7 +126,9 @@ async def test_a_thousand_clients_that_leave_midway_leave_no_trace(napping: Path
         async with bystander(gateway):
             await crowd_leaves(gateway, replica, 1)
         after = [footprint(pid) for pid in pids]
-        assert [each.descriptors for each in after] == [each.descriptors for each in alone]
+        while [each.descriptors for each in after] != [each.descriptors for each in alone]:
+            await asyncio.sleep(0.1)  # the last connections were closed just now
+            after = [footprint(pid) for pid in pids]
         for then, now in zip(before, after, strict=True):
             assert now.resident_bytes - then.resident_bytes < GROWTH_BYTES_MAX
         beat = await beat_of(replica)

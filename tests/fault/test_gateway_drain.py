@@ -11,23 +11,18 @@ from pathlib import Path
 import pytest
 
 from shared.deployment import ReplicaSettings
-from tests.fault.gateway_process import (
-    Answer,
-    Connection,
-    GatewayProcess,
-    gateway_process,
-    infer_request,
-)
+from tests.fault.connections import Answer, Connection, infer_request
+from tests.fault.gateway_process import GatewayProcess, gateway_process
 from worker.control import Heartbeat
 
 NAP_MS = 30.0
 LONG_MS = 4000.0
-PLUG_MS = 800.0
+PLUG_MS = 1800.0
 """A call that goes first and keeps the replica busy until all others have come."""
 
 SMALL_BATCHES = ReplicaSettings(threads=1, max_batch_size=4)
 CALLS = 128
-WAIT_S = 0.5
+WAIT_S = 1.5
 QUIET_S = 0.5
 OPEN = "penstock_gateway_open_calls"
 LATE_S = 2.0
@@ -69,6 +64,7 @@ async def test_all_that_was_accepted_is_answered(napping: Path) -> None:
         gateway.ask_to_leave()
         began = time.monotonic()
         await until_unready(gateway)
+        await asyncio.sleep(WAIT_S / 3)
         late = await gateway.connect()  # a load balancer has not noticed yet
         late.send(NAP_MS)
         in_order: list[Answer] = []
