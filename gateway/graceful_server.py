@@ -35,13 +35,20 @@ _GIVEN_UP_ANSWER = (
 )
 
 
+ACCEPTED_S = 0.1
+"""A connection that was accepted in the last moment shows itself within this time."""
+
+FAREWELL_S = 1.0
+"""Of the grace, what is kept for the goodbyes after the last connection: to replicas and store."""
+
+
 @dataclass
 class Drain:
     """Whether a server leaves, and how; shared by all of its connections.
 
     Attributes:
         quiet_s: how long a connection without a request is kept.
-        grace_s: longest time from being told to leave to the end of all connections.
+        grace_s: longest time from being told to leave to the end of the process.
         changed: set when a connection ended, or when it became urgent.
     """
 
@@ -213,11 +220,13 @@ class GracefulServer(uvicorn.Server):
             listener.close()
         for connection in self._connections():
             connection.shutdown()
+        await asyncio.sleep(ACCEPTED_S)
         loop = asyncio.get_running_loop()
         if self._grace_ends_s is None:
             self._grace_ends_s = loop.time() + self._drain.grace_s
+        farewell_s = min(FAREWELL_S, self._drain.grace_s / 2)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(self._grace_ends_s):
+            async with asyncio.timeout_at(self._grace_ends_s - farewell_s):
                 while self.server_state.connections and not self.force_exit:
                     self._drain.changed.clear()
                     await self._drain.changed.wait()
