@@ -21,7 +21,8 @@ from tests.e2e.system import LocalSystem, alive
 from tests.fault.connections import Load, connect
 
 NAP_MS = 20.0
-HOLD_MS = 5000.0
+HOLD_MS = 8000.0
+HOLD_TOO_MS = 5000.0
 CLIENTS = 64
 NOTICED_S = 2.0 + 1.0
 """Within two seconds, and what a busy machine may add."""
@@ -143,6 +144,8 @@ async def test_readiness_tells_the_truth_while_all_replicas_are_stopped(
     system: LocalSystem,
 ) -> None:
     before = await two_pids(system)
+    await asyncio.sleep(2.0)
+    assert await readiness(system) == [True, True], "nothing to do is not silence"
     async with stopped(before):
         await both_ready(system, False, NOTICED_S)
         await asyncio.sleep(1.5)  # long enough for their connections to be given up
@@ -162,8 +165,12 @@ async def test_a_model_that_holds_the_interpreter_is_left_alone_and_comes_back(
         assert (await other.ask(1.0)).status == 200
     assert await readiness(system) == [True, True]
     assert await callable_replicas(system) == 1
+    other.send(-HOLD_TOO_MS)
+    await both_ready(system, False, NOTICED_S)  # although both are connected
     assert not holding.done(), "the calls since went to the other one"
     assert (await holding).status == 200
+    assert (await other.answer()).status == 200
+    await both_ready(system, True, NOTICED_S)
     await seen(system, 2, NOTICED_S)
     assert await two_pids(system) == before, "it was not killed"
     holder.leave()
