@@ -12,13 +12,14 @@ from shared.deployment import ReplicaSettings
 from tests import mlflow_models as models
 from tests.e2e.folder import Multiplying, folder_system
 from tests.e2e.system import LocalSystem, penstock
+from tests.e2e.test_restart import until_two_can_be_called
 from tests.fault.gateway_process import gateway_process
 from tests.fault.test_disconnects import GROWTH_BYTES_MAX, crowd_leaves, footprint
 from tests.models import affine
 
 CROWDS = 30
 WARM_CROWDS = 3
-RESTARTS = 10
+RESTARTS = 8
 SCALE = 3.0
 CLIENTS = 16
 
@@ -52,6 +53,7 @@ def wide_system(tmp_path: Path) -> Iterator[LocalSystem]:
     (tmp_path / "models" / "m" / "tags.yaml").write_text("penstock.replicas: 2\n")
     try:
         system.start()
+        asyncio.run(until_two_can_be_called(system))
         yield system
     finally:
         assert system.stop() == 0, system.output
