@@ -60,6 +60,13 @@ class ReplicaChild:
                     return message
         raise AssertionError("the replica closed its control socket")
 
+    def forget(self) -> None:
+        """Drop what it has said so far: the next that is heard is news."""
+        self.control.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while self.control.recv(65536):
+                pass
+
     def kill(self) -> None:
         os.kill(self.process.pid, signal.SIGKILL)
         self.process.wait(WAIT_S)
@@ -72,11 +79,10 @@ class ReplicaChild:
             self.kill()
 
 
-class DataPlane:
-    """Replicas of one model and the service that calls them."""
+class ReplicaChildren:
+    """Replica processes of one model that dial a gateway at an endpoint."""
 
-    def __init__(self, service: InferenceService, endpoint: str) -> None:
-        self.service = service
+    def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
         self.children: list[ReplicaChild] = []
 
@@ -118,6 +124,18 @@ class DataPlane:
         )
         child.tell(start)
         return child
+
+    async def end(self) -> None:
+        for child in self.children:
+            await asyncio.to_thread(child.end)
+
+
+class DataPlane(ReplicaChildren):
+    """Replicas of one model and the service that calls them."""
+
+    def __init__(self, service: InferenceService, endpoint: str) -> None:
+        super().__init__(endpoint)
+        self.service = service
 
     async def join(self, folder: Path, **options: object) -> ReplicaChild:
         """Start a replica and wait until the gateway can call it."""
@@ -169,8 +187,7 @@ async def data_plane(
         try:
             yield plane
         finally:
-            for child in plane.children:
-                await asyncio.to_thread(child.end)
+            await plane.end()
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task

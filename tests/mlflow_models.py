@@ -200,6 +200,22 @@ def moody(folder: Path) -> Path:
     return python_model(folder, predict, NUMBERS)
 
 
+def napping(folder: Path) -> Path:
+    """y = x, after a sleep of as many ms as the largest |x| says; below 0 the lock is held."""
+
+    def predict(x: Any, params: Any) -> Any:
+        import ctypes  # noqa: PLC0415 - runs in the replica
+        import time  # noqa: PLC0415
+
+        if x.min() < 0:
+            ctypes.PyDLL(None).usleep(int(-x.min() * 1000))
+        else:
+            time.sleep(float(x.max()) / 1000)
+        return x
+
+    return python_model(folder, predict, NUMBERS)
+
+
 def hungry(folder: Path) -> Path:
     """y = 10 * x; more than 8 rows are too much for its memory, or 2 if any is not 0."""
 

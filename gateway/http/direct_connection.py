@@ -26,7 +26,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
 from gateway.calls import InferenceAnswer
-from gateway.graceful_server import GracefulConnection
+from gateway.graceful_server import GIVEN_UP, GracefulConnection
 from gateway.http.call_route import Body, CallSteps, Exchange, Reply, compressed
 from gateway.http.parsed_infer import ParsedInfer
 from gateway.http.payload import RawHeaders
@@ -34,7 +34,7 @@ from gateway.http.request_body import BodyTimeoutError, client_gone
 from gateway.http.request_heads import Head, KnownHeads, head_of
 from gateway.http.traced_app import begin_span, end_span, with_context
 from gateway.service import Outcome
-from shared.errors import PenstockError
+from shared.errors import ErrorCode, PenstockError
 from shared.tensors import Buffer
 from shared.tracing import Span, Tracer
 
@@ -208,6 +208,20 @@ class DirectConnection(GracefulConnection):
         self._steps.fail(request, client_gone())
         self._steps.end()
         end_span(request.span, 0)
+
+    def give_up(self) -> None:
+        """The server leaves, and has no time left."""
+        request = self._direct
+        if request is None:
+            super().give_up()
+            return
+        if request.patience is not None:
+            request.patience.cancel()
+        if request.call_id is not None:
+            self._steps.service.cancel(request.call_id)
+        request.keep_alive = False
+        error = PenstockError(ErrorCode.SHUTTING_DOWN, GIVEN_UP)
+        self._respond(self._steps.fail(request, error))
 
     # The way of a request that is served here
 
