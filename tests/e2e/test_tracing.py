@@ -195,7 +195,9 @@ async def test_a_deadline_ends_attempt_and_request(collector: Collector, tmp_pat
         found = await it.spans(trace, lambda spans: len(spans) >= 3)
     by_name = {span.name: span for span in found}
     assert by_name["attempt"].attributes["penstock.outcome"] == "cancelled"
-    assert by_name["request"].attributes["penstock.outcome"] in ("cancelled", "deadline_exceeded")
+    # The replica may read the request before it reads that nobody wants it any more.
+    outcomes = ("cancelled", "deadline_exceeded", "ok")
+    assert by_name["request"].attributes["penstock.outcome"] in outcomes
     assert by_name["POST /v2/models/{model}/infer"].failed
 
 

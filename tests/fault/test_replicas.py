@@ -216,7 +216,8 @@ async def test_a_short_model_that_suddenly_takes_long_loses_no_call(tmp_path: Pa
             late = [asyncio.create_task(plane.infer(rows(n))) for n in range(10)]
             with pytest.raises(PenstockError) as failed:
                 await plane.infer(rows(1), timeout_s=0.5)
-            assert failed.value.code is ErrorCode.DEADLINE_EXCEEDED
+            # The second time it is known how long such a batch takes, and the call is not let in.
+            assert failed.value.code in (ErrorCode.DEADLINE_EXCEEDED, ErrorCode.QUEUE_FULL)
             assert not long.done()
             assert (await long).tolist() == rows(40_000).tolist()
             for number, answer in enumerate(await asyncio.gather(*late)):
