@@ -72,11 +72,10 @@ class ReplicaChild:
             self.kill()
 
 
-class DataPlane:
-    """Replicas of one model and the service that calls them."""
+class ReplicaChildren:
+    """Replica processes that dial one gateway; there is no agent, which would replace them."""
 
-    def __init__(self, service: InferenceService, endpoint: str) -> None:
-        self.service = service
+    def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
         self.children: list[ReplicaChild] = []
 
@@ -84,6 +83,7 @@ class DataPlane:
         self,
         folder: Path,
         *,
+        model: str = "m",
         version: str = "1",
         generation: int = 1,
         settings: ReplicaSettings | None = None,
@@ -102,22 +102,36 @@ class DataPlane:
         theirs.close()
         child = ReplicaChild(process, ours)
         self.children.append(child)
-        route = VersionRoute(version=version, revision=f"m/{version}")
+        revision = f"{model}/{version}"
+        route = VersionRoute(version=version, revision=revision)
         start = Start(
-            key=f"m/{version}@w#{number}",
+            key=f"{revision}@w#{number}",
             replica=f"replica-{number}",
             worker="w",
-            model="m",
+            model=model,
             version=version,
-            revision=f"m/{version}",
+            revision=revision,
             model_path=str(folder),
             settings=settings or ReplicaSettings(threads=1),
             device="cpu",
             gateways=gateways or (GatewayAddress(gateway="g", endpoint=self.endpoint),),
-            route=ModelRoute(model="m", generation=generation, versions=(route,)),
+            route=ModelRoute(model=model, generation=generation, versions=(route,)),
         )
         child.tell(start)
         return child
+
+    def end(self) -> None:
+        """End all that still run."""
+        for child in self.children:
+            child.end()
+
+
+class DataPlane(ReplicaChildren):
+    """Replicas of one model and the service that calls them."""
+
+    def __init__(self, service: InferenceService, endpoint: str) -> None:
+        super().__init__(endpoint)
+        self.service = service
 
     async def join(self, folder: Path, **options: object) -> ReplicaChild:
         """Start a replica and wait until the gateway can call it."""
@@ -149,11 +163,13 @@ async def until(condition: Callable[[], bool], timeout_s: float = WAIT_S) -> Non
 
 @contextlib.asynccontextmanager
 async def data_plane(
-    limits: DispatchLimits | None = None, tracer: Tracer | None = None
+    limits: DispatchLimits | None = None,
+    tracer: Tracer | None = None,
+    endpoint: str = "",
 ) -> AsyncIterator[DataPlane]:
-    """A running service and its replicas; all ended afterwards."""
+    """A running service and its replicas; all ended afterwards. By default on a Unix socket."""
     with tempfile.TemporaryDirectory(prefix="ps-") as folder:
-        endpoint = f"ipc://{folder}/g.ipc"
+        endpoint = endpoint or f"ipc://{folder}/g.ipc"
         service = InferenceService(
             endpoint,
             "g-1",
@@ -169,8 +185,7 @@ async def data_plane(
         try:
             yield plane
         finally:
-            for child in plane.children:
-                await asyncio.to_thread(child.end)
+            await asyncio.to_thread(plane.end)
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
