@@ -1,4 +1,4 @@
-"""An open loop of calls on a service in this process, each of which is told how often it resolved."""
+"""An open loop of calls on a service in this process, which notes all that each call is told."""
 
 from __future__ import annotations
 

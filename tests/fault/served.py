@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -88,9 +89,7 @@ class Served(ReplicaChildren):
             if each.name == sample and labels.items() <= each.labels.items()
         )
 
-    def plan(
-        self, rate_rps: float, duration_s: float, seed: int, *, model: str = "m"
-    ) -> LoadPlan:
+    def plan(self, rate_rps: float, duration_s: float, seed: int, *, model: str = "m") -> LoadPlan:
         """An open loop of Poisson arrivals, as the load generator takes it."""
         return LoadPlan(
             port=self.port,
@@ -104,6 +103,11 @@ class Served(ReplicaChildren):
     def load(self, plan: LoadPlan) -> Outcomes:
         """Carry a plan out; a generator that was late itself shows nothing."""
         return checked(run_plan_beside(plan))
+
+    def capacity_rps(self, connections: int, seconds: float, *, model: str = "m") -> float:
+        """Answers per second to so many clients that ask again as soon as they are answered."""
+        plan = self.plan(0.0, seconds, 0, model=model)
+        return run_plan_beside(replace(plan, connections=connections)).goodput_rps
 
     @contextmanager
     def loaded(self, plan: LoadPlan) -> Iterator[Generator]:

@@ -1,4 +1,4 @@
-"""Between gateway and replicas the network stalls, resets and delays: calls resolve all the same."""
+"""A network that stalls, resets and delays between gateway and replicas: all calls resolve."""
 
 from __future__ import annotations
 
