@@ -14,12 +14,13 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
+from prometheus_client.samples import Sample
 from prometheus_client.parser import text_string_to_metric_families
 
 from load_tests.http_wire import request_bytes
@@ -37,6 +38,15 @@ NO_STORE = "redis://127.0.0.1:1/0"
 STOP_S = 20.0
 START_S = 60.0
 REPLICA = (sys.executable, "-m", "worker.replica")
+
+
+def total(samples: Sequence[Sample], name: str, **labels: str) -> float:
+    """The sum of all samples of a name which have these labels."""
+    return sum(
+        each.value
+        for each in samples
+        if each.name == name and labels.items() <= each.labels.items()
+    )
 
 
 class Served(ReplicaChildren):
@@ -80,20 +90,28 @@ class Served(ReplicaChildren):
 
     def metric(self, sample: str, **labels: str) -> float:
         """The sum of all samples of that name which have these labels."""
+        return total(self.samples(), sample, **labels)
+
+    def samples(self) -> list[Sample]:
+        """All that the gateway counts, now."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as page:
             text = page.read().decode()
-        return sum(
-            each.value
-            for family in text_string_to_metric_families(text)
-            for each in family.samples
-            if each.name == sample and labels.items() <= each.labels.items()
-        )
+        families = text_string_to_metric_families(text)
+        return [sample for family in families for sample in family.samples]
 
-    def plan(self, rate_rps: float, duration_s: float, seed: int, *, model: str = "m") -> LoadPlan:
-        """An open loop of Poisson arrivals, as the load generator takes it."""
+    def plan(
+        self,
+        rate_rps: float,
+        duration_s: float,
+        seed: int,
+        *,
+        model: str = "m",
+        timeout_s: float | None = None,
+    ) -> LoadPlan:
+        """An open loop of Poisson arrivals, as the load generator takes it; rate 0: a closed one."""
         return LoadPlan(
             port=self.port,
-            requests=[number_request(model, 1.0)],
+            requests=[number_request(model, 1.0, timeout_s)],
             duration_s=duration_s,
             rate_rps=rate_rps,
             seed=seed,

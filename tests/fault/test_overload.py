@@ -26,7 +26,7 @@ from tests.fault.retrying import (
     goodput_rps,
     p99_s,
 )
-from tests.fault.served import LateGeneratorError, Served, at_second_try, checked, served
+from tests.fault.served import LateGeneratorError, Served, at_second_try, checked, served, total
 
 SLEEP_MS = 20.0
 BATCH = 8
@@ -77,11 +77,12 @@ class Requests:
 
 def requests_of(system: Served, model: str) -> Requests:
     """Requests until now, by what became of them at the server."""
+    samples = system.samples()
     seconds = "penstock_gateway_request_seconds"
-    in_time = system.metric(f"{seconds}_bucket", model=model, le=str(SHED_S_MAX))
-    everything = system.metric(f"{seconds}_count", model=model)
+    in_time = total(samples, f"{seconds}_bucket", model=model, le=str(SHED_S_MAX))
+    everything = total(samples, f"{seconds}_count", model=model)
     accepted = sum(
-        system.metric("penstock_gateway_requests_total", model=model, code=code)
+        total(samples, "penstock_gateway_requests_total", model=model, code=code)
         for code in NOT_SHED
     )
     return Requests(everything - in_time, accepted, everything - accepted)
@@ -92,10 +93,10 @@ async def overload(
 ) -> None:
     """Ask for more than the capacity, then for half of it."""
     normal = await clients.call(0.5 * capacity, RAMP_S + SETTLED_S)
-    before = requests_of(system, "m")
+    before = await asyncio.to_thread(requests_of, system, "m")
     began = time.monotonic()
     asked = await clients.call(load * capacity, seconds)
-    counted = requests_of(system, "m").since(before)
+    counted = (await asyncio.to_thread(requests_of, system, "m")).since(before)
     after = await clients.call(0.5 * capacity, 2 * SETTLED_S)
     check_on_time([*normal, *asked, *after])
 
@@ -191,7 +192,9 @@ def fairness(folder: Path, seconds: float) -> None:
             alone_ms = quiet_p99_ms(ours, rate, seconds, seed)
             p99_ms = {}
             for name, system in (("beside", other), ("within", ours)):
-                plan = system.plan(FLOOD * capacity, seconds + 3.0, seed, model="flooded")
+                plan = system.plan(
+                    FLOOD * capacity, seconds + 3.0, seed, model="flooded", timeout_s=1.0
+                )
                 with system.loaded(plan) as flood:
                     time.sleep(2.0)  # until it floods
                     p99_ms[name] = quiet_p99_ms(ours, rate, seconds, seed)
