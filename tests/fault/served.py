@@ -20,8 +20,8 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from prometheus_client.samples import Sample
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from load_tests.http_wire import request_bytes
 from load_tests.load_plan import LoadPlan, Outcomes
@@ -108,7 +108,7 @@ class Served(ReplicaChildren):
         model: str = "m",
         timeout_s: float | None = None,
     ) -> LoadPlan:
-        """An open loop of Poisson arrivals, as the load generator takes it; rate 0: a closed one."""
+        """An open loop of Poisson arrivals, as the generator takes it; rate 0: a closed one."""
         return LoadPlan(
             port=self.port,
             requests=[number_request(model, 1.0, timeout_s)],

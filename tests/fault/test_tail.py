@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.service import InferenceService
 from load_tests.load_plan import Outcomes
 from load_tests.percentiles import percentile
 from shared.routing import HedgePolicy
@@ -151,6 +152,16 @@ ATTEMPTS_PER_CALL_MAX = 1.25
 SCALE = 3.0
 
 
+def sent(service: InferenceService) -> int:
+    """Attempts until now."""
+    return service.counters.first_attempts + sum(service.counters.more_attempts.values())
+
+
+def refused(service: InferenceService) -> int:
+    """Nacks until now."""
+    return sum(service.counters.nacks.values())
+
+
 async def refuse(folder: Path, seconds: float, seed: int) -> None:
     """Two real replicas, and two peers that answer for a while and then refuse everything."""
     models.affine(folder, SCALE)
@@ -166,15 +177,10 @@ async def refuse(folder: Path, seconds: float, seed: int) -> None:
             for peer in peers:
                 peer.refusing.set()
             await asyncio.sleep(1.0)
-            began, before, nacks = (
-                time.monotonic(),
-                service.counters.attempts,
-                service.counters.nacks,
-            )
+            began, attempts, nacks = time.monotonic(), -sent(service), -refused(service)
             await asyncio.sleep(seconds - 0.2)
             counted = calls.between(began, time.monotonic())
-            attempts = service.counters.attempts - before
-            nacks = service.counters.nacks - nacks
+            attempts, nacks = attempts + sent(service), nacks + refused(service)
             await sending
     for call in calls.sent:
         call.check(SCALE)

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from gateway.attempts import AttemptReason
 from gateway.commands import Answered, Failed
 from shared.errors import ErrorCode
+from shared.routing import HedgePolicy
 from tests.simulation.world import DEATH, POISON, SimulatedGateway, Weather, World
 
 CALLS = 150
@@ -16,9 +18,10 @@ RUN_S = 3.0
 CALM_S = 30.0
 """After the run, in good weather: the longest deadline and what a suspect may wait."""
 
-HEDGE_BURST = 10
-
 FAIR = Weather()
+
+IN_A_HURRY = (ErrorCode.DEADLINE_EXCEEDED, ErrorCode.QUEUE_FULL)
+"""How calls fail that have no time to wait: not let in, or too late."""
 
 
 @contextmanager
@@ -31,9 +34,14 @@ def replayable(seed: int) -> Iterator[None]:
         raise
 
 
-def play(seed: int, weather: Weather, special: list[float]) -> World:
-    """Run calls through a world until all is quiet again."""
+def play(
+    seed: int, weather: Weather, special: list[float], hedge: HedgePolicy | None = None
+) -> World:
+    """Run calls through a world until all is quiet again; None: the seed says how it hedges."""
     world = World(seed, weather)
+    if hedge is not None:
+        world.hedge = hedge
+        world.flip_to(world.version)
     _submit_calls(world, special)
     for second in range(int(RUN_S)):
         _befall(world, second)
@@ -107,7 +115,7 @@ def check_quiet(world: World) -> None:
     for gateway in world.gateways.values():
         assert gateway.is_quiet(), gateway.dispatch
         assert gateway.dispatch.next_deadline() is None
-        assert gateway.attempts == gateway.dispatch.counters.attempts
+        gateway.check_budgets()
     for replica in world.living():
         assert replica.session.queued_rows == 0
         assert replica.session.executing_rows == 0
@@ -148,21 +156,21 @@ def fair(seed: int) -> None:
         world = play(seed, FAIR, [POISON] * 3)
         check_quiet(world)
         for key, code in failures(world).items():
-            assert code is ErrorCode.DEADLINE_EXCEEDED or world.inputs[key][0] == POISON
+            assert code in IN_A_HURRY or world.inputs[key][0] == POISON
         for gateway in world.gateways.values():
-            hedges = 0.0
-            if world.hedge != "off" and world.hedge_budget:
-                hedges = HEDGE_BURST + world.hedge_budget * gateway.calls
-            assert gateway.attempts <= gateway.calls + hedges
+            counters = gateway.dispatch.counters
+            assert counters.first_attempts <= gateway.calls
+            hedges = counters.more_attempts[AttemptReason.HEDGE]
+            assert gateway.attempts == counters.first_attempts + hedges
 
 
-def death(seed: int) -> None:
+def death(seed: int, hedge: HedgePolicy) -> None:
     """A query of death kills two replicas at most, and fails alone."""
     with replayable(seed):
-        world = play(seed, FAIR, [DEATH])
+        world = play(seed, FAIR, [DEATH], hedge)
         check_quiet(world)
         assert world.deaths <= 2
         for key, code in failures(world).items():
             value, _ = world.inputs[key]
             assert (value == DEATH) == (code is ErrorCode.REPLICA_CRASHED)
-            assert value == DEATH or code is ErrorCode.DEADLINE_EXCEEDED
+            assert value == DEATH or code in IN_A_HURRY

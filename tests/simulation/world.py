@@ -19,12 +19,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gateway.attempts import EXTRA, AttemptReason
 from gateway.calls import InferenceCall
 from gateway.commands import Answered, Failed, SendCancel, SendProceed, SendRequest, Streamed
 from gateway.commands import Command as GatewayCommand
 from gateway.dispatch import Dispatch
 from gateway.dispatch_limits import DispatchLimits
 from gateway.replicas import Replica, Replicas
+from gateway.throttle import ThrottleSettings
 from gateway.traffic import Routes
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
@@ -75,6 +77,7 @@ CLOCK_START_S_MAX = 1e5
 
 HEDGE_POLICIES: tuple[HedgePolicy, ...] = ("auto", "off", 2.0, 15.0)
 HEDGE_BUDGETS = (0.0, 0.05, 0.5)
+HEDGE_BURST = 10
 
 
 @dataclass(frozen=True)
@@ -180,12 +183,26 @@ class SimulatedGateway:
 
     def is_quiet(self) -> bool:
         """Whether no call is open, and nothing is remembered of any."""
+        models = self.dispatch.models()
         return not (
             len(self.dispatch)
             or self.dispatch.parked
-            or self.dispatch.open_calls()
+            or any(model.open or model.throttle.extra for model in models)
             or any(replica.attempts or replica.rows for replica in self.replicas)
         )
+
+    def check_budgets(self) -> None:
+        """Hedges, and with them what was tried again though no replica was lost, were few."""
+        counters = self.dispatch.counters
+        hedges = counters.more_attempts[AttemptReason.HEDGE]
+        allowed = HEDGE_BURST + self.world.hedge_budget * self.calls
+        assert hedges <= (allowed if self.world.hedge_budget else 0), f"{hedges} hedges"
+        assert not hedges or self.world.hedge != "off"
+        extra = sum(counters.more_attempts[reason] for reason in EXTRA)
+        answered = sum(counters.margins)
+        throttle = ThrottleSettings()
+        assert extra <= throttle.tokens_max / 2 + throttle.refund * answered
+        assert self.attempts == counters.first_attempts + sum(counters.more_attempts.values())
 
     def _arm(self) -> None:
         deadline = self.dispatch.next_deadline()
