@@ -211,7 +211,7 @@ def fairness(folder: Path, seconds: float) -> None:
 
 
 def test_one_models_flood_does_not_slow_another_down(tmp_path: Path) -> None:
-    fairness(tmp_path, 4.0)
+    fairness(tmp_path, 3.0)
 
 
 @pytest.mark.slow

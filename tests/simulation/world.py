@@ -16,6 +16,7 @@ import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -208,7 +209,12 @@ class SimulatedGateway:
         deadline = self.dispatch.next_deadline()
         if deadline is not None and deadline != self._armed_for:
             self._armed_for = deadline
-            self.world.at(max(self.clock.when(deadline), self.world.now) + TICK_S, self.advance)
+            when = max(self.clock.when(deadline), self.world.now)
+            self.world.at(when + TICK_S, partial(self._fire, deadline))
+
+    def _fire(self, deadline: float) -> None:
+        if deadline == self._armed_for:  # else another timer was set meanwhile
+            self.advance()
 
     def hear(self, replica_id: str, message: Message) -> None:
         now = self.clock.now()
@@ -366,11 +372,15 @@ class World:
         if deadline is not None and deadline != replica.armed_for:
             replica.armed_for = deadline
             when = max(replica.clock.when(deadline), self.now)
-            self.at(when + TICK_S, lambda: self._tick(replica))
+            self.at(when + TICK_S, partial(self._fire, replica, deadline))
+
+    def _fire(self, replica: SimulatedReplica, deadline: float) -> None:
+        if deadline != replica.armed_for:
+            return  # another timer was set meanwhile
+        if not self._waits(replica, partial(self._fire, replica, deadline)):
+            self._tick(replica)
 
     def _tick(self, replica: SimulatedReplica) -> None:
-        if self._waits(replica, lambda: self._tick(replica)):
-            return
         replica.armed_for = None
         self.carry_out(replica, [])
 
@@ -424,7 +434,8 @@ class World:
             node.step(seconds)
         else:
             node.clock.step(seconds)
-            self._tick(node)
+            if not self._waits(node, partial(self._tick, node)):
+                self._tick(node)
 
     def living(self) -> list[SimulatedReplica]:
         """Replicas that have not crashed or ended."""
