@@ -49,6 +49,17 @@ def total(samples: Sequence[Sample], name: str, **labels: str) -> float:
     )
 
 
+def by_label(samples: Sequence[Sample], before: Sequence[Sample], name: str) -> dict[str, int]:
+    """What a counter with one label has counted since, by that label; zeros are left out."""
+    (label, *_) = next(iter(each.labels for each in samples if each.name == name))
+    values = {each.labels[label] for each in samples if each.name == name}
+    since = {
+        value: int(total(samples, name, **{label: value}) - total(before, name, **{label: value}))
+        for value in sorted(values)
+    }
+    return {value: count for value, count in since.items() if count}
+
+
 class Served(ReplicaChildren):
     """A gateway and its replicas; made by `served`."""
 

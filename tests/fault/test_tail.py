@@ -11,11 +11,13 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from prometheus_client.samples import Sample
 
 from gateway.service import InferenceService
 from load_tests.load_plan import Outcomes
@@ -25,7 +27,7 @@ from tests import mlflow_models, models
 from tests.data_plane import data_plane, until
 from tests.fault.calls import OpenCalls
 from tests.fault.refusing import refusing_peers
-from tests.fault.served import Served, at_second_try, checked, served
+from tests.fault.served import Served, at_second_try, by_label, checked, served
 
 SHARE_MAX = 0.5
 """Of the p99 without hedging, what it may be with hedging."""
@@ -93,10 +95,11 @@ def compare_stopped(folder: Path, stops: int, stop_s: float) -> None:
         system.join(folder / "m", 2, max_batch_size=STOPPED_BATCH)
 
         def compare(seed: int) -> None:
-            off_ms, on_ms = (
-                p99_with_stops(system, policy, stops, stop_s, seed) for policy in ("off", "auto")
-            )
+            off_ms = p99_with_stops(system, "off", stops, stop_s, seed)
+            before = system.samples()
+            on_ms = p99_with_stops(system, "auto", stops, stop_s, seed)
             print(f"seed {seed}: p99 {on_ms:.0f} ms with hedging, {off_ms:.0f} ms without")
+            print(hedges(system, before))
             assert on_ms <= SHARE_MAX * off_ms, f"p99 {on_ms:.0f} ms on, {off_ms:.0f} ms off"
 
         at_second_try(compare)
@@ -111,6 +114,14 @@ def test_a_replica_that_is_stopped_fails_nothing_and_hedging_halves_the_tail(
 @pytest.mark.slow
 def test_a_replica_that_is_stopped_for_ten_seconds(tmp_path: Path) -> None:
     compare_stopped(tmp_path, 4, 10.0)
+
+
+def hedges(system: Served, before: Sequence[Sample]) -> str:
+    """What became of hedges since, in words."""
+    samples = system.samples()
+    done = by_label(samples, before, "penstock_dispatch_hedges_total")
+    denied = by_label(samples, before, "penstock_dispatch_hedges_denied_total")
+    return f"hedges {done}, denied {denied}"
 
 
 SLOW_REPLICAS = 3
@@ -143,11 +154,13 @@ def compare_slow(folder: Path, seconds: float) -> None:
 
         def compare(seed: int) -> None:
             off_ms, _ = p99_with_slow_batches(system, "off", rate, seconds, seed)
+            before = system.samples()
             on_ms, extra = p99_with_slow_batches(system, "auto", rate, seconds, seed)
             print(
                 f"seed {seed}: {rate:.0f} of {capacity:.0f} requests per second; p99 {on_ms:.0f} "
                 f"ms with hedging, {off_ms:.0f} ms without; {extra:.1%} more attempts than calls"
             )
+            print(hedges(system, before))
             assert extra <= EXTRA_MAX, f"{extra:.1%} more attempts than calls"
             assert on_ms <= SHARE_MAX * off_ms, f"p99 {on_ms:.0f} ms on, {off_ms:.0f} ms off"
 

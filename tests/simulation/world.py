@@ -76,7 +76,7 @@ LATE_S_MAX = 2 * TICK_S
 
 CLOCK_START_S_MAX = 1e5
 
-HEDGE_POLICIES: tuple[HedgePolicy, ...] = ("auto", "off", 2.0, 15.0)
+HEDGE_POLICIES: tuple[HedgePolicy, ...] = ("auto", "off", 5.0, 15.0)
 HEDGE_BUDGETS = (0.0, 0.05, 0.5)
 HEDGE_BURST = 10
 
