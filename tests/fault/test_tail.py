@@ -168,7 +168,7 @@ def compare_slow(folder: Path, seconds: float) -> None:
 
 
 def test_hedging_halves_the_tail_of_batches_that_are_slow_at_times(tmp_path: Path) -> None:
-    compare_slow(tmp_path, 6.0)
+    compare_slow(tmp_path, 5.0)
 
 
 @pytest.mark.slow
