@@ -94,7 +94,7 @@ class Gateway:
         server = _http_server(self, settings)
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signum, self._leave, server, loop)
+            loop.add_signal_handler(signum, self._leave, server)
         background = [loop.create_task(self.service.run()), loop.create_task(self._feed())]
         for task in background:
             task.add_done_callback(lambda task: _end_if_failed(task, server))
@@ -128,13 +128,13 @@ class Gateway:
         self._changed.set()
         self.feed.gateway_changed()
 
-    def _leave(self, server: uvicorn.Server, loop: asyncio.AbstractEventLoop) -> None:
-        if server.should_exit:
-            server.force_exit = True  # asked twice
+    def _leave(self, server: GracefulServer) -> None:
+        if server.leaving:
+            server.hurry()
             return
         log.info("draining")
         self.service.begin_drain()
-        loop.call_later(self._settings.drain_wait_s, setattr, server, "should_exit", True)
+        server.leave(self._settings.drain_wait_s)
 
 
 def _collect_seldom() -> None:

@@ -134,7 +134,9 @@ class Admission:
         "_batch_rows_max",
         "_bias",
         "_foreign_rows",
+        "_last_band",
         "_last_batch_s",
+        "_last_timeout_s",
         "_line",
         "_open_rows",
         "_replicas",
@@ -158,6 +160,8 @@ class Admission:
         self._line = BatchLine()
         self._bias = 1.0
         self._last_batch_s = 0.0
+        self._last_timeout_s = 0.0
+        self._last_band = 0
 
     def __repr__(self) -> str:
         return (
@@ -186,7 +190,9 @@ class Admission:
 
     def admit(self, rows: int, priority: int, timeout_s: float, now: float) -> Ticket | None:
         """Let a call in, or shed it (None): see `retry_after_s`."""
-        band = _band(timeout_s)
+        if timeout_s != self._last_timeout_s:  # nearly all calls of a model have the same
+            self._last_timeout_s, self._last_band = timeout_s, _band(timeout_s)
+        band = self._last_band
         ahead = self._rows_ahead(priority, band)
         rows_in_all = ahead / (self._replicas or 1) + rows
         batches = self._batches(rows_in_all)

@@ -26,6 +26,10 @@ class AttemptReason(StrEnum):
     HEDGE = "hedge"  # it is slow
 
 
+FIRST = AttemptReason.FIRST
+"""Members of enums that every call meets have names of their own here and below: to look one up in
+its class takes 0.1 us until Python 3.12."""
+
 EXTRA = frozenset({AttemptReason.NACK, AttemptReason.ERROR, AttemptReason.HEDGE})
 """What `gateway.throttle` must allow; the rest happens once in the life of a replica."""
 
@@ -89,7 +93,7 @@ class Call:
     hedge: Attempt | None = None
     sent: int = 0
     retries: int = 0
-    reason: AttemptReason = AttemptReason.FIRST
+    reason: AttemptReason = FIRST
     instead: PenstockError | None = None
     tried: frozenset[str] = frozenset()
     suspect: bool = False

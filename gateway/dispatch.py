@@ -57,14 +57,22 @@ from gateway.commands import (
     SendProceed,
     Streamed,
 )
-from gateway.dispatch_counters import CancelReason, DispatchCounters, HedgeResult, ShedReason
+from gateway.dispatch_counters import (
+    FAILED,
+    LOST,
+    WON,
+    CancelReason,
+    DispatchCounters,
+    HedgeResult,
+    ShedReason,
+)
 from gateway.dispatch_limits import DispatchLimits
 from gateway.hedges import Hedges
 from gateway.hedging import HedgeDenial
 from gateway.in_flight import InFlight
 from gateway.intake import Intake
 from gateway.model_state import ModelState
-from gateway.replicas import Replica, Replicas
+from gateway.replicas import Replica, Replicas, Revision
 from gateway.throttle import backoff_s_max
 from gateway.traffic import Routes
 from shared.errors import ErrorCode, PenstockError
@@ -78,6 +86,9 @@ from shared.messages import (
     NackReason,
     Proceed,
 )
+
+SUSPECTS_AT_ONCE = 16
+"""Parked suspects that look again at about the same time: each looks at every replica."""
 
 PASSING = frozenset({ErrorCode.QUEUE_TIMEOUT, ErrorCode.DEADLINE_EXCEEDED, ErrorCode.OUT_OF_MEMORY})
 """Failures that say something of the replica: while another attempt runs, they are not final."""
@@ -147,7 +158,7 @@ class Dispatch:
             commands = self._answered(attempt, final, now)
         else:
             commands = self._failed(attempt, final.failure, now)
-        return commands + self._retry_parked(now, suspects=True) if call.suspect else commands
+        return commands + self._retry_suspects(call.revision, now) if call.suspect else commands
 
     def chunk(self, replica_id: str, chunk: Chunk) -> list[Command]:
         """A replica sent a part of an answer; from now on there is no way back."""
@@ -160,7 +171,7 @@ class Dispatch:
         if other is None:
             return [Streamed(call.id, chunk)]
         self.counters.cancels[CancelReason.HEDGE] += 1
-        self._in_flight.end(other, HedgeResult.LOST)
+        self._in_flight.end(other, LOST)
         return [SendCancel(other.replica.id, Cancel(other.id)), Streamed(call.id, chunk)]
 
     def suspect_turn(self, replica_id: str, attempt_id: int) -> list[Command]:
@@ -187,7 +198,8 @@ class Dispatch:
             return self._resolve_again(call, now)
         call.tried |= {replica_id}
         if nack.reason is NackReason.SUSPECT_BUSY:
-            return self._park(call, now, wake=now + self._limits.suspect_retry_s)
+            call.sent -= 1  # it only has to wait for its turn
+            return self._park_suspect(call, now)
         lessons.refused(call, replica, now)
         if call.attempt is not None:
             return self._look_again(call, now)
@@ -281,11 +293,15 @@ class Dispatch:
 
     def _dispatch(self, call: Call, now: float) -> list[Command]:
         """Start an attempt at a replica that can take it, or park the call."""
-        replica = choose(self._candidates(call, now), self._rng)
+        revision = call.revision
+        ready = revision.ready(now)
+        if call.sent or not revision.ejection.all_in:
+            replica = choose(self._candidates(call, now), self._rng)
+        else:
+            replica = choose(ready, self._rng)
         if replica is None:
-            ready = call.revision.ready(now)
             if ready and call.suspect:
-                return self._park(call, now, wake=now + self._limits.suspect_retry_s)
+                return self._park_suspect(call, now)
             if ready and call.instead is not None:
                 return self._give_up(call, call.instead)  # all were asked
             replica = choose(ready, self._rng)
@@ -301,8 +317,9 @@ class Dispatch:
         if self._parked and self._parked.pop(call.id, None) is not None:
             call.give_up = call.wake = NEVER
         commands: list[Command] = [self._in_flight.begin(call, replica, call.reason, now)]
-        call.hedge_at = self._hedges.look_at(call, now)
-        self._timers.set(call, call.next_timer(parked=False))
+        if revision.several:
+            call.hedge_at = self._hedges.look_at(call, now)
+        self._timers.set(call, min(call.hedge_at, call.deadline))
         return commands
 
     def _candidates(self, call: Call, now: float) -> list[Replica]:
@@ -346,10 +363,10 @@ class Dispatch:
         call = attempt.call
         lessons.answered(attempt, final, now)
         self.counters.answered(call.deadline - now)
-        self._in_flight.end(attempt, HedgeResult.WON)
+        self._in_flight.end(attempt, WON)
         if call.attempt is not None:
             self.counters.cancels[CancelReason.HEDGE] += 1
-        commands = self._close(call, HedgeResult.LOST)
+        commands = self._close(call, LOST)
         commands.append(Answered(call.id, answer_of(attempt, final)))
         return commands
 
@@ -442,20 +459,34 @@ class Dispatch:
     def _park(self, call: Call, now: float, wake: float = NEVER) -> list[Command]:
         self._parked[call.id] = call
         call.ordinary = False
+        call.hedge_at = NEVER
         call.wake = wake
         if wake == NEVER and call.give_up == NEVER and not call.revision.connected:
             call.give_up = now + self._limits.replica_wait_s
         self._timers.set(call, call.next_timer(parked=True))
         return []
 
-    def _retry_parked(self, now: float, *, suspects: bool = False) -> list[Command]:
-        """Try the parked calls again, in order; only the suspects among them if so asked."""
+    def _park_suspect(self, call: Call, now: float) -> list[Command]:
+        """Every replica holds another suspect. Most of ours are tried when one of those ends; what
+        others hold is not told of, so look again, the more rarely the more calls do so."""
+        rounds = 1 + len(self._parked) // SUSPECTS_AT_ONCE
+        return self._park(call, now, wake=now + self._limits.suspect_retry_s * rounds)
+
+    def _retry_parked(self, now: float) -> list[Command]:
+        """Try the parked calls again, in order, but for those that wait for their next retry."""
         commands: list[Command] = []
         for call in list(self._parked.values()):
-            waits = call.wake > now and not call.suspect and call.wake != NEVER
-            if call.id in self._parked and not waits and (call.suspect or not suspects):
+            waits = now < call.wake < NEVER and not call.suspect
+            if call.id in self._parked and not waits:
                 commands += self._resolve_again(call, now)
         return commands
+
+    def _retry_suspects(self, revision: Revision, now: float) -> list[Command]:
+        """A replica can take a suspect again: the one that waits longest."""
+        for call in self._parked.values():
+            if call.suspect and call.revision is revision:
+                return self._resolve_again(call, now)
+        return []
 
     def _give_up(self, call: Call, error: PenstockError) -> list[Command]:
         if error.code is ErrorCode.QUEUE_FULL:
@@ -469,7 +500,7 @@ class Dispatch:
         error.attempts = call.sent
         return [*self._close(call), Failed(call.id, error)]
 
-    def _close(self, call: Call, result: HedgeResult = HedgeResult.FAILED) -> list[Command]:
+    def _close(self, call: Call, result: HedgeResult = FAILED) -> list[Command]:
         """Forget the call; attempts that are in flight are cancelled."""
         commands: list[Command] = []
         del self._calls[call.id]

@@ -44,6 +44,9 @@ class HedgeResult(StrEnum):
     FAILED = "failed"  # refused, or lost with its replica, or too late as well
 
 
+WON, LOST, FAILED = HedgeResult.WON, HedgeResult.LOST, HedgeResult.FAILED
+
+
 @dataclass
 class DispatchCounters:
     """Totals since the start, by reason where there are several.
@@ -77,7 +80,9 @@ class DispatchCounters:
         """A call was answered so long before its deadline."""
         self.margin_s += margin_s
         bucket = frexp(margin_s)[1] + _SHIFT
-        self.margins[min(max(bucket, 0), MARGIN_BUCKETS - 1)] += 1
+        if not 0 <= bucket < MARGIN_BUCKETS:
+            bucket = 0 if bucket < 0 else MARGIN_BUCKETS - 1
+        self.margins[bucket] += 1
 
 
 def margin_bounds_s() -> list[float]:

@@ -74,6 +74,9 @@ class State(Enum):
     PROBED = "probed"
 
 
+IN = State.IN
+
+
 class Standing:
     """What is known of one replica's behaviour.
 
@@ -98,7 +101,7 @@ class Standing:
     )
 
     def __init__(self) -> None:
-        self.state = State.IN
+        self.state = IN
         self.failures = 0
         self.average_s = 0.0
         self.samples = 0
@@ -121,7 +124,7 @@ class Standing:
     @property
     def takes_calls(self) -> bool:
         """Whether it may be sent a call."""
-        return self.state is State.IN or (self.state is State.PROBED and not self.probing)
+        return self.state is IN or (self.state is State.PROBED and not self.probing)
 
 
 class Ejection:
@@ -144,7 +147,7 @@ class Ejection:
     @property
     def ejected(self) -> int:
         """Replicas that are out, or probed."""
-        return sum(standing.state is not State.IN for standing in self._standings)
+        return sum(standing.state is not IN for standing in self._standings)
 
     def joined(self, standing: Standing) -> None:
         """A replica became known."""
@@ -154,7 +157,7 @@ class Ejection:
         """A replica is gone; of those that are left, fewer may be out."""
         self._standings.remove(standing)
         while self.ejected > self._most():
-            out = [each for each in self._standings if each.state is not State.IN]
+            out = [each for each in self._standings if each.state is not IN]
             self._take_back(min(out, key=lambda each: each.until), forgiven_at=0.0)
         self.all_in = self.ejected == 0
 
@@ -167,11 +170,11 @@ class Ejection:
         standing.failures += 1
         if standing.state is State.PROBED:
             self._eject(standing, now)
-        elif standing.state is State.IN and standing.failures >= self._settings.failures_max:
+        elif standing.state is IN and standing.failures >= self._settings.failures_max:
             failing = sum(
                 each.failures >= self._settings.failures_max
                 for each in self._standings
-                if each.state is State.IN
+                if each.state is IN
             )
             if failing * 2 <= len(self._standings):
                 self._eject_if_allowed(standing, now)
@@ -195,7 +198,7 @@ class Ejection:
             elif standing.ejections and standing.until <= now:
                 standing.ejections = 0
         for standing in self._standings:
-            if standing.state is State.IN and self._is_slow(standing, self._settings.samples_min):
+            if standing.state is IN and self._is_slow(standing, self._settings.samples_min):
                 self._eject_if_allowed(standing, now)
 
     def _judge_probe(self, standing: Standing, now: float) -> None:
@@ -213,7 +216,7 @@ class Ejection:
             each.average_s
             for each in self._standings
             if each is not standing
-            and each.state is State.IN
+            and each.state is IN
             and each.samples >= self._settings.samples_min
         ]
         if not peers:
@@ -242,7 +245,7 @@ class Ejection:
         self.all_in = False
 
     def _take_back(self, standing: Standing, *, forgiven_at: float) -> None:
-        standing.state = State.IN
+        standing.state = IN
         standing.until = forgiven_at
         standing.failures = standing.samples = 0
         standing.probing = False

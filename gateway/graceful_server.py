@@ -8,7 +8,8 @@ ways, each of which the client can see coming:
 - it brought no request for `quiet_s`, and is closed as any idle connection would be.
 
 New connections are not accepted meanwhile; where gateways share a listening socket, another takes
-them.
+them. Who is still owed an answer when the grace is over, or when the server is told to hurry, is
+told so by a 503, and can ask another gateway.
 """
 
 from __future__ import annotations
@@ -17,13 +18,28 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+GIVEN_UP = "the gateway is shutting down"
+
+_GIVEN_UP_BODY = b'{"error":"%b"}' % GIVEN_UP.encode()
+_GIVEN_UP_ANSWER = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n"
+    b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(_GIVEN_UP_BODY), _GIVEN_UP_BODY)
+)
+
+
+ACCEPTED_S = 0.1
+"""A connection that was accepted in the last moment shows itself within this time."""
+
+FAREWELL_S = 1.0
+"""Of the grace, what is kept for the goodbyes after the last connection: to replicas and store."""
 
 
 @dataclass
@@ -32,12 +48,14 @@ class Drain:
 
     Attributes:
         quiet_s: how long a connection without a request is kept.
-        grace_s: longest wait for the answers that are owed.
+        grace_s: longest time from being told to leave to the end of the process.
+        changed: set when a connection ended, or when it became urgent.
     """
 
     quiet_s: float
     grace_s: float
     begun: bool = False
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class GracefulConnection(HttpToolsProtocol):
@@ -68,6 +86,7 @@ class GracefulConnection(HttpToolsProtocol):
         """The connection ended."""
         super().connection_lost(exc)
         self._stop_timer()
+        self._drain.changed.set()
 
     def on_headers_complete(self) -> None:
         """A request begins; while we drain, its answer is the last one on this connection."""
@@ -113,6 +132,18 @@ class GracefulConnection(HttpToolsProtocol):
         elif not self.cycle.response_started:
             self.cycle.keep_alive = False
 
+    def give_up(self) -> None:
+        """There is no time left: say so to who is owed an answer, and end the connection."""
+        if self.flow.write_paused:
+            self.transport.abort()  # it does not even read the answers before
+            return
+        cycle = self.cycle
+        owed = cycle is not None and not (cycle.response_started or cycle.disconnected)
+        if owed and not self.pipeline:
+            cycle.disconnected = True  # to the application, as if the client had left
+            self.transport.write(_GIVEN_UP_ANSWER)
+        self.transport.close()
+
     def begin_to_receive(self) -> None:
         """The client sent something."""
         self._idle_since_s = None
@@ -154,10 +185,26 @@ class GracefulServer(uvicorn.Server):
                 proxy_headers=False,
                 http=cast(type[asyncio.Protocol], partial(connection, drain=drain)),
                 lifespan="off",
-                timeout_graceful_shutdown=max(int(drain.grace_s), 1),
             )
         )
         self._drain = drain
+        self._grace_ends_s: float | None = None
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it was told to leave."""
+        return self._grace_ends_s is not None
+
+    def leave(self, wait_s: float) -> None:
+        """Accept connections for `wait_s` more, then drain; the grace begins now."""
+        loop = asyncio.get_running_loop()
+        self._grace_ends_s = loop.time() + self._drain.grace_s
+        loop.call_later(wait_s, setattr, self, "should_exit", True)
+
+    def hurry(self) -> None:
+        """Leave now, whatever is owed."""
+        self.should_exit = self.force_exit = True
+        self._drain.changed.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -165,6 +212,26 @@ class GracefulServer(uvicorn.Server):
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept nothing new, and wait for all connections to end."""
+        """Accept nothing new, and wait for all connections to end, as long as the grace is."""
         self._drain.begun = True
-        await super().shutdown(sockets)
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        for connection in self._connections():
+            connection.shutdown()
+        await asyncio.sleep(ACCEPTED_S)
+        loop = asyncio.get_running_loop()
+        if self._grace_ends_s is None:
+            self._grace_ends_s = loop.time() + self._drain.grace_s
+        farewell_s = min(FAREWELL_S, self._drain.grace_s / 2)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._grace_ends_s - farewell_s):
+                while self.server_state.connections and not self.force_exit:
+                    self._drain.changed.clear()
+                    await self._drain.changed.wait()
+        for connection in self._connections():
+            connection.give_up()
+
+    def _connections(self) -> list[GracefulConnection]:
+        return cast(list[GracefulConnection], list(self.server_state.connections))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from gateway.attempts import EXTRA, Attempt, AttemptReason, Call, request_of
+from gateway.attempts import EXTRA, FIRST, Attempt, AttemptReason, Call, request_of
 from gateway.commands import SendRequest
-from gateway.dispatch_counters import DispatchCounters, HedgeResult
-from gateway.ejection import State
+from gateway.dispatch_counters import FAILED, DispatchCounters, HedgeResult
+from gateway.ejection import IN
 from gateway.replicas import Replica
 
 
@@ -46,29 +46,29 @@ class InFlight:
         if call.sent:
             call.ordinary = False
         call.sent += 1
-        if reason is AttemptReason.FIRST:
+        if reason is FIRST:
             self._counters.first_attempts += 1
         else:
             self._counters.more_attempts[reason] += 1
         self._attempts[attempt_id] = attempt
         replica.assign(attempt_id, call.rows, suspect=call.suspect)
-        if replica.standing.state is not State.IN:
+        if replica.standing.state is not IN:
             call.revision.ejection.sent(replica.standing)
         return SendRequest(replica.id, request_of(call, attempt_id, now), call.sent)
 
-    def end(self, attempt: Attempt, result: HedgeResult = HedgeResult.FAILED) -> None:
+    def end(self, attempt: Attempt, result: HedgeResult = FAILED) -> None:
         """An attempt is not in flight any more; if it was a hedge, that is what it came to."""
         call, replica = attempt.call, attempt.replica
         del self._attempts[attempt.id]
         replica.settle(attempt.id)
-        if replica.standing.state is not State.IN:
+        if replica.standing.state is not IN:
             call.revision.ejection.ended(replica.standing)
         if call.hedge is attempt:
             call.hedge = None
         else:
             call.attempt, call.hedge = call.hedge, None
         call.in_turn = False
-        if attempt.reason is AttemptReason.FIRST:
+        if attempt.reason is FIRST:
             return
         if attempt.reason in EXTRA:
             call.model.throttle.ended()

@@ -49,7 +49,9 @@ class Intake:
             model = ModelState(request.model, limits.throttle, route.hedge_budget)
             self._models[request.model] = model
         size_bytes = sum([tensor.nbytes for tensor in inputs])
-        self._check_bounds(model, size_bytes)
+        most_bytes = limits.queue_bytes_limit
+        if model.open >= limits.queue_limit or self._bytes + size_bytes > most_bytes:
+            self._check_bounds(model, size_bytes)
         timeout_s = request.timeout_s
         if timeout_s is None:
             timeout_s = route.timeout_ms / 1000 if route.timeout_ms else limits.default_timeout_s

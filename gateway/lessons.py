@@ -6,7 +6,7 @@ those, admission learns if the call was sent at once, and once.
 
 from __future__ import annotations
 
-from gateway.attempts import Attempt, AttemptReason, Call
+from gateway.attempts import FIRST, Attempt, Call
 from gateway.replicas import Replica
 from shared.messages import Final
 
@@ -14,9 +14,9 @@ from shared.messages import Final
 def answered(attempt: Attempt, final: Final, now: float) -> None:
     """An attempt was answered; it may be a hedge that was faster than the first one."""
     call, took_s = attempt.call, now - attempt.sent_at
-    _observe(call, now)
     call.model.throttle.answered()
     if call.revision.several:
+        _observe(call, now)
         attempt.replica.standing.answered(took_s)
     if call.ordinary and call.ticket is not None:
         admission, infer_s = call.revision.admission, final.infer_us / 1e6
@@ -45,5 +45,5 @@ def refused(call: Call, replica: Replica, now: float) -> None:
 def _observe(call: Call, now: float) -> None:
     """How long the first attempt took; if it lost, it would have taken longer than that."""
     first = call.attempt
-    if call.revision.several and first is not None and first.reason is AttemptReason.FIRST:
+    if call.revision.several and first is not None and first.reason is FIRST:
         call.revision.latencies.of(call.rows).observe(now - first.sent_at)

@@ -22,6 +22,9 @@ log = get_logger("routing_feed")
 SETTLE_S = 0.02
 """Changes within this time of each other are reported together."""
 
+FORGET_TIMEOUT_S = 1.0
+"""Longest wait for the store when we leave; a report that stays expires by itself."""
+
 
 class Informed(Protocol):
     """What the feed needs of the service."""
@@ -73,8 +76,9 @@ class RoutingFeed:
                 tasks.create_task(self._read_forever(service))
                 tasks.create_task(self._report_forever(service, endpoint))
         finally:
-            with contextlib.suppress(StateStoreError):
-                await asyncio.shield(self._store.forget_gateway(self._report.gateway))
+            with contextlib.suppress(StateStoreError, TimeoutError):
+                async with asyncio.timeout(FORGET_TIMEOUT_S):
+                    await self._store.forget_gateway(self._report.gateway)
 
     async def _read_forever(self, service: Informed) -> None:
         while True:

@@ -103,7 +103,9 @@ class GatewaySettings(CommonSettings):
         "request before that is answered with `Connection: close`.",
     )
     drain_grace_s: float = Field(
-        30.0, ge=0, description="After SIGTERM: longest wait for the answers that are owed."
+        30.0,
+        ge=0,
+        description="From SIGTERM to the end, whatever is owed then; who waits is told 503.",
     )
 
     @field_validator("retry_on")

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import stat
+import time
 from pathlib import Path
 from typing import Protocol
 
@@ -49,6 +50,10 @@ PROBE_INTERVAL_S = 0.1
 ZMTP_HEARTBEAT_MS = 500
 ZMTP_TIMEOUT_MS = 2000
 """Silence of a peer's process after which its connection is closed."""
+
+FAREWELL_READ_S = 0.1
+"""What replicas get to read the last messages before the connection ends: what a DEALER with
+IMMEDIATE has received and not read by then is dropped (libzmq terminates its pipe at once)."""
 
 HANDSHAKE_MS = 5000
 """Longest handshake; who connects and says nothing holds a descriptor no longer than that."""
@@ -252,6 +257,8 @@ class Transport:
             return
         self._flush()
         asyncio.get_running_loop().remove_reader(_fd(self._socket))
+        if self._peers:
+            time.sleep(FAREWELL_READ_S)  # at the very end: nobody is kept waiting
         self._socket.close(linger=linger_ms)
         self._socket = None
         if self._doorkeeper is not None:

@@ -21,7 +21,7 @@ import typer
 
 from load_tests.closed_loop import find_wrk
 from load_tests.compare import Plan, compare
-from load_tests.machine import describe_machine
+from load_tests.machine import commit_of, describe_machine
 from load_tests.penstock import Penstock
 from load_tests.report_files import write_report
 from load_tests.results import Check, Report, ScenarioResult
@@ -34,6 +34,7 @@ from load_tests.tables import checks_held, render_report
 RESULTS = Path(__file__).parent / "results"
 ALL = "all"
 PEERS = "peers"
+BEFORE = "before"
 
 app = typer.Typer(
     name="python -m load_tests",
@@ -139,6 +140,38 @@ def peers(
             results.append(replace(result, took_s=time.monotonic() - begin))
             write_report(report, out, PEERS)
     _finish(report, out, PEERS)
+
+
+@app.command("before")
+def before(
+    checkout: Annotated[
+        Path, typer.Argument(exists=True, file_okay=False, help="Of another commit of Penstock.")
+    ],
+    models: Annotated[str, typer.Option(help="Models, with commas.")] = "tiny,mlp,medium",
+    pairs: Annotated[int, typer.Option(min=1, help="Rounds of each, in turn.")] = 7,
+    duration: DurationOption = 3.0,
+    concurrency: Annotated[str, typer.Option(help="Clients, with commas.")] = "64",
+    out: OutOption = RESULTS,
+) -> None:
+    """Measure this commit and another one in turn, with the packages that are installed here.
+
+    `git worktree add ../before COMMIT` makes such a checkout.
+    """
+    find_wrk()
+    machine = describe_machine()
+    plan = Plan(pairs, [int(each) for each in concurrency.split(",")], Waiting.KEEP)
+    commit = commit_of(checkout) or "another commit"
+    other = Penstock(f"penstock at {commit}", environment={"PYTHONPATH": str(checkout.resolve())})
+    options = f"--models {models} --pairs {pairs} --duration {duration:g}"
+    command = f"python -m load_tests before CHECKOUT {options} --concurrency {concurrency}"
+    results: list[ScenarioResult] = []
+    report = Report(f"Penstock and what it was at {commit}", command, machine, results)
+    with _session(duration, 1) as session:
+        for name in models.split(","):
+            begin = time.monotonic()
+            result = compare(session, Penstock(), [other], session.model(name), plan)
+            results.append(replace(result, took_s=time.monotonic() - begin))
+    _finish(report, out, BEFORE)
 
 
 def _chosen_peers(only: str) -> Sequence[Server]:

@@ -91,8 +91,13 @@ def _commit() -> tuple[str, bool]:
     if spec is None or spec.origin is None:
         return "", False
     folder = Path(spec.origin).parent
-    commit = _git(folder, "rev-parse", "--short=12", "HEAD")
+    commit = commit_of(folder)
     return commit, bool(commit and _git(folder.parent, "status", "--porcelain", "-uno"))
+
+
+def commit_of(folder: Path) -> str:
+    """The commit of a checkout; empty if it is none."""
+    return _git(folder, "rev-parse", "--short=12", "HEAD")
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -54,6 +54,17 @@ from shared.deployment import (
 STEPS_MAX = 12
 """More steps than any chain of phases has; reaching it is a mistake in here."""
 
+IN_PLACE = (
+    "source",
+    "replicas",
+    "timeout_ms",
+    "queue_timeout_ms",
+    "hedge",
+    "hedge_budget",
+    "swap",
+)
+"""What of a revision follows its tags while it runs."""
+
 
 def plan(world: World, policy: Policy) -> Plan:
     """What is to be done; see the module's text.
@@ -274,8 +285,7 @@ class _Model:
         self, revision: RevisionDeployment, target: RevisionDeployment
     ) -> RevisionDeployment:
         """The target, with what may change of it in place."""
-        fields = ("source", "replicas", "timeout_ms", "swap")
-        wished = revision.model_copy(update={name: getattr(target, name) for name in fields})
+        wished = revision.model_copy(update={name: getattr(target, name) for name in IN_PLACE})
         if revision.phase is Phase.DRAINING:
             return self._in_phase(wished, Phase.LOADING)
         changed = (wished.replicas, wished.swap) != (revision.replicas, revision.swap)

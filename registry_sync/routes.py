@@ -68,7 +68,12 @@ def _route(
     serving = next((each for each in revisions if each.phase is Phase.SERVING), None)
     if serving is not None:
         version = VersionRoute(
-            version=serving.version, revision=serving.revision, timeout_ms=serving.timeout_ms
+            version=serving.version,
+            revision=serving.revision,
+            timeout_ms=serving.timeout_ms,
+            queue_timeout_ms=serving.queue_timeout_ms,
+            hedge=serving.hedge,
+            hedge_budget=serving.hedge_budget,
         )
         return ModelRoute(model=name, generation=generation, versions=(version,))
     reason = _reason(wish, revisions)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from registry_sync.registry import OWN_TAGS, PREFIX, ROLE_TAG
 from shared.deployment import ReplicaSettings, RevisionDeployment, Swap
+from shared.routing import HEDGE_BUDGET, HedgePolicy
 
 BATCH_SIZE_MAX = 65536
 QUEUE_DELAY_MS_MAX = 60_000.0
@@ -37,6 +38,10 @@ class ServingSettings:
     threads: int | None = None
     env: Literal["inherit", "isolated"] = "inherit"
     swap: Swap = "surge"
+    queue_timeout_ms: float | None = None
+    execution_timeout_ms: float | None = None
+    hedge: HedgePolicy = "auto"
+    hedge_budget: float = HEDGE_BUDGET
 
     @property
     def replica(self) -> ReplicaSettings:
@@ -47,6 +52,7 @@ class ServingSettings:
             device=self.device,
             threads=self.threads,
             environment=self.env,
+            execution_timeout_ms=self.execution_timeout_ms,
         )
 
 
@@ -61,6 +67,10 @@ def deployed_settings(revision: RevisionDeployment) -> ServingSettings:
         threads=revision.settings.threads,
         env=revision.settings.environment,
         swap=revision.swap,
+        queue_timeout_ms=revision.queue_timeout_ms,
+        execution_timeout_ms=revision.settings.execution_timeout_ms,
+        hedge=revision.hedge,
+        hedge_budget=revision.hedge_budget,
     )
 
 
@@ -115,7 +125,7 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def _milliseconds(low: float, high: float) -> Callable[[str], float]:
+def _number(low: float, high: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
         number = float(text)
         if not (math.isfinite(number) and low <= number <= high):
@@ -148,14 +158,30 @@ def _threads(text: str) -> int | None:
     return None if text.lower() == "auto" else _integer(1, THREADS_MAX)(text)
 
 
+def _hedge(text: str) -> HedgePolicy:
+    match text.lower():
+        case "auto":
+            return "auto"
+        case "off":
+            return "off"
+    delay_ms = _number(0, TIMEOUT_MS_MAX)(text)
+    if delay_ms == 0:
+        raise ValueError(text)
+    return delay_ms
+
+
 _FIELDS: dict[str, tuple[Callable[[str], Any], str]] = {
     "max_batch_size": (_integer(1, BATCH_SIZE_MAX), f"a number from 1 to {BATCH_SIZE_MAX}"),
-    "max_queue_delay_ms": (_milliseconds(0, QUEUE_DELAY_MS_MAX), "milliseconds up to 60000"),
-    "timeout_ms": (_milliseconds(1, TIMEOUT_MS_MAX), "milliseconds from 1 to 86400000"),
+    "max_queue_delay_ms": (_number(0, QUEUE_DELAY_MS_MAX), "milliseconds up to 60000"),
+    "timeout_ms": (_number(1, TIMEOUT_MS_MAX), "milliseconds from 1 to 86400000"),
     "replicas": (_replicas, f"a number from 1 to {REPLICAS_MAX}, or each"),
     "device": (_device, "auto, cpu or cuda:N"),
     "threads": (_threads, f"a number from 1 to {THREADS_MAX}, or auto"),
     "env": (_one_of("inherit", "isolated"), "inherit or isolated"),
     "swap": (_one_of("surge", "replace"), "surge or replace"),
+    "queue_timeout_ms": (_number(1, TIMEOUT_MS_MAX), "milliseconds from 1 to 86400000"),
+    "execution_timeout_ms": (_number(1, TIMEOUT_MS_MAX), "milliseconds from 1 to 86400000"),
+    "hedge": (_hedge, "auto, off, or milliseconds above 0, up to 86400000"),
+    "hedge_budget": (_number(0, 1), "a share from 0 to 1"),
 }
 """Every settings tag: how it is read, and what to expect of it."""

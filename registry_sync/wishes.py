@@ -28,6 +28,9 @@ from shared.deployment import (
 )
 from shared.ids import MODEL_NAME
 
+_LATER_SETTINGS = ("execution_timeout_ms",)
+"""Replica settings that revision ids did not always know."""
+
 NO_ROLES = Roles(stable=None, off=frozenset(), superseded={}, unknown={})
 
 
@@ -161,14 +164,22 @@ def revision_of(
         settings=settings.replica,
         replicas=settings.replicas,
         timeout_ms=settings.timeout_ms,
+        queue_timeout_ms=settings.queue_timeout_ms,
+        hedge=settings.hedge,
+        hedge_budget=settings.hedge_budget,
         swap=settings.swap,
         memory_bytes=policy.replica_overhead_bytes + artifact_bytes,
     )
 
 
 def revision_id(model: str, version: str, digest: str, settings: ReplicaSettings) -> str:
-    """`model/version-xxxxxxxx`: the same whenever artifacts and replica settings are the same."""
+    """`model/version-xxxxxxxx`: the same whenever artifacts and replica settings are the same.
+
+    Settings that came later are left out while unset, so that an upgrade swaps nothing.
+    """
+    unset = {name for name in _LATER_SETTINGS if getattr(settings, name) is None}
     content = orjson.dumps(
-        [model, version, digest, settings.model_dump(mode="json")], option=orjson.OPT_SORT_KEYS
+        [model, version, digest, settings.model_dump(mode="json", exclude=unset)],
+        option=orjson.OPT_SORT_KEYS,
     )
     return f"{model}/{version}-{hashlib.sha256(content).hexdigest()[:8]}"

@@ -15,6 +15,7 @@ from typing import Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
+from shared.routing import HEDGE_BUDGET, HedgePolicy
 from shared.tensors import TensorSpec
 
 Swap = Literal["surge", "replace"]
@@ -112,6 +113,8 @@ class ReplicaSettings(_Document):
         device: `auto`, `cpu` or `cuda:N`.
         threads: threads of the runtime, or None for the node's cores / local replicas.
         environment: `inherit` the agent's packages, or `isolated`: those that the model asks for.
+        execution_timeout_ms: a replica that executes one batch for longer is killed; None: it may
+            go on for as long as anybody may be waiting for it.
     """
 
     max_batch_size: int = 32
@@ -119,6 +122,7 @@ class ReplicaSettings(_Document):
     device: str = "auto"
     threads: int | None = None
     environment: Literal["inherit", "isolated"] = "inherit"
+    execution_timeout_ms: float | None = None
 
 
 class Phase(StrEnum):
@@ -135,6 +139,7 @@ class RevisionDeployment(_Document):
 
     Attributes:
         replicas: how many in all, or `each`: one per matching worker.
+        timeout_ms, queue_timeout_ms, hedge, hedge_budget: see `shared.routing.VersionRoute`.
         memory_bytes: estimate of what one replica takes, for placement.
         changed_at: wall-clock time at which the phase began.
         drain_generation: gateways that acknowledged it no longer route here (phase DRAINING).
@@ -151,6 +156,9 @@ class RevisionDeployment(_Document):
     settings: ReplicaSettings
     replicas: int | Literal["each"] = 1
     timeout_ms: float | None = None
+    queue_timeout_ms: float | None = None
+    hedge: HedgePolicy = "auto"
+    hedge_budget: float = HEDGE_BUDGET
     swap: Swap = "surge"
     memory_bytes: int = 0
     phase: Phase = Phase.LOADING

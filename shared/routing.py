@@ -17,6 +17,11 @@ HedgePolicy: TypeAlias = Literal["auto", "off"] | float
 """As an operator sets it; a number is a fixed delay in milliseconds."""
 
 
+HEDGE_BUDGET = 0.05
+"""Second attempts where an operator says nothing, as a share of all calls: what a 95th percentile
+asks for."""
+
+
 class VersionRoute(BaseModel):
     """A version that calls may reach.
 
@@ -39,7 +44,7 @@ class VersionRoute(BaseModel):
     timeout_ms: float | None = None
     queue_timeout_ms: float | None = None
     hedge: HedgePolicy = "auto"
-    hedge_budget: float = 0.05
+    hedge_budget: float = HEDGE_BUDGET
 
 
 class ModelRoute(BaseModel):

@@ -60,6 +60,13 @@ class ReplicaChild:
                     return message
         raise AssertionError("the replica closed its control socket")
 
+    def forget(self) -> None:
+        """Drop what it has said so far: the next that is heard is news."""
+        self.control.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while self.control.recv(65536):
+                pass
+
     def kill(self) -> None:
         os.kill(self.process.pid, signal.SIGKILL)
         self.process.wait(WAIT_S)
@@ -120,10 +127,9 @@ class ReplicaChildren:
         child.tell(start)
         return child
 
-    def end(self) -> None:
-        """End all that still run."""
+    async def end(self) -> None:
         for child in self.children:
-            child.end()
+            await asyncio.to_thread(child.end)
 
 
 class DataPlane(ReplicaChildren):
@@ -185,7 +191,7 @@ async def data_plane(
         try:
             yield plane
         finally:
-            await asyncio.to_thread(plane.end)
+            await plane.end()
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task

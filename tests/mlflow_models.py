@@ -201,6 +201,22 @@ def moody(folder: Path) -> Path:
     return python_model(folder, predict, NUMBERS)
 
 
+def napping(folder: Path) -> Path:
+    """y = x, after a sleep of as many ms as the largest |x| says; below 0 the lock is held."""
+
+    def predict(x: Any, params: Any) -> Any:
+        import ctypes  # noqa: PLC0415 - runs in the replica
+        import time  # noqa: PLC0415
+
+        if x.min() < 0:
+            ctypes.PyDLL(None).usleep(int(-x.min() * 1000))
+        else:
+            time.sleep(float(x.max()) / 1000)
+        return x
+
+    return python_model(folder, predict, NUMBERS)
+
+
 def hungry(folder: Path) -> Path:
     """y = 10 * x; more than 8 rows are too much for its memory, or 2 if any is not 0."""
 
@@ -220,6 +236,24 @@ def sleepy(folder: Path, ms: float, slow_ms: float = 0.0, slow_share: float = 0.
         import time  # noqa: PLC0415 - runs in the replica
 
         time.sleep((slow_ms if rng.random() < slow_share else ms) / 1000)
+        return x * 10
+
+    return python_model(folder, predict, NUMBERS)
+
+
+def straying(folder: Path) -> Path:
+    """y = 10 * x; 30 takes 0.3 s, 55 holds the interpreter for 5 s, 99 never ends."""
+
+    def predict(x: Any, params: Any) -> Any:
+        import ctypes  # noqa: PLC0415 - runs in the replica
+        import time  # noqa: PLC0415
+
+        if 30 in x:
+            time.sleep(0.3)
+        if 55 in x:
+            ctypes.PyDLL(None).usleep(5_000_000)
+        while 99 in x:
+            pass
         return x * 10
 
     return python_model(folder, predict, NUMBERS)

@@ -26,6 +26,7 @@ from prometheus_client.registry import Collector
 from shared.deployment import ReplicaReport
 from worker.batching import DispatchReason
 from worker.control import Heartbeat
+from worker.supervision import KillReason
 
 VERSIONS_MAX = 200
 """Versions without a replica that are still counted; beyond, those that ended first are dropped."""
@@ -39,7 +40,7 @@ SIZE_CLASSES = 11
 _COUNTERS = {
     "requests": "Requests taken in by replicas.",
     "failures": "Requests that failed in the model.",
-    "expired": "Requests whose deadline passed in a replica's queue.",
+    "expired": "Requests whose deadline, or time in queue, passed in a replica's queue.",
     "cancelled": "Requests that were cancelled in a replica's queue.",
     "rows": "Rows executed.",
     "batches": "Batches executed.",
@@ -47,6 +48,8 @@ _COUNTERS = {
 }
 _NO_REASON = {reason.value: 0 for reason in DispatchReason}
 """Reasons that have not occurred are exposed all the same, so that rates exist from the start."""
+
+_NO_KILLS = {reason.value: 0 for reason in KillReason}
 
 _SECONDS = {
     "queue": "Time that requests waited in replicas' queues.",
@@ -82,6 +85,7 @@ class _Version:
     over: Heartbeat = field(default_factory=Heartbeat)
     lives: dict[str, Heartbeat] = field(default_factory=dict)
     restarts: int = 0
+    kills: Counter[str] = field(default_factory=Counter)
 
     def total(self) -> Heartbeat:
         total = self.over
@@ -96,6 +100,7 @@ class Snapshot:
 
     totals: dict[Label, Heartbeat] = field(default_factory=dict)
     restarts: dict[Label, int] = field(default_factory=dict)
+    kills: dict[Label, dict[str, int]] = field(default_factory=dict)
     replicas: tuple[ReplicaReport, ...] = ()
 
 
@@ -122,6 +127,12 @@ class ReplicaTotals:
         if version is not None and replica in version.lives:
             version.lives[replica] = heartbeat
 
+    def killed(self, label: Label, reason: KillReason) -> None:
+        """A replica that lives had to be killed."""
+        version = self._versions.get(label)
+        if version is not None:
+            version.kills[reason.value] += 1
+
     def ended(self, label: Label, replica: str) -> None:
         """A replica's life is over."""
         version = self._versions.pop(label, None)
@@ -138,6 +149,7 @@ class ReplicaTotals:
         return Snapshot(
             totals={label: version.total() for label, version in self._versions.items()},
             restarts={label: version.restarts for label, version in self._versions.items()},
+            kills={label: dict(version.kills) for label, version in self._versions.items()},
             replicas=replicas,
         )
 
@@ -173,7 +185,16 @@ class AgentCollector(Collector):
         yield _counter(
             "restarts", "Replicas started again after an end unasked.", snapshot.restarts.items()
         )
-        yield _dispatched(snapshot)
+        yield _by_reason(
+            "dispatched",
+            "Batches by the reason of their release.",
+            {label: _NO_REASON | total.dispatched for label, total in snapshot.totals.items()},
+        )
+        yield _by_reason(
+            "kills",
+            "Replicas that their agent had to kill, by reason.",
+            {label: _NO_KILLS | kills for label, kills in snapshot.kills.items()},
+        )
         yield _batch_rows(snapshot)
         yield from _gauges(snapshot)
 
@@ -187,14 +208,13 @@ def _counter(
     return family
 
 
-def _dispatched(snapshot: Snapshot) -> CounterMetricFamily:
-    family = CounterMetricFamily(
-        "penstock_replica_dispatched",
-        "Batches by the reason of their release.",
-        labels=["model", "version", "reason"],
-    )
-    for label, total in snapshot.totals.items():
-        for reason, count in (_NO_REASON | total.dispatched).items():
+def _by_reason(
+    name: str, help_text: str, counts: dict[Label, dict[str, int]]
+) -> CounterMetricFamily:
+    labels = ["model", "version", "reason"]
+    family = CounterMetricFamily(f"penstock_replica_{name}", help_text, labels=labels)
+    for label, by_reason in counts.items():
+        for reason, count in by_reason.items():
             family.add_metric((*label, reason), count)
     return family
 

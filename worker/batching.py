@@ -3,10 +3,14 @@
 Theory. Items wait in lanes, one for each bucket; only items of one bucket are ever merged, and the
 caller puts everything that a model could tell apart (names, datatypes, inner shapes, parameters)
 into the bucket, so that a mixed-up batch cannot be built. What must run alone (suspects; all items
-of a model that does not batch) waits in a lane of its own, of which one is taken at a time. Order
-is by priority, then by earliest deadline, then by arrival. The queue is work-conserving: an idle
-runtime takes what there is, and batches form from what gathers while it is busy (the
-clipper/Triton "delay" is 0 unless an operator sets one).
+of a model that does not batch) waits in a lane of its own, of which one is taken at a time. The
+queue is work-conserving: an idle runtime takes what there is, and batches form from what gathers
+while it is busy (the clipper/Triton "delay" is 0 unless an operator sets one).
+
+An item has two limits: it must have begun by its `start_by`, and have ended by its deadline.
+Without a limit on the time in queue both are the same moment. Order is by priority, then by
+earliest `start_by`, then by arrival: that is what an item runs out of first in the queue. What is
+past its `start_by` has expired. Whether a batch is in time is asked of the deadlines alone.
 
 A batch grows while it still meets the earliest deadline in it, by the high estimate of the latency
 model. Two rules keep estimates from doing harm:
@@ -14,12 +18,14 @@ model. Two rules keep estimates from doing harm:
   the model out for ever, because nothing would run that could correct it;
 - an item that no longer makes its deadline by the high estimate runs, but does not limit the
   others: else a backlog would be worked off one by one, just when large batches are needed most.
-Where even the highest estimate of any batch meets the earliest deadline of all, neither rule can
-matter: the batch is then taken at once, without a look at each item's estimates.
+Where even the highest estimate of any batch meets the earliest deadline, neither rule can matter:
+the batch is then taken at once, without a look at each item's estimates. No deadline is before the
+earliest `start_by`, which is known; only if that is too early, the batch's own are looked at.
 
-Items arrive nearly in order: most have the same priority, and deadlines mostly ascend. So lanes are
-sorted lists: to append costs the same however many wait, and so does to take the first ones. Three
-heaps, which this was before, cost 7 us per item, where 32 are offered and released; this costs 1.3.
+Items arrive nearly in order: most have the same priority, and `start_by` mostly ascends. So lanes
+are sorted lists: to append costs the same however many wait, and so does to take the first ones.
+Three heaps, which this was before, cost 7 us per item, where 32 are offered and released; this
+costs 1.3.
 
 Invariants (tests/unit/worker/test_batching.py, which compares this with a plain model of it): every
 accepted item leaves exactly once, by `release`, `expire` or `cancel`; rows of a batch never exceed
@@ -43,6 +49,9 @@ from worker.latency_model import LatencyModel
 
 ARRIVAL_SMOOTHING = 0.1
 """Weight of the newest gap in the moving average of gaps between arrivals."""
+
+START_MARGIN_S = 0.005
+"""A wait for more rows ends so long before an item must begin: timers are up to a turn late."""
 
 SWEEP_FLOOR = 64
 """Lists are not swept for fewer dead entries than this."""
@@ -73,7 +82,9 @@ class Item:
         bucket: items with equal buckets may be merged; also the latency model's shape class.
         rows: its size in the batch dimension.
         priority: 1 (first) to 9 (last).
-        deadline: monotonic time in seconds after which it must not start.
+        deadline: monotonic time in seconds by which it must have ended.
+        start_by: when it must have begun; never after the deadline. What was begun once, and runs
+            again after its batch failed, has only its deadline.
         enqueued: monotonic time at which it was offered.
         payload: the caller's, never looked at here.
         suspect: it must run alone.
@@ -86,6 +97,7 @@ class Item:
     rows: int
     priority: int
     deadline: float
+    start_by: float
     enqueued: float
     payload: Any
     suspect: bool = False
@@ -95,11 +107,11 @@ class Item:
 
 
 def _rank(item: Item) -> tuple[int, float, int]:
-    return (item.priority, item.deadline, item.sequence)
+    return (item.priority, item.start_by, item.sequence)
 
 
-def _deadline(item: Item) -> float:
-    return item.deadline
+def _start_by(item: Item) -> float:
+    return item.start_by
 
 
 @record
@@ -144,7 +156,7 @@ class BatchQueue:
         self._lanes: dict[Hashable, list[Item]] = {}  # each sorted by rank, none empty
         # A heap that holds the first item of every lane; others in it left, or come later anyway.
         self._heads: list[tuple[int, float, int, Item]] = []
-        self._by_deadline: list[Item] = []  # what left is skipped, and swept when it outnumbers
+        self._by_start: list[Item] = []  # what left is skipped, and swept when it outnumbers
         self._last_arrival: float | None = None
         self._arrival_gap_s = float("inf")
         self._wake_at: float | None = None
@@ -177,11 +189,11 @@ class BatchQueue:
         self._count += 1
         self._rows += item.rows
         self._join_lane(item)
-        by_deadline = self._by_deadline
-        if by_deadline and item.deadline < by_deadline[-1].deadline:
-            insort(by_deadline, item, key=_deadline)
+        by_start = self._by_start
+        if by_start and item.start_by < by_start[-1].start_by:
+            insort(by_start, item, key=_start_by)
         else:
-            by_deadline.append(item)
+            by_start.append(item)
         return True
 
     def cancel(self, item: Item) -> bool:
@@ -192,9 +204,9 @@ class BatchQueue:
         return True
 
     def expire(self, now: float) -> list[Item]:
-        """Take out every item whose deadline has come."""
+        """Take out every item that was to begin by now, or to have ended."""
         expired: list[Item] = []
-        while (first := self._earliest()) is not None and first.deadline <= now:
+        while (first := self._earliest()) is not None and first.start_by <= now:
             self._remove(first)
             expired.append(first)
         return expired
@@ -204,7 +216,7 @@ class BatchQueue:
         first = self._earliest()
         if first is None:
             return None
-        return first.deadline if self._wake_at is None else min(first.deadline, self._wake_at)
+        return first.start_by if self._wake_at is None else min(first.start_by, self._wake_at)
 
     def release(self, now: float) -> Release | None:
         """The batch that an idle runtime is to run now; None if nothing waits or is worth a wait.
@@ -239,7 +251,7 @@ class BatchQueue:
             self._note_head(item)
             return
         last = lane[-1]
-        if item.priority == last.priority and item.deadline >= last.deadline:
+        if item.priority == last.priority and item.start_by >= last.start_by:
             lane.append(item)
             return
         insort(lane, item, key=_rank)
@@ -262,18 +274,18 @@ class BatchQueue:
         return heads[0][-1] if heads else None
 
     def _earliest(self) -> Item | None:
-        """The item whose deadline comes first."""
-        by_deadline = self._by_deadline
-        if by_deadline and by_deadline[0].waiting:
-            return by_deadline[0]
+        """The item that must begin first."""
+        by_start = self._by_start
+        if by_start and by_start[0].waiting:
+            return by_start[0]
         gone = 0
-        for item in by_deadline:
+        for item in by_start:
             if item.waiting:
                 break
             gone += 1
         if gone:
-            del by_deadline[:gone]
-        return by_deadline[0] if by_deadline else None
+            del by_start[:gone]
+        return by_start[0] if by_start else None
 
     def _gather(
         self, head: Item, now: float
@@ -289,7 +301,8 @@ class BatchQueue:
         if count > 1:
             earliest = self._earliest()
             assert earliest is not None
-            if now + self._latency.of(head.bucket).highest(rows) > earliest.deadline:
+            over = now + self._latency.of(head.bucket).highest(rows)
+            if over > earliest.start_by and over > min([item.deadline for item in lane[:count]]):
                 return self._gather_one_by_one(lane, now)
         full = rows >= limit or count < len(lane)
         return lane[:count], (), DispatchReason.FULL if full else DispatchReason.IDLE
@@ -326,7 +339,7 @@ class BatchQueue:
         """Until when to wait for a fuller batch; None if that is not worth it.
 
         It is, while the allowed delay is not used up, another arrival is likely within it, a row
-        more makes each row cheaper, and every deadline is still met afterwards.
+        more makes each row cheaper, and every limit is still met afterwards.
         """
         if self._lane_of(items[0]) is _ALONE:
             return None
@@ -334,7 +347,8 @@ class BatchQueue:
         estimates = self._latency.of(items[0].bucket)
         more = estimates.upper(rows + 1)
         slack = min([item.deadline for item in items]) - more
-        until = min(items[0].enqueued + self._limits.max_queue_delay_s, slack)
+        begun = min([item.start_by for item in items]) - START_MARGIN_S
+        until = min(items[0].enqueued + self._limits.max_queue_delay_s, slack, begun)
         if until <= now or now + self._arrival_gap_s > until:
             return None
         cheaper = more / (rows + 1) < estimates.upper(rows) / rows
@@ -381,9 +395,9 @@ class BatchQueue:
         self._rows -= rows
         if not self._count:
             self._heads.clear()
-            self._by_deadline.clear()
-        elif len(self._by_deadline) > 2 * self._count + SWEEP_FLOOR:
-            self._by_deadline = [item for item in self._by_deadline if item.waiting]
+            self._by_start.clear()
+        elif len(self._by_start) > 2 * self._count + SWEEP_FLOOR:
+            self._by_start = [item for item in self._by_start if item.waiting]
 
 
 def _fitting(lane: Sequence[Item], limit: int) -> tuple[int, int]:

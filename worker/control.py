@@ -4,7 +4,9 @@
     replica -> agent    Ready  LoadFailed  Heartbeat  Drained
 
 When the agent's end closes, the replica ends at once: replicas never outlive their agent.
-Heartbeats come from the replica's own loop, so they stop while a model holds the interpreter.
+Heartbeats come from the replica's own loop, so they stop while a model holds the interpreter. One
+that is due is sent before the next batch begins, and so is one that takes back what the last one
+told of a batch.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ class Start(_Control):
         allow_cpu_fallback: accept the CPU where a GPU was asked for.
         queue_rows_max: most rows that may wait in its queue; more are refused (Nack FULL).
         heartbeat_interval_s: how often it sends a Heartbeat.
+        abandoned_grace_s: see `worker.run_limits`.
         keys_dir: folder of the keys by which it proves itself to gateways over tcp.
     """
 
@@ -61,6 +64,7 @@ class Start(_Control):
     allow_cpu_fallback: bool = False
     queue_rows_max: int = 4096
     heartbeat_interval_s: float = 0.5
+    abandoned_grace_s: float = 30.0
     gateways: tuple[GatewayAddress, ...] = ()
     route: ModelRoute | None = None
     keys_dir: str | None = None
@@ -114,13 +118,16 @@ class Heartbeat(_Control):
     """The loop turns. Counters are totals since the replica's start.
 
     Attributes:
+        batch_ends_in_s: how long the batch that runs may go on still; None: none does, or it has
+            begun since the heartbeat before.
         dispatched: batches by the reason of their release (idle, full, deadline, waited).
-        batch_sizes: batches by size class, as in `worker.session.Counters`.
+        batch_sizes: batches by size class, as in `worker.counters.Counters`.
     """
 
     type: Literal["heartbeat"] = "heartbeat"
     queued_rows: int = 0
     executing_rows: int = 0
+    batch_ends_in_s: float | None = None
     requests: int = 0
     failures: int = 0
     expired: int = 0

@@ -1,9 +1,9 @@
 """A replica process: one loaded model version that dials every gateway and answers its requests.
 
-The loop waits on the gateways' sockets, the agent's control socket and the executor, hands what
-came to the session, and carries out the session's commands: one envelope per gateway and turn.
-The loop owns all sockets; the executor's thread never touches one. Batches that are surely short
-run in the loop itself (`worker.short_runs`).
+The loop waits on the gateways' sockets, the agent's control socket and the executor
+(`worker.waiting`), hands what came to the session, and carries out the session's commands: one
+envelope per gateway and turn. The loop owns all sockets; the executor's thread never touches one.
+Batches that are surely short run in the loop itself (`worker.short_runs`).
 
 Previous stop of a request: `gateway.transport`, over `shared.wire`. Next: `worker.session`.
 """
@@ -34,6 +34,7 @@ from shared.telemetry import configure_logging, get_logger
 from shared.tracing import Tracer, make_tracer
 from shared.wire import copied_on_send, decode, encode
 from worker.batching import BatchLimits
+from worker.commands import Command, End, Execute, Send
 from worker.control import (
     Drained,
     DrainNow,
@@ -51,9 +52,11 @@ from worker.executor import Executor, run_batch
 from worker.latency_model import LatencyModel
 from worker.outcomes import Completed, Failed, Outcome
 from worker.request_spans import RequestSpans
+from worker.run_limits import RunLimits
 from worker.runtimes.base import ModelLoadError, Runtime
 from worker.runtimes.registry import load_runtime
-from worker.session import Command, End, Execute, Send, Session
+from worker.session import Session
+from worker.waiting import Waiting
 from worker.warmup import warm_up
 
 log = get_logger("replica")
@@ -114,29 +117,28 @@ class Replica:
         self._start = start
         self._control = control
         self._context = zmq.Context()
-        self._poller = zmq.Poller()
-        self._links = Links(self._context, self._poller, start.replica)
         self._executor: Executor[Outcome | Loaded | NotLoaded] = Executor()
+        self._waiting = Waiting([control.fileno(), self._executor.wake_fd])
+        self._links = Links(self._context, self._waiting.poller, start.replica)
         self._runtime: Runtime | None = None
         self._session: Session | None = None
         self._gateways = start.gateways
         self._route = start.route.model_dump_json().encode() if start.route else b""
         self._next_heartbeat = 0.0
+        self._told_of: float | None = None  # when the batch began that the agent was told of last
         self._has_more = False
 
     def run(self, early: list[ToReplica]) -> NoReturn:
         """Load, then serve until drained; ends the process. `early` came with the start."""
         if self._start.keys_dir is not None:
             self._links.keys = read_worker_keys(Path(self._start.keys_dir))
-        self._poller.register(self._control.fileno(), zmq.POLLIN)
-        self._poller.register(self._executor.wake_fd, zmq.POLLIN)
         self._executor.start()
         self._executor.submit(partial(load, self._start))
         for message in early:
             self._on_control(message)
         while True:
-            ready = dict(self._poller.poll(self._timeout_ms()))
-            self._turn(ready)
+            busy = self._session is not None and self._session.executing_since is not None
+            self._turn(self._waiting.wait(self._timeout_ms(), busy=busy))
 
     def _timeout_ms(self) -> int:
         if self._has_more:
@@ -160,9 +162,6 @@ class Replica:
         if self._session is not None:
             commands += self._session.advance(time.monotonic())
         self._carry_out(commands)
-        if now >= self._next_heartbeat:
-            self._heartbeat(now)
-            self._links.redial_silent(now)
 
     def _on_control(self, message: ToReplica) -> list[Command]:
         match message:
@@ -200,7 +199,13 @@ class Replica:
             queue_rows_max=start.queue_rows_max,
         )
         self._runtime = loaded.runtime
-        self._session = Session(self._hello(interface), interface, limits, loaded.latency)
+        timeout_ms = start.settings.execution_timeout_ms
+        run_limits = RunLimits(
+            execution_timeout_s=None if timeout_ms is None else timeout_ms / 1000,
+            abandoned_grace_s=start.abandoned_grace_s,
+        )
+        hello = self._hello(interface)
+        self._session = Session(hello, interface, limits, loaded.latency, run_limits)
         gc.collect()
         gc.freeze()  # what is loaded stays: collections need not look at it again
         gc.set_threshold(COLLECT_AFTER)
@@ -266,6 +271,7 @@ class Replica:
                 ended = command
         for name, messages in outbox.items():
             self._send(name, messages)
+        self._keep_beating()
         if execute is not None:
             self._execute(execute)
         if ended is not None:
@@ -295,16 +301,33 @@ class Replica:
         except zmq.Again:
             log.warning("gateway does not read", gateway=name, dropped=len(messages))
 
-    def _heartbeat(self, now: float) -> None:
+    def _keep_beating(self) -> None:
+        """Tell the agent what is due. Called before each batch begins: it may hold the interpreter.
+
+        A batch that the agent was told of and that is over is taken back at once, or the next one
+        would be judged by its limit. That tells nothing of the next one, or each would be told of.
+        """
+        now = time.monotonic()
+        began = self._session.executing_since if self._session else None
+        due = now >= self._next_heartbeat
+        if due or self._told_of not in (None, began):
+            self._heartbeat(now, began if due else None)
+            self._links.redial_silent(now)
+
+    def _heartbeat(self, now: float, tell_of: float | None = None) -> None:
+        """Tell the agent how things are, and of the batch that runs if its beginning is given."""
         self._next_heartbeat = now + self._start.heartbeat_interval_s
         session = self._session
         if session is None:
             self._control.send(Heartbeat())
             return
+        self._told_of = tell_of
+        ends_by = None if tell_of is None else session.batch_ends_by()
         self._control.send(
             Heartbeat(
                 queued_rows=session.queued_rows,
                 executing_rows=session.executing_rows,
+                batch_ends_in_s=None if ends_by is None else ends_by - now,
                 **asdict(session.counters),
             )
         )

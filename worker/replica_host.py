@@ -247,7 +247,20 @@ class ReplicaHost:
             case Terminate():
                 child.handle.terminate()
             case Kill():
-                child.handle.kill()
+                self._kill(child, command)
+
+    def _kill(self, child: _Child, command: Kill) -> None:
+        model, version = child.label
+        logger.warning(
+            "replica is killed",
+            model=model,
+            version=version,
+            replica=command.replica,
+            pid=child.handle.pid,
+            reason=command.reason.value,
+        )
+        self._totals.killed(child.label, command.reason)
+        child.handle.kill()
 
     async def _fetch(self, command: Fetch) -> None:
         assignment, ticket = command.assignment, command.ticket
@@ -300,6 +313,7 @@ class ReplicaHost:
             allow_cpu_fallback=self._settings.allow_cpu_fallback,
             queue_rows_max=self._settings.queue_rows_max,
             heartbeat_interval_s=self._settings.heartbeat_interval_s,
+            abandoned_grace_s=self._settings.abandoned_grace_s,
             gateways=self._gateways.addresses,
             route=self._wanted.route(assignment.model),
             keys_dir=str(self._settings.keys_dir.resolve()) if self._settings.keys_dir else None,
@@ -314,7 +328,8 @@ class ReplicaHost:
                 self.feed(LoadRefused(key, replica, message.message, message.invalid))
             case Heartbeat():
                 self._totals.beat(self._children[replica].label, replica, message)
-                self.feed(Beat(key, replica, message.queued_rows, message.executing_rows))
+                rows = (message.queued_rows, message.executing_rows)
+                self.feed(Beat(key, replica, *rows, message.batch_ends_in_s))
             case Drained():
                 self.feed(Finished(key, replica))
 
@@ -354,5 +369,6 @@ def policy_of(settings: WorkerSettings) -> Policy:
         fetch_timeout_s=settings.fetch_timeout_s,
         load_timeout_s=settings.load_timeout_s,
         hung_after_s=settings.hung_after_s,
+        heartbeat_interval_s=settings.heartbeat_interval_s,
         drain_grace_s=settings.drain_grace_s,
     )

@@ -16,8 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
-from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from dataclasses import dataclass, replace
 
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode
@@ -38,71 +37,17 @@ from shared.messages import (
     Request,
     SuspectTurn,
 )
-from shared.records import record
 from worker.batching import BatchLimits, BatchQueue, Item, Key
 from worker.buckets import Buckets
+from worker.commands import Command, End, Execute, Send
+from worker.counters import Counters
 from worker.latency_model import LatencyModel
 from worker.outcomes import Completed, Failed, FailureKind, Outcome
+from worker.run_limits import RunLimits
 from worker.short_runs import ShortRuns
 
 ROW_TIME_SMOOTHING = 0.2
 """Weight of the newest batch in the moving average of time per row."""
-
-
-@record
-class Send:
-    """Tell a gateway something."""
-
-    link: str
-    message: Message
-
-
-@record
-class Execute:
-    """Run a batch; its outcome comes back through `executed`.
-
-    Attributes:
-        reason: a `DispatchReason`, or `again` (part of a batch that failed), or `suspect`.
-        short: it takes so little time that the loop may run it itself.
-    """
-
-    items: tuple[Item, ...]
-    reason: str
-    short: bool = False
-
-
-@record
-class End:
-    """The replica has nothing left to do here: `fatal` if it must not be used again."""
-
-    fatal: bool
-
-
-Command: TypeAlias = Send | Execute | End
-
-
-@dataclass
-class Counters:
-    """Totals since the replica's start; times in microseconds.
-
-    Attributes:
-        dispatched: batches by the reason of their release.
-        batch_sizes: batches by size class; class n has at most 2**n rows, n the least.
-        copied_bytes: of tensors, with the headers that they travel in, from socket to batch and
-            back; the kernel's and the model's own copies are not counted.
-    """
-
-    requests: int = 0
-    failures: int = 0
-    expired: int = 0
-    cancelled: int = 0
-    rows: int = 0
-    batches: int = 0
-    infer_us: int = 0
-    queue_us: int = 0
-    copied_bytes: int = 0
-    dispatched: dict[str, int] = field(default_factory=dict)
-    batch_sizes: dict[int, int] = field(default_factory=dict)
 
 
 SUSPECT_TURN_S = 0.25
@@ -131,6 +76,7 @@ class Session:
         interface: what its model takes and gives.
         limits: bounds of the queue.
         latency: execution times; may already hold those of the warm-up.
+        run_limits: how long executions may take.
     """
 
     def __init__(
@@ -139,11 +85,13 @@ class Session:
         interface: ModelInterface,
         limits: BatchLimits,
         latency: LatencyModel,
+        run_limits: RunLimits,
     ) -> None:
         self.counters = Counters()
         self._identity = identity
         self._batches = interface.max_batch_size > 0
         self._latency = latency
+        self._run_limits = run_limits
         self._queue = BatchQueue(limits, latency)
         self._buckets = Buckets(batches=self._batches)
         self._short_runs = ShortRuns()
@@ -174,6 +122,17 @@ class Session:
     def executing_rows(self) -> int:
         """Rows in the batch that runs now."""
         return self._running.rows if self._running else 0
+
+    @property
+    def executing_since(self) -> float | None:
+        """When the batch that runs now began; None: none runs."""
+        return self._running.started if self._running else None
+
+    def batch_ends_by(self) -> float | None:
+        """When the batch that runs now must have ended; None: none runs."""
+        if self._running is None:
+            return None
+        return self._run_limits.ends_by(self._running.items, self._running.started)
 
     def gateway_at(self, link: str) -> str:
         """The life of the gateway at `link` that spoke last; empty if none did."""
@@ -227,14 +186,16 @@ class Session:
         commands: list[Command] = []
         for item in self._queue.expire(now):
             commands += self._expired(item, now)
-        if self._turn is not None and now >= min(self._turn.until, self._turn.item.deadline):
+        if self._turn is not None and now >= min(self._turn.until, self._turn.item.start_by):
             commands += self._turn_missed(self._turn.item, now)
-        while self._idle and self._again:
-            wanted = self._unexpired(self._again.popleft(), now, commands)
-            self._start(wanted, "again", now, commands)
+        if self._again:
+            wanted = [self._unexpired(items, now, commands) for items in self._again]
+            self._again = deque(filter(None, wanted))
+        if self._idle and self._again:
+            self._start(self._again.popleft(), "again", now, commands)
         if self._idle and (release := self._queue.release(now)) is not None:
             for item in release.infeasible:
-                commands += self._expired(item, now)
+                commands += self._too_late(item, now)
             if release.items:
                 reason = release.reason.value
                 self.counters.dispatched[reason] = self.counters.dispatched.get(reason, 0) + 1
@@ -246,10 +207,12 @@ class Session:
     def next_deadline(self) -> float | None:
         """When `advance` must be called at the latest; None: not by itself."""
         deadline = self._queue.next_deadline()
-        if self._turn is None:
+        if self._turn is None and not self._again:
             return deadline
-        turn = min(self._turn.until, self._turn.item.deadline)
-        return turn if deadline is None else min(deadline, turn)
+        due = [item.deadline for items in self._again for item in items]
+        if self._turn is not None:
+            due += [self._turn.until, self._turn.item.start_by]
+        return min(due if deadline is None else [*due, deadline])
 
     def route_changed(self, route: bytes) -> list[Command]:
         """The route of this model changed: announce it to every gateway."""
@@ -297,12 +260,17 @@ class Session:
         if request.suspect and self._suspect is not None:
             commands.append(Send(link, Nack(request.attempt_id, NackReason.SUSPECT_BUSY)))
             return
+        deadline = now + request.budget_us / 1e6
+        start_by = deadline
+        if request.queue_budget_us:
+            start_by = min(deadline, now + request.queue_budget_us / 1e6)
         item = Item(
             key,
             self._buckets.of(request),
             (request.inputs[0].rows or 1) if self._batches and request.inputs else 1,
             request.priority,
-            now + request.budget_us / 1e6,
+            deadline,
+            start_by,
             now,
             request,
             request.suspect,
@@ -332,7 +300,7 @@ class Session:
 
     def _proceed(self, key: Key, now: float) -> list[Command]:
         """The gateway knows that this suspect is being executed: do so."""
-        if self._turn is None or self._turn.item.key != key or self._turn.item.deadline <= now:
+        if self._turn is None or self._turn.item.key != key or self._turn.item.start_by <= now:
             return []
         items = (self._turn.item,)
         self._turn = None
@@ -344,7 +312,7 @@ class Session:
 
     def _turn_missed(self, item: Item, now: float) -> list[Command]:
         self._turn = None
-        if item.deadline <= now:
+        if item.start_by <= now:
             return self._expired(item, now)
         self._settle(item)
         return [Send(item.key[0], Nack(item.key[1], NackReason.SUSPECT_BUSY))]
@@ -358,14 +326,25 @@ class Session:
             if item.unwanted:
                 self._settle(item)
             elif item.deadline <= now:
-                commands += self._expired(item, now)
+                commands += self._too_late(item, now)
             else:
                 wanted.append(item)
         return tuple(wanted)
 
     def _expired(self, item: Item, now: float) -> list[Command]:
-        self.counters.expired += 1
+        """It did not begin in time."""
+        if item.start_by == item.deadline:
+            return self._too_late(item, now)
+        message = "it was not begun within the time that it may wait"
+        return self._never_run(item, Failure(ErrorCode.QUEUE_TIMEOUT, message), now)
+
+    def _too_late(self, item: Item, now: float) -> list[Command]:
+        """It cannot end in time."""
         failure = Failure(ErrorCode.DEADLINE_EXCEEDED, "the deadline passed in the queue")
+        return self._never_run(item, failure, now)
+
+    def _never_run(self, item: Item, failure: Failure, now: float) -> list[Command]:
+        self.counters.expired += 1
         queue_us = int((now - item.enqueued) * 1e6)
         return self._final(item, Final(item.payload.attempt_id, (), failure, queue_us))
 

@@ -57,6 +57,12 @@ class WorkerSettings(CommonSettings):
     hung_after_s: float = Field(
         30.0, gt=0, description="A ready replica that is silent for so long is killed, restarted."
     )
+    abandoned_grace_s: float = Field(
+        30.0,
+        ge=0,
+        description="A replica whose batch goes on for so long after the last deadline of its "
+        "calls is killed; penstock.execution_timeout_ms says how long one may run at all.",
+    )
     heartbeat_interval_s: float = Field(
         0.5, gt=0, description="How often replicas prove that their loop turns."
     )

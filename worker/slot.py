@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from shared.deployment import ReplicaReport, ReplicaState
+from worker.supervision import Patience
 from worker.wanted import Assignment
 
 NEVER = math.inf
@@ -48,7 +49,12 @@ _REPORTED = {
 
 @dataclass
 class Life:
-    """One process in a slot; `ready_at` is None while it has never been ready."""
+    """One process in a slot.
+
+    Attributes:
+        ready_at: None while it has never been ready.
+        patience: how long to wait for its next word, since its last one.
+    """
 
     replica: str
     device: str
@@ -57,6 +63,7 @@ class Life:
     ready_at: float | None = None
     queued_rows: int = 0
     executing_rows: int = 0
+    patience: Patience | None = None
 
 
 @dataclass

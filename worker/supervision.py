@@ -7,8 +7,19 @@ is over are ignored, so that the agent may deliver them late.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from worker.wanted import Assignment
+
+
+class KillReason(StrEnum):
+    """Why a process had to be killed."""
+
+    EXECUTION_TIMEOUT = "execution_timeout"  # its batch took longer than the operator allows
+    HUNG = "hung"  # it was silent for too long, or nobody waits for its batch any more
+    LOAD_TIMEOUT = "load_timeout"  # it was not ready in time
+    NOT_ENDED = "not_ended"  # it was to end, and did not
+
 
 # Events
 
@@ -70,12 +81,17 @@ class LoadRefused:
 
 @dataclass(frozen=True)
 class Beat:
-    """A replica's loop turns; rows that wait and run in it."""
+    """A replica's loop turns; rows that wait and run in it.
+
+    Attributes:
+        batch_ends_in_s: how long what runs may go on still; None: nothing that is known of.
+    """
 
     key: str
     replica: str
     queued_rows: int
     executing_rows: int
+    batch_ends_in_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -172,9 +188,19 @@ class Kill:
     """End a process and all that it started (SIGKILL)."""
 
     replica: str
+    reason: KillReason
 
 
 Command = Fetch | CancelFetch | Spawn | Drain | Terminate | Kill
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a ready replica may go on without another word, and why not for longer."""
+
+    seconds: float
+    reason: KillReason
+    message: str
 
 
 @dataclass(frozen=True)
@@ -186,6 +212,11 @@ class Policy:
         fetch_timeout_s: longest fetch before it is tried again.
         load_timeout_s: longest load before it has failed.
         hung_after_s: longest silence of a ready replica before it is killed.
+        heartbeat_interval_s: how often replicas speak.
+        overrun_slack_s: how much later than it must have ended a batch is given up: the end may be
+            under way to us, on a machine that is busy.
+        silence_s_min: shorter silence kills nobody, whatever the execution timeout: gateways have
+            stopped routing by then, and what stops a whole machine for a moment must not end all.
         drain_grace_s: longest wait for a replica to finish its work.
         end_grace_s: longest wait for a process to end when it said that it will, or was asked by
             SIGTERM; then harder means follow.
@@ -202,6 +233,9 @@ class Policy:
     fetch_timeout_s: float = 1800.0
     load_timeout_s: float = 600.0
     hung_after_s: float = 30.0
+    heartbeat_interval_s: float = 0.5
+    overrun_slack_s: float = 0.5
+    silence_s_min: float = 2.0
     drain_grace_s: float = 30.0
     end_grace_s: float = 5.0
     backoff_s: float = 0.5
@@ -216,3 +250,35 @@ class Policy:
             return 0.0
         doublings = min(crashes - 2, 32)
         return min(self.backoff_s_max, self.backoff_s * 2.0**doublings)
+
+    def patience(
+        self, batch_ends_in_s: float | None, execution_timeout_s: float | None
+    ) -> Patience:
+        """How long to wait for a ready replica that said just now what runs in it.
+
+        Args:
+            execution_timeout_s: longest execution, if the operator set one.
+        """
+        silence = f"hung: silent for {self.hung_after_s:g} s"
+        silent = Patience(self.hung_after_s, KillReason.HUNG, silence)
+        overrun = self._overrun(batch_ends_in_s, execution_timeout_s)
+        return silent if overrun is None or overrun.seconds > silent.seconds else overrun
+
+    def _overrun(
+        self, batch_ends_in_s: float | None, execution_timeout_s: float | None
+    ) -> Patience | None:
+        """How long until a batch has gone on for too long; None: no such limit."""
+        if execution_timeout_s is not None:
+            message = f"a batch ran for longer than its {execution_timeout_s:g} s"
+            if batch_ends_in_s is None:
+                # One that holds the interpreter cannot be told of. It began before the next
+                # heartbeat was due, or that would have come first.
+                unseen_s = self.heartbeat_interval_s + execution_timeout_s + self.overrun_slack_s
+                seconds = max(unseen_s, self.silence_s_min)
+            else:
+                seconds = batch_ends_in_s + self.overrun_slack_s
+            return Patience(seconds, KillReason.EXECUTION_TIMEOUT, message)
+        if batch_ends_in_s is None:
+            return None
+        message = "hung: its batch went on long after the last deadline in it"
+        return Patience(batch_ends_in_s + self.overrun_slack_s, KillReason.HUNG, message)

@@ -12,7 +12,8 @@ of all that happens there. At most one process lives in a slot. Its steps, and w
     LOAD_QUEUED   a place among the loads
     LOADING       the replica to be ready       KILLED, then GIVEN_UP
     READY         (serves; each heartbeat       KILLED, then BACKOFF
-                  moves the deadline)
+                  moves the deadline, which
+                  `Policy.patience` tells)
     DRAINING      the process to end by itself  TERMINATING
     TERMINATING   the process to end (SIGTERM)  KILLED
     KILLED        the process to end (SIGKILL)
@@ -31,7 +32,8 @@ Invariants:
   new attempt number. What crashed is, for ever, with a bounded delay.
 - Routed revisions are fetched and loaded before others, and at most `parallel_loads` of them at a
   time. Others take what room is left and never delay a routed one.
-- Our own pauses kill nobody: time during which the agent itself did not run counts for no deadline.
+- Our own pauses kill nobody: time during which the agent itself did not run counts for no deadline,
+  and a replica that serves is judged at a Tick only, when what it said meanwhile has been read.
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ from worker.supervision import (
     FetchFailed,
     Finished,
     Kill,
+    KillReason,
     Loaded,
     LoadRefused,
     Placed,
@@ -116,7 +119,8 @@ class Supervisor:
             case _:
                 self._lived(event, now)
         for slot in list(self._slots.values()):
-            if now >= slot.deadline:
+            unheard = slot.step is Step.READY and not isinstance(event, Tick)
+            if now >= slot.deadline and not unheard:
                 self._overdue(slot, now)
         self._admit(Step.FETCH_QUEUED, Step.FETCHING, self._fetch, now)
         self._admit(Step.LOAD_QUEUED, Step.LOADING, self._spawn, now)
@@ -244,8 +248,6 @@ class Supervisor:
         if slot is None or slot.life is None or slot.life.replica != event.replica:
             return
         life = slot.life
-        if slot.step is Step.READY:
-            slot.deadline = now + self._policy.hung_after_s
         match event:
             case Spawned():
                 life.pid, life.device = event.pid, event.device
@@ -253,13 +255,16 @@ class Supervisor:
             case Loaded() if slot.step is Step.LOADING:
                 life.provider, life.ready_at = event.provider, now
                 slot.load_crashes, slot.message = 0, ""
-                self._enter(slot, Step.READY, now + self._policy.hung_after_s)
+                self._enter(slot, Step.READY)
+                self._heard(slot, life, None, now)
             case LoadRefused() if slot.step not in ENDING:
                 slot.verdict = ReplicaState.INVALID if event.invalid else ReplicaState.FAILED
                 slot.message = event.message
                 self._enter(slot, Step.DRAINING, now + self._policy.end_grace_s)
             case Beat():
                 life.queued_rows, life.executing_rows = event.queued_rows, event.executing_rows
+                if slot.step is Step.READY:
+                    self._heard(slot, life, event.batch_ends_in_s, now)
             case Finished() if slot.step not in (Step.TERMINATING, Step.KILLED):
                 at_once = now + self._policy.end_grace_s
                 # Said again, it moves nothing: a drain ends in time whatever the replica says.
@@ -267,6 +272,13 @@ class Supervisor:
                 self._enter(slot, Step.DRAINING, min(limit, at_once))
             case Ended():
                 self._ended(slot, life, event.how, now)
+
+    def _heard(self, slot: Slot, life: Life, batch_ends_in_s: float | None, now: float) -> None:
+        """A replica that serves said what runs in it."""
+        timeout_ms = slot.assignment.settings.execution_timeout_ms
+        timeout_s = None if timeout_ms is None else timeout_ms / 1000
+        life.patience = self._policy.patience(batch_ends_in_s, timeout_s)
+        slot.deadline = now + life.patience.seconds
 
     def _ended(self, slot: Slot, life: Life, how: str, now: float) -> None:
         slot.life = None
@@ -299,22 +311,22 @@ class Supervisor:
             case Step.LOADING:
                 slot.verdict = ReplicaState.FAILED
                 slot.message = f"not ready within {self._policy.load_timeout_s:g} s"
-                self._kill(slot)
-            case Step.READY:
-                slot.message = f"hung: silent for {self._policy.hung_after_s:g} s"
-                self._kill(slot)
+                self._kill(slot, KillReason.LOAD_TIMEOUT)
+            case Step.READY if slot.life is not None and slot.life.patience is not None:
+                slot.message = slot.life.patience.message
+                self._kill(slot, slot.life.patience.reason)
             case Step.DRAINING if slot.life is not None:
                 self._terminate(slot, slot.life, now)
             case Step.TERMINATING:
-                self._kill(slot)
+                self._kill(slot, KillReason.NOT_ENDED)
 
     def _terminate(self, slot: Slot, life: Life, now: float) -> None:
         self._commands.append(Terminate(life.replica))
         self._enter(slot, Step.TERMINATING, now + self._policy.end_grace_s)
 
-    def _kill(self, slot: Slot) -> None:
+    def _kill(self, slot: Slot, reason: KillReason) -> None:
         assert slot.life is not None
-        self._commands.append(Kill(slot.life.replica))
+        self._commands.append(Kill(slot.life.replica, reason))
         self._enter(slot, Step.KILLED)
 
     # Everything that changes a step or the clock

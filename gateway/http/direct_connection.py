@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import Any
 
 from fastapi import Response
@@ -27,7 +26,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
 from gateway.calls import InferenceAnswer
-from gateway.graceful_server import GracefulConnection
+from gateway.graceful_server import GIVEN_UP, GracefulConnection
 from gateway.http.call_route import Body, CallSteps, Exchange, Reply, compressed
 from gateway.http.parsed_infer import ParsedInfer
 from gateway.http.payload import RawHeaders
@@ -35,11 +34,13 @@ from gateway.http.request_body import BodyTimeoutError, client_gone
 from gateway.http.request_heads import Head, KnownHeads, head_of
 from gateway.http.traced_app import begin_span, end_span, with_context
 from gateway.service import Outcome
-from shared.errors import PenstockError
+from shared.errors import ErrorCode, PenstockError
 from shared.tensors import Buffer
 from shared.tracing import Span, Tracer
 
 CLOSES = (b"connection", b"close")
+
+STATUS_OK = 200
 
 
 class _Unheard:
@@ -208,6 +209,20 @@ class DirectConnection(GracefulConnection):
         self._steps.end()
         end_span(request.span, 0)
 
+    def give_up(self) -> None:
+        """The server leaves, and has no time left."""
+        request = self._direct
+        if request is None:
+            super().give_up()
+            return
+        if request.patience is not None:
+            request.patience.cancel()
+        if request.call_id is not None:
+            self._steps.service.cancel(request.call_id)
+        request.keep_alive = False
+        error = PenstockError(ErrorCode.SHUTTING_DOWN, GIVEN_UP)
+        self._respond(self._steps.fail(request, error))
+
     # The way of a request that is served here
 
     def _is_free(self) -> bool:
@@ -297,7 +312,7 @@ class DirectConnection(GracefulConnection):
         assert request is not None
         request.call_id = None
         self._steps.end()
-        status, closes = HTTPStatus.OK.value, not request.keep_alive
+        status, closes = STATUS_OK, not request.keep_alive
         if isinstance(response, Reply):
             head, parts = response.head, response.parts
         else:

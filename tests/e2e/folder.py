@@ -68,19 +68,25 @@ def status_of(models: Path, model: str, version: int) -> tuple[str, str]:
 
 @dataclass
 class Multiplying:
-    """Clients that send numbers until they are told to stop; each answer must fit a scale."""
+    """Clients that send numbers until they are told to stop; each answer must fit a scale.
+
+    Attributes:
+        keep: connections are kept; else each request has one of its own.
+    """
 
     url: str
     model: str
     scales: set[float]
     pause_s: float = 0.01
+    keep: bool = True
     answered: dict[float, int] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     stopped: bool = False
 
     async def run(self, clients: int) -> None:
         timeout = aiohttp.ClientTimeout(total=30)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
+        connector = aiohttp.TCPConnector(force_close=not self.keep)
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
             await asyncio.gather(*[self._client(session, number) for number in range(clients)])
 
     async def _client(self, session: aiohttp.ClientSession, number: int) -> None:

@@ -78,16 +78,18 @@ async def test_a_restart_under_load_fails_no_request(
     before = processes_of(wide_system, kind)
     processes = len(wide_system.processes())
     load = Multiplying(wide_system.url, "m", {SCALE}, pause_s=0.005)
-    running = asyncio.create_task(load.run(CLIENTS))
+    fresh = Multiplying(wide_system.url, "m", {SCALE}, pause_s=0.02, keep=False)
+    running = asyncio.gather(load.run(CLIENTS), fresh.run(CLIENTS // 3))
     await asyncio.sleep(0.5)
     began = time.monotonic()
     restarting = asyncio.create_task(asyncio.to_thread(restart, wide_system, word))
     done = await restarting
     took_s = time.monotonic() - began
     await asyncio.sleep(0.5)
-    load.stopped = True
+    load.stopped = fresh.stopped = True
     await running
     assert load.failures == []
+    assert fresh.failures == []
     assert done.returncode == 0, done.stderr
     assert all(f"{name}: ended" in done.stdout for name in before)
     after = processes_of(wide_system, kind)
@@ -97,7 +99,8 @@ async def test_a_restart_under_load_fails_no_request(
     await until_two_can_be_called(wide_system)
     wait_until(lambda: len(wide_system.processes()) == processes, 10, "nothing is left behind")
     with capsys.disabled():
-        print(f"\nrestart {word}: {took_s:.1f} s, {sum(load.answered.values())} requests, 0 failed")
+        requests = load.answered[SCALE] + fresh.answered[SCALE]
+        print(f"\nrestart {word}: {took_s:.1f} s, {requests} requests, 0 failed")
 
 
 async def test_one_restart_at_a_time(wide_system: LocalSystem) -> None:

@@ -193,7 +193,8 @@ def served(log: Path) -> Iterator[Served]:
             wait_until(lambda: _is_live(port), START_S, "the gateway answers")
             yield system
         finally:
-            system.end()
+            for child in system.children:
+                child.end()
             gateway.terminate()
             try:
                 gateway.wait(STOP_S)

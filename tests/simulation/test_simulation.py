@@ -14,7 +14,7 @@ def seeds(count: int) -> list[int]:
     return [int(os.environ["SEED"])] if "SEED" in os.environ else list(range(count))
 
 
-@pytest.mark.parametrize("seed", seeds(600))
+@pytest.mark.parametrize("seed", seeds(700))
 def test_in_a_storm_every_call_resolves_once_on_time_and_right(seed: int) -> None:
     scenarios.storm(seed)
 

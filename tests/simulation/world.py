@@ -47,11 +47,13 @@ from shared.routing import HedgePolicy, ModelRoute, RoutingTable, VersionRoute
 from shared.tensors import TensorSpec, array_from_tensor, tensor_from_array
 from worker.assembly import merge, split
 from worker.batching import BatchLimits
+from worker.commands import Command as ReplicaCommand
+from worker.commands import End, Execute, Send
 from worker.latency_model import LatencyModel
 from worker.outcomes import Completed, FailureKind
 from worker.outcomes import Failed as ExecutionFailed
-from worker.session import Command as ReplicaCommand
-from worker.session import End, Execute, Send, Session
+from worker.run_limits import RunLimits
+from worker.session import Session
 
 INTERFACE = ModelInterface(
     inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 1)),),
@@ -338,7 +340,7 @@ class World:
     def spawn(self, version: str) -> None:
         name = f"r{next(self.lives)}"
         hello = Hello(name, "w", "m", version, f"m/{version}", b"", b"")
-        session = Session(hello, INTERFACE, BatchLimits(8, 0.0, 200), LatencyModel())
+        session = Session(hello, INTERFACE, BatchLimits(8, 0.0, 200), LatencyModel(), RunLimits())
         self.replicas[name] = SimulatedReplica(name, version, session, NodeClock(self))
         for gateway in self.gateways.values():
             self._probe(gateway, name)

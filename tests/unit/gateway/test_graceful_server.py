@@ -48,14 +48,14 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running() -> AsyncIterator[Running]:
+async def running(grace_s: float = 5.0) -> AsyncIterator[Running]:
     listener = socket.create_server(("127.0.0.1", 0))
     holder: list[Running] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await holder[0].app(scope, receive, send)
 
-    server = GracefulServer(app, Drain(quiet_s=QUIET_S, grace_s=5.0))
+    server = GracefulServer(app, Drain(quiet_s=QUIET_S, grace_s=grace_s))
     holder.append(Running(server, listener.getsockname()[1]))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:
@@ -126,3 +126,46 @@ async def test_new_connections_are_not_accepted() -> None:
         await web.leave()
         with pytest.raises(ConnectionRefusedError):
             await web.connect()
+
+
+async def given_up(reader: asyncio.StreamReader) -> None:
+    """The answer of a server that has no time left, and nothing after it."""
+    everything = (await asyncio.wait_for(reader.read(), 5)).lower()
+    assert everything.startswith(b"http/1.1 503 ")
+    assert b"connection: close" in everything
+    assert b"retry-after: " in everything
+    assert everything.count(b"http/1.1") == 1
+
+
+async def test_who_is_still_owed_an_answer_when_the_grace_ends_is_told_so() -> None:
+    async with running(grace_s=1.0) as web:
+        reader, writer = await web.connect()
+        writer.write(SLOW_REQUEST)
+        await web.asked.wait()
+        web.server.leave(0.0)
+        assert web.server.leaving
+        await given_up(reader)
+        web.release.set()
+
+
+async def test_in_a_hurry_nobody_is_waited_for() -> None:
+    async with running(grace_s=60.0) as web:
+        idle, _ = await web.connect()
+        reader, writer = await web.connect()
+        writer.write(SLOW_REQUEST)
+        await web.asked.wait()
+        web.server.leave(60.0)
+        web.server.hurry()
+        await given_up(reader)
+        assert await idle.read() == b""
+        web.release.set()
+
+
+async def test_connections_are_accepted_while_it_waits_to_leave() -> None:
+    async with running() as web:
+        web.server.leave(QUIET_S)
+        await asyncio.sleep(QUIET_S / 2)
+        reader, writer = await web.connect()
+        writer.write(REQUEST)
+        await answer(reader)
+        await web.leave()

@@ -233,6 +233,7 @@ OPERATOR = st.one_of(
     st.tuples(st.just("replicas"), st.sampled_from(["1", "2", "3", "each", "many"])),
     st.tuples(st.just("max_batch_size"), st.sampled_from(["8", "16", "x"])),
     st.tuples(st.just("swap"), st.sampled_from(["surge", "surge", "replace"])),
+    st.tuples(st.just("hedge"), st.sampled_from(["auto", "off", "20", "x"])),
 )
 OFTEN = st.sampled_from([True, True, False])
 RARELY = st.sampled_from([False] * 9 + [True])

@@ -293,12 +293,15 @@ def test_replace_ends_the_old_version_first() -> None:
 def test_new_replica_settings_swap_and_others_do_not() -> None:
     scene = serving()
     (first,) = scene.deployment.revisions
-    ask(scene, {"1": STABLE}, timeout_ms="500", replicas="2")
+    tail = {"queue_timeout_ms": "50", "hedge": "20", "hedge_budget": "0.1"}
+    ask(scene, {"1": STABLE}, timeout_ms="500", replicas="2", **tail)
     scene.settle()
     (same,) = scene.deployment.revisions
     assert same == first
     assert len(scene.deployment.placement) == 2
-    assert scene.routing.models["digits"].versions[0].timeout_ms == 500
+    (route,) = scene.routing.models["digits"].versions
+    assert (route.timeout_ms, route.queue_timeout_ms) == (500, 50)
+    assert (route.hedge, route.hedge_budget) == (20, 0.1)
     ask(scene, {"1": STABLE}, max_batch_size="8", replicas="2")
     scene.plan()
     assert scene.phases() == {"1": "loading"} or len(scene.deployment.revisions) == 2
@@ -306,6 +309,9 @@ def test_new_replica_settings_swap_and_others_do_not() -> None:
     (second,) = scene.deployment.revisions
     assert second != first
     assert scene.status("1") == ("serving", "")
+    ask(scene, {"1": STABLE}, max_batch_size="8", replicas="2", execution_timeout_ms="1000")
+    scene.settle()
+    assert second not in scene.deployment.revisions
 
 
 def test_a_bad_value_keeps_what_runs_and_is_reported() -> None:

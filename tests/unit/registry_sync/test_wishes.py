@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry_sync.roles import roles_of
-from registry_sync.tags import ServingSettings, read_settings
-from registry_sync.wishes import revision_id
-from shared.deployment import ReplicaSettings
-from tests.unit.registry_sync.worlds import OFF, STABLE, observed
+from registry_sync.tags import ServingSettings, deployed_settings, read_settings
+from registry_sync.wishes import revision_id, revision_of
+from registry_sync.world import Policy
+from shared.deployment import ReplicaSettings, RevisionDeployment
+from tests.unit.registry_sync.worlds import OFF, STABLE, manifest_for, observed
 
 ALIASES = ("production", "champion")
 DEFAULTS = ServingSettings()
@@ -74,6 +75,14 @@ def test_version_tags_override_model_tags() -> None:
         ("device", "CUDA:1", "device", "cuda:1"),
         ("threads", "auto", "threads", None),
         ("swap", "replace", "swap", "replace"),
+        ("queue_timeout_ms", "250", "queue_timeout_ms", 250.0),
+        ("execution_timeout_ms", "1e3", "execution_timeout_ms", 1000.0),
+        ("hedge", "Auto", "hedge", "auto"),
+        ("hedge", "off", "hedge", "off"),
+        ("hedge", "0.5", "hedge", 0.5),
+        ("hedge", "86400000", "hedge", 86_400_000.0),
+        ("hedge_budget", "0", "hedge_budget", 0.0),
+        ("hedge_budget", "1", "hedge_budget", 1.0),
     ],
 )
 def test_good_values(tag: str, text: str, field: str, value: object) -> None:
@@ -97,6 +106,17 @@ def test_good_values(tag: str, text: str, field: str, value: object) -> None:
         ("threads", ""),
         ("swap", "blue-green"),
         ("env", "docker"),
+        ("queue_timeout_ms", "0"),
+        ("execution_timeout_ms", "nan"),
+        ("execution_timeout_ms", "1 s"),
+        ("hedge", "on"),
+        ("hedge", "0"),
+        ("hedge", "-1"),
+        ("hedge", "inf"),
+        ("hedge", "86400001"),
+        ("hedge_budget", "5%"),
+        ("hedge_budget", "1.5"),
+        ("hedge_budget", "nan"),
     ],
 )
 def test_bad_values_keep_what_runs(tag: str, text: str) -> None:
@@ -109,6 +129,10 @@ def test_bad_values_keep_what_runs(tag: str, text: str) -> None:
         threads=7,
         env="isolated",
         swap="replace",
+        queue_timeout_ms=7.0,
+        execution_timeout_ms=7.0,
+        hedge="off",
+        hedge_budget=0.7,
     )
     settings, problems = read_settings({f"penstock.{tag}": text}, {}, DEFAULTS, running)
     assert getattr(settings, tag) == getattr(running, tag)
@@ -137,7 +161,14 @@ def test_no_tag_can_break_the_reading(tags: dict[str, str]) -> None:
 
 @given(
     field=st.sampled_from(
-        ["max_batch_size", "max_queue_delay_ms", "device", "threads", "environment"]
+        [
+            "max_batch_size",
+            "max_queue_delay_ms",
+            "device",
+            "threads",
+            "environment",
+            "execution_timeout_ms",
+        ]
     ),
 )
 def test_revision_ids_follow_content(field: str) -> None:
@@ -151,3 +182,38 @@ def test_revision_ids_follow_content(field: str) -> None:
     assert len(same) == len("m/1-") + 8
     assert same != revision_id("m", "1", "d", other)
     assert same != revision_id("m", "1", "e", base)
+
+
+def test_settings_that_came_later_change_no_revision_while_unset() -> None:
+    """An upgrade of Penstock must not swap every model."""
+    assert revision_id("m", "1", "d", ReplicaSettings()) == "m/1-f283860e"
+
+
+SETTINGS = st.builds(
+    ServingSettings,
+    queue_timeout_ms=st.none() | st.floats(1, 1e6),
+    execution_timeout_ms=st.none() | st.floats(1, 1e6),
+    hedge=st.sampled_from(["auto", "off"]) | st.floats(0.1, 1e6),
+    hedge_budget=st.floats(0, 1),
+    replicas=st.integers(1, 9) | st.just("each"),
+)
+
+
+@given(SETTINGS)
+def test_what_is_deployed_is_what_was_read_also_by_way_of_the_store(
+    settings: ServingSettings,
+) -> None:
+    (seen,) = observed(versions={"1": STABLE}).versions
+    revision = revision_of(seen, manifest_for(seen.source), settings, Policy())
+    stored = RevisionDeployment.model_validate_json(revision.model_dump_json())
+    assert deployed_settings(stored) == settings
+
+
+def test_documents_of_before_mean_the_defaults() -> None:
+    (seen,) = observed(versions={"1": STABLE}).versions
+    revision = revision_of(seen, manifest_for(seen.source), DEFAULTS, Policy())
+    document = revision.model_dump(mode="json")
+    for field in ("queue_timeout_ms", "hedge", "hedge_budget"):
+        del document[field]
+    del document["settings"]["execution_timeout_ms"]
+    assert RevisionDeployment.model_validate(document) == revision

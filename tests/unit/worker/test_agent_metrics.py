@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from shared.deployment import ReplicaReport, ReplicaState
 from worker.agent_metrics import REASONS_MAX, AgentCollector, ReplicaTotals
 from worker.control import Heartbeat
+from worker.supervision import KillReason
 
 DIGITS = ("digits", "1")
 
@@ -71,6 +72,7 @@ def test_exposition() -> None:
         device="cpu",
         queued_rows=7,
     )
+    totals.killed(DIGITS, KillReason.HUNG)
     collector.publish(totals.snapshot((report,)))
     text = generate_latest(registry).decode()
     labels = 'model="digits",version="1"'
@@ -78,6 +80,8 @@ def test_exposition() -> None:
         f"penstock_replica_requests_total{{{labels}}} 3.0",
         f"penstock_replica_infer_seconds_total{{{labels}}} 1.5",
         f"penstock_replica_restarts_total{{{labels}}} 1.0",
+        'penstock_replica_kills_total{model="digits",reason="hung",version="1"} 1.0',
+        'penstock_replica_kills_total{model="digits",reason="execution_timeout",version="1"} 0.0',
         'penstock_replica_dispatched_total{model="digits",reason="full",version="1"} 2.0',
         'penstock_replica_states{model="digits",state="ready",version="1"} 1.0',
         f"penstock_replica_queued_rows{{{labels}}} 7.0",

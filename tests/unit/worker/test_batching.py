@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from worker.batching import BatchLimits, BatchQueue, DispatchReason, Item, Release
+from worker.batching import (
+    START_MARGIN_S,
+    BatchLimits,
+    BatchQueue,
+    DispatchReason,
+    Item,
+    Release,
+)
 from worker.latency_model import LatencyModel
 
 MAX_BATCH = 8
@@ -21,10 +28,12 @@ def item(
     rows: int = 1,
     priority: int = 5,
     deadline: float = 100.0,
+    start_by: float | None = None,
     enqueued: float = 0.0,
     suspect: bool = False,
 ) -> Item:
-    return Item(("g", number), bucket, rows, priority, deadline, enqueued, number, suspect)
+    begin = deadline if start_by is None else min(start_by, deadline)
+    return Item(("g", number), bucket, rows, priority, deadline, begin, enqueued, number, suspect)
 
 
 def queue(latency: LatencyModel | None = None, delay_s: float = 0.0) -> BatchQueue:
@@ -39,7 +48,7 @@ def released(batches: BatchQueue, now: float = 0.0) -> tuple[list[int], Dispatch
 
 
 def rank(some: Item) -> tuple[int, float, int]:
-    return (some.priority, some.deadline, some.payload)
+    return (some.priority, some.start_by, some.payload)
 
 
 def planned(
@@ -94,9 +103,18 @@ class Queueing(RuleBasedStateMachine):
         rows=st.one_of(st.just(1), st.integers(1, MAX_BATCH + 1)),
         priority=st.integers(1, 9),
         budget=st.floats(0.001, 20),
+        queue_budget=st.one_of(st.none(), st.floats(0.001, 20)),
         suspect=st.booleans(),
     )
-    def offer(self, bucket: str, rows: int, priority: int, budget: float, suspect: bool) -> None:
+    def offer(
+        self,
+        bucket: str,
+        rows: int,
+        priority: int,
+        budget: float,
+        queue_budget: float | None,
+        suspect: bool,
+    ) -> None:
         number = len(self.offered)
         new = item(
             number,
@@ -104,6 +122,7 @@ class Queueing(RuleBasedStateMachine):
             rows=rows,
             priority=priority,
             deadline=self.now + budget,
+            start_by=None if queue_budget is None else self.now + queue_budget,
             enqueued=self.now,
             suspect=suspect,
         )
@@ -125,7 +144,7 @@ class Queueing(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
         expired = [entry.payload for entry in self.queue.expire(self.now)]
-        late = sorted((e.deadline, n) for n, e in self.waiting.items() if e.deadline <= self.now)
+        late = sorted((e.start_by, n) for n, e in self.waiting.items() if e.start_by <= self.now)
         assert expired == [number for _, number in late]
         for number in expired:
             del self.waiting[number]
@@ -147,14 +166,14 @@ class Queueing(RuleBasedStateMachine):
         assert len(release.items) == 1 or not any(entry.suspect for entry in release.items)
         for entry in (*release.items, *release.infeasible):
             assert self.waiting.pop(entry.payload) is entry
-            assert entry.deadline > self.now, "an expired item is never released"
+            assert entry.start_by > self.now, "an expired item is never released"
         self.latency.observe(first.bucket, release.rows, seconds)
 
     @invariant()
     def counts_agree(self) -> None:
         assert len(self.queue) == len(self.waiting)
         assert self.queue.rows == sum(entry.rows for entry in self.waiting.values())
-        earliest = min((entry.deadline for entry in self.waiting.values()), default=None)
+        earliest = min((entry.start_by for entry in self.waiting.values()), default=None)
         assert self.queue.next_deadline() == earliest
 
 
@@ -219,6 +238,25 @@ def test_what_cannot_make_it_any_more_is_given_up_and_does_not_shrink_the_batch(
     assert [entry.payload for entry in release.infeasible] == [1]
 
 
+def test_a_batch_begins_by_the_time_in_queue_and_ends_by_the_deadline() -> None:
+    """A batch that ends long after its items had to begin is as good as any."""
+    latency = LatencyModel()
+    latency.observe("a", 8, 5.0)
+    batches = queue(latency)
+    for number in range(3):
+        batches.offer(item(number, start_by=1.0, deadline=50.0))
+    assert batches.next_deadline() == 1.0
+    assert batches.expire(0.9) == []
+    assert released(batches, 0.9) == ([0, 1, 2], DispatchReason.IDLE)
+
+
+def test_what_must_begin_first_goes_first() -> None:
+    batches = BatchQueue(BatchLimits(1), LatencyModel())
+    batches.offer(item(0, deadline=2.0))
+    batches.offer(item(1, deadline=30.0, start_by=1.0))
+    assert [released(batches)[0] for _ in range(2)] == [[1], [0]]
+
+
 def test_priority_goes_before_deadline() -> None:
     batches = BatchQueue(BatchLimits(1), LatencyModel())
     batches.offer(item(0, priority=9, deadline=1.0))
@@ -274,6 +312,18 @@ def test_a_queue_delay_is_waited_when_more_is_likely_to_come() -> None:
     assert batches.next_deadline() == pytest.approx(0.005)
     batches.offer(item(1, enqueued=0.001))
     assert released(batches, 0.005) == ([0, 1], DispatchReason.WAITED)
+
+
+def test_a_queue_delay_ends_before_an_item_must_begin() -> None:
+    batches = queue(_cheaper_in_batches(), delay_s=0.050)
+    _arrivals(batches, gap_s=0.001)
+    batches.offer(item(0, enqueued=0.0, start_by=0.010))
+    assert batches.release(0.0) is None
+    due = batches.next_deadline()
+    assert due == pytest.approx(0.010 - START_MARGIN_S)
+    assert due is not None
+    assert batches.expire(due) == []
+    assert released(batches, due)[0] == [0]
 
 
 def test_a_queue_delay_is_not_waited_when_nothing_is_likely_to_come() -> None:

@@ -17,7 +17,7 @@ def request(attempt_id: int, context: str = PARENT) -> Request:
 
 
 def item(attempt_id: int) -> Item:
-    return Item(("g", attempt_id), "b", 2, 5, 1.0, 0.0, request(attempt_id))
+    return Item(("g", attempt_id), "b", 2, 5, 1.0, 1.0, 0.0, request(attempt_id))
 
 
 def spans() -> tuple[RequestSpans, FakeTracer]:

@@ -24,9 +24,11 @@ from shared.messages import (
 from shared.messages import Request as WireRequest
 from shared.tensors import Tensor, TensorSpec, tensor_from_array
 from worker.batching import BatchLimits
+from worker.commands import Command, End, Execute, Send
 from worker.latency_model import TYPICAL_AFTER, LatencyModel
 from worker.outcomes import Completed, Failed, FailureKind
-from worker.session import SUSPECT_TURN_S, Command, End, Execute, Send, Session
+from worker.run_limits import RunLimits
+from worker.session import SUSPECT_TURN_S, Session
 
 INTERFACE = ModelInterface(
     inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 1)),),
@@ -34,16 +36,31 @@ INTERFACE = ModelInterface(
     max_batch_size=4,
     platform="test",
 )
+RUN_LIMITS = RunLimits()
 HELLO = Hello("replica-1", "worker", "m", "1", "m/1-a", INTERFACE.model_dump_json().encode(), b"")
 
 
-def session(queue_rows_max: int = 100) -> Session:
-    return Session(HELLO, INTERFACE, BatchLimits(4, 0.0, queue_rows_max), LatencyModel())
+def session(queue_rows_max: int = 100, run_limits: RunLimits = RUN_LIMITS) -> Session:
+    limits = BatchLimits(4, 0.0, queue_rows_max)
+    return Session(HELLO, INTERFACE, limits, LatencyModel(), run_limits)
 
 
-def request(number: int, *, rows: int = 1, budget_s: float = 10, suspect: bool = False) -> Message:
+def request(
+    number: int,
+    *,
+    rows: int = 1,
+    budget_s: float = 10,
+    queue_budget_s: float = 0,
+    suspect: bool = False,
+) -> Message:
     tensor = tensor_from_array("x", np.full((rows, 1), number, np.float32))
-    return WireRequest(number, int(budget_s * 1e6), (tensor,), suspect=suspect)
+    return WireRequest(
+        number,
+        int(budget_s * 1e6),
+        (tensor,),
+        suspect=suspect,
+        queue_budget_us=int(queue_budget_s * 1e6),
+    )
 
 
 def tell(live: Session, *messages: Message, now: float = 0.0, gateway: str = "g1") -> list[Command]:
@@ -127,6 +144,78 @@ def test_what_expires_in_the_queue_is_answered_on_time_and_never_executed() -> N
     assert final.failure is not None
     assert (final.attempt_id, final.failure.code) == (2, ErrorCode.DEADLINE_EXCEEDED)
     assert not [c for c in complete(live, 1, now=2.0) if isinstance(c, Execute)]
+
+
+def failures(commands: list[Command]) -> list[tuple[int, ErrorCode]]:
+    finals = [message for message in sent(commands, Final) if isinstance(message, Final)]
+    return [(final.attempt_id, final.failure.code) for final in finals if final.failure]
+
+
+def test_what_waits_too_long_is_answered_on_time_while_a_batch_runs_and_never_executed() -> None:
+    live = session()
+    tell(live, request(1))
+    tell(live, request(2, queue_budget_s=1.0), request(3, queue_budget_s=20.0, budget_s=2.0))
+    assert live.next_deadline() == 1.0
+    assert live.advance(0.99) == []
+    assert failures(live.advance(1.0)) == [(2, ErrorCode.QUEUE_TIMEOUT)]
+    assert live.next_deadline() == 2.0
+    assert failures(live.advance(2.0)) == [(3, ErrorCode.DEADLINE_EXCEEDED)]
+    assert not [c for c in complete(live, 1, now=3.0) if isinstance(c, Execute)]
+    assert live.counters.expired == 2
+
+
+def test_what_was_begun_in_time_may_end_and_run_again_later() -> None:
+    live = session()
+    tell(live, *[request(n, queue_budget_s=1.0, budget_s=10.0) for n in (1, 2, 3, 4)])
+    assert executing(fail(live, now=5.0)) == [1, 2]
+    commands = complete(live, 2, now=8.0)
+    assert (executing(commands), len(sent(commands, Final))) == ([3, 4], 2)
+    commands = fail(live, now=11.0)
+    assert failures(commands) == [(n, ErrorCode.DEADLINE_EXCEEDED) for n in (3, 4)]
+
+
+def test_what_is_to_run_again_is_answered_on_time_while_the_rest_runs() -> None:
+    live = session()
+    tell(live, request(1), request(2), request(3), request(4, budget_s=20.0))
+    assert executing(fail(live)) == [1, 2]
+    assert live.next_deadline() == 10.0
+    assert failures(live.advance(10.0)) == [(3, ErrorCode.DEADLINE_EXCEEDED)]
+    assert live.next_deadline() == 20.0
+    assert executing(complete(live, 2, now=10.5)) == [4]
+
+
+def test_what_is_cancelled_before_it_runs_again_does_not() -> None:
+    live = session()
+    tell(live, *[request(number) for number in range(1, 5)])
+    assert executing(fail(live)) == [1, 2]
+    tell(live, Cancel(3))
+    assert live.counters.cancelled == 1
+    assert executing(complete(live, 2)) == [4]
+
+
+def test_a_suspect_that_waits_too_long_for_its_turn_is_answered() -> None:
+    live = session()
+    tell(live, request(1, suspect=True, queue_budget_s=0.1))
+    assert live.next_deadline() == 0.1
+    assert failures(live.advance(0.1)) == [(1, ErrorCode.QUEUE_TIMEOUT)]
+    assert tell(live, Proceed(1), now=0.1) == []
+
+
+def test_a_batch_may_go_on_until_nobody_waits_for_it_and_a_grace() -> None:
+    live = session(run_limits=RunLimits(abandoned_grace_s=30.0))
+    assert (live.executing_since, live.batch_ends_by()) == (None, None)
+    tell(live, request(1, budget_s=5), request(2, budget_s=8), now=1.0)
+    assert (live.executing_since, live.batch_ends_by()) == (1.0, 39.0)
+    complete(live, 2)
+    assert (live.executing_since, live.batch_ends_by()) == (None, None)
+
+
+def test_an_execution_timeout_counts_for_each_execution_anew() -> None:
+    live = session(run_limits=RunLimits(execution_timeout_s=2.0))
+    tell(live, request(1), request(2), now=1.0)
+    assert live.batch_ends_by() == 3.0
+    assert executing(fail(live, now=2.5)) == [1]
+    assert live.batch_ends_by() == 4.5
 
 
 def test_cancelled_requests_leave_the_queue_and_running_ones_are_not_answered() -> None:

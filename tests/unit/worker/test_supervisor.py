@@ -23,6 +23,7 @@ from worker.supervision import (
     FetchFailed,
     Finished,
     Kill,
+    KillReason,
     Loaded,
     LoadRefused,
     Placed,
@@ -33,7 +34,7 @@ from worker.supervision import (
     Terminate,
     Tick,
 )
-from worker.supervisor import Supervisor
+from worker.supervisor import PAUSE_S, Supervisor
 from worker.wanted import Assignment
 
 POLICY = Policy(parallel_loads=2)
@@ -234,6 +235,102 @@ def test_load_timeout_kills_and_fails(bench: Bench) -> None:
     assert bench.message() == "not ready within 600 s"
 
 
+def timed(key: str, execution_timeout_ms: float) -> Assignment:
+    limited = ReplicaSettings(execution_timeout_ms=execution_timeout_ms)
+    return replace(assignment(key), settings=limited)
+
+
+def beat(bench: Bench, batch_ends_in_s: float | None = None, key: str = "a") -> list[Command]:
+    return bench.do(Beat(key, bench.replicas[key], 0, 1, batch_ends_in_s))
+
+
+def killed(bench: Bench, reason: KillReason, key: str = "a") -> list[Command]:
+    return [Kill(bench.replicas[key], reason)]
+
+
+def test_a_batch_that_goes_on_for_too_long_ends_its_replica_though_it_beats(bench: Bench) -> None:
+    bench.place(timed("a", 2000))
+    bench.make_ready()
+    for left_s in (1.9, 1.4, 0.9, 0.4):
+        assert beat(bench, left_s) == []
+        assert bench.advance(0.5) == []
+    assert beat(bench, -0.1) == []
+    assert bench.advance(0.39) == []
+    assert bench.advance(0.02) == killed(bench, KillReason.EXECUTION_TIMEOUT)
+    assert spawned_keys(bench.ended()) == ["a"], "replaced at once"
+    assert bench.message() == "a batch ran for longer than its 2 s"
+
+
+def test_a_batch_that_was_told_of_is_ended_in_time_without_another_word(bench: Bench) -> None:
+    bench.place(timed("a", 2000))
+    bench.make_ready()
+    beat(bench, 1.5)
+    assert bench.advance(1.5 + POLICY.overrun_slack_s - 0.01) == []
+    assert bench.advance(0.01) == killed(bench, KillReason.EXECUTION_TIMEOUT)
+
+
+def test_a_batch_that_holds_the_interpreter_is_ended_though_it_was_never_told_of(
+    bench: Bench,
+) -> None:
+    bench.place(timed("a", 2000))
+    bench.make_ready()
+    beat(bench)
+    silence_s = POLICY.heartbeat_interval_s + 2 + POLICY.overrun_slack_s
+    assert bench.advance(silence_s - 0.01) == []
+    assert bench.advance(0.01) == killed(bench, KillReason.EXECUTION_TIMEOUT)
+
+
+def test_a_short_silence_kills_nobody_however_short_executions_are(bench: Bench) -> None:
+    bench.place(timed("a", 10))
+    bench.make_ready()
+    assert bench.advance(POLICY.silence_s_min - 0.01) == []
+    assert bench.advance(0.01) == killed(bench, KillReason.EXECUTION_TIMEOUT)
+
+
+def test_a_batch_that_nobody_waits_for_ends_its_replica(bench: Bench) -> None:
+    bench.place(assignment("a"))
+    bench.make_ready()
+    beat(bench, 10.0)
+    assert bench.advance(10 + POLICY.overrun_slack_s) == killed(bench, KillReason.HUNG)
+    bench.ended()
+    assert bench.message() == "hung: its batch went on long after the last deadline in it"
+
+
+def test_a_batch_that_ended_is_forgotten(bench: Bench) -> None:
+    bench.place(assignment("a"))
+    bench.make_ready()
+    beat(bench, 1.0)
+    bench.now += 0.9
+    beat(bench, None)
+    assert bench.advance(POLICY.hung_after_s - 0.01) == []
+
+
+def test_holding_the_interpreter_kills_nobody_before_hung_after(bench: Bench) -> None:
+    bench.place(assignment("a"))
+    bench.make_ready()
+    beat(bench, 60.0)
+    assert bench.advance(POLICY.hung_after_s - 0.01) == []
+    assert bench.advance(0.01) == killed(bench, KillReason.HUNG)
+
+
+def test_loads_are_limited_by_their_own_timeout_alone(bench: Bench) -> None:
+    bench.place(timed("a", 10))
+    bench.fetched()
+    beat(bench)
+    assert bench.advance(POLICY.load_timeout_s - 1) == []
+    assert bench.advance(1) == killed(bench, KillReason.LOAD_TIMEOUT)
+
+
+def test_what_a_replica_said_while_the_agent_was_busy_counts(bench: Bench) -> None:
+    bench.place(timed("a", 10), timed("b", 10))
+    bench.make_ready("a")
+    bench.make_ready("b")
+    bench.now += PAUSE_S - 0.1
+    assert beat(bench, key="a") == []
+    assert beat(bench, key="b") == []
+    assert bench.do(Tick()) == []
+
+
 def test_hung_replica_is_killed_and_restarted(bench: Bench) -> None:
     bench.place(assignment("a"))
     bench.make_ready()
@@ -391,6 +488,7 @@ class Child:
     stubborn: int
     ready: bool = False
     hung: bool = False
+    batch_ends_by: float | None = None
     asked: int = -1
 
 
@@ -435,6 +533,7 @@ class SupervisedMachine(RuleBasedStateMachine):
                 case Terminate():
                     self.ask(command.replica, 1)
                 case Kill():
+                    self.check_kill(command)
                     self.ask(command.replica, 2)
 
     def spawn(self, command: Spawn) -> None:
@@ -454,6 +553,12 @@ class SupervisedMachine(RuleBasedStateMachine):
     def check_wanted(self, assignment: Assignment) -> None:
         assert not self.closed
         assert assignment.same_replica(self.placed[assignment.key]), "not placed any more"
+
+    def check_kill(self, command: Kill) -> None:
+        child = self.children[command.replica]
+        if command.reason is KillReason.HUNG:
+            over = child.batch_ends_by is not None and self.now >= child.batch_ends_by
+            assert child.hung or over, "killed though it was well"
 
     def ask(self, replica: str, how: int) -> None:
         child = self.children[replica]
@@ -480,7 +585,8 @@ class SupervisedMachine(RuleBasedStateMachine):
             self.do(Ended(self.children.pop(replica).key, replica, "ended"))
         for replica, child in list(self.children.items()):
             if child.ready and not child.hung:
-                self.do(Beat(child.key, replica, 1, 1))
+                by = child.batch_ends_by
+                self.do(Beat(child.key, replica, 1, 1, None if by is None else by - self.now))
 
     def pick(self, index: int, *, ready: bool | None = None) -> tuple[str, Child] | None:
         """Some child that nobody asked to end."""
@@ -560,6 +666,12 @@ class SupervisedMachine(RuleBasedStateMachine):
         if (picked := self.pick(index, ready=True)) is not None:
             picked[1].hung = True
 
+    @precondition(lambda self: self.children)
+    @rule(index=st.integers(0, 3), seconds=st.sampled_from([None, 0.5, 5.0, 500.0]))
+    def run_a_batch(self, index: int, seconds: float | None) -> None:
+        if (picked := self.pick(index, ready=True)) is not None:
+            picked[1].batch_ends_by = None if seconds is None else self.now + seconds
+
     @rule(stubborn=st.integers(0, 2))
     def turn_stubborn(self, stubborn: int) -> None:
         self.stubborn = stubborn
@@ -603,7 +715,7 @@ class SupervisedMachine(RuleBasedStateMachine):
         self.stubborn = 0
         for _ in range(30):
             for child in self.children.values():
-                child.hung = False
+                child.hung, child.batch_ends_by = False, None
             self.all_goes_well()
             self.pass_time(POLICY.backoff_s_max / 4)
         final = {ReplicaState.READY, ReplicaState.FAILED, ReplicaState.INVALID}

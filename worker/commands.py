@@ -1,0 +1,41 @@
+"""What a session has its shell do."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from shared.messages import Message
+from shared.records import record
+from worker.batching import Item
+
+
+@record
+class Send:
+    """Tell a gateway something."""
+
+    link: str
+    message: Message
+
+
+@record
+class Execute:
+    """Run a batch; its outcome comes back through `executed`.
+
+    Attributes:
+        reason: a `DispatchReason`, or `again` (part of a batch that failed), or `suspect`.
+        short: it takes so little time that the loop may run it itself.
+    """
+
+    items: tuple[Item, ...]
+    reason: str
+    short: bool = False
+
+
+@record
+class End:
+    """The replica has nothing left to do here: `fatal` if it must not be used again."""
+
+    fatal: bool
+
+
+Command: TypeAlias = Send | Execute | End
