@@ -80,7 +80,7 @@ class ReplicaChild:
 
 
 class ReplicaChildren:
-    """Replica processes of one model that dial a gateway at an endpoint."""
+    """Replica processes that dial one gateway; there is no agent, which would replace them."""
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
@@ -90,6 +90,7 @@ class ReplicaChildren:
         self,
         folder: Path,
         *,
+        model: str = "m",
         version: str = "1",
         generation: int = 1,
         settings: ReplicaSettings | None = None,
@@ -108,19 +109,20 @@ class ReplicaChildren:
         theirs.close()
         child = ReplicaChild(process, ours)
         self.children.append(child)
-        route = VersionRoute(version=version, revision=f"m/{version}")
+        revision = f"{model}/{version}"
+        route = VersionRoute(version=version, revision=revision)
         start = Start(
-            key=f"m/{version}@w#{number}",
+            key=f"{revision}@w#{number}",
             replica=f"replica-{number}",
             worker="w",
-            model="m",
+            model=model,
             version=version,
-            revision=f"m/{version}",
+            revision=revision,
             model_path=str(folder),
             settings=settings or ReplicaSettings(threads=1),
             device="cpu",
             gateways=gateways or (GatewayAddress(gateway="g", endpoint=self.endpoint),),
-            route=ModelRoute(model="m", generation=generation, versions=(route,)),
+            route=ModelRoute(model=model, generation=generation, versions=(route,)),
         )
         child.tell(start)
         return child
@@ -167,11 +169,13 @@ async def until(condition: Callable[[], bool], timeout_s: float = WAIT_S) -> Non
 
 @contextlib.asynccontextmanager
 async def data_plane(
-    limits: DispatchLimits | None = None, tracer: Tracer | None = None
+    limits: DispatchLimits | None = None,
+    tracer: Tracer | None = None,
+    endpoint: str = "",
 ) -> AsyncIterator[DataPlane]:
-    """A running service and its replicas; all ended afterwards."""
+    """A running service and its replicas; all ended afterwards. By default on a Unix socket."""
     with tempfile.TemporaryDirectory(prefix="ps-") as folder:
-        endpoint = f"ipc://{folder}/g.ipc"
+        endpoint = endpoint or f"ipc://{folder}/g.ipc"
         service = InferenceService(
             endpoint,
             "g-1",

@@ -6,6 +6,7 @@ tests, as it could not import a user's notebook.
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,19 @@ def hungry(folder: Path) -> Path:
     def predict(x: Any, params: Any) -> Any:
         if len(x) > (2 if x.any() else 8):
             raise MemoryError
+        return x * 10
+
+    return python_model(folder, predict, NUMBERS)
+
+
+def sleepy(folder: Path, ms: float, slow_ms: float = 0.0, slow_share: float = 0.0) -> Path:
+    """y = 10 * x after a sleep of `ms`, whatever the batch; of `slow_ms` for a share of batches."""
+    rng = random.Random(1)
+
+    def predict(x: Any, params: Any) -> Any:
+        import time  # noqa: PLC0415 - runs in the replica
+
+        time.sleep((slow_ms if rng.random() < slow_share else ms) / 1000)
         return x * 10
 
     return python_model(folder, predict, NUMBERS)

@@ -1,8 +1,12 @@
 """A seeded world in which the real cores run on a fake clock and a network that misbehaves.
 
 Gateways are `gateway.dispatch.Dispatch`, replicas are `worker.session.Session`; between them
-messages are delayed, dropped, duplicated and reordered, replicas crash and come back, versions
-flip and replicas drain. Each event happens at a time; the world takes them one by one.
+messages are delayed, dropped, duplicated and reordered, replicas crash and come back or stand still
+for a while, versions flip and replicas drain. Each event happens at a time; the world takes them
+one by one.
+
+Each node reads a clock of its own, which started at another time, runs at its own pace and may jump
+forward: no message carries a reading of a clock, so none of that may break anything.
 """
 
 from __future__ import annotations
@@ -12,15 +16,18 @@ import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from gateway.attempts import EXTRA, AttemptReason
 from gateway.calls import InferenceCall
 from gateway.commands import Answered, Failed, SendCancel, SendProceed, SendRequest, Streamed
 from gateway.commands import Command as GatewayCommand
 from gateway.dispatch import Dispatch
 from gateway.dispatch_limits import DispatchLimits
 from gateway.replicas import Replica, Replicas
+from gateway.throttle import ThrottleSettings
 from gateway.traffic import Routes
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
@@ -36,7 +43,7 @@ from shared.messages import (
     Probe,
     SuspectTurn,
 )
-from shared.routing import ModelRoute, RoutingTable, VersionRoute
+from shared.routing import HedgePolicy, ModelRoute, RoutingTable, VersionRoute
 from shared.tensors import TensorSpec, array_from_tensor, tensor_from_array
 from worker.assembly import merge, split
 from worker.batching import BatchLimits
@@ -58,13 +65,35 @@ POISON = 666.0
 """An input on which the model fails."""
 DEATH = 999.0
 """An input on which the replica crashes."""
+ATTEMPTS_MAX = 8
+OPEN_ATTEMPTS_MAX = 2
+"""Of one call at one time: the first, and a hedge."""
+
+SILENCE_S = 1.5
 PROBE_S = 0.1
 TICK_S = 1e-6
+"""A timer fires so much after its time, so that no rounding lets it fire before."""
+
+LATE_S_MAX = 2 * TICK_S
+
+CLOCK_START_S_MAX = 1e5
+
+HEDGE_POLICIES: tuple[HedgePolicy, ...] = ("auto", "off", 5.0, 15.0)
+HEDGE_BUDGETS = (0.0, 0.05, 0.5)
+HEDGE_BURST = 10
 
 
 @dataclass(frozen=True)
 class Weather:
-    """How badly the world behaves; chances per message or per second."""
+    """How badly the world behaves; chances are per message or per second.
+
+    Attributes:
+        drop, duplicate: of a message.
+        delay_s: most that a message takes; those that take less overtake it.
+        crash, flip, cut, pause, step: of a replica that ends, a new version, a connection that
+            breaks, a replica that stands still, a clock that jumps forward.
+        drift: by how much clocks run too fast or too slow, at most, as a share.
+    """
 
     drop: float = 0.0
     duplicate: float = 0.0
@@ -72,6 +101,31 @@ class Weather:
     crash: float = 0.0
     flip: float = 0.0
     cut: float = 0.0
+    pause: float = 0.0
+    step: float = 0.0
+    drift: float = 0.001
+
+
+class NodeClock:
+    """The monotonic clock of one node."""
+
+    def __init__(self, world: World) -> None:
+        drift = world.weather.drift
+        self._world = world
+        self._pace = world.rng.uniform(1.0 - drift, 1.0 + drift)
+        self._offset = world.rng.uniform(0.0, CLOCK_START_S_MAX)
+
+    def now(self) -> float:
+        """What it reads."""
+        return self._offset + self._pace * self._world.now
+
+    def when(self, reading: float) -> float:
+        """The world's time at which it reads so much, if it does not jump."""
+        return (reading - self._offset) / self._pace
+
+    def step(self, seconds: float) -> None:
+        """It jumps forward, as one does that counts while its node sleeps."""
+        self._offset += seconds
 
 
 @dataclass
@@ -79,23 +133,32 @@ class SimulatedReplica:
     name: str
     version: str
     session: Session
+    clock: NodeClock
     alive: bool = True
-    deadline: float | None = None
+    paused_until: float = 0.0
+    armed_for: float | None = None
 
 
 class SimulatedGateway:
     def __init__(self, name: str, world: World) -> None:
         self.name = name
         self.world = world
+        self.clock = NodeClock(world)
         self.routes = Routes()
-        self.replicas = Replicas(silence_s=1.5)
-        limits = DispatchLimits(replica_wait_s=2.0, queue_limit=10_000)
+        self.replicas = Replicas(SILENCE_S)
+        limits = DispatchLimits(replica_wait_s=2.0, queue_limit=10_000, attempts_max=ATTEMPTS_MAX)
         self.dispatch = Dispatch(limits, self.routes, self.replicas, world.rng)
+        self.calls = 0
+        self.attempts = 0
+        self.stepped_at = -1.0
+        self._armed_for: float | None = None
 
     def carry_out(self, commands: list[GatewayCommand]) -> None:
         for command in commands:
             match command:
-                case SendRequest(replica, request):
+                case SendRequest(replica, request, number):
+                    assert number <= ATTEMPTS_MAX, f"attempt {number} of a call"
+                    self.attempts += 1
                     self.world.to_replica(self, replica, request)
                 case SendProceed(replica, proceed):
                     self.world.to_replica(self, replica, proceed)
@@ -107,18 +170,62 @@ class SimulatedGateway:
                     self.world.resolved(self, command.call_id, command)
                 case Streamed():
                     raise AssertionError("nothing streams here")
-        deadline = self.dispatch.next_deadline()
-        if deadline is not None:
-            self.world.at(max(deadline, self.world.now), self.advance)
+        open_attempts = sum([len(replica.attempts) for replica in self.replicas])
+        assert open_attempts <= OPEN_ATTEMPTS_MAX * len(self.dispatch)
+        self._arm()
 
     def advance(self) -> None:
-        self.carry_out(self.dispatch.advance(self.world.now))
+        self._armed_for = None
+        self.carry_out(self.dispatch.advance(self.clock.now()))
+
+    def step(self, seconds: float) -> None:
+        """The clock jumps; timers that it jumped over are due."""
+        self.clock.step(seconds)
+        self.stepped_at = self.world.now
+        self.advance()
+
+    def is_quiet(self) -> bool:
+        """Whether no call is open, and nothing is remembered of any."""
+        models = self.dispatch.models()
+        return not (
+            len(self.dispatch)
+            or self.dispatch.parked
+            or any(model.open or model.throttle.extra for model in models)
+            or any(replica.attempts or replica.rows for replica in self.replicas)
+        )
+
+    def check_budgets(self) -> None:
+        """Hedges, and with them what was tried again though no replica was lost, were few."""
+        counters = self.dispatch.counters
+        hedges = counters.more_attempts[AttemptReason.HEDGE]
+        allowed = HEDGE_BURST + self.world.hedge_budget * self.calls
+        assert hedges <= (allowed if self.world.hedge_budget else 0), f"{hedges} hedges"
+        assert not hedges or self.world.hedge != "off"
+        extra = sum(counters.more_attempts[reason] for reason in EXTRA)
+        answered = sum(counters.margins)
+        throttle = ThrottleSettings()
+        assert extra <= throttle.tokens_max / 2 + throttle.refund * answered
+        assert self.attempts == counters.first_attempts + sum(counters.more_attempts.values())
+
+    def _arm(self) -> None:
+        deadline = self.dispatch.next_deadline()
+        if deadline is not None and deadline != self._armed_for:
+            self._armed_for = deadline
+            when = max(self.clock.when(deadline), self.world.now)
+            self.world.at(when + TICK_S, partial(self._fire, deadline))
+
+    def _fire(self, deadline: float) -> None:
+        if deadline == self._armed_for:  # else another timer was set meanwhile
+            self.advance()
 
     def hear(self, replica_id: str, message: Message) -> None:
-        now = self.world.now
+        now = self.clock.now()
         record = self.replicas.get(replica_id)
         if record is not None:
+            was_silent = now - record.heard_at >= SILENCE_S
             record.heard_at = now
+            if was_silent:
+                self.carry_out(self.dispatch.replica_ready(now))
         match message:
             case Final():
                 self.carry_out(self.dispatch.final(replica_id, message, now))
@@ -153,10 +260,12 @@ class World:
         self.lives = itertools.count()
         self.generation = 0
         self.version = "1"
-        self.inputs: dict[tuple[str, int], tuple[float, float]] = {}  # value, deadline
+        self.inputs: dict[tuple[str, int], tuple[float, float]] = {}  # value, gateway's deadline
         self.outcomes: dict[tuple[str, int], Answered | Failed] = {}
         self.deaths = 0
         self.calm = False
+        self.hedge: HedgePolicy = self.rng.choice(HEDGE_POLICIES)
+        self.hedge_budget = self.rng.choice(HEDGE_BUDGETS)
         self.flip_to("1")
         for _ in range(replicas):
             self.spawn("1")
@@ -176,6 +285,22 @@ class World:
             event()
         self.now = end
 
+    def run_until_quiet(self, latest: float) -> None:
+        """Run until every call is resolved and every queue is empty; at the latest until a time."""
+        while not self.is_quiet() and self.now < latest:
+            self.run_until(min(self.now + PROBE_S, latest))
+
+    def is_quiet(self) -> bool:
+        """Whether nothing is owed to anybody any more."""
+        return (
+            len(self.outcomes) == len(self.inputs)
+            and all(gateway.is_quiet() for gateway in self.gateways.values())
+            and not any(
+                replica.session.queued_rows or replica.session.executing_rows
+                for replica in self.living()
+            )
+        )
+
     # network
 
     def _deliver(self, deliver: Callable[[], None]) -> None:
@@ -189,11 +314,11 @@ class World:
     def to_replica(self, gateway: SimulatedGateway, name: str, message: Message) -> None:
         def deliver() -> None:
             replica = self.replicas[name]
-            if replica.alive:
-                commands = replica.session.received(
-                    gateway.name, Envelope("life-1", (message,)), self.now
-                )
-                self.carry_out(replica, commands)
+            if self._waits(replica, deliver):
+                return
+            envelope = Envelope("life-1", (message,))
+            commands = replica.session.received(gateway.name, envelope, replica.clock.now())
+            self.carry_out(replica, commands)
 
         self._deliver(deliver)
 
@@ -202,6 +327,13 @@ class World:
 
     # replicas
 
+    def _waits(self, replica: SimulatedReplica, event: Callable[[], None]) -> bool:
+        """Whether a replica is dead, or stands still and will get to an event later."""
+        if replica.alive and replica.paused_until > self.now:
+            self.at(replica.paused_until, event)
+            return True
+        return not replica.alive
+
     def is_alive(self, name: str) -> bool:
         return self.replicas[name].alive
 
@@ -209,7 +341,7 @@ class World:
         name = f"r{next(self.lives)}"
         hello = Hello(name, "w", "m", version, f"m/{version}", b"", b"")
         session = Session(hello, INTERFACE, BatchLimits(8, 0.0, 200), LatencyModel(), RunLimits())
-        self.replicas[name] = SimulatedReplica(name, version, session)
+        self.replicas[name] = SimulatedReplica(name, version, session, NodeClock(self))
         for gateway in self.gateways.values():
             self._probe(gateway, name)
 
@@ -218,34 +350,41 @@ class World:
         if not self.is_alive(name):
             record = gateway.replicas.remove(name)
             if record is not None:
-                gateway.carry_out(gateway.dispatch.replica_lost(record, self.now))
+                gateway.carry_out(gateway.dispatch.replica_lost(record, gateway.clock.now()))
             return
         self.to_replica(gateway, name, Probe(gateway.replicas.get(name) is not None))
         self.after(PROBE_S, lambda: self._probe(gateway, name))
 
     def carry_out(self, replica: SimulatedReplica, commands: list[ReplicaCommand]) -> None:
-        commands = commands + replica.session.advance(self.now)
+        now = replica.clock.now()
+        commands = commands + replica.session.advance(now)
         for command in commands:
             match command:
                 case Send(link, message):
                     self.to_gateway(replica.name, self.gateways[link], message)
                 case Execute(items, _):
                     self._execute(replica, command)
-                    assert all(item.deadline > self.now for item in items), "ran after expiry"
+                    assert all(item.deadline > now for item in items), "ran after expiry"
                 case End():
                     self.crash(replica)
         self._arm(replica)
 
     def _arm(self, replica: SimulatedReplica) -> None:
         deadline = replica.session.next_deadline()
-        if deadline is not None and deadline != replica.deadline:
-            replica.deadline = deadline
-            self.at(deadline + TICK_S, lambda: self._tick(replica))
+        if deadline is not None and deadline != replica.armed_for:
+            replica.armed_for = deadline
+            when = max(replica.clock.when(deadline), self.now)
+            self.at(when + TICK_S, partial(self._fire, replica, deadline))
+
+    def _fire(self, replica: SimulatedReplica, deadline: float) -> None:
+        if deadline != replica.armed_for:
+            return  # another timer was set meanwhile
+        if not self._waits(replica, partial(self._fire, replica, deadline)):
+            self._tick(replica)
 
     def _tick(self, replica: SimulatedReplica) -> None:
-        replica.deadline = None
-        if replica.alive:
-            self.carry_out(replica, [])
+        replica.armed_for = None
+        self.carry_out(replica, [])
 
     def _execute(self, replica: SimulatedReplica, execute: Execute) -> None:
         requests = [item.payload for item in execute.items]
@@ -253,7 +392,7 @@ class World:
         seconds = self.rng.uniform(0.001, 0.02)
 
         def done() -> None:
-            if not replica.alive:
+            if self._waits(replica, done):
                 return
             if DEATH in values:
                 self.deaths += 1
@@ -276,12 +415,33 @@ class World:
         if names:
             record = gateway.replicas.remove(self.rng.choice(names))
             assert record is not None
-            gateway.carry_out(gateway.dispatch.replica_lost(record, self.now))
+            gateway.carry_out(gateway.dispatch.replica_lost(record, gateway.clock.now()))
 
     def crash(self, replica: SimulatedReplica) -> None:
         if replica.alive:
             replica.alive = False
             self.after(0.5, lambda: self.spawn(self.version))
+
+    def pause(self, seconds: float) -> None:
+        """A replica stands still; what reaches it meanwhile is there afterwards."""
+        living = self.living()
+        if living:
+            self.rng.choice(living).paused_until = self.now + seconds
+
+    def step_a_clock(self, seconds: float) -> None:
+        """A clock jumps forward."""
+        nodes: list[SimulatedGateway | SimulatedReplica] = [*self.gateways.values(), *self.living()]
+        node = self.rng.choice(nodes)
+        if isinstance(node, SimulatedGateway):
+            node.step(seconds)
+        else:
+            node.clock.step(seconds)
+            if not self._waits(node, partial(self._tick, node)):
+                self._tick(node)
+
+    def living(self) -> list[SimulatedReplica]:
+        """Replicas that have not crashed or ended."""
+        return [replica for replica in self.replicas.values() if replica.alive]
 
     # what happens to the system
 
@@ -291,16 +451,23 @@ class World:
         route = ModelRoute(
             model="m",
             generation=self.generation,
-            versions=(VersionRoute(version=version, revision=f"m/{version}"),),
+            versions=(
+                VersionRoute(
+                    version=version,
+                    revision=f"m/{version}",
+                    hedge=self.hedge,
+                    hedge_budget=self.hedge_budget,
+                ),
+            ),
         )
         table = RoutingTable(generation=self.generation, models={"m": route})
         for gateway in self.gateways.values():
             gateway.routes.take_table(table)
-            gateway.carry_out(gateway.dispatch.routes_changed(self.now))
+            gateway.carry_out(gateway.dispatch.routes_changed(gateway.clock.now()))
 
     def swap(self) -> None:
         """A new version beside the old, a flip, and the old one drains."""
-        old = [replica for replica in self.replicas.values() if replica.alive]
+        old = self.living()
         version = str(int(self.version) + 1)
         for _ in range(2):
             self.spawn(version)
@@ -316,9 +483,11 @@ class World:
     def submit(self, gateway: SimulatedGateway, number: int, value: float, budget_s: float) -> None:
         array = np.full((1, 1), value, np.float32)
         call = InferenceCall("m", None, (tensor_from_array("x", array),), timeout_s=budget_s)
-        self.inputs[gateway.name, number] = (value, self.now + budget_s)
+        now = gateway.clock.now()
+        self.inputs[gateway.name, number] = (value, now + budget_s)
+        gateway.calls += 1
         try:
-            commands = gateway.dispatch.submit(number, call, self.now)
+            commands = gateway.dispatch.submit(number, call, now)
         except PenstockError as error:
             self.resolved(gateway, number, Failed(number, error))
             return
@@ -328,7 +497,8 @@ class World:
         key = (gateway.name, number)
         value, deadline = self.inputs[key]
         assert key not in self.outcomes, f"call {key} resolved twice"
-        assert self.now <= deadline + TICK_S, f"call {key} resolved after its deadline"
+        late_s = gateway.clock.now() - deadline
+        assert late_s <= LATE_S_MAX or gateway.stepped_at == self.now, f"call {key} was late"
         self.outcomes[key] = outcome
         if isinstance(outcome, Answered):
             got = float(array_from_tensor(outcome.answer.outputs[0])[0, 0])
