@@ -80,6 +80,8 @@ class Call:
         in_turn: it was told to proceed, as a suspect.
         streaming: a part of its answer has come.
         ordinary: it was sent at once, and once: from such calls admission learns.
+        lost_unheard: its replica was lost, while it was silent, in the call's turn.
+        hung: its replica was lost while it executed the call in a batch that had run for long.
         hedged: a hedge of it was sent.
         denied: a hedge of it was denied.
     """
@@ -100,6 +102,8 @@ class Call:
     in_turn: bool = False
     streaming: bool = False
     ordinary: bool = True
+    lost_unheard: bool = False
+    hung: bool = False
     hedged: bool = False
     denied: bool = False
 

@@ -37,7 +37,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from gateway import lessons
+from gateway import lessons, suspects
 from gateway.attempts import (
     EXTRA,
     NEVER,
@@ -214,7 +214,7 @@ class Dispatch:
 
     def load(self, replica: Replica, load: Load, now: float) -> None:
         """A replica told its load."""
-        replica.reported(load.queued_rows, load.executing_rows, load.row_us)
+        replica.reported(load)
         self._replicas.revision(replica.revision).looked_at(now)
 
     def replica_ready(self, now: float) -> list[Command]:
@@ -232,12 +232,14 @@ class Dispatch:
         """A replica, already removed, is gone with all that it held."""
         commands: list[Command] = []
         attempts = self._in_flight.of(replica)
-        culprits = [attempt for attempt in attempts if attempt.call.in_turn]
+        culprits = suspects.culprits(replica, attempts, now)
         for attempt in attempts:
             self.counters.lost += 1
             self._in_flight.end(attempt)
             if attempt in culprits:
-                commands += self._culprit_found(attempt.call)
+                commands += self._fail(
+                    attempt.call, ErrorCode.REPLICA_CRASHED, suspects.verdict(attempt)
+                )
             else:
                 innocent = bool(culprits) or replica.alone
                 commands += self._after_loss(attempt, innocent, now)
@@ -338,7 +340,10 @@ class Dispatch:
         """The call's attempt is slow: send another one beside it, if that may be."""
         first = call.attempt
         call.hedge_at = NEVER
-        if first is None or call.hedge is not None or call.sent >= self._limits.attempts_max:
+        if first is None or call.hedge is not None:
+            return []
+        first.replica.overdue = True
+        if call.policy == "off" or call.sent >= self._limits.attempts_max:
             return []
         choice = self._hedges.choose(call, now)
         if isinstance(choice, HedgeDenial):
@@ -350,6 +355,14 @@ class Dispatch:
         call.model.throttle.hedged()
         call.hedged = True
         return [self._in_flight.begin(call, choice, AttemptReason.HEDGE, now)]
+
+    def _hedge_next(self, ended: Attempt, now: float) -> list[Command]:
+        """A hedge won: the next call of the same replica that was denied one may have its turn."""
+        assert ended.source is not None
+        for attempt in self._in_flight.of(ended.source):
+            if attempt.call.denied and attempt.call.hedge is None:
+                return self._hedge(attempt.call, now)
+        return []
 
     def _look_again(self, call: Call, now: float) -> list[Command]:
         """The attempt that is in flight goes on; later it may get (another) hedge."""
@@ -368,7 +381,7 @@ class Dispatch:
             self.counters.cancels[CancelReason.HEDGE] += 1
         commands = self._close(call, LOST)
         commands.append(Answered(call.id, answer_of(attempt, final)))
-        return commands
+        return commands if attempt.source is None else commands + self._hedge_next(attempt, now)
 
     def _failed(self, attempt: Attempt, failure: Failure, now: float) -> list[Command]:
         call, code = attempt.call, failure.code
@@ -385,45 +398,17 @@ class Dispatch:
             return self._retry(call, AttemptReason.ERROR, code, failure.message, now)
         return self._fail(call, code, failure.message)
 
-    def _culprit_found(self, call: Call) -> list[Command]:
-        """A replica was lost that executed nothing but this suspect."""
-        message = (
-            f"the replica that executed this request alone died, twice in a row: model "
-            f"{call.model.name!r} version {call.version}"
-        )
-        return self._fail(call, ErrorCode.REPLICA_CRASHED, message)
-
     def _after_loss(self, attempt: Attempt, innocent: bool, now: float) -> list[Command]:
-        """An attempt has ended with its replica, of which it was the doing, if not `innocent`."""
+        """An attempt has ended with its replica; unless it is `innocent`, that may be its doing."""
         call = attempt.call
         if call.streaming:
             message = "the replica died while it streamed its answer"
-            return self._fail(call, ErrorCode.REPLICA_CRASHED, message)
-        if not innocent and self._hung_both(attempt, now):
-            message = (
-                f"both replicas that this request was sent to hung: model {call.model.name!r} "
-                f"version {call.version}"
-            )
             return self._fail(call, ErrorCode.REPLICA_CRASHED, message)
         call.suspect = call.suspect or not innocent
         if call.attempt is not None:
             return []  # the other attempt may still answer; it gets no further one beside it
         call.reason = AttemptReason.LOST
         return self._resolve_again(call, now)
-
-    def _hung_both(self, attempt: Attempt, now: float) -> bool:
-        """Whether a call whose other attempt was lost before has hung this replica too.
-
-        It has, if it took long here as well while the replica went on to tell its load. Replicas
-        that die, or that a network cuts off, at about the same time for reasons of their own do not
-        look like that.
-        """
-        call, replica = attempt.call, attempt.replica
-        if not call.suspect or attempt.suspect:
-            return False
-        delay_s = self._hedges.delay_s(call)
-        slow = delay_s is not None and now - attempt.sent_at >= delay_s
-        return slow and call.revision.hears(replica, now)
 
     # What calls come to
 

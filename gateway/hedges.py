@@ -35,7 +35,8 @@ class Hedges:
     def delay_s(self, call: Call) -> float | None:
         """How long is slow for such a call, in seconds; None if that is not known."""
         latency = call.revision.latencies.of(call.rows)
-        return hedge_delay(call.policy, latency, self._settings)
+        policy = "auto" if call.policy == "off" else call.policy
+        return hedge_delay(policy, latency, self._settings)
 
     def choose(self, call: Call, now: float) -> Replica | HedgeDenial:
         """Where to send the hedge of a call that has one attempt in flight; or why not to.
@@ -60,7 +61,7 @@ class Hedges:
             unsaturated=len(free),
             remaining_s=call.deadline - now,
             throttle_allows=call.model.throttle.allows(call.model.open),
-            source_hedged=attempt.replica.hedging,
+            source_hedged=attempt.replica.hedging and attempt.replica.may_hang_on(attempt.id),
         )
         latency = revision.latencies.of(call.rows)
         denial = may_hedge(facts, latency, call.model.hedges)

@@ -13,9 +13,9 @@ the first has taken longer than most do, ends the wait, and costs only the calls
 - *A hedge must be able to help*: another replica is ready, was not tried, and is not saturated
   (hedges into queues make the queues longer), and what is left of the deadline is no less than the
   median. The throttle of retries (`gateway.throttle`) must agree.
-- *One at a time*: of the calls at one replica, one is hedged until that hedge has ended. If one of
-  them is what hung the replica, the next one hangs with that call alone: a call that is lost twice
-  is then the culprit, and a batch full of innocents is not lost with it.
+- *One at a time*: of the calls that a replica may hang on, one is hedged until that has ended:
+  if one of them is what hung it, the next replica hangs with that call alone. A call that both
+  executed is then the culprit, and no innocent ones are lost twice with it.
 
 What is learned. Each call's first attempt counts once, from its sending to its end: a fair sample,
 which hedges, sent to replicas that look better, are not. One that is cancelled because its hedge

@@ -16,6 +16,7 @@ from gateway.admission import Admission, AdmissionSettings
 from gateway.ejection import Ejection, EjectionSettings, Standing
 from gateway.hedging import HedgeSettings, Latencies
 from shared.deployment import ModelInterface
+from shared.messages import Load
 
 
 @dataclass(slots=True)
@@ -32,6 +33,8 @@ class Replica:
         row_us: its recent execution time per row, in microseconds.
         suspect: the attempt of a suspect call that it holds, if any.
         alone: it executes a suspect of another gateway, and nothing else.
+        executing: our attempts in the batch that it runs, if that has run for long.
+        overdue: an attempt at it takes longer than most do, and it has answered nothing since.
         hedging: a call that it holds has a hedge elsewhere.
         standing: how it behaves beside its peers.
     """
@@ -50,6 +53,8 @@ class Replica:
     row_us: int = 0
     suspect: int | None = None
     alone: bool = False
+    executing: tuple[int, ...] = ()
+    overdue: bool = False
     hedging: bool = False
     standing: Standing = field(default_factory=Standing)
 
@@ -71,10 +76,15 @@ class Replica:
         if self.suspect == attempt_id:
             self.suspect = None
 
-    def reported(self, queued_rows: int, executing_rows: int, row_us: int) -> None:
+    def may_hang_on(self, attempt_id: int) -> bool:
+        """Whether this attempt may be what keeps it busy, by what it told last."""
+        return not self.executing or attempt_id in self.executing
+
+    def reported(self, load: Load) -> None:
         """It told its load."""
-        self.foreign_rows = max(queued_rows + executing_rows - self.rows, 0)
-        self.row_us = row_us
+        self.foreign_rows = max(load.queued_rows + load.executing_rows - self.rows, 0)
+        self.row_us = load.row_us
+        self.executing = load.executing
 
 
 @dataclass(frozen=True)

@@ -409,9 +409,11 @@ class InferenceService:
     def _compare_readiness(self) -> None:
         self._readiness_unsure = False
         counts = self.ready_counts()
-        if counts != self._ready_counts:
-            self._ready_counts = counts
+        changed = counts != self._ready_counts
+        self._ready_counts = counts
+        if changed or self._dispatch.parked:  # by silence that has ended since, too
             self._carry_out(self._dispatch.replica_ready(self._clock.monotonic()))
+        if changed:
             self._on_change()
 
     def _carry_out(self, commands: list[Command]) -> None:

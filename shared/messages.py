@@ -144,11 +144,14 @@ class Load:
         queued_rows: rows that wait in its queue, from all gateways.
         executing_rows: rows in the batch that runs now.
         row_us: recent execution time per row, in microseconds; 0 if nothing was executed yet.
+        executing: attempts of the gateway that is told, in a batch that has run for long; empty
+            if none has.
     """
 
     queued_rows: int
     executing_rows: int
     row_us: int
+    executing: tuple[int, ...] = ()
 
 
 @record

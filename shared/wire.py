@@ -147,7 +147,7 @@ _ENCODERS: dict[type, Callable[[Any, Frames], Packed]] = {
     Cancel: lambda m, _: (_CANCEL, m.attempt_id),
     Drain: lambda m, _: (_DRAIN,),
     Hello: _encode_hello,
-    Load: lambda m, _: (_LOAD, m.queued_rows, m.executing_rows, m.row_us),
+    Load: lambda m, _: (_LOAD, m.queued_rows, m.executing_rows, m.row_us, m.executing),
     Chunk: _encode_chunk,
     Final: _encode_final,
     Nack: lambda m, _: (_NACK, m.attempt_id, m.reason.value),
@@ -309,8 +309,9 @@ def _decode_hello(fields: Packed, _: _TensorReader) -> Hello:
 
 
 def _decode_load(fields: Packed, _: _TensorReader) -> Load:
-    _, queued_rows, executing_rows, row_us = fields
-    return Load(_uint(queued_rows), _uint(executing_rows), _uint(row_us))
+    _, queued_rows, executing_rows, row_us, executing = fields
+    attempts = tuple([_uint(attempt_id) for attempt_id in _array(executing)])
+    return Load(_uint(queued_rows), _uint(executing_rows), _uint(row_us), attempts)
 
 
 def _decode_cancel(fields: Packed, _: _TensorReader) -> Cancel:

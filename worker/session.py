@@ -50,6 +50,9 @@ ROW_TIME_SMOOTHING = 0.2
 """Weight of the newest batch in the moving average of time per row."""
 
 
+LONG_BATCH_S = 0.05
+"""A batch that has run for so long is told of by name: if it hangs, it is known what hung."""
+
 SUSPECT_TURN_S = 0.25
 """How long the runtime waits for a gateway to let a suspect proceed; then others get their turn."""
 
@@ -150,7 +153,7 @@ class Session:
                 self._accept(link, message, now, commands)
             elif type(message) is Probe:
                 if known:  # else it was greeted just now
-                    commands += self._probed(link, gateway, message)
+                    commands += self._probed(link, gateway, message, now)
             else:
                 commands += self._told(link, message, now)
         return commands
@@ -232,8 +235,8 @@ class Session:
         hello: list[Command] = [Send(link, self._identity)]
         return [*hello, Send(link, Drain())] if self._draining else hello
 
-    def _probed(self, link: str, gateway: str, probe: Probe) -> list[Command]:
-        return [Send(link, self._load())] if probe.known else self._greet(link, gateway)
+    def _probed(self, link: str, gateway: str, probe: Probe, now: float) -> list[Command]:
+        return [Send(link, self._load(link, now))] if probe.known else self._greet(link, gateway)
 
     def _told(self, link: str, message: Message, now: float) -> list[Command]:
         """What is neither a request nor a probe."""
@@ -421,5 +424,10 @@ class Session:
         if item.suspect:
             self._suspect = None
 
-    def _load(self) -> Load:
-        return Load(self._queue.rows, self.executing_rows, int(self._row_us))
+    def _load(self, link: str, now: float) -> Load:
+        running = self._running
+        executing: list[int] = []
+        if running is not None and now - running.started >= LONG_BATCH_S:
+            executing = [item.key[1] for item in running.items if item.key[0] == link]
+        rows = self._queue.rows, self.executing_rows
+        return Load(*rows, int(self._row_us), tuple(executing))

@@ -20,7 +20,7 @@ from gateway.replicas import Replica, Replicas
 from gateway.traffic import Routes
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode
-from shared.messages import Failure, Final, Nack, NackReason
+from shared.messages import Failure, Final, Load, Nack, NackReason
 from shared.routing import HedgePolicy, ModelRoute, RoutingTable, VersionRoute
 from shared.tensors import Tensor
 
@@ -99,6 +99,11 @@ class World:
         self, number: int, timeout_s: float | None = 10.0, version: str | None = None
     ) -> None:
         self.do(self.dispatch.submit(number, call(timeout_s, version), self.now))
+
+    def tell(self, name: str, executing: tuple[int, ...]) -> None:
+        record = self.replicas.get(name)
+        assert record is not None
+        self.dispatch.load(record, Load(0, 0, 0, executing), self.now)
 
     def take_turn(self, attempt: int) -> None:
         name = self.sent[attempt].replica

@@ -15,7 +15,7 @@ from gateway.commands import (
 from gateway.dispatch_counters import ShedReason
 from gateway.dispatch_limits import DispatchLimits
 from shared.errors import ErrorCode, PenstockError
-from shared.messages import Chunk, Final, NackReason
+from shared.messages import Chunk, Final, Load, NackReason
 from tests.unit.gateway.dispatch_world import World, X, table
 
 REPLIES = [
@@ -327,10 +327,10 @@ def test_the_less_loaded_of_two_is_chosen() -> None:
     world.join()
     slow = world.replicas.get("r1")
     assert slow is not None
-    slow.reported(50, 8, 1000)
+    slow.reported(Load(50, 8, 1000))
     fast = world.replicas.get("r2")
     assert fast is not None
-    fast.reported(0, 0, 1000)
+    fast.reported(Load(0, 0, 1000))
     for number in range(10):
         world.submit(number)
     assert {command.replica for command in world.sent.values()} == {"r2"}

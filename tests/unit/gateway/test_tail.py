@@ -86,28 +86,28 @@ def test_a_replicas_calls_are_hedged_one_at_a_time() -> None:
 
 def test_a_call_that_hung_both_replicas_is_the_culprit() -> None:
     world = world_of(2)
-    world.submit(1)
-    world.submit(2)
+    for number in (1, 2):
+        world.submit(number)
     first = world.sent[1].replica
     other = "r1" if first == "r2" else "r2"
     world.advance(0.1)
-    hedged = {n: c for n, c in world.sent.items() if n > 2}
-    world.advance(0.1)
+    (hedge,) = [n for n, c in world.sent.items() if n > 2 and c.replica == other]
+    world.tell(first, executing=(1,))
+    world.tell(other, executing=(hedge,))
     for name in (first, other):
         world.lose(name)
     world.join()
     while world.sent:
         world.answer(next(iter(world.sent)))
-    crashed = [n for n, o in world.outcomes.items() if isinstance(o, Failed)]
-    assert len(crashed) == len(hedged)
-    assert all(world.code(number) is ErrorCode.REPLICA_CRASHED for number in crashed)
+    assert world.code(1) is ErrorCode.REPLICA_CRASHED
+    assert isinstance(world.outcomes[2], Answered)
 
 
 def test_a_call_whose_replicas_die_at_about_the_same_time_is_no_culprit() -> None:
     world = world_of(2)
     world.submit(1)
     world.advance(0.1)
-    world.advance(0.05)
+    world.tell(world.sent[1].replica, executing=(1,))
     for name in ("r1", "r2"):
         world.lose(name)
     world.join()
@@ -115,6 +115,56 @@ def test_a_call_whose_replicas_die_at_about_the_same_time_is_no_culprit() -> Non
     assert command.request.suspect
     world.answer(command.request.attempt_id)
     assert isinstance(world.outcomes[1], Answered)
+
+
+def test_a_suspect_whose_replica_was_silent_has_another_turn() -> None:
+    world = world_of(1)
+    world.submit(1)
+    for _ in range(2):
+        world.join()
+        world.lose(min(replica.id for replica in world.replicas))
+        world.take_turn(max(world.sent))
+        world.now += 2.0
+    world.lose(next(iter(world.replicas)).id)
+    assert world.code(1) is ErrorCode.REPLICA_CRASHED
+
+
+def test_calls_behind_a_batch_that_hangs_are_hedged_freely() -> None:
+    world = world_of(2)
+    spare = world.replicas.get("r2")
+    assert spare is not None
+    spare.draining = True
+    for number in (1, 2, 3):
+        world.submit(number)
+    spare.draining = False
+    world.tell("r1", executing=(1,))
+    world.advance(0.1)
+    assert len([c for c in world.sent.values() if c.replica == "r2"]) == 3
+
+
+def test_the_next_call_is_hedged_when_a_hedge_has_won() -> None:
+    world = world_of(2)
+    spare = world.replicas.get("r2")
+    assert spare is not None
+    spare.draining = True
+    for number in (1, 2, 3):
+        world.submit(number)
+    spare.draining = False
+    world.advance(0.1)
+    for attempt in (4, 5, 6):
+        world.answer(attempt)
+    assert len(world.outcomes) == 3
+
+
+def test_a_replica_that_is_overdue_is_not_chosen() -> None:
+    world = world_of(2)
+    world.submit(1)
+    slow = world.sent[1].replica
+    world.advance(0.1)
+    world.answer(2)
+    for number in range(2, 12):
+        world.submit(number)
+    assert slow not in {command.replica for command in world.sent.values()}
 
 
 def test_what_waits_behind_a_culprit_is_innocent() -> None:

@@ -79,7 +79,7 @@ messages = st.one_of(
     st.builds(SuspectTurn, uints),
     st.builds(Alone, st.booleans()),
     st.builds(Hello, names, names, names, names, names, st.binary(), st.binary()),
-    st.builds(Load, uints, uints, uints),
+    st.builds(Load, uints, uints, uints, st.lists(uints, max_size=3).map(tuple)),
     st.builds(Chunk, uints, uints, tensor_tuples),
     st.builds(Final, uints, tensor_tuples, failures, uints, uints, uints),
     st.builds(Nack, uints, st.sampled_from(NackReason)),
@@ -177,7 +177,7 @@ GOLDEN: list[tuple[Message, str]] = [
     (Cancel(7), "9301a2673191920307"),
     (Alone(active=True), "9301a2673191920cc3"),
     (Nack(7, NackReason.FULL), "9301a267319193090702"),
-    (Load(1, 2, 300), "9301a2673191940601 02cd012c".replace(" ", "")),
+    (Load(1, 2, 300, (7,)), "9301a2673191950601 02cd012c 9107".replace(" ", "")),
     (
         Request(1, 2, (Tensor("x", "BOOL", (2,), b"\1\0"),), parameters=(("k", 1),)),
         "9301a26731919a02010205c2a09194a178a4424f4f4c9102c40201009091 92a16b01 00".replace(" ", ""),
