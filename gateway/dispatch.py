@@ -192,17 +192,18 @@ class Dispatch:
         self._in_flight.end(attempt)
         if nack.reason is NackReason.DRAINING:
             replica.draining = True
-            if call.attempt is not None:
-                return self._look_again(call, now)
-            call.reason = AttemptReason.DRAINING
-            return self._resolve_again(call, now)
-        call.tried |= {replica_id}
+        else:
+            call.tried |= {replica_id}
+        if nack.reason is NackReason.FULL:
+            lessons.refused(call, replica, now)
+        if call.attempt is not None:
+            return self._look_again(call, now)  # the other one goes on
         if nack.reason is NackReason.SUSPECT_BUSY:
             call.sent -= 1  # it only has to wait for its turn
             return self._park_suspect(call, now)
-        lessons.refused(call, replica, now)
-        if call.attempt is not None:
-            return self._look_again(call, now)
+        if nack.reason is NackReason.DRAINING:
+            call.reason = AttemptReason.DRAINING
+            return self._resolve_again(call, now)
         if call.suspect:
             return self._resolve_again(call, now)
         message = f"every replica of model {call.model.name!r} is full"

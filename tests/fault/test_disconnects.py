@@ -32,7 +32,7 @@ LATE_S = 2.0
 
 GROWTH_BYTES_MAX = 16 * 1024 * 1024
 OPEN = "penstock_gateway_open_calls"
-CANCELLED = "penstock_dispatch_cancelled_total"
+CANCELLED = "penstock_dispatch_cancels_total"
 
 
 @dataclass(frozen=True)

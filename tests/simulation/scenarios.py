@@ -164,12 +164,12 @@ def fair(seed: int) -> None:
             assert gateway.attempts == counters.first_attempts + hedges
 
 
-def death(seed: int, hedge: HedgePolicy) -> None:
-    """A query of death kills two replicas at most, and fails alone."""
+def death(seed: int, hedge: HedgePolicy, deaths_max: int) -> None:
+    """A query of death kills few replicas, and fails alone."""
     with replayable(seed):
         world = play(seed, FAIR, [DEATH], hedge)
         check_quiet(world)
-        assert world.deaths <= 2
+        assert world.deaths <= deaths_max
         for key, code in failures(world).items():
             value, _ = world.inputs[key]
             assert (value == DEATH) == (code is ErrorCode.REPLICA_CRASHED)

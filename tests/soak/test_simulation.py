@@ -28,4 +28,4 @@ def test_fair_weather(first: int) -> None:
 @pytest.mark.parametrize("first", range(1000, 3000, BLOCK))
 def test_queries_of_death(first: int) -> None:
     for seed in range(first, first + BLOCK):
-        scenarios.death(seed, "off")
+        scenarios.death(seed, "off", 2)

@@ -1,0 +1,46 @@
+"""Who is to blame when a replica is lost. See `gateway.dispatch` for what becomes of suspects.
+
+A call is the culprit beyond doubt in two cases:
+
+- The replica executed it alone, and had waited for word to do so. Of a replica that was silent this
+  is believed the second time only: it may have been stopped, or cut off, with all that it held.
+- The replica executed it in a batch that had run for long, and so did the replica that it was
+  lost with before: it was hedged, and hung both. Of the calls that a replica may hang on, one is
+  hedged at a time (`gateway.hedges`), so no innocent one was in both batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.attempts import Attempt
+from gateway.replicas import Replica
+
+
+def culprits(replica: Replica, attempts: Sequence[Attempt], now: float) -> list[Attempt]:
+    """Those of the attempts at a replica, which is lost, that were the cause.
+
+    What is remembered of their calls for the next time is noted.
+    """
+    return [attempt for attempt in attempts if _is_culprit(replica, attempt, now)]
+
+
+def verdict(attempt: Attempt) -> str:
+    """What the caller of a culprit is told."""
+    call = attempt.call
+    name = f"model {call.model.name!r} version {call.version}"
+    if attempt.suspect:
+        return f"the replica that executed this request alone died, twice in a row: {name}"
+    return f"two replicas hung while they executed this request, and were ended: {name}"
+
+
+def _is_culprit(replica: Replica, attempt: Attempt, now: float) -> bool:
+    call = attempt.call
+    if call.in_turn:
+        believed = call.lost_unheard or call.revision.hears(replica, now)
+        call.lost_unheard = True
+        return believed
+    if attempt.id not in replica.executing:
+        return False
+    hung_before, call.hung = call.hung, True
+    return hung_before
