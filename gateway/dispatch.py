@@ -320,8 +320,7 @@ class Dispatch:
         if self._parked and self._parked.pop(call.id, None) is not None:
             call.give_up = call.wake = NEVER
         commands: list[Command] = [self._in_flight.begin(call, replica, call.reason, now)]
-        if revision.several:
-            call.hedge_at = self._hedges.look_at(call, now)
+        call.hedge_at = self._hedges.look_at(call, now) if revision.several else NEVER
         self._timers.set(call, min(call.hedge_at, call.deadline))
         return commands
 
@@ -344,7 +343,7 @@ class Dispatch:
         if first is None or call.hedge is not None:
             return []
         first.replica.overdue = True
-        if call.policy == "off" or call.sent >= self._limits.attempts_max:
+        if call.sent >= self._limits.attempts_max:
             return []
         choice = self._hedges.choose(call, now)
         if isinstance(choice, HedgeDenial):

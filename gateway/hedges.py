@@ -35,14 +35,12 @@ class Hedges:
     def delay_s(self, call: Call) -> float | None:
         """How long is slow for such a call, in seconds; None if that is not known."""
         latency = call.revision.latencies.of(call.rows)
-        policy = "auto" if call.policy == "off" else call.policy
-        return hedge_delay(policy, latency, self._settings)
+        return hedge_delay(call.policy, latency, self._settings)
 
     def choose(self, call: Call, now: float) -> Replica | HedgeDenial:
         """Where to send the hedge of a call that has one attempt in flight; or why not to.
 
-        It goes to another worker if there is one, since the replicas of a worker are lost together,
-        and a call that is lost twice is taken for the cause.
+        It goes to another worker if there is one, since the replicas of a worker are lost together.
         """
         attempt, revision = call.attempt, call.revision
         assert attempt is not None
@@ -53,15 +51,18 @@ class Hedges:
             and replica.id not in call.tried
             and replica.standing.takes_calls
         ]
-        elsewhere = [replica for replica in untried if replica.worker != attempt.replica.worker]
-        untried = elsewhere or untried
-        free = [replica for replica in untried if not self._is_saturated(replica)]
+        source = attempt.replica
+        untried = [replica for replica in untried if replica.worker != source.worker] or untried
+        open_to = untried
+        if source.may_hang_on(attempt.id) and now - source.heard_at < self._settings.paused_s:
+            open_to = [replica for replica in untried if replica.id not in source.hedged_at]
+        free = [replica for replica in open_to if not self._is_saturated(replica)]
         facts = HedgeFacts(
             untried=len(untried),
+            open_to=len(open_to),
             unsaturated=len(free),
             remaining_s=call.deadline - now,
             throttle_allows=call.model.throttle.allows(call.model.open),
-            source_hedged=attempt.replica.hedging and attempt.replica.may_hang_on(attempt.id),
         )
         latency = revision.latencies.of(call.rows)
         denial = may_hedge(facts, latency, call.model.hedges)

@@ -13,9 +13,10 @@ the first has taken longer than most do, ends the wait, and costs only the calls
 - *A hedge must be able to help*: another replica is ready, was not tried, and is not saturated
   (hedges into queues make the queues longer), and what is left of the deadline is no less than the
   median. The throttle of retries (`gateway.throttle`) must agree.
-- *One at a time*: of the calls that a replica may hang on, one is hedged until that has ended:
-  if one of them is what hung it, the next replica hangs with that call alone. A call that both
-  executed is then the culprit, and no innocent ones are lost twice with it.
+- *One at a time*: of the calls that a replica may hang on, one at a time is hedged at each other
+  replica: if one of them is what hung it, another one hangs with that call alone. A call
+  that both executed is then the culprit, and no innocent ones are lost twice with it. A replica
+  that does not even tell its load has stopped with all it holds, and nothing holds those back.
 
 What is learned. Each call's first attempt counts once, from its sending to its end: a fair sample,
 which hedges, sent to replicas that look better, are not. One that is cancelled because its hedge
@@ -56,8 +57,8 @@ BUCKETS = 24 * BUCKETS_PER_OCTAVE
 REFRESH_EVERY = 64
 """Observations between two looks at all buckets, which cost as much as about ten observations."""
 
-WINDOW = 1024
-"""Observations after which all counts are halved: with half of them, 25 are beyond p95 still."""
+WINDOW = 512
+"""Observations after which all counts are halved: with half of them, 13 are beyond p95 still."""
 
 SIZE_CLASSES = 18
 """Powers of two of rows that are told apart; the largest batch there can be has 2**16."""
@@ -73,6 +74,7 @@ class HedgeSettings:
         delay_s_min: shortest learned delay; a turn of a busy event loop takes about as long.
         tail_min: shortest learned delay in medians. At 1.5, a hedge that takes a median more ends
             before 2.5 medians: calls that would end before that anyway are not worth one.
+        paused_s: a replica that was silent for so long has stopped: three probes without an answer.
         saturated_batches: a replica with so many full batches in front is saturated: one runs, and
             one waits that no late arrival can join.
     """
@@ -80,6 +82,7 @@ class HedgeSettings:
     samples_min: int = 40
     delay_s_min: float = 0.002
     tail_min: float = 1.5
+    paused_s: float = 0.35
     saturated_batches: int = 2
 
 
@@ -201,7 +204,7 @@ class HedgeDenial(StrEnum):
     """Why a call that waited for its hedging delay gets no hedge (now)."""
 
     FEW_REPLICAS = "few_replicas"  # no ready replica was not tried yet
-    ONE_AT_A_TIME = "one_at_a_time"  # another call of the same replica is hedged
+    ONE_AT_A_TIME = "one_at_a_time"  # other calls of the same replica are hedged there
     SATURATED = "saturated"  # all of those are
     DEADLINE = "deadline"  # too little is left for another attempt to help
     BUDGET = "budget"  # more calls must come first
@@ -217,14 +220,15 @@ class HedgeFacts:
         unsaturated: of these, those that are not saturated.
         remaining_s: what is left of the call's deadline.
         throttle_allows: what `RetryThrottle.allows` says.
-        source_hedged: another call of the replica that is slow has a hedge in flight.
+        open_to: of the untried ones, those at which no other call of the slow replica is hedged, if
+            that matters.
     """
 
     untried: int
     unsaturated: int
     remaining_s: float
     throttle_allows: bool
-    source_hedged: bool = False
+    open_to: int = 1
 
 
 def may_hedge(
@@ -233,7 +237,7 @@ def may_hedge(
     """Why a slow call must not be hedged; None if it may."""
     if facts.untried < 1:
         return HedgeDenial.FEW_REPLICAS
-    if facts.source_hedged:
+    if facts.open_to < 1:
         return HedgeDenial.ONE_AT_A_TIME
     if facts.unsaturated < 1:
         return HedgeDenial.SATURATED

@@ -42,7 +42,7 @@ class InFlight:
         else:
             call.hedge = attempt
             attempt.source = call.attempt.replica
-            attempt.source.hedging = True
+            attempt.source.hedged_at.add(replica.id)
         if call.sent:
             call.ordinary = False
         call.sent += 1
@@ -73,5 +73,5 @@ class InFlight:
         if attempt.reason in EXTRA:
             call.model.throttle.ended()
         if attempt.source is not None:
-            attempt.source.hedging = False
+            attempt.source.hedged_at.discard(replica.id)
             self._counters.hedges[result] += 1

@@ -35,7 +35,7 @@ class Replica:
         alone: it executes a suspect of another gateway, and nothing else.
         executing: our attempts in the batch that it runs, if that has run for long.
         overdue: an attempt at it takes longer than most do, and it has answered nothing since.
-        hedging: a call that it holds has a hedge elsewhere.
+        hedged_at: other replicas that hold a hedge of one of its calls.
         standing: how it behaves beside its peers.
     """
 
@@ -55,7 +55,7 @@ class Replica:
     alone: bool = False
     executing: tuple[int, ...] = ()
     overdue: bool = False
-    hedging: bool = False
+    hedged_at: set[str] = field(default_factory=set)
     standing: Standing = field(default_factory=Standing)
 
     @property

@@ -131,12 +131,13 @@ class Dispatching(RuleBasedStateMachine):
         assert extra == sum(model.throttle.extra for model in self.world.dispatch.models())
 
     @invariant()
-    def a_replica_has_one_of_its_calls_hedged_at_most(self) -> None:
+    def one_of_a_replicas_calls_is_hedged_at_each_other(self) -> None:
         attempts = self.world.dispatch._in_flight._attempts.values()
-        sources = [attempt.source.id for attempt in attempts if attempt.source]
-        assert len(sources) == len(set(sources))
-        here = {replica.id for replica in self.world.replicas if replica.hedging}
-        assert here == {name for name in sources if self.world.replicas.get(name)}
+        hedges = [(each.source.id, each.replica.id) for each in attempts if each.source]
+        assert len(hedges) == len(set(hedges))
+        noted = {(one.id, other) for one in self.world.replicas for other in one.hedged_at}
+        here = {replica.id for replica in self.world.replicas}
+        assert noted == {pair for pair in hedges if pair[0] in here}
 
     @invariant()
     def replicas_hold_what_was_sent_and_one_suspect_at_most(self) -> None:
