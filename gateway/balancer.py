@@ -5,8 +5,8 @@ recent time per row. Two random choices are enough to keep the longest queue sho
 "The power of two choices in randomized load balancing", 2001), and unlike "the best of all" they
 do not send every gateway's calls to the same replica between two reports.
 
-A replica that has held an attempt for longer than most take, and has answered nothing since, is the
-worse one: what it told of itself before may not be true any more.
+The replica with fewer attempts that take longer than most, without an answer since, is better in
+any case: what the other told of itself may not be true any more.
 """
 
 from __future__ import annotations
@@ -38,6 +38,6 @@ def choose(candidates: Sequence[Replica], rng: Rng) -> Replica | None:
     if second >= first:
         second += 1
     one, other = candidates[first], candidates[second]
-    if one.overdue is not other.overdue:
-        return other if one.overdue else one
+    if one.overdue != other.overdue:
+        return one if one.overdue < other.overdue else other
     return one if one.backlog_us <= other.backlog_us else other

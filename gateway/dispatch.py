@@ -342,7 +342,7 @@ class Dispatch:
         call.hedge_at = NEVER
         if first is None or call.hedge is not None:
             return []
-        first.replica.overdue = True
+        first.replica.overdue += 1
         if call.sent >= self._limits.attempts_max:
             return []
         choice = self._hedges.choose(call, now)

@@ -53,10 +53,11 @@ class Hedges:
         ]
         source = attempt.replica
         untried = [replica for replica in untried if replica.worker != source.worker] or untried
+        stopped = now - source.heard_at >= self._settings.stopped_s
         open_to = untried
-        if source.may_hang_on(attempt.id) and now - source.heard_at < self._settings.paused_s:
+        if source.may_hang_on(attempt.id) and not stopped:
             open_to = [replica for replica in untried if replica.id not in source.hedged_at]
-        free = [replica for replica in open_to if not self._is_saturated(replica)]
+        free = [replica for replica in open_to if stopped or not self._is_saturated(replica)]
         facts = HedgeFacts(
             untried=len(untried),
             open_to=len(open_to),

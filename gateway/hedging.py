@@ -11,8 +11,9 @@ the first has taken longer than most do, ends the wait, and costs only the calls
   one. So hedges are that fraction of calls, and a burst: enough for what one replica held when it
   stopped.
 - *A hedge must be able to help*: another replica is ready, was not tried, and is not saturated
-  (hedges into queues make the queues longer), and what is left of the deadline is no less than the
-  median. The throttle of retries (`gateway.throttle`) must agree.
+  (hedges into queues make the queues longer, unless the first replica has stopped and does nothing
+  for it), and what is left of the deadline is no less than the median. The throttle of retries
+  (`gateway.throttle`) must agree.
 - *One at a time*: of the calls that a replica may hang on, one at a time is hedged at each other
   replica: if one of them is what hung it, another one hangs with that call alone. A call
   that both executed is then the culprit, and no innocent ones are lost twice with it. A replica
@@ -74,7 +75,7 @@ class HedgeSettings:
         delay_s_min: shortest learned delay; a turn of a busy event loop takes about as long.
         tail_min: shortest learned delay in medians. At 1.5, a hedge that takes a median more ends
             before 2.5 medians: calls that would end before that anyway are not worth one.
-        paused_s: a replica that was silent for so long has stopped: three probes without an answer.
+        stopped_s: a replica that was silent for so long has stopped: three probes got no answer.
         saturated_batches: a replica with so many full batches in front is saturated: one runs, and
             one waits that no late arrival can join.
     """
@@ -82,7 +83,7 @@ class HedgeSettings:
     samples_min: int = 40
     delay_s_min: float = 0.002
     tail_min: float = 1.5
-    paused_s: float = 0.35
+    stopped_s: float = 0.35
     saturated_batches: int = 2
 
 

@@ -17,7 +17,7 @@ def answered(attempt: Attempt, final: Final, now: float) -> None:
     call.model.throttle.answered()
     if call.revision.several:
         _observe(call, now)
-        attempt.replica.overdue = False
+        attempt.replica.overdue = 0
         attempt.replica.standing.answered(took_s)
     if call.ordinary and call.ticket is not None:
         admission, infer_s = call.revision.admission, final.infer_us / 1e6

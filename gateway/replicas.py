@@ -34,7 +34,8 @@ class Replica:
         suspect: the attempt of a suspect call that it holds, if any.
         alone: it executes a suspect of another gateway, and nothing else.
         executing: our attempts in the batch that it runs, if that has run for long.
-        overdue: an attempt at it takes longer than most do, and it has answered nothing since.
+        overdue: how often one of our attempts there was found to take longer than most, since it
+            answered last.
         hedged_at: other replicas that hold a hedge of one of its calls.
         standing: how it behaves beside its peers.
     """
@@ -54,7 +55,7 @@ class Replica:
     suspect: int | None = None
     alone: bool = False
     executing: tuple[int, ...] = ()
-    overdue: bool = False
+    overdue: int = 0
     hedged_at: set[str] = field(default_factory=set)
     standing: Standing = field(default_factory=Standing)
 

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pytest
@@ -125,8 +126,11 @@ def hedges(system: Served, before: Sequence[Sample]) -> str:
 
 
 SLOW_REPLICAS = 3
-SLOW_BATCH = 2
+SLOW_BATCH = 1
 SLOW_LOAD = 0.3
+SLOW_TURNS = 3
+"""Off and on in turn, so often; medians are compared."""
+
 EXTRA_MAX = 0.06
 """Attempts beyond one for each call, as a share of calls."""
 
@@ -153,22 +157,30 @@ def compare_slow(folder: Path, seconds: float) -> None:
         rate = SLOW_LOAD * capacity
 
         def compare(seed: int) -> None:
-            off_ms, _ = p99_with_slow_batches(system, "off", rate, seconds, seed)
+            off_ms: list[float] = []
+            on_ms: list[float] = []
+            extras: list[float] = []
             before = system.samples()
-            on_ms, extra = p99_with_slow_batches(system, "auto", rate, seconds, seed)
+            for turn in range(SLOW_TURNS):
+                off, _ = p99_with_slow_batches(system, "off", rate, seconds, 10 * seed + turn)
+                on, extra = p99_with_slow_batches(system, "auto", rate, seconds, 10 * seed + turn)
+                off_ms.append(off)
+                on_ms.append(on)
+                extras.append(extra)
+            on, off, extra = median(on_ms), median(off_ms), median(extras)
             print(
-                f"seed {seed}: {rate:.0f} of {capacity:.0f} requests per second; p99 {on_ms:.0f} "
-                f"ms with hedging, {off_ms:.0f} ms without; {extra:.1%} more attempts than calls"
+                f"seed {seed}: {rate:.0f} of {capacity:.0f} requests per second; p99 {on:.0f} ms "
+                f"with hedging, {off:.0f} ms without; {extra:.1%} more attempts than calls"
             )
             print(hedges(system, before))
             assert extra <= EXTRA_MAX, f"{extra:.1%} more attempts than calls"
-            assert on_ms <= SHARE_MAX * off_ms, f"p99 {on_ms:.0f} ms on, {off_ms:.0f} ms off"
+            assert on <= SHARE_MAX * off, f"p99 {on:.0f} ms on, {off:.0f} ms off"
 
         at_second_try(compare)
 
 
 def test_hedging_halves_the_tail_of_batches_that_are_slow_at_times(tmp_path: Path) -> None:
-    compare_slow(tmp_path, 5.0)
+    compare_slow(tmp_path, 4.0)
 
 
 @pytest.mark.slow
