@@ -109,7 +109,7 @@ def compare_stopped(folder: Path, stops: int, stop_s: float) -> None:
 def test_a_replica_that_is_stopped_fails_nothing_and_hedging_halves_the_tail(
     tmp_path: Path,
 ) -> None:
-    compare_stopped(tmp_path, 2, WATCHED_S)
+    compare_stopped(tmp_path, 3, WATCHED_S)
 
 
 @pytest.mark.slow
