@@ -147,7 +147,7 @@ def demo_diffusion(
     data_dir: DataDirOption = Path(".penstock"),
     training_steps: Annotated[
         int, typer.Option(min=1, max=1_000_000, help="For how long to train: about 10 ms each.")
-    ] = 4000,
+    ] = 3000,
 ) -> None:
     """Train a model that draws digits, slowly, and log it to MLflow as `digits-diffusion`."""
     module = load("deploy.local.demo_diffusion", "penstock demo-diffusion", "pyfunc")
