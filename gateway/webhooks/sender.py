@@ -105,7 +105,7 @@ class WebhookSender:
         except TimeoutError:
             reason = f"no answer within {self._settings.timeout_s:g} s"
         except FAILURES as error:
-            reason = f"{type(error).__name__}: {error}"[:REASON_CHARACTERS_MAX]
+            reason = _reason(error)
         else:
             await self._finish(response)
             asked = _retry_after(response)
@@ -143,6 +143,12 @@ class WebhookSender:
                             return
             finally:
                 await response.aclose()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, httpcore.ProtocolError):
+        return "the answer is no HTTP, or breaks off"  # the library's words would quote it
+    return f"{type(error).__name__}: {error}"[:REASON_CHARACTERS_MAX]
 
 
 def _retry_after(response: httpcore.Response) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,8 @@ print("alone", streamed[-1]["image"].shape)
 
 
 @pytest.fixture(scope="module")
-def logged(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the model, as `penstock demo-diffusion` logged it."""
+def logged(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of the model, as `penstock demo-diffusion` logged it; gone from MLflow after."""
     arguments = ("--mlflow-uri", mlflow_uri, "--training-steps", str(TRAINING_STEPS))
     done = penstock("demo-diffusion", *arguments, timeout_s=240.0)
     assert done.returncode == 0, done.stderr
@@ -56,7 +57,8 @@ def logged(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert again.stdout == f"{MODEL} is there already\n", again.stderr
     mlflow.set_tracking_uri(mlflow_uri)
     folder = tmp_path_factory.mktemp("logged")
-    return Path(mlflow.artifacts.download_artifacts(f"models:/{MODEL}/1", dst_path=str(folder)))
+    yield Path(mlflow.artifacts.download_artifacts(f"models:/{MODEL}/1", dst_path=str(folder)))
+    mlflow.MlflowClient().delete_registered_model(MODEL)
 
 
 def test_it_is_tagged_to_be_served(logged: Path, mlflow_uri: str) -> None:
