@@ -139,6 +139,21 @@ def demo_client(
     raise typer.Exit(module.run_demo_client(url, data_dir, concurrency, rounds))
 
 
+@app.command("demo-diffusion")
+def demo_diffusion(
+    mlflow_uri: Annotated[
+        str | None, typer.Option(help="An MLflow server; default: that of --data-dir.")
+    ] = None,
+    data_dir: DataDirOption = Path(".penstock"),
+    training_steps: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="For how long to train: about 10 ms each.")
+    ] = 3000,
+) -> None:
+    """Train a model that draws digits, slowly, and log it to MLflow as `digits-diffusion`."""
+    module = load("deploy.local.demo_diffusion", "penstock demo-diffusion", "pyfunc")
+    raise typer.Exit(module.run_demo_diffusion(mlflow_uri, data_dir, training_steps))
+
+
 class Part(StrEnum):
     """What `penstock restart` can restart."""
 

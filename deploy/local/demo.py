@@ -14,12 +14,10 @@ import argparse
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import mlflow
 import numpy as np
-from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
@@ -29,14 +27,11 @@ from sklearn.neural_network import MLPClassifier
 
 from deploy.local import digits_sklearn
 from deploy.local.curl_examples import DEMO_INPUT, DEMO_MODEL
+from deploy.local.demo_versions import log_versions
 from deploy.local.digits import Digits, load_split
 from deploy.local.digits_onnx import PIXEL_MAX, classifier
 from shared.lifecycle import die_with_parent
 
-DEMO_TAG = "demo"
-"""On the registered model: `logging` while this module is at work, then `complete`."""
-
-EXPERIMENT = "penstock-demo"
 TOLERANCE = 1e-4
 """float32 in the graph, float64 in scikit-learn."""
 
@@ -56,28 +51,11 @@ def log_demo(mlflow_uri: str) -> None:
     mlflow.set_tracking_uri(mlflow_uri)
     client = MlflowClient()
     digits = load_split()
-    _log_model(client, DEMO_MODEL, {"1": logistic_regression, "2": neural_network}, digits)
-    _log_model(client, digits_sklearn.MODEL, {"1": digits_sklearn.log}, digits)
+    log_versions(client, DEMO_MODEL, {"1": logistic_regression, "2": neural_network}, digits)
+    log_versions(client, digits_sklearn.MODEL, {"1": digits_sklearn.log}, digits)
     if importlib.util.find_spec("torch") is not None:
         digits_torch = importlib.import_module("deploy.local.digits_torch")
-        _log_model(client, digits_torch.MODEL, {"1": digits_torch.log}, digits)
-
-
-def _log_model(
-    client: MlflowClient, name: str, log: Mapping[str, Callable[[Digits], None]], digits: Digits
-) -> None:
-    """Log the versions of a model that are missing, and have version 1 served."""
-    if _state(client, name) == "complete":
-        print(f"{name} is there already")
-        return
-    mlflow.set_experiment(EXPERIMENT)
-    present = {str(each.version) for each in client.search_model_versions(f"name='{name}'")}
-    for version, log_version in log.items():
-        if version not in present:
-            log_version(digits)
-            print(f"logged {name} version {version}")
-    client.set_model_version_tag(name, "1", "penstock.role", "stable")
-    client.set_registered_model_tag(name, DEMO_TAG, "complete")
+        log_versions(client, digits_torch.MODEL, {"1": digits_torch.log}, digits)
 
 
 def logistic_regression(digits: Digits) -> None:
@@ -121,21 +99,6 @@ def _log_graph(graph: Any) -> None:
         registered_model_name=DEMO_MODEL,
         pip_requirements=[],  # Penstock needs none; finding out would take MLflow a minute
     )
-
-
-def _state(client: MlflowClient, name: str) -> str:
-    """A model's state; creates the model if there is none."""
-    try:
-        model = client.get_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        client.create_registered_model(name, tags={DEMO_TAG: "logging"})
-        return "logging"
-    state = model.tags.get(DEMO_TAG)
-    if state is None:
-        raise SystemExit(f"MLflow has a model {name!r} that is not the demo's")
-    return str(state)
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,18 +15,7 @@ from registry_sync.settings import SyncSettings
 from shared.artifact_cache import ArtifactCache
 from shared.clock import SystemClock
 from shared.state_store import MemoryStateStore
-from tests.contract.registries import (
-    FolderRegistry,
-    MlflowRegistry,
-    OperatedRegistry,
-    mlflow_server,
-)
-
-
-@pytest.fixture(scope="session")
-def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as uri:
-        yield uri
+from tests.contract.registries import FolderRegistry, MlflowRegistry, OperatedRegistry
 
 
 @pytest.fixture(params=["folder", "mlflow"])
