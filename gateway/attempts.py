@@ -42,9 +42,21 @@ class Attempt:
         sent_at: monotonic seconds.
         suspect: it was sent as one.
         source: of a hedge, the replica that was too slow.
+        overdue: it takes longer than most.
+        probe: it is to show whether a replica that was left out is well again.
     """
 
-    __slots__ = ("call", "id", "reason", "replica", "sent_at", "source", "suspect")
+    __slots__ = (
+        "call",
+        "id",
+        "overdue",
+        "probe",
+        "reason",
+        "replica",
+        "sent_at",
+        "source",
+        "suspect",
+    )
 
     def __init__(
         self, attempt_id: int, call: Call, replica: Replica, reason: AttemptReason, sent_at: float
@@ -56,6 +68,8 @@ class Attempt:
         self.sent_at = sent_at
         self.suspect = call.suspect
         self.source: Replica | None = None
+        self.overdue = False
+        self.probe = False
 
     def __repr__(self) -> str:
         return f"<Attempt {self.id} of {self.call.id} at {self.replica.id}, {self.reason}>"
@@ -82,8 +96,7 @@ class Call:
         ordinary: it was sent at once, and once: from such calls admission learns.
         lost_unheard: its replica was lost, while it was silent, in the call's turn.
         hung: its replica was lost while it executed the call in a batch that had run for long.
-        hedged: a hedge of it was sent.
-        denied: a hedge of it was denied.
+        denials: how often a hedge of it was denied.
     """
 
     timer_at: float = NEVER
@@ -104,8 +117,7 @@ class Call:
     ordinary: bool = True
     lost_unheard: bool = False
     hung: bool = False
-    hedged: bool = False
-    denied: bool = False
+    denials: int = 0
 
     def __init__(
         self,
@@ -162,12 +174,14 @@ def request_of(call: Call, attempt_id: int, now: float) -> Request:
 
 
 def answer_of(attempt: Attempt, final: Final) -> InferenceAnswer:
-    """What the caller is told."""
+    """What the caller is told; to be made while the attempt, and others, are in flight still."""
     call = attempt.call
     before_s = attempt.sent_at - call.submitted
     hedged = ""
-    if call.hedged:
-        hedged = "won" if attempt.reason is AttemptReason.HEDGE else "lost"
+    if attempt.reason is AttemptReason.HEDGE:
+        hedged = "won"
+    elif call.hedge is not None:
+        hedged = "lost"
     return InferenceAnswer(
         call.request.model,
         call.version,

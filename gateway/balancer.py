@@ -5,8 +5,8 @@ recent time per row. Two random choices are enough to keep the longest queue sho
 "The power of two choices in randomized load balancing", 2001), and unlike "the best of all" they
 do not send every gateway's calls to the same replica between two reports.
 
-The replica with fewer attempts that take longer than most, without an answer since, is better in
-any case: what the other told of itself may not be true any more.
+If one holds some attempts more that take longer than most, it is the worse one in any case: what it
+told of itself may not be true any more.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from gateway.replicas import Replica
+
+OVERDUE_COUNTS = 2
+"""So many overdue attempts more than the other has: of single ones, every twentieth call is one."""
 
 
 class Rng(Protocol):
@@ -38,6 +41,6 @@ def choose(candidates: Sequence[Replica], rng: Rng) -> Replica | None:
     if second >= first:
         second += 1
     one, other = candidates[first], candidates[second]
-    if one.overdue != other.overdue:
+    if abs(one.overdue - other.overdue) >= OVERDUE_COUNTS:
         return one if one.overdue < other.overdue else other
     return one if one.backlog_us <= other.backlog_us else other

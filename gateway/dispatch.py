@@ -179,7 +179,7 @@ class Dispatch:
         attempt = self._in_flight.at(replica_id, attempt_id)
         if attempt is None:
             return [SendCancel(replica_id, Cancel(attempt_id))]
-        attempt.call.in_turn = True
+        attempt.call.in_turn = attempt.suspect
         return [SendProceed(replica_id, Proceed(attempt_id))]
 
     def nack(self, replica_id: str, nack: Nack, now: float) -> list[Command]:
@@ -195,15 +195,15 @@ class Dispatch:
         else:
             call.tried |= {replica_id}
         if nack.reason is NackReason.FULL:
-            lessons.refused(call, replica, now)
+            lessons.refused(attempt, now)
         if call.attempt is not None:
-            return self._look_again(call, now)  # the other one goes on
-        if nack.reason is NackReason.SUSPECT_BUSY:
+            return self._hedge(call, now)  # the other one goes on
+        if nack.reason is NackReason.SUSPECT_BUSY and attempt.suspect:
             call.sent -= 1  # it only has to wait for its turn
+            call.reason, call.instead = AttemptReason.LOST, None
             return self._park_suspect(call, now)
         if nack.reason is NackReason.DRAINING:
-            call.reason = AttemptReason.DRAINING
-            return self._resolve_again(call, now)
+            return self._start_again(call, AttemptReason.DRAINING, now)
         if call.suspect:
             return self._resolve_again(call, now)
         message = f"every replica of model {call.model.name!r} is full"
@@ -265,7 +265,7 @@ class Dispatch:
         if call.deadline <= now:
             return self._expire(call, now)
         if call.id not in self._parked:
-            return self._hedge(call, now) if call.hedge_at <= now else []
+            return self._overdue(call, now) if call.hedge_at <= now else []
         if call.start_by <= now:
             self.counters.expired += 1
             waited_s = call.start_by - call.submitted
@@ -336,65 +336,69 @@ class Dispatch:
             found = [replica for replica in found if replica.suspect is None]
         return found
 
+    def _overdue(self, call: Call, now: float) -> list[Command]:
+        """The call's attempt takes longer than most."""
+        attempt = call.attempt
+        if attempt is not None and not attempt.overdue:
+            attempt.overdue = True
+            attempt.replica.overdue += 1
+            attempt.replica.overdue_now += 1
+        return self._hedge(call, now)
+
     def _hedge(self, call: Call, now: float) -> list[Command]:
-        """The call's attempt is slow: send another one beside it, if that may be."""
-        first = call.attempt
+        """Send another attempt beside the one in flight, if that may be; else look again later."""
         call.hedge_at = NEVER
-        if first is None or call.hedge is not None:
-            return []
-        first.replica.overdue += 1
-        if call.sent >= self._limits.attempts_max:
+        unfit = call.attempt is None or call.suspect or call.streaming or call.start_by <= now
+        if unfit or call.hedge is not None or call.sent >= self._limits.attempts_max:
             return []
         choice = self._hedges.choose(call, now)
         if isinstance(choice, HedgeDenial):
-            if not call.denied:
-                call.denied = True
+            if not call.denials:
                 self.counters.denied[choice] += 1
-            return [] if choice is HedgeDenial.DEADLINE else self._look_again(call, now)
+            call.denials += 1
+            if choice is not HedgeDenial.DEADLINE:
+                call.hedge_at = self._hedges.look_at(call, now)
+                self._timers.set(call, call.next_timer(parked=False))
+            return []
         call.model.hedges.spend()
         call.model.throttle.hedged()
-        call.hedged = True
         return [self._in_flight.begin(call, choice, AttemptReason.HEDGE, now)]
 
     def _hedge_next(self, ended: Attempt, now: float) -> list[Command]:
         """A hedge won: the next call of the same replica that was denied one may have its turn."""
         assert ended.source is not None
         for attempt in self._in_flight.of(ended.source):
-            if attempt.call.denied and attempt.call.hedge is None:
+            if attempt.call.denials and attempt.call.hedge is None:
                 return self._hedge(attempt.call, now)
-        return []
-
-    def _look_again(self, call: Call, now: float) -> list[Command]:
-        """The attempt that is in flight goes on; later it may get (another) hedge."""
-        call.hedge_at = self._hedges.look_at(call, now)
-        self._timers.set(call, call.next_timer(parked=False))
         return []
 
     # What attempts come to
 
     def _answered(self, attempt: Attempt, final: Final, now: float) -> list[Command]:
         call = attempt.call
+        answer = answer_of(attempt, final)
         lessons.answered(attempt, final, now)
         self.counters.answered(call.deadline - now)
         self._in_flight.end(attempt, WON)
         if call.attempt is not None:
             self.counters.cancels[CancelReason.HEDGE] += 1
         commands = self._close(call, LOST)
-        commands.append(Answered(call.id, answer_of(attempt, final)))
+        commands.append(Answered(call.id, answer))
         return commands if attempt.source is None else commands + self._hedge_next(attempt, now)
 
     def _failed(self, attempt: Attempt, failure: Failure, now: float) -> list[Command]:
         call, code = attempt.call, failure.code
         again = code in self._limits.retry_codes and not call.streaming
         if again:
-            lessons.refused(call, attempt.replica, now)
+            lessons.refused(attempt, now)
         elif code is ErrorCode.DEADLINE_EXCEEDED:
             lessons.expired(attempt, now)
         self._in_flight.end(attempt)
+        call.tried |= {attempt.replica.id}
         if call.attempt is not None and (again or code in PASSING):
-            return self._look_again(call, now)
+            return self._hedge(call, now)
         if again:
-            call.tried |= {attempt.replica.id}
+            call.start_by = NEVER  # it was executed
             return self._retry(call, AttemptReason.ERROR, code, failure.message, now)
         return self._fail(call, code, failure.message)
 
@@ -405,10 +409,10 @@ class Dispatch:
             message = "the replica died while it streamed its answer"
             return self._fail(call, ErrorCode.REPLICA_CRASHED, message)
         call.suspect = call.suspect or not innocent
+        call.start_by = NEVER  # it may have been executed
         if call.attempt is not None:
             return []  # the other attempt may still answer; it gets no further one beside it
-        call.reason = AttemptReason.LOST
-        return self._resolve_again(call, now)
+        return self._start_again(call, AttemptReason.LOST, now)
 
     # What calls come to
 
@@ -425,6 +429,11 @@ class Dispatch:
             return self._dispatch(call, now)
         most_s = backoff_s_max(call.retries - 1, limits.backoff_s, limits.backoff_s_max)
         return self._park(call, now, wake=now + self._rng.random() * most_s)
+
+    def _start_again(self, call: Call, reason: AttemptReason, now: float) -> list[Command]:
+        """An attempt ended that the throttle has no say in: as if there had been none."""
+        call.reason, call.instead, call.tried = reason, None, frozenset()
+        return self._resolve_again(call, now)
 
     def _resolve_again(self, call: Call, now: float) -> list[Command]:
         """Choose a version anew, unless the call is pinned to one, and make an attempt."""

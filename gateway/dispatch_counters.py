@@ -78,8 +78,10 @@ class DispatchCounters:
 
     def answered(self, margin_s: float) -> None:
         """A call was answered so long before its deadline."""
-        self.margin_s += margin_s
-        bucket = frexp(margin_s)[1] + _SHIFT
+        bucket = 0
+        if margin_s > 0:  # an answer may come just before its deadline is looked at
+            self.margin_s += margin_s
+            bucket = frexp(margin_s)[1] + _SHIFT
         if not 0 <= bucket < MARGIN_BUCKETS:
             bucket = 0 if bucket < 0 else MARGIN_BUCKETS - 1
         self.margins[bucket] += 1

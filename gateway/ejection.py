@@ -115,6 +115,10 @@ class Standing:
     def answered(self, seconds: float) -> None:
         """It answered an attempt, after so long."""
         self.failures = 0
+        self.took(seconds)
+
+    def took(self, seconds: float) -> None:
+        """An attempt took so long, or longer: another replica was faster."""
         self.samples += 1
         if self.samples == 1:
             self.average_s = seconds

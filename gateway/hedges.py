@@ -30,7 +30,13 @@ class Hedges:
         if not call.revision.several or call.suspect or call.streaming:
             return NEVER
         delay_s = self.delay_s(call)
-        return NEVER if delay_s is None else now + max(delay_s, self._settings.delay_s_min)
+        if delay_s is None:
+            return NEVER
+        delay_s = max(delay_s, self._settings.delay_s_min)
+        if call.denials:  # what hinders one call hinders many: look the more rarely
+            longest_s = max(delay_s, self._settings.look_s_max)
+            delay_s = min(delay_s * 2.0 ** min(call.denials, 16), longest_s)
+        return now + delay_s
 
     def delay_s(self, call: Call) -> float | None:
         """How long is slow for such a call, in seconds; None if that is not known."""
@@ -53,7 +59,7 @@ class Hedges:
         ]
         source = attempt.replica
         untried = [replica for replica in untried if replica.worker != source.worker] or untried
-        stopped = now - source.heard_at >= self._settings.stopped_s
+        stopped = revision.has_stopped(source, now)
         open_to = untried
         if source.may_hang_on(attempt.id) and not stopped:
             open_to = [replica for replica in untried if replica.id not in source.hedged_at]

@@ -76,6 +76,8 @@ class HedgeSettings:
         tail_min: shortest learned delay in medians. At 1.5, a hedge that takes a median more ends
             before 2.5 medians: calls that would end before that anyway are not worth one.
         stopped_s: a replica that was silent for so long has stopped: three probes got no answer.
+        look_s_max: longest wait between two looks at a call whose hedge was denied, each wait being
+            twice as long as the one before; unless the learned delay is longer.
         saturated_batches: a replica with so many full batches in front is saturated: one runs, and
             one waits that no late arrival can join.
     """
@@ -84,6 +86,7 @@ class HedgeSettings:
     delay_s_min: float = 0.002
     tail_min: float = 1.5
     stopped_s: float = 0.35
+    look_s_max: float = 0.25
     saturated_batches: int = 2
 
 

@@ -53,6 +53,7 @@ class InFlight:
         self._attempts[attempt_id] = attempt
         replica.assign(attempt_id, call.rows, suspect=call.suspect)
         if replica.standing.state is not IN:
+            attempt.probe = True
             call.revision.ejection.sent(replica.standing)
         return SendRequest(replica.id, request_of(call, attempt_id, now), call.sent)
 
@@ -61,8 +62,10 @@ class InFlight:
         call, replica = attempt.call, attempt.replica
         del self._attempts[attempt.id]
         replica.settle(attempt.id)
-        if replica.standing.state is not IN:
+        if attempt.probe:
             call.revision.ejection.ended(replica.standing)
+        if attempt.overdue:
+            replica.overdue_now -= 1
         if call.hedge is attempt:
             call.hedge = None
         else:

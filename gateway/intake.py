@@ -49,14 +49,15 @@ class Intake:
             model = ModelState(request.model, limits.throttle, route.hedge_budget)
             self._models[request.model] = model
         size_bytes = sum([tensor.nbytes for tensor in inputs])
-        most_bytes = limits.queue_bytes_limit
-        if model.open >= limits.queue_limit or self._bytes + size_bytes > most_bytes:
-            self._check_bounds(model, size_bytes)
         timeout_s = request.timeout_s
         if timeout_s is None:
             timeout_s = route.timeout_ms / 1000 if route.timeout_ms else limits.default_timeout_s
         timeout_s = min(timeout_s, limits.max_timeout_s)
         revision = self._replicas.revision(route.revision)
+        most_bytes = limits.queue_bytes_limit
+        if model.open >= limits.queue_limit or self._bytes + size_bytes > most_bytes:
+            wait_s = revision.admission.retry_after_s(request.priority, timeout_s)
+            self._check_bounds(model, size_bytes, wait_s)
         rows = inputs[0].rows if inputs and revision.batches else 1
         ticket = revision.admission.admit(rows, request.priority, timeout_s, now)
         if ticket is None:
@@ -69,6 +70,7 @@ class Intake:
         if route.queue_timeout_ms is not None:
             call.start_by = now + route.queue_timeout_ms / 1000
         model.open += 1
+        model.bytes += size_bytes
         model.hedges.earn()
         self._bytes += size_bytes
         return call
@@ -76,6 +78,7 @@ class Intake:
     def close(self, call: Call) -> None:
         """An accepted call is over."""
         self._bytes -= call.size_bytes
+        call.model.bytes -= call.size_bytes
         call.model.open -= 1
         if call.ticket is not None:
             call.revision.admission.closed(call.ticket)
@@ -92,14 +95,17 @@ class Intake:
         routed = {version.revision for route in routes.values() for version in route.versions}
         self._replicas.keep(routed)
 
-    def _check_bounds(self, model: ModelState, size_bytes: int) -> None:
+    def _check_bounds(self, model: ModelState, size_bytes: int, wait_s: float) -> None:
+        """One of the two bounds is reached. Of bytes, a model always has its share: no other
+        model's flood keeps it out."""
         limits = self._limits
         if model.open >= limits.queue_limit:
             message = f"the queue of model {model.name!r} is full ({limits.queue_limit} calls)"
-            raise self._shed(ShedReason.CALLS, message, 1.0)
-        if self._bytes and self._bytes + size_bytes > limits.queue_bytes_limit:
+            raise self._shed(ShedReason.CALLS, message, wait_s)
+        called = sum(each.open > 0 or each is model for each in self._models.values())
+        if model.bytes and model.bytes + size_bytes > limits.queue_bytes_limit / called:
             message = f"the gateway holds as many bytes as it may ({limits.queue_bytes_limit})"
-            raise self._shed(ShedReason.BYTES, message, 1.0)
+            raise self._shed(ShedReason.BYTES, message, wait_s)
 
     def _shed(self, reason: ShedReason, message: str, wait_s: float) -> PenstockError:
         self._counters.sheds[reason] += 1

@@ -7,7 +7,7 @@ those, admission learns if the call was sent at once, and once.
 from __future__ import annotations
 
 from gateway.attempts import FIRST, Attempt, Call
-from gateway.replicas import Replica
+from gateway.ejection import IN
 from shared.messages import Final
 
 
@@ -17,8 +17,13 @@ def answered(attempt: Attempt, final: Final, now: float) -> None:
     call.model.throttle.answered()
     if call.revision.several:
         _observe(call, now)
-        attempt.replica.overdue = 0
-        attempt.replica.standing.answered(took_s)
+        replica = attempt.replica
+        replica.overdue = replica.overdue_now
+        if replica.standing.state is IN or attempt.probe:
+            replica.standing.answered(took_s)
+        first = call.attempt
+        if first is not None and first is not attempt and first.replica.standing.state is IN:
+            first.replica.standing.took(now - first.sent_at)  # it would have taken longer
     if call.ordinary and call.ticket is not None:
         admission, infer_s = call.revision.admission, final.infer_us / 1e6
         admission.answered(call.ticket, took_s, final.batch_rows, infer_s)
@@ -28,7 +33,9 @@ def answered(attempt: Attempt, final: Final, now: float) -> None:
 def expired(attempt: Attempt, now: float) -> None:
     """The deadline passed while an attempt was in flight."""
     call = attempt.call
-    call.revision.ejection.failed(attempt.replica.standing, now)
+    usual_s = call.revision.latencies.of(call.rows).median_s
+    if usual_s and now - attempt.sent_at >= usual_s:  # else it is the client that was too hasty
+        _failed(attempt, now)
     if call.attempt is not attempt:
         return
     _observe(call, now)
@@ -37,10 +44,17 @@ def expired(attempt: Attempt, now: float) -> None:
         call.ticket = None
 
 
-def refused(call: Call, replica: Replica, now: float) -> None:
+def refused(attempt: Attempt, now: float) -> None:
     """An attempt came to nothing, and might have come to something elsewhere."""
-    call.model.throttle.failed()
-    call.revision.ejection.failed(replica.standing, now)
+    attempt.call.model.throttle.failed()
+    _failed(attempt, now)
+
+
+def _failed(attempt: Attempt, now: float) -> None:
+    """A mark against the replica; attempts from before it was left out say nothing of it now."""
+    standing = attempt.replica.standing
+    if standing.state is IN or attempt.probe:
+        attempt.call.revision.ejection.failed(standing, now)
 
 
 def _observe(call: Call, now: float) -> None:

@@ -12,15 +12,17 @@ class ModelState:
     Attributes:
         name: of the registered model.
         open: its open calls.
+        bytes: of their inputs.
         throttle: for its retries and hedges.
         hedges: tokens for its hedges.
     """
 
-    __slots__ = ("_fraction", "hedges", "name", "open", "throttle")
+    __slots__ = ("_fraction", "bytes", "hedges", "name", "open", "throttle")
 
     def __init__(self, name: str, throttle: ThrottleSettings, hedge_fraction: float) -> None:
         self.name = name
         self.open = 0
+        self.bytes = 0
         self.throttle = RetryThrottle(throttle)
         self.hedges = HedgeBudget(hedge_fraction)
         self._fraction = hedge_fraction

@@ -34,8 +34,9 @@ class Replica:
         suspect: the attempt of a suspect call that it holds, if any.
         alone: it executes a suspect of another gateway, and nothing else.
         executing: our attempts in the batch that it runs, if that has run for long.
-        overdue: how often one of our attempts there was found to take longer than most, since it
-            answered last.
+        overdue: our attempts there that take longer than most, or did when they were given up,
+            since it was heard last.
+        overdue_now: of those, the ones in flight.
         hedged_at: other replicas that hold a hedge of one of its calls.
         standing: how it behaves beside its peers.
     """
@@ -56,6 +57,7 @@ class Replica:
     alone: bool = False
     executing: tuple[int, ...] = ()
     overdue: int = 0
+    overdue_now: int = 0
     hedged_at: set[str] = field(default_factory=set)
     standing: Standing = field(default_factory=Standing)
 
@@ -86,6 +88,7 @@ class Replica:
         self.foreign_rows = max(load.queued_rows + load.executing_rows - self.rows, 0)
         self.row_us = load.row_us
         self.executing = load.executing
+        self.overdue = self.overdue_now + len(load.executing)
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,10 @@ class RevisionSettings:
     admission: AdmissionSettings = field(default_factory=AdmissionSettings)
     hedging: HedgeSettings = field(default_factory=HedgeSettings)
     ejection: EjectionSettings = field(default_factory=EjectionSettings)
+
+
+JUDGE_EVERY_S = 0.1
+"""Replicas are compared with each other no more often, however many of them tell their load."""
 
 
 class Revision:
@@ -108,7 +115,9 @@ class Revision:
     """
 
     __slots__ = (
+        "_judged_at",
         "_silence_s",
+        "_stopped_s",
         "admission",
         "batches",
         "ejection",
@@ -127,6 +136,8 @@ class Revision:
         self.latencies = Latencies(settings.hedging)
         self.ejection = Ejection(settings.ejection)
         self._silence_s = silence_s
+        self._stopped_s = settings.hedging.stopped_s
+        self._judged_at = 0.0
 
     def __repr__(self) -> str:
         return f"<Revision {self.id}, {len(self.replicas)} replicas>"
@@ -150,9 +161,17 @@ class Revision:
             if not replica.draining and replica.heard_at >= oldest
         ]
 
-    def hears(self, replica: Replica, now: float) -> bool:
-        """Whether a replica was heard lately."""
-        return replica.heard_at >= now - self._silence_s
+    def has_stopped(self, replica: Replica, now: float) -> bool:
+        """Whether a replica does not even tell its load any more."""
+        return now - replica.heard_at >= self._stopped_s
+
+    def stopped_alone(self, replica: Replica, now: float) -> bool:
+        """Whether other replicas of the same worker can be heard."""
+        return any(
+            other.worker == replica.worker and not self.has_stopped(other, now)
+            for other in self.replicas
+            if other is not replica
+        )
 
     def looked_at(self, now: float) -> None:
         """A replica told its load, or its readiness changed: what follows for all of them."""
@@ -160,7 +179,8 @@ class Revision:
         foreign_rows = sum([replica.foreign_rows for replica in ready])
         most = self.replicas[0].interface.max_batch_size if self.replicas else 0
         self.admission.replicas_told(len(ready), foreign_rows, most)
-        if self.several:
+        if self.several and now - self._judged_at >= JUDGE_EVERY_S:
+            self._judged_at = now
             self.ejection.judge(now)
 
     def joined(self, replica: Replica) -> None:
@@ -174,7 +194,7 @@ class Revision:
         """A replica is gone."""
         self.replicas.remove(replica)
         self.ejection.left(replica.standing)
-        self._counted(replica.heard_at)
+        self._counted(max([replica.heard_at, *(other.heard_at for other in self.replicas)]))
 
     def _counted(self, now: float) -> None:
         self.several = len(self.replicas) > 1

@@ -345,6 +345,7 @@ class InferenceService:
             self._spans.end(request.attempt_id, "not_sent")
         now = self._clock.monotonic()
         self._carry_out(self._dispatch.refused(request.attempt_id, replica_id, now))
+        self._arm_timer(now)
 
     def replica_lost(self, replica_id: str) -> None:
         replica = self._replicas.remove(replica_id)
@@ -393,7 +394,9 @@ class InferenceService:
             for revision, interface in self._interfaces.items()
             if revision in routed or self._replicas.connected(revision)
         }
-        self._carry_out(self._dispatch.routes_changed(self._clock.monotonic()))
+        now = self._clock.monotonic()
+        self._carry_out(self._dispatch.routes_changed(now))
+        self._arm_timer(now)
         self._on_change()
 
     def _route_ready(self, route: ModelRoute) -> bool:
@@ -412,7 +415,9 @@ class InferenceService:
         changed = counts != self._ready_counts
         self._ready_counts = counts
         if changed or self._dispatch.parked:  # by silence that has ended since, too
-            self._carry_out(self._dispatch.replica_ready(self._clock.monotonic()))
+            now = self._clock.monotonic()
+            self._carry_out(self._dispatch.replica_ready(now))
+            self._arm_timer(now)
         if changed:
             self._on_change()
 

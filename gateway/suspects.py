@@ -3,7 +3,8 @@
 A call is the culprit beyond doubt in two cases:
 
 - The replica executed it alone, and had waited for word to do so. Of a replica that was silent this
-  is believed the second time only: it may have been stopped, or cut off, with all that it held.
+  is believed the second time only, unless others of its worker were heard: it may have been cut
+  off with its host.
 - The replica executed it in a batch that had run for long, and so did the replica that it was
   lost with before: it was hedged, and hung both. Of the calls that a replica may hang on, one is
   hedged at a time (`gateway.hedges`), so no innocent one was in both batches.
@@ -37,10 +38,11 @@ def verdict(attempt: Attempt) -> str:
 def _is_culprit(replica: Replica, attempt: Attempt, now: float) -> bool:
     call = attempt.call
     if call.in_turn:
-        believed = call.lost_unheard or call.revision.hears(replica, now)
+        revision, before = call.revision, call.lost_unheard
         call.lost_unheard = True
-        return believed
-    if attempt.id not in replica.executing:
+        stopped = revision.has_stopped(replica, now)
+        return before or not stopped or revision.stopped_alone(replica, now)
+    if attempt.id not in replica.executing or call.revision.has_stopped(replica, now):
         return False
     hung_before, call.hung = call.hung, True
     return hung_before

@@ -64,6 +64,10 @@ def bad_weather(seed: int) -> Weather:
         pause=rng.choice([0.0, 0.7]),
         step=rng.choice([0.0, 1.0]),
         drift=rng.choice([0.0, 0.001, 0.05]),
+        slow=rng.choice([0.0, 0.05]),
+        queue_rows=rng.choice([3, 200]),
+        queue_timeout_ms=rng.choice([None, 30.0, 300.0]),
+        retries=rng.random() < 0.5,
     )
 
 

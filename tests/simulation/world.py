@@ -93,6 +93,10 @@ class Weather:
         crash, flip, cut, pause, step: of a replica that ends, a new version, a connection that
             breaks, a replica that stands still, a clock that jumps forward.
         drift: by how much clocks run too fast or too slow, at most, as a share.
+        slow: of a batch that takes twenty times as long.
+        queue_rows: that a replica takes before it refuses more.
+        queue_timeout_ms: of all calls.
+        retries: failures of the model are tried at another replica.
     """
 
     drop: float = 0.0
@@ -104,6 +108,10 @@ class Weather:
     pause: float = 0.0
     step: float = 0.0
     drift: float = 0.001
+    slow: float = 0.0
+    queue_rows: int = 200
+    queue_timeout_ms: float | None = None
+    retries: bool = False
 
 
 class NodeClock:
@@ -146,7 +154,13 @@ class SimulatedGateway:
         self.clock = NodeClock(world)
         self.routes = Routes()
         self.replicas = Replicas(SILENCE_S)
-        limits = DispatchLimits(replica_wait_s=2.0, queue_limit=10_000, attempts_max=ATTEMPTS_MAX)
+        codes = {ErrorCode.MODEL_ERROR} if world.weather.retries else set()
+        limits = DispatchLimits(
+            replica_wait_s=2.0,
+            queue_limit=10_000,
+            attempts_max=ATTEMPTS_MAX,
+            retry_codes=frozenset(codes),
+        )
         self.dispatch = Dispatch(limits, self.routes, self.replicas, world.rng)
         self.calls = 0
         self.attempts = 0
@@ -190,8 +204,12 @@ class SimulatedGateway:
         return not (
             len(self.dispatch)
             or self.dispatch.parked
-            or any(model.open or model.throttle.extra for model in models)
-            or any(replica.attempts or replica.rows for replica in self.replicas)
+            or any(model.open or model.bytes or model.throttle.extra for model in models)
+            or any(
+                replica.attempts or replica.rows or replica.hedged_at or replica.overdue_now
+                for replica in self.replicas
+            )
+            or any(revision.admission.open_rows for revision in self.replicas.revisions())
         )
 
     def check_budgets(self) -> None:
@@ -340,7 +358,8 @@ class World:
     def spawn(self, version: str) -> None:
         name = f"r{next(self.lives)}"
         hello = Hello(name, "w", "m", version, f"m/{version}", b"", b"")
-        session = Session(hello, INTERFACE, BatchLimits(8, 0.0, 200), LatencyModel(), RunLimits())
+        limits = BatchLimits(8, 0.0, self.weather.queue_rows)
+        session = Session(hello, INTERFACE, limits, LatencyModel(), RunLimits())
         self.replicas[name] = SimulatedReplica(name, version, session, NodeClock(self))
         for gateway in self.gateways.values():
             self._probe(gateway, name)
@@ -390,6 +409,8 @@ class World:
         requests = [item.payload for item in execute.items]
         values = [float(array_from_tensor(r.inputs[0])[0, 0]) for r in requests]
         seconds = self.rng.uniform(0.001, 0.02)
+        if not self.calm and self.rng.random() < self.weather.slow:
+            seconds *= 20
 
         def done() -> None:
             if self._waits(replica, done):
@@ -457,6 +478,7 @@ class World:
                     revision=f"m/{version}",
                     hedge=self.hedge,
                     hedge_budget=self.hedge_budget,
+                    queue_timeout_ms=self.weather.queue_timeout_ms,
                 ),
             ),
         )
@@ -482,7 +504,9 @@ class World:
 
     def submit(self, gateway: SimulatedGateway, number: int, value: float, budget_s: float) -> None:
         array = np.full((1, 1), value, np.float32)
-        call = InferenceCall("m", None, (tensor_from_array("x", array),), timeout_s=budget_s)
+        tensors = (tensor_from_array("x", array),)
+        priority = self.rng.randint(1, 9)
+        call = InferenceCall("m", None, tensors, priority=priority, timeout_s=budget_s)
         now = gateway.clock.now()
         self.inputs[gateway.name, number] = (value, now + budget_s)
         gateway.calls += 1

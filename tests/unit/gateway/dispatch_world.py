@@ -81,10 +81,10 @@ class World:
                     self.streamed.append(command.call_id)
         return commands
 
-    def join(self, version: str = "1") -> str:
+    def join(self, version: str = "1", worker: str = "w") -> str:
         self.lives += 1
         name = f"r{self.lives}"
-        record = Replica(name, "w", "m", version, f"m/{version}", INTERFACE, self.now)
+        record = Replica(name, worker, "m", version, f"m/{version}", INTERFACE, self.now)
         self.replicas.add(record)
         self.do(self.dispatch.replica_ready(self.now))
         return name

@@ -117,16 +117,76 @@ def test_a_call_whose_replicas_die_at_about_the_same_time_is_no_culprit() -> Non
     assert isinstance(world.outcomes[1], Answered)
 
 
-def test_a_suspect_whose_replica_was_silent_has_another_turn() -> None:
+def test_a_suspect_that_was_cut_off_in_its_turn_has_another_one() -> None:
+    world = World()
+    for life in ("r1", "r2", "r3"):
+        assert world.join(worker=life) == life
+        if life == "r1":
+            world.submit(1)
+        else:
+            world.lose(f"r{int(life[1]) - 1}")
+            world.take_turn(max(world.sent))
+            world.now += 1.0
+    world.lose("r3")
+    assert world.code(1) is ErrorCode.REPLICA_CRASHED
+
+
+def test_a_replica_that_falls_silent_alone_in_a_suspects_turn_names_the_culprit() -> None:
     world = world_of(1)
     world.submit(1)
-    for _ in range(2):
-        world.join()
-        world.lose(min(replica.id for replica in world.replicas))
-        world.take_turn(max(world.sent))
-        world.now += 2.0
-    world.lose(next(iter(world.replicas)).id)
+    world.join()
+    world.lose("r1")
+    world.take_turn(max(world.sent))
+    world.now += 1.0
+    world.join()
+    world.lose("r2")
     assert world.code(1) is ErrorCode.REPLICA_CRASHED
+
+
+def test_a_suspect_that_was_executed_before_is_not_held_to_its_time_in_queue() -> None:
+    world = World()
+    world.routes.take_table(table(2, "1", queue_timeout_ms=100.0))
+    world.join()
+    world.submit(1)
+    world.advance(0.5)
+    world.lose("r1")
+    world.advance(0.5)
+    world.join()
+    (command,) = world.sent.values()
+    assert command.request.queue_budget_us == 0
+    world.answer(command.request.attempt_id)
+    assert isinstance(world.outcomes[1], Answered)
+
+
+def test_a_suspect_is_never_hedged() -> None:
+    world = world_of(3)
+    for number in range(1, 20):
+        world.submit(number)
+    world.advance(0.1)
+    world.lose(world.sent[1].replica)
+    for _ in range(20):
+        world.advance(0.05)
+        for attempt in [n for n in world.sent if n % 3 == 0][:1]:
+            world.answer(attempt)
+    calls = [a.call for a in world.dispatch._in_flight._attempts.values() if a.suspect]
+    assert calls
+    assert all(call.hedge is None for call in calls)
+
+
+def test_denied_hedges_are_looked_at_more_and_more_rarely() -> None:
+    world = World(hedge=5.0)
+    world.join()
+    world.join()
+    for record in world.replicas:
+        world.dispatch.load(record, Load(100, 8, 1000), 0.0)
+    world.submit(1)
+    looks = 0
+    while world.now < 1.0:
+        when = world.dispatch.next_deadline()
+        assert when is not None
+        world.advance(when - world.now)
+        looks += 1
+    assert 5 < looks < 15
 
 
 def test_calls_behind_a_batch_that_hangs_are_hedged_freely() -> None:
@@ -156,15 +216,25 @@ def test_the_next_call_is_hedged_when_a_hedge_has_won() -> None:
     assert len(world.outcomes) == 3
 
 
-def test_a_replica_that_is_overdue_is_not_chosen() -> None:
+def test_a_replica_with_overdue_calls_is_not_chosen_until_it_is_heard_again() -> None:
     world = world_of(2)
-    world.submit(1)
-    slow = world.sent[1].replica
-    world.advance(0.1)
-    world.answer(2)
-    for number in range(2, 12):
+    for number in range(1, 7):
         world.submit(number)
-    assert slow not in {command.replica for command in world.sent.values()}
+    slow, fast = ("r1", "r2") if world.sent[1].replica == "r1" else ("r2", "r1")
+    for attempt in [n for n, command in world.sent.items() if command.replica == fast]:
+        world.answer(attempt)
+    world.advance(0.1)
+    while world.sent:
+        for attempt in [n for n, command in world.sent.items() if command.replica == fast]:
+            world.answer(attempt)
+        world.advance(0.2)
+    for number in range(20, 30):
+        world.submit(number)
+    assert {command.replica for command in world.sent.values()} == {fast}
+    world.tell(slow, executing=())
+    for number in range(30, 50):
+        world.submit(number)
+    assert slow in {command.replica for command in world.sent.values()}
 
 
 def test_what_waits_behind_a_culprit_is_innocent() -> None:
@@ -183,17 +253,39 @@ def test_what_waits_behind_a_culprit_is_innocent() -> None:
 
 def test_a_hedge_goes_on_when_the_first_attempt_is_refused_or_lost() -> None:
     world = world_of(3)
-    for number in (1, 2):
-        world.submit(number)
-        world.advance(0.1)
-        first = max(world.sent) - 1
-        if number == 1:
-            world.nack(first, NackReason.FULL)
-        else:
-            world.lose(world.sent[first].replica)
-        (hedge,) = world.sent
-        world.answer(hedge)
-        assert answer_of(world, number).answer.hedged == "won"
+    world.submit(1)
+    world.advance(0.1)
+    world.nack(1, NackReason.FULL)
+    assert sorted(world.sent) == [2, 3], "the next one starts at once"
+    world.answer(2)
+    assert answer_of(world, 1).answer.hedged == "won"
+    world.submit(2)
+    world.advance(0.1)
+    world.lose(world.sent[4].replica)
+    (hedge,) = world.sent
+    world.answer(hedge)
+    assert answer_of(world, 2).answer.hedged == "won"
+
+
+def test_what_was_refused_for_want_of_room_starts_anew_after_a_drain() -> None:
+    world = world_of(2)
+    world.submit(1)
+    world.nack(1, NackReason.FULL)
+    world.nack(2, NackReason.DRAINING)
+    (command,) = world.sent.values()
+    world.answer(command.request.attempt_id)
+    assert isinstance(world.outcomes[1], Answered)
+
+
+def test_the_deadlines_of_hasty_clients_are_no_failures_of_replicas() -> None:
+    world = world_of(2)
+    for number in range(1, 300):
+        world.submit(number, timeout_s=0.001)
+        world.advance(0.002)
+        world.submit(1000 + number)
+        world.advance(0.01)
+        world.answer(max(world.sent))
+    assert world.dispatch._replicas.revision("m/1").ejection.ejections == 0
 
 
 def test_an_expired_attempt_leaves_the_other_one_its_chance() -> None:
