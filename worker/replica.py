@@ -174,7 +174,7 @@ class Replica:
             case DrainNow():
                 if self._session is None:
                     self._end(End(fatal=False))  # it never served
-                return self._session.drain()
+                return self._session.drain(time.monotonic())
             case Start():
                 return []
 

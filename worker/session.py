@@ -50,6 +50,10 @@ ROW_TIME_SMOOTHING = 0.2
 """Weight of the newest batch in the moving average of time per row."""
 
 
+FAREWELL_S = 0.25
+"""How long a replica that has nothing left to do stays after it said that it drains: a gateway that
+is busy reads that, and what it sent before arrives, within some turns of its loop."""
+
 LONG_BATCH_S = 0.05
 """A batch that has run for so long is told of by name: if it hangs, it is known what hung."""
 
@@ -106,6 +110,7 @@ class Session:
         self._turn: _Turn | None = None
         self._row_us = 0.0
         self._draining = False
+        self._leaves_at = 0.0
 
     def __repr__(self) -> str:
         running = len(self._running.items) if self._running else 0
@@ -203,13 +208,15 @@ class Session:
                 reason = release.reason.value
                 self.counters.dispatched[reason] = self.counters.dispatched.get(reason, 0) + 1
                 self._start(release.items, reason, now, commands)
-        if self._draining and not self._owed:
+        if self._draining and not self._owed and now >= self._leaves_at:
             commands.append(End(fatal=False))
         return commands
 
     def next_deadline(self) -> float | None:
         """When `advance` must be called at the latest; None: not by itself."""
         deadline = self._queue.next_deadline()
+        if self._draining and not self._owed:
+            return self._leaves_at
         if self._turn is None and not self._again:
             return deadline
         due = [item.deadline for items in self._again for item in items]
@@ -222,11 +229,15 @@ class Session:
         self._identity = replace(self._identity, route=route)
         return [Send(link, self._identity) for link in self._links]
 
-    def drain(self) -> list[Command]:
-        """Take nothing new, finish what was accepted, then end."""
+    def drain(self, now: float) -> list[Command]:
+        """Take nothing new, finish what was accepted, then end.
+
+        Not before `FAREWELL_S`: what gateways have sent meanwhile is to be refused, not lost.
+        """
         if self._draining:
             return []
         self._draining = True
+        self._leaves_at = now + (FAREWELL_S if self._links else 0.0)
         return [Send(link, Drain()) for link in self._links]
 
     def _greet(self, link: str, gateway: str) -> list[Command]:

@@ -498,7 +498,7 @@ class World:
             self.flip_to(version)
             for replica in old:
                 if replica.alive:
-                    self.carry_out(replica, replica.session.drain())
+                    self.carry_out(replica, replica.session.drain(replica.clock.now()))
 
         self.after(1.0, flip)
 

@@ -28,7 +28,7 @@ from worker.commands import Command, End, Execute, Send
 from worker.latency_model import TYPICAL_AFTER, LatencyModel
 from worker.outcomes import Completed, Failed, FailureKind
 from worker.run_limits import RunLimits
-from worker.session import SUSPECT_TURN_S, Session
+from worker.session import FAREWELL_S, SUSPECT_TURN_S, Session
 
 INTERFACE = ModelInterface(
     inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 1)),),
@@ -269,7 +269,7 @@ def test_draining_refuses_what_is_new_and_finishes_what_was_accepted() -> None:
     live = session()
     tell(live, request(1))
     tell(live, request(2))
-    assert sent(live.drain(), Drain) == [Drain()]
+    assert sent(live.drain(-FAREWELL_S), Drain) == [Drain()]
     assert sent(tell(live, request(3)), Nack) == [Nack(3, NackReason.DRAINING)]
     commands = complete(live, 1)
     assert executing(commands) == [2]
@@ -278,8 +278,18 @@ def test_draining_refuses_what_is_new_and_finishes_what_was_accepted() -> None:
 
 def test_an_idle_replica_drains_at_once() -> None:
     live = session()
-    live.drain()
+    live.drain(0.0)
     assert live.advance(0.0) == [End(fatal=False)]
+
+
+def test_a_replica_that_drains_stays_to_refuse_what_was_on_its_way() -> None:
+    live = session()
+    tell(live, Probe())
+    live.drain(0.0)
+    assert live.advance(0.0) == []
+    assert live.next_deadline() == FAREWELL_S
+    assert sent(tell(live, request(1)), Nack) == [Nack(1, NackReason.DRAINING)]
+    assert live.advance(FAREWELL_S) == [End(fatal=False)]
 
 
 def test_a_gateway_is_greeted_once_per_life_and_its_old_requests_are_dropped() -> None:
