@@ -13,23 +13,32 @@ PRIORITY_MS = 1 << 43
 
 Contents = dict[str, Any]
 
-_READ = {
-    b"string": lambda client, key: client.get(key),
-    b"hash": lambda client, key: client.hgetall(key),
-    b"set": lambda client, key: client.smembers(key),
-    b"zset": lambda client, key: dict(client.zrange(key, 0, -1, withscores=True)),
-    b"list": lambda client, key: client.lrange(key, 0, -1),
-    b"stream": lambda client, key: client.xrange(key),
-}
-
 
 def contents(client: Redis, keys: Keys) -> Contents:
     """All keys of the jobs, by the rest of their names."""
     prefix = f"{keys.jobs}:"
     found: Contents = {}
     for key in client.scan_iter(f"{prefix}*", count=1000):
-        found[key.decode().removeprefix(prefix)] = _READ[client.type(key)](client, key)
+        found[key.decode().removeprefix(prefix)] = _read(client, key)
     return found
+
+
+def _read(client: Any, key: bytes) -> Any:
+    match client.type(key):
+        case b"string":
+            return client.get(key)
+        case b"hash":
+            return client.hgetall(key)
+        case b"set":
+            return client.smembers(key)
+        case b"zset":
+            return dict(client.zrange(key, 0, -1, withscores=True))
+        case b"list":
+            return client.lrange(key, 0, -1)
+        case b"stream":
+            return client.xrange(key)
+        case other:
+            raise AssertionError(f"{key!r} is a {other!r}")
 
 
 def audit(client: Redis, keys: Keys) -> Contents:

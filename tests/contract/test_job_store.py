@@ -14,7 +14,15 @@ from redis import Redis
 from shared.errors import ErrorCode, StateStoreError, StoreFullError
 from shared.ids import new_job_id
 from shared.jobs import calls
-from shared.jobs.answers import Beat, IdempotencyMismatchError, JobWithBytes, Moved, Progress
+from shared.jobs.answers import (
+    Beat,
+    IdempotencyMismatchError,
+    JobWithBytes,
+    Leased,
+    Moved,
+    Progress,
+    Submitted,
+)
 from shared.jobs.blocking_store import BlockingJobStore
 from shared.jobs.calls import Call
 from shared.jobs.record import Content, JobRecord, JobState, NewJob
@@ -36,7 +44,7 @@ LEASE_MS = 60_000
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     with tempfile.TemporaryDirectory(prefix="pst-") as folder:
-        running = Server(Path(folder))
+        running = Server(Path(folder), appendfsync="always")
         running.start()
         yield running
         running.kill()
@@ -110,13 +118,13 @@ def new_job(**options: Any) -> NewJob:
     return NewJob(**(given | options))
 
 
-def submit_call(body: bytes = b"in", *, digest: str = "", **options: Any) -> Call[Any]:
+def submit_call(body: bytes = b"in", *, digest: str = "", **options: Any) -> Call[Submitted]:
     limits = options.pop("limits", calls.DEFAULT_LIMITS)
     content = Content(TEXT, len(body))
     return calls.submit(new_job(**options), content, body, digest=digest, limits=limits)
 
 
-def lease_call(most: int = 1, **options: Any) -> Call[Any]:
+def lease_call(most: int = 1, **options: Any) -> Call[Leased]:
     given: dict[str, Any] = {
         "model": "m",
         "revision": "r1",
@@ -170,7 +178,8 @@ async def test_what_was_submitted_is_what_is_there(bench: Bench) -> None:
 
 
 async def test_an_unknown_job_is_none(bench: Bench) -> None:
-    for call in (calls.get("x"), calls.result("x"), calls.cancel("x"), calls.forget("x")):
+    unknown: list[Call[Any]] = [calls.get("x"), calls.result("x"), calls.cancel("x")]
+    for call in [*unknown, calls.forget("x")]:
         assert await bench.run(call) is None
     assert await bench.run(calls.events("x")) == []
 
@@ -309,7 +318,8 @@ async def test_the_log_of_events_is_bounded(bench: Bench) -> None:
     job = await bench.running()
     small = [(Content(TEXT, 1), b"x")] * 300
     await bench.run(calls.heartbeat(job.id, job.token, 1, LEASE_MS, None, small))
-    assert len(await bench.run(calls.events(job.id, most=1000))) == 256
+    events = await bench.run(calls.events(job.id, most=1000))
+    assert len(events) == 256
     large = [(Content(TEXT, 60_000), b"x" * 60_000)] * 30
     await bench.run(calls.heartbeat(job.id, job.token, 2, LEASE_MS, None, large))
     events = await bench.run(calls.events(job.id, most=1000))

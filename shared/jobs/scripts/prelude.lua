@@ -273,7 +273,8 @@ local function erase(job)
     redis.call('ZREM', key('webhooks'), id .. ':' .. state)
   end
   redis.call('UNLINK', key('job', id), key('payload', id), key('result', id), key('events', id))
-  redis.call('HINCRBY', key('counts'), 'bytes', -number(job, 'bytes'))
+  local bytes = number(job, 'bytes')
+  if bytes > 0 then redis.call('HINCRBY', key('counts'), 'bytes', -bytes) end
   redis.call('HINCRBY', key('counts'), 'jobs', -1)
   local lists = {}
   for state in pairs(MAY) do lists[#lists + 1] = key('list', job.model .. ':' .. state) end
