@@ -49,12 +49,16 @@ end
 
 if redis.call('EXISTS', grant) == 0 then
   even_if_full()
-  for _, job in ipairs(choose()) do hand_over(job) end
+  local chosen = choose()
+  if #chosen > 0 then redis.call('RPUSH', grant, passed_over) end
+  for _, job in ipairs(chosen) do hand_over(job) end
   redis.call('PEXPIRE', grant, LIMITS.grant_ms)
 end
 
 local answer = {}
-for _, id in ipairs(redis.call('LRANGE', grant, 0, -1)) do
+local granted = redis.call('LRANGE', grant, 0, -1)
+passed_over = tonumber(table.remove(granted, 1) or passed_over)
+for _, id in ipairs(granted) do
   local job = read(id)
   if job and is_held(job.state) and job.grant == request then
     answer[#answer + 1] = {redis.call('HGETALL', key('job', id)), redis.call('GET', key('payload', id))}

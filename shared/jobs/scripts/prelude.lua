@@ -16,7 +16,8 @@
 --   list:<model>:<state>      sorted set of jobs, all scores 0: ids sort by time; state or `dead`
 --   models                    set of the models that have jobs
 --   idempotency:<hash>        hash: id, digest
---   grant:<request>           list of the jobs that one request for leases was given
+--   grant:<request>           list of what one request for leases was given: suspects
+--                             passed over, then jobs
 --   garbage                   sorted set of blobs that nothing refers to any more, by since when
 --   webhooks                  sorted set of <id>:<state> to tell, by when that is due
 --   counts                    hash: jobs, bytes, and the number of jobs in each state
