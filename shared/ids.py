@@ -6,8 +6,6 @@ import os
 import re
 import secrets
 import socket
-import time
-from collections.abc import Callable
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\- ]{0,254}")
 """Names a model may have in a URL path segment; MLflow allows more, which we report as invalid."""
@@ -41,33 +39,6 @@ _request_ids = _RequestIds()
 def new_request_id() -> str:
     """A fresh id for a request whose client gave none: 32 hex digits."""
     return _request_ids.next()
-
-
-class JobIds:
-    """Makes ids that sort by when they were made: to the millisecond, and in one process exactly.
-
-    12 hex digits of milliseconds since 1970 (enough until the year 10889), then 20 of chance.
-    """
-
-    CHANCE_BITS = 80
-
-    def __init__(self, wall_s: Callable[[], float] = time.time) -> None:
-        self._wall_s = wall_s
-        self._last = 0
-
-    def next(self) -> str:
-        """A fresh id; higher than the one before, also if the clock was set back."""
-        drawn = int(self._wall_s() * 1000) << self.CHANCE_BITS | secrets.randbits(self.CHANCE_BITS)
-        self._last = drawn if drawn > self._last else self._last + 1
-        return f"{self._last:032x}"
-
-
-_job_ids = JobIds()
-
-
-def new_job_id() -> str:
-    """A fresh id for a job: 32 hex digits that sort by time."""
-    return _job_ids.next()
 
 
 def node_name() -> str:

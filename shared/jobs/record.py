@@ -92,7 +92,7 @@ class NewJob:
     """A job to be submitted.
 
     Attributes:
-        id: made by the caller (`shared.ids.new_job_id`), once for all times it is sent.
+        id: made by the caller (`shared.jobs.ids.new_job_id`), once for all times it is sent.
         model: the registered model's name.
         version: which version the traffic policy chose.
         revision: the version's revision, whose queue the job waits in.

@@ -12,18 +12,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from redis import Redis
 
 from shared.errors import StateStoreError
-from shared.ids import new_job_id
 from shared.jobs import calls
 from shared.jobs.answers import Leased, Submitted
 from shared.jobs.blocking_store import BlockingJobStore, BlockingWakeUp
 from shared.jobs.calls import Call
 from shared.jobs.durability import Durability
+from shared.jobs.ids import new_job_id
 from shared.jobs.news import JobNews
 from shared.jobs.record import Content, JobState, NewJob
 from shared.jobs.store import JobStore
@@ -197,7 +197,8 @@ async def test_news_come_with_every_change_and_after_an_outage() -> None:
             async with asyncio.timeout(30):
                 with news.of(job) as changed, news.of(job) as also_changed:
                     await changed.wait()  # the subscription is there
-                    for call in (lease_call("h"), calls.cancel(job)):
+                    changes: list[Call[Any]] = [lease_call("h"), calls.cancel(job)]
+                    for call in changes:
                         changed.clear()
                         also_changed.clear()
                         await store.run(call)

@@ -24,11 +24,11 @@ from hypothesis.stateful import (
 )
 from redis import Redis
 
-from shared.ids import JobIds
 from shared.jobs import calls
 from shared.jobs.answers import IdempotencyMismatchError, Progress
 from shared.jobs.blocking_store import BlockingJobStore
 from shared.jobs.calls import Call
+from shared.jobs.ids import JobIds
 from shared.jobs.record import HELD, Content, JobState, NewJob
 from shared.keys import Keys
 from tests.contract.job_audit import Contents, audit

@@ -12,7 +12,6 @@ import pytest
 from redis import Redis
 
 from shared.errors import ErrorCode, StateStoreError, StoreFullError
-from shared.ids import new_job_id
 from shared.jobs import calls
 from shared.jobs.answers import (
     Beat,
@@ -25,6 +24,7 @@ from shared.jobs.answers import (
 )
 from shared.jobs.blocking_store import BlockingJobStore
 from shared.jobs.calls import Call
+from shared.jobs.ids import new_job_id
 from shared.jobs.record import Content, JobRecord, JobState, NewJob
 from shared.jobs.store import JobStore
 from shared.keys import Keys

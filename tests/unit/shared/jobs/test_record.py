@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +24,7 @@ TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
 AMOUNTS = st.integers(0, 1 << 50)
 
 CONTENTS = st.builds(Content, TEXTS, AMOUNTS, TEXTS)
-IDEMPOTENCY = st.one_of(
+IDEMPOTENCY: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.just({}), st.fixed_dictionaries({"idempotency": st.just("a1"), "idempotency_ms": AMOUNTS})
 )
 JOBS = st.builds(
@@ -66,9 +69,9 @@ def test_every_job_can_finish(state: JobState) -> None:
 def test_a_life_finishes_once_unless_it_is_retried(choices: list[int]) -> None:
     life = [JobState.QUEUED]
     for choice in choices:
-        if following := sorted(TRANSITIONS[life[-1]]):
-            life.append(following[choice % len(following)])
-    for state, following in zip(life, life[1:], strict=False):
+        if possible := sorted(TRANSITIONS[life[-1]]):
+            life.append(possible[choice % len(possible)])
+    for state, following in pairwise(life):
         assert state not in FINISHED or (state, following) == (JobState.FAILED, JobState.QUEUED)
         if following in (JobState.SUCCEEDED, JobState.CANCELING):
             assert state is JobState.RUNNING  # a result has a holder
