@@ -40,6 +40,9 @@ INLINE_BYTES_MAX = 256 * 1024
 OUTPUT_BYTES_MAX = 64 * 1024
 """Largest output of a stream that the store keeps itself."""
 
+MESSAGE_CHARS_MAX = 2_000
+"""Longest error or progress message that is kept; the rest is cut off."""
+
 STEP_JOBS = 200
 """Jobs that one sweep touches: some ten milliseconds in which the server does nothing else."""
 
@@ -200,7 +203,8 @@ def heartbeat(
     """
     told: tuple[Argument, ...] = ("", "", "")
     if progress is not None:
-        told = (progress.fraction, progress.message, int(progress.estimated))
+        message = progress.message[:MESSAGE_CHARS_MAX]
+        told = (progress.fraction, message, int(progress.estimated))
     parts: list[Argument] = []
     for output, body in outputs:
         _check(output, body, OUTPUT_BYTES_MAX)

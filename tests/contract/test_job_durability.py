@@ -156,8 +156,8 @@ async def test_a_server_says_what_its_answers_are_worth(
             durability = await store.durability()
             assert durability in expected
             assert await asyncio.to_thread(blocking.durability) is durability
-            submitted = await store.run_many([submit_call() for _ in range(20)])
-            assert [isinstance(each, Submitted) for each in submitted] == [True] * 20
+            submitted = await store.run_many([submit_call() for _ in range(600)])
+            assert [isinstance(each, Submitted) for each in submitted] == [True] * 600
             assert (await asyncio.to_thread(blocking.run, submit_call())).created
         finally:
             await store.close()
