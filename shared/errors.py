@@ -4,6 +4,7 @@
      +- WireError            bytes from a peer that are no message of ours
      +- StateStoreError      the control plane could not be reached
          +- LeaseLostError   a write carried a lease token that is no longer the current one
+         +- StoreFullError   the store has no room for another job
 
 Web statuses are not known here; `gateway.http.errors` maps codes to them in one table.
 """
@@ -32,6 +33,8 @@ class ErrorCode(StrEnum):
     DEADLINE_EXCEEDED = "deadline_exceeded"
     SHUTTING_DOWN = "shutting_down"
     UNAVAILABLE = "unavailable"
+    STORE_FULL = "store_full"
+    IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
     INTERNAL = "internal"
 
 
@@ -42,6 +45,7 @@ RETRYABLE = frozenset(
         ErrorCode.NO_READY_REPLICA,
         ErrorCode.SHUTTING_DOWN,
         ErrorCode.UNAVAILABLE,
+        ErrorCode.STORE_FULL,
     }
 )
 """Codes after which the same request may succeed a little later."""
@@ -92,3 +96,10 @@ class StateStoreError(PenstockError):
 
 class LeaseLostError(StateStoreError):
     """A write was refused because its lease token is not the current one."""
+
+
+class StoreFullError(StateStoreError):
+    """The store takes no more jobs: its memory, or our share of it, is used up."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, ErrorCode.STORE_FULL)

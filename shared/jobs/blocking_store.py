@@ -1,0 +1,143 @@
+"""The job store for threads, such as a replica's loop. One thread uses it at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.client import PubSub
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from shared.errors import StateStoreError
+from shared.jobs.calls import Call
+from shared.jobs.durability import Durability
+from shared.jobs.scripts import Command, Exchange, Scripts, detect, waits_for_disk
+from shared.keys import Keys
+from shared.state_store import SOCKET_TIMEOUT_S
+
+Answer = TypeVar("Answer")
+
+
+class BlockingJobStore:
+    """Carries out `shared.jobs.calls` on a server; arguments as for `store.JobStore`."""
+
+    def __init__(self, redis_url: str, keys: Keys, clock_offset_ms: int = 0) -> None:
+        self.scripts = Scripts(keys, clock_offset_ms)
+        self._url = redis_url
+        self._redis = _connect(redis_url)
+        self._durability: Durability | None = None
+
+    def run(self, call: Call[Answer]) -> Answer:
+        """The call's answer; where the call asks for it and the server can, once it is on disk.
+
+        Raises:
+            StateStoreError: if there is none; the call may have happened, and may be run again.
+            PenstockError: what the call itself may raise.
+        """
+        outcome = self.run_many([call])[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def run_many(self, calls: Sequence[Call[Answer]]) -> list[Answer | Exception]:
+        """For each call its answer, or its own error; one round trip for all.
+
+        Raises:
+            StateStoreError: if the server does not answer.
+        """
+        if self._durability is None:
+            self._durability = self.durability()
+        wait = waits_for_disk(calls, self._durability)
+        return self._drive(self._scripts_run(calls, wait))  # type: ignore[no-any-return]
+
+    def durability(self) -> Durability:
+        """What the server's acknowledgements are worth.
+
+        Raises:
+            StateStoreError: if it does not answer.
+        """
+        return self._drive(detect())  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._redis.close()
+
+    def _scripts_run(self, calls: Sequence[Call[Any]], wait: bool) -> Exchange:
+        return self.scripts.run(calls, wait_for_disk=wait)
+
+    def _drive(self, exchange: Exchange) -> Any:
+        try:
+            commands = next(exchange)
+            while True:
+                commands = exchange.send(self._pipeline(commands))
+        except StopIteration as end:
+            return end.value
+        except (RedisError, OSError) as error:
+            self._durability = None  # the next connection may lead to another server
+            raise StateStoreError(f"job store at {self._url}: {error}") from error
+
+    def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+        return pipeline.execute(raise_on_error=False)
+
+
+class BlockingWakeUp:
+    """Waits for jobs of one queue on a connection of its own. One thread uses it at a time."""
+
+    def __init__(self, redis_url: str, channel: str) -> None:
+        self._url = redis_url
+        self._channel = channel
+        self._pubsub: PubSub | None = None
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for a hint that there is something to lease; True also where one may be lost.
+
+        Without a server this sleeps for `timeout_s` and returns False.
+        """
+        until = time.monotonic() + timeout_s
+        try:
+            if self._pubsub is None:
+                self._subscribe()
+                return True  # what came before was not heard
+            return self._hear(until)
+        except (RedisError, OSError):
+            self.close()
+            time.sleep(max(0.0, until - time.monotonic()))
+            return False
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._pubsub is not None:
+            self._pubsub.close()
+            self._pubsub = None
+
+    def _subscribe(self) -> None:
+        pubsub: PubSub = _connect(self._url).pubsub()  # type: ignore[no-untyped-call]
+        self._pubsub = pubsub
+        pubsub.subscribe(self._channel)
+        if pubsub.get_message(timeout=SOCKET_TIMEOUT_S) is None:
+            raise OSError("no answer to a subscription")
+
+    def _hear(self, until: float) -> bool:
+        """Wait for one message, and take all others that are there with it."""
+        assert self._pubsub is not None
+        heard = self._pubsub.get_message(timeout=max(0.0, until - time.monotonic())) is not None
+        while heard and self._pubsub.get_message(timeout=0.0) is not None:
+            pass
+        return heard
+
+
+def _connect(redis_url: str) -> Redis:
+    return Redis.from_url(
+        redis_url,
+        socket_timeout=SOCKET_TIMEOUT_S,
+        socket_connect_timeout=SOCKET_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=False,
+    )

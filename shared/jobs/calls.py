@@ -1,0 +1,304 @@
+"""What can be asked of the job store: each call as data, with how its answer is read.
+
+`store.JobStore.run(calls.lease(...))` and `blocking_store.BlockingJobStore.run(calls.lease(...))`
+carry them out. Every call is one script, so it happens whole or not at all, and may be sent again:
+the second time changes nothing. docs/jobs.md says what each guarantees.
+
+A call may raise, when it is run: `StateStoreError` (not reached; it may have happened),
+`StoreFullError` (submit), `IdempotencyMismatchError` (submit).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from shared.jobs import answers
+from shared.jobs.answers import (
+    Beat,
+    JobEvent,
+    JobView,
+    JobWithBytes,
+    Leased,
+    Moved,
+    Progress,
+    StoreStats,
+    Submitted,
+    WebhookDue,
+)
+from shared.jobs.record import SUSPECT_DEATHS, Content, JobRecord, JobState, NewJob, fields_of
+from shared.records import record
+
+Answer = TypeVar("Answer")
+Argument: TypeAlias = str | bytes | int | float
+
+INLINE_BYTES_MAX = 256 * 1024
+"""Largest payload or result that the store keeps itself; it is copied whenever a job is leased."""
+
+OUTPUT_BYTES_MAX = 64 * 1024
+"""Largest output of a stream that the store keeps itself."""
+
+MESSAGE_CHARS_MAX = 2_000
+"""Longest error or progress message that is kept; the rest is cut off."""
+
+STEP_JOBS = 200
+"""Jobs that one sweep touches: some ten milliseconds in which the server does nothing else."""
+
+
+@dataclass(frozen=True)
+class Call(Generic[Answer]):
+    """One script with its arguments.
+
+    Attributes:
+        script: its name, a file in `shared/jobs/scripts`.
+        arguments: after the clock's offset.
+        parse: from the server's answer; may raise a `PenstockError`.
+        durable: whether its caller relies on it once it is answered.
+    """
+
+    script: str
+    arguments: tuple[Argument, ...]
+    parse: Callable[[Any], Answer]
+    durable: bool = False
+
+
+@record
+class StoreLimits:
+    """How much the store may hold.
+
+    Attributes:
+        jobs_max: of all states; beyond it a submit is refused.
+        bytes_max: payloads, results and outputs that the store keeps itself; beyond it a submit is
+            refused, while jobs that were accepted go on.
+    """
+
+    jobs_max: int = 100_000
+    bytes_max: int = 256 * 1024 * 1024
+
+
+DEFAULT_LIMITS = StoreLimits()
+
+
+# For clients --------------------------------------------------------------------------------------
+
+
+def idempotency_hash(scope: str, key: str) -> str:
+    """What the store knows an idempotency key by; `scope` is whose key it is."""
+    return hashlib.sha256(f"{len(scope)}:{scope}{key}".encode()).hexdigest()[:32]
+
+
+def submit(
+    job: NewJob,
+    payload: Content,
+    body: bytes,
+    *,
+    digest: str = "",
+    limits: StoreLimits = DEFAULT_LIMITS,
+) -> Call[Submitted]:
+    """Accept a job, unless its idempotency key stands for another one.
+
+    Args:
+        job: with an id of its own; the same id is the same job.
+        payload: what the input is.
+        body: its bytes; empty if it is a blob.
+        digest: of the input, to compare with that of the key's job.
+        limits: beyond which it is refused.
+    """
+    _check(payload, body, INLINE_BYTES_MAX)
+    fields = [part for pair in fields_of(job, payload).items() for part in pair]
+    key = (job.id, job.idempotency, digest)
+    bounds = (limits.jobs_max, limits.bytes_max, job.queue_ttl_ms)
+    return Call("submit", (*key, *bounds, body, *fields), answers.submitted_of, durable=True)
+
+
+def get(job_id: str) -> Call[JobView | None]:
+    """A job and its place; None if there is none of this id."""
+    return Call("get", (job_id,), answers.view_of)
+
+
+def result(job_id: str) -> Call[JobWithBytes | None]:
+    """A job and its result, if it has one; None if there is no such job."""
+    return Call("result", (job_id,), answers.with_bytes_of)
+
+
+def events(job_id: str, after: str = "", most: int = 100) -> Call[list[JobEvent]]:
+    """Events of a job after the one of id `after`, in their order; none for an unknown job."""
+    return Call("events", (job_id, after, most), answers.events_of)
+
+
+def jobs(
+    model: str = "", state: JobState | None = None, before: str = "", most: int = 100
+) -> Call[list[JobRecord]]:
+    """Newest first, those older than the id `before`: go on with the last one's id."""
+    return Call("list", (model, state or "", before, most), answers.records_of)
+
+
+def dead_letters(model: str = "", before: str = "", most: int = 100) -> Call[list[JobRecord]]:
+    """Failed jobs that ran out of attempts or killed their replicas, newest first."""
+    return Call("list", (model, "dead", before, most), answers.records_of)
+
+
+def cancel(job_id: str) -> Call[JobState | None]:
+    """A queued job is canceled, a running one canceling. The state it has now; None if unknown."""
+    return Call("cancel", (job_id,), answers.state_of, durable=True)
+
+
+def forget(job_id: str) -> Call[JobState | None]:
+    """Erase a finished job; None: it is gone. The state of one that is not finished."""
+    return Call("forget", (job_id,), answers.state_of, durable=True)
+
+
+def retry(job: JobRecord) -> Call[JobState | None]:
+    """Queue a failed job anew, if it is as in this record. The state it has now; None: unknown."""
+    return Call("retry", (job.id, job.token), answers.state_of, durable=True)
+
+
+# For holders --------------------------------------------------------------------------------------
+
+
+def lease(
+    model: str,
+    revision: str,
+    holder: str,
+    request: str,
+    *,
+    most: int,
+    lease_ms: int,
+    idle: bool,
+) -> Call[Leased]:
+    """Take up to `most` jobs of a queue, the most urgent and oldest first.
+
+    Args:
+        model: of the queue.
+        revision: of the queue.
+        holder: one life of one replica, never used again.
+        request: this request's id: sent again it gets the same jobs, for a minute.
+        most: how many, up to `STEP_JOBS`.
+        lease_ms: how long without a heartbeat.
+        idle: whether the holder runs nothing, so that a suspect may run there.
+    """
+    bounds = (min(most, STEP_JOBS), lease_ms, int(idle))
+    return Call("lease", (model, revision, holder, request, *bounds), answers.leased_of)
+
+
+def heartbeat(
+    job_id: str,
+    token: int,
+    beat: int,
+    lease_ms: int,
+    progress: Progress | None = None,
+    outputs: Sequence[tuple[Content, bytes]] = (),
+) -> Call[Beat]:
+    """Prolong a lease, and tell how far the execution is.
+
+    Args:
+        job_id: of the job.
+        token: of the lease.
+        beat: 1, 2, 3, ... within the lease; one that was counted changes nothing.
+        lease_ms: from now.
+        progress: None leaves it as it is.
+        outputs: what the model yielded since the last beat, with their bytes or as blobs.
+    """
+    told: tuple[Argument, ...] = ("", "", "")
+    if progress is not None:
+        message = progress.message[:MESSAGE_CHARS_MAX]
+        told = (progress.fraction, message, int(progress.estimated))
+    parts: list[Argument] = []
+    for output, body in outputs:
+        _check(output, body, OUTPUT_BYTES_MAX)
+        parts += [output.media_type, output.size_bytes, output.blob, body]
+    arguments = (job_id, token, beat, lease_ms, *told, *parts)
+    return Call("heartbeat", arguments, answers.beat_of)
+
+
+def commit(job_id: str, token: int, result: Content, body: bytes) -> Call[JobState | None]:
+    """Finish a job. SUCCEEDED; CANCELED, and the result is not kept; None: the lease is lost."""
+    _check(result, body, INLINE_BYTES_MAX)
+    arguments = (job_id, token, result.media_type, result.size_bytes, result.blob, body)
+    return Call("commit", arguments, answers.state_of, durable=True)
+
+
+def fail(
+    job_id: str, token: int, code: str, message: str, *, retryable: bool
+) -> Call[JobState | None]:
+    """End an attempt with an error. The job's new state; None: the lease is lost."""
+    return Call(
+        "fail", (job_id, token, code, message, int(retryable)), answers.state_of, durable=True
+    )
+
+
+def release(job_id: str, token: int) -> Call[JobState | None]:
+    """Give a job back as if it had not been leased. Its new state; None: the lease is lost."""
+    return Call("release", (job_id, token), answers.state_of)
+
+
+# For those who watch over holders -----------------------------------------------------------------
+
+
+def lose(holder: str) -> Call[list[tuple[str, JobState]]]:
+    """A holder was seen to die: its jobs return as suspects, or end. Their states now."""
+    return Call("lose", (holder, SUSPECT_DEATHS), answers.states_of)
+
+
+def reclaim(
+    *, gap_ms: int, grace_ms: int, most: int = STEP_JOBS
+) -> Call[list[tuple[str, JobState]]]:
+    """Take jobs from holders whose leases have ended. Their states now.
+
+    Args:
+        gap_ms: longer without any reclaim means that the server may have been away itself.
+        grace_ms: how long no lease ends after that.
+        most: jobs in this step.
+    """
+    return Call("reclaim", (most, gap_ms, grace_ms), answers.states_of)
+
+
+def expire(most: int = STEP_JOBS) -> Call[list[str]]:
+    """Expire jobs that waited too long. Their ids."""
+    return Call("expire", (most,), answers.texts_of)
+
+
+def collect(most: int = STEP_JOBS, blobs: int = STEP_JOBS) -> Call[list[str]]:
+    """Erase finished jobs past their time. Blobs to delete, again and again until `swept`."""
+    return Call("collect", (most, blobs), answers.texts_of)
+
+
+def swept(blobs: Sequence[str]) -> Call[None]:
+    """Say that blobs were deleted."""
+    return Call("swept", tuple(blobs), answers.nothing_of)
+
+
+def move_version(
+    model: str, from_revision: str, to_revision: str, to_version: str, most: int = STEP_JOBS
+) -> Call[Moved]:
+    """One step of moving what waits for one revision to another; repeat while any are left.
+
+    Jobs keep their places. Those that are pinned to another version than `to_version` fail.
+    """
+    return Call("move", (model, from_revision, to_revision, to_version, most), answers.moved_of)
+
+
+def stats() -> Call[StoreStats]:
+    """What the store holds."""
+    return Call("stats", (), answers.stats_of)
+
+
+def webhooks_due(hold_ms: int, most: int = STEP_JOBS) -> Call[list[WebhookDue]]:
+    """What webhooks are to be told now; nobody else is given it for `hold_ms`."""
+    return Call("webhooks", (most, hold_ms), answers.webhooks_due_of)
+
+
+def webhook_told(job_id: str, state: JobState, again_in_ms: int | None = None) -> Call[None]:
+    """A webhook was told, or not and is to be tried again later."""
+    wait = "" if again_in_ms is None else again_in_ms
+    return Call("told", (job_id, state, wait), answers.nothing_of)
+
+
+def _check(content: Content, body: bytes, bytes_max: int) -> None:
+    if content.blob:
+        assert not body, "what is a blob has its bytes there"
+        return
+    if len(body) != content.size_bytes or len(body) > bytes_max:
+        raise ValueError(f"{len(body)} bytes: not {content.size_bytes}, or more than {bytes_max}")

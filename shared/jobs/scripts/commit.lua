@@ -1,0 +1,15 @@
+-- The holder has a result. ARGV: 2 id, 3 token, 4 type, 5 size, 6 blob, 7 body.
+-- Answers succeeded, canceled (the result is not kept) or lost.
+
+local job = read(ARGV[2])
+if not job or not is_held_by(job, ARGV[3]) then return closed(job, ARGV[3], 'commit') end
+if job.state == 'canceling' then
+  enter(job, 'canceled')
+else
+  local fields = content('result', 4)
+  fields.progress = 1
+  enter(job, 'succeeded', fields)
+  change(job, nil, {'error_code', 'error_message'})  -- of attempts before
+  keep(job, 'result', ARGV[7])
+end
+return close(job, 'commit', job.state)

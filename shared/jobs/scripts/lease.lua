@@ -1,0 +1,67 @@
+-- Up to so many jobs of a queue for one holder; the same request again gets the same jobs.
+-- ARGV: 2 model, 3 revision, 4 holder, 5 request, 6 most, 7 lease in ms, 8 whether the holder runs
+-- nothing else, '1' or '0'.
+-- A job that was in a replica as it died is a suspect: it is given alone, to a holder that runs
+-- nothing else, so that its next death is its own doing and harms nobody.
+-- Answers {suspects passed over, {fields, payload or nil}, ...}.
+
+local model, revision, holder, request = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local most, lease_ms, idle = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8] == '1'
+local queue, grant = key('queue', model .. '/' .. revision), key('grant', request)
+local passed_over = 0
+
+local function is_overdue(job)
+  return job.expires_ms and tonumber(job.expires_ms) <= now
+end
+
+local function choose()
+  local chosen = {}
+  for _, id in ipairs(redis.call('ZRANGE', queue, 0, most + LIMITS.passed_over - 1)) do
+    if #chosen >= most then break end
+    local job = read(id)
+    if not job or job.state ~= 'queued' then
+      redis.call('ZREM', queue, id)
+    elseif is_overdue(job) then
+      enter(job, 'expired', {error_code = 'queue_timeout', error_message = 'its ttl ended in the queue'})
+    elseif number(job, 'deaths') == 0 then
+      chosen[#chosen + 1] = job
+    elseif idle and #chosen == 0 then
+      return {job}
+    else
+      passed_over = passed_over + 1
+    end
+  end
+  return chosen
+end
+
+local function hand_over(job)
+  change(job, nil, {'progress', 'progress_message', 'progress_estimated', 'progress_event', 'partial'})
+  enter(job, 'running', {
+    holder = holder,
+    grant = request,
+    token = number(job, 'token') + 1,
+    attempts = number(job, 'attempts') + 1,
+    started_ms = now,
+    lease_expires_ms = now + lease_ms,
+  })
+  redis.call('RPUSH', grant, job.id)
+end
+
+if redis.call('EXISTS', grant) == 0 then
+  even_if_full()
+  local chosen = choose()
+  if #chosen > 0 then redis.call('RPUSH', grant, passed_over) end
+  for _, job in ipairs(chosen) do hand_over(job) end
+  redis.call('PEXPIRE', grant, LIMITS.grant_ms)
+end
+
+local answer = {}
+local granted = redis.call('LRANGE', grant, 0, -1)
+passed_over = tonumber(table.remove(granted, 1) or passed_over)
+for _, id in ipairs(granted) do
+  local job = read(id)
+  if job and is_held(job.state) and job.grant == request then
+    answer[#answer + 1] = {redis.call('HGETALL', key('job', id)), redis.call('GET', key('payload', id))}
+  end
+end
+return {passed_over, unpack(answer)}

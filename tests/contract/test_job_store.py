@@ -1,0 +1,616 @@
+"""Each call of the job store against a real server, by both clients, and each sent twice."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from redis import Redis
+
+from shared.errors import ErrorCode, StateStoreError, StoreFullError
+from shared.jobs import calls
+from shared.jobs.answers import (
+    Beat,
+    IdempotencyMismatchError,
+    JobWithBytes,
+    Leased,
+    Moved,
+    Progress,
+    Submitted,
+)
+from shared.jobs.blocking_store import BlockingJobStore
+from shared.jobs.calls import Call
+from shared.jobs.ids import new_job_id
+from shared.jobs.record import Content, JobRecord, JobState, NewJob
+from shared.jobs.store import JobStore
+from shared.keys import Keys
+from tests.contract.job_audit import audit, contents
+from tests.contract.redis_server import Server
+
+Answer = TypeVar("Answer")
+
+KEYS = Keys("test")
+HOUR_MS = 3_600_000
+TEXT = "text/plain"
+
+LEASE_MS = 60_000
+"""Tests move the clock by tens of seconds, so that a slow machine's own time does not matter."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with tempfile.TemporaryDirectory(prefix="pst-") as folder:
+        running = Server(Path(folder), appendfsync="always")
+        running.start()
+        yield running
+        running.kill()
+
+
+class Bench:
+    """Runs calls by one of the two clients, and looks at what the server holds then."""
+
+    def __init__(self, url: str, blocking: bool) -> None:
+        self.redis: Redis = Redis.from_url(url)
+        self.redis.flushall()
+        self._blocking = BlockingJobStore(url, KEYS)
+        self._async = JobStore(url, KEYS)
+        self._is_blocking = blocking
+
+    async def run(self, call: Call[Answer]) -> Answer:
+        """The call's answer; afterwards all indexes must fit the records."""
+        try:
+            if self._is_blocking:
+                return await asyncio.to_thread(self._blocking.run, call)
+            return await self._async.run(call)
+        finally:
+            audit(self.redis, KEYS)
+
+    async def twice(self, call: Call[Answer]) -> Answer:
+        """The same, and the same call again changes nothing and has the same answer."""
+        answer = await self.run(call)
+        before = contents(self.redis, KEYS)
+        assert await self.run(call) == answer
+        assert contents(self.redis, KEYS) == before
+        return answer
+
+    def pass_ms(self, ms: int) -> None:
+        self._async.scripts.clock_offset_ms += ms
+        self._blocking.scripts.clock_offset_ms += ms
+
+    async def record(self, job_id: str) -> JobRecord:
+        view = await self.run(calls.get(job_id))
+        assert view is not None
+        return view.record
+
+    async def state(self, job_id: str) -> JobState:
+        return (await self.record(job_id)).state
+
+    async def submit(self, body: bytes = b"in", **options: Any) -> str:
+        return (await self.run(submit_call(body, **options))).id
+
+    async def lease(self, most: int = 1, **options: Any) -> Sequence[JobWithBytes]:
+        return (await self.run(lease_call(most, **options))).jobs
+
+    async def running(self, **options: Any) -> JobRecord:
+        """A job that was just leased."""
+        await self.submit(**options)
+        return (await self.lease())[0].record
+
+    async def close(self) -> None:
+        await self._async.close()
+        self._blocking.close()
+        self.redis.close()
+
+
+@pytest.fixture(params=["async", "blocking"])
+async def bench(request: pytest.FixtureRequest, server: Server) -> AsyncIterator[Bench]:
+    made = Bench(server.url, request.param == "blocking")
+    yield made
+    await made.close()
+
+
+def new_job(**options: Any) -> NewJob:
+    given = {"id": new_job_id(), "model": "m", "version": "1", "revision": "r1"}
+    return NewJob(**(given | options))
+
+
+def submit_call(body: bytes = b"in", *, digest: str = "", **options: Any) -> Call[Submitted]:
+    limits = options.pop("limits", calls.DEFAULT_LIMITS)
+    content = Content(TEXT, len(body))
+    return calls.submit(new_job(**options), content, body, digest=digest, limits=limits)
+
+
+def lease_call(most: int = 1, **options: Any) -> Call[Leased]:
+    given: dict[str, Any] = {
+        "model": "m",
+        "revision": "r1",
+        "holder": "h1",
+        "request": new_job_id(),
+        "lease_ms": LEASE_MS,
+        "idle": True,
+    }
+    return calls.lease(**(given | options), most=most)
+
+
+def commit_call(job: JobRecord, body: bytes = b"out") -> Call[JobState | None]:
+    return calls.commit(job.id, job.token, Content(TEXT, len(body)), body)
+
+
+def fail_call(job: JobRecord, *, retryable: bool = True) -> Call[JobState | None]:
+    return calls.fail(job.id, job.token, "model_error", "it broke", retryable=retryable)
+
+
+def reclaim_call() -> Call[Any]:
+    return calls.reclaim(gap_ms=1 << 50, grace_ms=0)
+
+
+# Submit -------------------------------------------------------------------------------------------
+
+
+async def test_what_was_submitted_is_what_is_there(bench: Bench) -> None:
+    job = new_job(
+        pin="1",
+        priority=2,
+        max_attempts=7,
+        timeout_ms=1000,
+        queue_ttl_ms=5000,
+        result_ttl_ms=6000,
+        dead_ttl_ms=7000,
+        idempotency="abc",
+        idempotency_ms=8000,
+        webhook="https://example.org/hook?x=1",
+        webhook_events=(JobState.SUCCEEDED, JobState.FAILED),
+    )
+    submitted = await bench.twice(calls.submit(job, Content(TEXT, 3), b"\x00\xff:"))
+    assert (submitted.id, submitted.created, submitted.place) == (job.id, True, 0)
+    record = await bench.record(job.id)
+    assert record.job == job
+    assert record.payload == Content(TEXT, 3)
+    assert record.state is JobState.QUEUED
+    assert record.created_ms == record.queued_ms == submitted.created_ms > 1_700_000_000_000
+    assert record.expires_ms == record.created_ms + 5000
+    [leased] = await bench.lease()
+    assert leased.body == b"\x00\xff:"
+
+
+async def test_an_unknown_job_is_none(bench: Bench) -> None:
+    unknown: list[Call[Any]] = [calls.get("x"), calls.result("x"), calls.cancel("x")]
+    for call in [*unknown, calls.forget("x")]:
+        assert await bench.run(call) is None
+    assert await bench.run(calls.events("x")) == []
+
+
+async def test_an_idempotency_key_stands_for_one_job(bench: Bench) -> None:
+    key = calls.idempotency_hash("m", "key")
+    first = await bench.submit(idempotency=key, digest="a")
+    again = await bench.twice(submit_call(idempotency=key, digest="a"))
+    assert (again.id, again.created) == (first, False)
+    with pytest.raises(IdempotencyMismatchError) as raised:
+        await bench.run(submit_call(idempotency=key, digest="b"))
+    assert raised.value.job_id == first
+    other = calls.idempotency_hash("other", "key")
+    assert (await bench.run(submit_call(idempotency=other, digest="b"))).created
+    assert bench.redis.ttl(f"{KEYS.jobs}:idempotency:{key}") == -1
+    [leased] = await bench.lease()
+    await bench.run(commit_call(leased.record))
+    assert 0 < bench.redis.ttl(f"{KEYS.jobs}:idempotency:{key}") <= 24 * 3600
+
+
+async def test_an_idempotency_key_outlives_its_forgotten_job(bench: Bench) -> None:
+    key = calls.idempotency_hash("m", "key")
+    call = submit_call(idempotency=key)
+    first = (await bench.run(call)).id
+    await bench.run(calls.cancel(first))
+    await bench.run(calls.forget(first))
+    assert (await bench.twice(call)).created_ms == 0
+    assert not (await bench.run(submit_call(idempotency=key))).created
+
+
+async def test_beyond_the_limits_nothing_is_submitted(bench: Bench) -> None:
+    limits = calls.StoreLimits(jobs_max=2, bytes_max=100)
+    with pytest.raises(StoreFullError):
+        await bench.run(submit_call(b"x" * 101, limits=limits))
+    first = submit_call(b"x" * 90, limits=limits)
+    await bench.run(first)
+    with pytest.raises(StoreFullError):
+        await bench.run(submit_call(b"x" * 11, limits=limits))
+    await bench.twice(first)  # it is in already
+    await bench.run(submit_call(b"x" * 10, limits=limits))
+    with pytest.raises(StoreFullError):
+        await bench.run(submit_call(b"", limits=limits))
+
+
+def test_what_is_too_large_must_be_a_blob() -> None:
+    body = b"x" * (calls.INLINE_BYTES_MAX + 1)
+    with pytest.raises(ValueError, match="bytes"):
+        submit_call(body)
+    calls.submit(new_job(), Content(TEXT, len(body), "blob"), b"")
+
+
+# Order and places ---------------------------------------------------------------------------------
+
+
+async def test_the_urgent_and_then_the_old_come_first(bench: Bench) -> None:
+    ids = {}
+    for name, priority in (("b", 5), ("c", 5), ("a", 1), ("d", 9)):
+        ids[name] = await bench.submit(priority=priority)
+        bench.pass_ms(1)
+    for place, name in enumerate("abcd"):
+        view = await bench.run(calls.get(ids[name]))
+        assert view is not None
+        assert view.place == place
+    await bench.run(calls.cancel(ids["b"]))
+    leased = await bench.lease(10)
+    assert [job.record.id for job in leased] == [ids[name] for name in "acd"]
+
+
+async def test_jobs_are_listed_newest_first_in_pages(bench: Bench) -> None:
+    mine = [await bench.submit() for _ in range(5)]
+    theirs = [await bench.submit(model="n") for _ in range(3)]
+    await bench.run(calls.cancel(mine[2]))
+    everything = sorted(mine + theirs, reverse=True)
+
+    async def listed(**options: Any) -> list[str]:
+        return [record.id for record in await bench.run(calls.jobs(**options))]
+
+    assert await listed() == everything
+    assert await listed(most=3) == everything[:3]
+    assert await listed(before=everything[2], most=3) == everything[3:6]
+    assert await listed(model="n") == theirs[::-1]
+    assert await listed(model="m", state=JobState.CANCELED) == [mine[2]]
+    assert await listed(state=JobState.QUEUED, most=4) == [*theirs[::-1], mine[4]]
+    assert await bench.run(calls.dead_letters()) == []
+
+
+# Leases -------------------------------------------------------------------------------------------
+
+
+async def test_the_same_request_gets_the_same_jobs(bench: Bench) -> None:
+    ids = [await bench.submit() for _ in range(5)]
+    request = lease_call(3)
+    first = await bench.twice(request)
+    assert [job.record.id for job in first.jobs] == ids[:3]
+    record = first.jobs[0].record
+    assert (record.state, record.holder, record.token, record.attempts) == ("running", "h1", 1, 1)
+    assert record.lease_expires_ms == record.started_ms + LEASE_MS
+    await bench.run(commit_call(record))
+    assert [job.record.id for job in (await bench.run(request)).jobs] == ids[1:3]
+    assert [job.record.id for job in await bench.lease(9)] == ids[3:]
+    assert await bench.lease(9) == []
+
+
+async def test_a_beat_prolongs_the_lease(bench: Bench) -> None:
+    job = await bench.running()
+    bench.pass_ms(40_000)
+    assert await bench.twice(calls.heartbeat(job.id, job.token, 1, LEASE_MS)) is Beat.CONTINUE
+    bench.pass_ms(40_000)
+    assert await bench.run(reclaim_call()) == []
+    bench.pass_ms(21_000)
+    assert await bench.run(reclaim_call()) == [(job.id, JobState.QUEUED)]
+    assert await bench.run(calls.heartbeat(job.id, job.token, 2, LEASE_MS)) is Beat.LOST
+
+
+async def test_a_beat_tells_progress_and_outputs(bench: Bench) -> None:
+    job = await bench.running()
+    outputs = [(Content(TEXT, 3), b"one"), (Content("image/png", 9, "blob-2"), b"")]
+    progress = Progress(0.25, "step 1", estimated=True)
+    await bench.twice(calls.heartbeat(job.id, job.token, 1, LEASE_MS, progress, outputs))
+    await bench.twice(calls.heartbeat(job.id, job.token, 2, LEASE_MS, Progress(0.5)))
+    record = await bench.record(job.id)
+    assert (record.progress, record.progress_message) == (0.5, "")
+    events = await bench.run(calls.events(job.id))
+    assert [event.state for event in events][:1] == [JobState.RUNNING]
+    assert [(event.output, event.body) for event in events[1:3]] == [
+        (Content(TEXT, 3), b"one"),
+        (Content("image/png", 9, "blob-2"), None),
+    ]
+    assert [event.progress for event in events[3:]] == [Progress(0.5)]  # only the latest
+    assert record.partial == events[2].id
+    assert await bench.run(calls.events(job.id, after=events[1].id)) == events[2:]
+    assert await bench.run(calls.events(job.id, after=events[-1].id)) == []
+
+
+async def test_the_log_of_events_is_bounded(bench: Bench) -> None:
+    job = await bench.running()
+    small = [(Content(TEXT, 1), b"x")] * 300
+    await bench.run(calls.heartbeat(job.id, job.token, 1, LEASE_MS, None, small))
+    events = await bench.run(calls.events(job.id, most=1000))
+    assert len(events) == 256
+    large = [(Content(TEXT, 60_000), b"x" * 60_000)] * 30
+    await bench.run(calls.heartbeat(job.id, job.token, 2, LEASE_MS, None, large))
+    events = await bench.run(calls.events(job.id, most=1000))
+    assert sum(len(event.body or b"") for event in events) <= 1 << 20
+    blobs = [(Content(TEXT, 1, f"blob-{at}"), b"") for at in range(257)]
+    await bench.run(calls.heartbeat(job.id, job.token, 3, LEASE_MS, None, blobs))
+    assert await bench.run(calls.collect()) == ["blob-0"]
+
+
+async def test_a_result_is_committed_once_by_its_holder(bench: Bench) -> None:
+    job = await bench.running()
+    bench.pass_ms(LEASE_MS + 1)
+    await bench.run(reclaim_call())
+    [second] = await bench.lease(holder="h2")
+    assert second.record.token == job.token + 1
+    assert await bench.twice(commit_call(job, b"stale")) is None
+    assert await bench.twice(commit_call(second.record, b"fresh")) is JobState.SUCCEEDED
+    assert await bench.twice(commit_call(job, b"stale")) is None
+    stored = await bench.run(calls.result(job.id))
+    assert stored is not None
+    assert (stored.body, stored.record.result) == (b"fresh", Content(TEXT, 5))
+    assert (stored.record.payload, stored.record.error_code) == (None, "")
+    assert stored.record.collect_ms == stored.record.finished_ms + 24 * HOUR_MS
+
+
+async def test_other_ends_by_a_holder_that_lost_its_lease_are_refused(bench: Bench) -> None:
+    job = await bench.running()
+    await bench.twice(calls.release(job.id, job.token))
+    for call in (commit_call(job), fail_call(job), calls.fail(job.id, 9, "", "", retryable=True)):
+        assert await bench.twice(call) is None
+    assert await bench.state(job.id) is JobState.QUEUED
+
+
+async def test_a_failure_is_tried_again_until_attempts_end(bench: Bench) -> None:
+    job = await bench.running(max_attempts=2)
+    assert await bench.twice(fail_call(job)) is JobState.QUEUED
+    [second] = await bench.lease()
+    assert second.record.attempts == 2
+    assert second.record.queued_ms == job.queued_ms
+    assert await bench.twice(fail_call(second.record)) is JobState.FAILED
+    [dead] = await bench.run(calls.dead_letters("m"))
+    assert (dead.dead, dead.error_code, dead.error_message) == (True, "model_error", "it broke")
+    assert dead.collect_ms == dead.finished_ms + 7 * 24 * HOUR_MS
+
+
+async def test_a_failure_that_no_retry_helps_is_no_dead_letter(bench: Bench) -> None:
+    job = await bench.running()
+    assert await bench.twice(fail_call(job, retryable=False)) is JobState.FAILED
+    assert await bench.run(calls.dead_letters()) == []
+
+
+async def test_a_released_job_keeps_its_place_and_its_attempts(bench: Bench) -> None:
+    job = await bench.running()
+    bench.pass_ms(5)
+    other = await bench.submit()
+    assert await bench.twice(calls.release(job.id, job.token)) is JobState.QUEUED
+    again = await bench.lease(2)
+    assert [each.record.id for each in again] == [job.id, other]
+    assert (again[0].record.attempts, again[0].record.token) == (1, 2)
+
+
+# Cancel, forget, retry ----------------------------------------------------------------------------
+
+
+async def test_a_queued_job_is_canceled_at_once(bench: Bench) -> None:
+    job_id = await bench.submit()
+    assert await bench.twice(calls.cancel(job_id)) is JobState.CANCELED
+    assert await bench.lease() == []
+
+
+@pytest.mark.parametrize("end", ["commit", "fail", "release", "reclaim", "lose"])
+async def test_a_running_job_is_canceled_when_its_holder_ends(bench: Bench, end: str) -> None:
+    job = await bench.running()
+    assert await bench.twice(calls.cancel(job.id)) is JobState.CANCELING
+    assert await bench.run(calls.heartbeat(job.id, job.token, 1, LEASE_MS)) is Beat.CANCEL
+    bench.pass_ms(LEASE_MS + 1)
+    ends: dict[str, Call[Any]] = {
+        "commit": commit_call(job),
+        "fail": fail_call(job),
+        "release": calls.release(job.id, job.token),
+        "reclaim": reclaim_call(),
+        "lose": calls.lose("h1"),
+    }
+    assert await bench.run(ends[end]) in (JobState.CANCELED, [(job.id, JobState.CANCELED)])
+    stored = await bench.run(calls.result(job.id))
+    assert stored is not None
+    assert (stored.record.state, stored.body) == (JobState.CANCELED, None)
+    assert await bench.twice(calls.cancel(job.id)) is JobState.CANCELED
+
+
+async def test_a_finished_job_stays_as_it_is_when_canceled(bench: Bench) -> None:
+    job = await bench.running()
+    await bench.run(commit_call(job))
+    assert await bench.twice(calls.cancel(job.id)) is JobState.SUCCEEDED
+
+
+async def test_only_finished_jobs_are_forgotten(bench: Bench) -> None:
+    job = await bench.running()
+    assert await bench.twice(calls.forget(job.id)) is JobState.RUNNING
+    await bench.run(commit_call(job))
+    assert await bench.twice(calls.forget(job.id)) is None
+    left = set(contents(bench.redis, KEYS))
+    assert {name.partition(":")[0] for name in left} <= {"counts", "grant"}
+
+
+async def test_a_dead_letter_starts_over(bench: Bench) -> None:
+    job = await bench.running(max_attempts=1, queue_ttl_ms=60_000)
+    await bench.run(fail_call(job))
+    [dead] = await bench.run(calls.dead_letters())
+    bench.pass_ms(120_000)
+    retry = calls.retry(dead)
+    assert await bench.twice(retry) is JobState.QUEUED
+    [again] = await bench.lease()
+    assert (again.record.attempts, again.record.token, again.body) == (1, 2, b"in")
+    assert not again.record.dead
+    await bench.run(fail_call(again.record))
+    assert await bench.twice(retry) is JobState.FAILED  # the old retry, sent again
+    assert await bench.run(calls.retry(await bench.record(job.id))) is JobState.QUEUED
+
+
+# Time ---------------------------------------------------------------------------------------------
+
+
+async def test_a_job_whose_leases_end_again_and_again_fails(bench: Bench) -> None:
+    job_id = await bench.submit(max_attempts=2)
+    for expected in (JobState.QUEUED, JobState.FAILED):
+        await bench.lease()
+        bench.pass_ms(LEASE_MS + 1)
+        assert await bench.run(reclaim_call()) == [(job_id, expected)]
+    [dead] = await bench.run(calls.dead_letters())
+    assert (dead.id, dead.error_code, dead.deaths) == (job_id, ErrorCode.REPLICA_CRASHED, 0)
+
+
+async def test_after_an_absence_holders_may_prolong_first(bench: Bench) -> None:
+    job = await bench.running()
+    reclaim = calls.reclaim(gap_ms=40_000, grace_ms=50_000)
+    await bench.run(reclaim)  # the first one ever
+    bench.pass_ms(30_000)
+    assert await bench.run(reclaim) == []
+    bench.pass_ms(100_000)  # nobody, the server included, was there
+    assert await bench.run(reclaim) == []
+    bench.pass_ms(30_000)
+    assert await bench.run(reclaim) == []
+    assert await bench.run(calls.heartbeat(job.id, job.token, 1, LEASE_MS)) is Beat.CONTINUE
+    bench.pass_ms(30_000)
+    assert await bench.run(reclaim) == []
+    bench.pass_ms(35_000)
+    assert await bench.run(reclaim) == [(job.id, JobState.QUEUED)]
+
+
+async def test_a_job_that_kills_its_replica_twice_is_a_dead_letter(bench: Bench) -> None:
+    culprit, innocent = await bench.submit(), await bench.submit()
+    await bench.lease(2, holder="h1")
+    assert await bench.run(calls.lose("h2")) == []
+    assert await bench.run(calls.lose("h1")) == [
+        (culprit, JobState.QUEUED),
+        (innocent, JobState.QUEUED),
+    ]
+    assert await bench.run(calls.lose("h1")) == []
+    third = await bench.submit()
+    busy = await bench.run(lease_call(9, holder="h2", idle=False))
+    assert ([job.record.id for job in busy.jobs], busy.suspects_waiting) == ([third], 2)
+    [suspect] = await bench.lease(9, holder="h3")  # alone
+    assert (suspect.record.id, suspect.record.deaths) == (culprit, 1)
+    assert await bench.run(calls.lose("h3")) == [(culprit, JobState.FAILED)]
+    [dead] = await bench.run(calls.dead_letters())
+    assert (dead.id, dead.deaths, dead.error_code) == (culprit, 2, ErrorCode.REPLICA_CRASHED)
+    assert [job.record.id for job in await bench.lease(9, holder="h4")] == [innocent]
+
+
+async def test_who_waits_too_long_expires(bench: Bench) -> None:
+    swept, leased, patient = [await bench.submit(queue_ttl_ms=ttl) for ttl in (100_000, 200_000, 0)]
+    bench.pass_ms(150_000)
+    assert await bench.run(calls.expire()) == [swept]
+    assert await bench.run(calls.expire()) == []
+    bench.pass_ms(100_000)
+    assert [job.record.id for job in await bench.lease(9)] == [patient]
+    for job_id in (swept, leased):
+        record = await bench.record(job_id)
+        assert (record.state, record.error_code) == (JobState.EXPIRED, ErrorCode.QUEUE_TIMEOUT)
+
+
+async def test_results_are_collected_and_their_blobs_told_until_swept(bench: Bench) -> None:
+    job = new_job(result_ttl_ms=60_000)
+    await bench.run(calls.submit(job, Content(TEXT, 9, "in-blob"), b""))
+    [leased] = await bench.lease()
+    assert leased.body is None
+    output = [(Content(TEXT, 5, "part-blob"), b"")]
+    await bench.run(calls.heartbeat(job.id, 1, 1, LEASE_MS, None, output))
+    await bench.run(calls.commit(job.id, 1, Content(TEXT, 7, "out-blob"), b""))
+    assert await bench.twice(calls.collect()) == ["in-blob"]
+    bench.pass_ms(60_001)
+    blobs = await bench.twice(calls.collect())
+    assert sorted(blobs) == ["in-blob", "out-blob", "part-blob"]
+    await bench.twice(calls.swept(blobs))
+    assert await bench.run(calls.collect()) == []
+    assert await bench.run(calls.get(job.id)) is None
+
+
+# Versions, webhooks, figures ----------------------------------------------------------------------
+
+
+async def test_waiting_jobs_follow_their_model_to_another_revision(bench: Bench) -> None:
+    free = [await bench.submit() for _ in range(3)]
+    same = await bench.submit(pin="2")
+    pinned = await bench.submit(pin="1")
+    move = calls.move_version("m", "r1", "r2", "2", most=2)
+    steps = [await bench.run(move) for _ in range(4)]
+    assert steps == [Moved(2, 0, 3), Moved(2, 0, 1), Moved(0, 1, 0), Moved(0, 0, 0)]
+    record = await bench.record(pinned)
+    assert (record.state, record.error_code) == (JobState.FAILED, ErrorCode.VERSION_NOT_FOUND)
+    assert await bench.lease(9) == []
+    moved = await bench.lease(9, revision="r2")
+    assert [job.record.id for job in moved] == [*free, same]
+    assert {job.record.job.version for job in moved} == {"2"}
+
+
+async def test_webhooks_are_told_of_the_states_that_they_want(bench: Bench) -> None:
+    wanted = {"webhook": "https://x", "webhook_events": (JobState.SUCCEEDED,)}
+    job = await bench.running(**wanted)
+    due = calls.webhooks_due(hold_ms=60_000)
+    assert await bench.run(due) == []
+    await bench.run(commit_call(job))
+    [told] = await bench.run(due)
+    assert (told.record.id, told.state, told.tries) == (job.id, JobState.SUCCEEDED, 0)
+    assert await bench.run(due) == []
+    bench.pass_ms(60_001)
+    assert [again.tries for again in await bench.run(due)] == [1]
+    await bench.run(calls.webhook_told(job.id, JobState.SUCCEEDED, again_in_ms=100_000))
+    bench.pass_ms(50_000)
+    assert await bench.run(due) == []
+    await bench.twice(calls.webhook_told(job.id, JobState.SUCCEEDED))
+    bench.pass_ms(100_000)
+    assert await bench.run(due) == []
+
+
+async def test_figures_are_what_is_there(bench: Bench) -> None:
+    await bench.submit(b"12345", priority=9)
+    bench.pass_ms(5_000)
+    await bench.submit(b"123", model="n", revision="r9")
+    await bench.running(priority=1)
+    stats = await bench.run(calls.stats())
+    assert (stats.jobs, stats.bytes, stats.garbage) == (3, 10, 0)
+    assert stats.states[JobState.QUEUED] == 2
+    assert (stats.models["m"].queued, stats.models["m"].running) == (1, 1)
+    assert set(stats.queues) == {("m", "r1"), ("n", "r9")}
+    assert stats.queues["m", "r1"].waiting == 1
+    assert 5_000 <= stats.queues["m", "r1"].oldest_age_ms < 60_000
+
+
+# The server's troubles ----------------------------------------------------------------------------
+
+
+async def test_a_server_that_forgot_our_scripts_learns_them_again(bench: Bench) -> None:
+    await bench.submit()
+    bench.redis.script_flush()
+    assert len(await bench.lease()) == 1
+
+
+async def test_a_call_with_a_bug_is_an_error_of_its_own(bench: Bench) -> None:
+    nonsense: Call[Any] = Call("told", (), lambda raw: raw)
+    with pytest.raises(StateStoreError, match="told"):
+        await bench.run(nonsense)
+    odd: Call[Any] = Call("get", ("x",), lambda raw: raw["x"])
+    with pytest.raises(StateStoreError, match="no sense"):
+        await bench.run(odd)
+
+
+async def test_a_full_server_takes_no_more_but_goes_on(bench: Bench) -> None:
+    job = await bench.running()
+    waiting = await bench.submit()
+    bench.redis.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(StoreFullError):
+            await bench.run(submit_call())
+        output = [(Content(TEXT, 4), b"part")]
+        beat = calls.heartbeat(job.id, job.token, 1, LEASE_MS, Progress(0.5), output)
+        assert await bench.run(beat) is Beat.CONTINUE
+        assert await bench.run(commit_call(job)) is JobState.SUCCEEDED
+        [leased] = await bench.lease()
+        assert leased.record.id == waiting
+        assert await bench.run(fail_call(leased.record, retryable=False)) is JobState.FAILED
+        assert await bench.run(calls.retry(await bench.record(waiting))) is JobState.QUEUED
+        [leased] = await bench.lease()
+        bench.pass_ms(LEASE_MS + 1)
+        assert await bench.run(reclaim_call()) == [(waiting, JobState.QUEUED)]
+        await bench.run(calls.move_version("m", "r1", "r2", "2"))
+        assert await bench.run(calls.cancel(waiting)) is JobState.CANCELED
+        assert await bench.run(calls.forget(waiting)) is None
+        bench.pass_ms(25 * HOUR_MS)
+        await bench.run(calls.collect())
+        assert await bench.run(calls.get(job.id)) is None
+    finally:
+        bench.redis.config_set("maxmemory", "0")
