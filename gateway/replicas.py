@@ -88,7 +88,8 @@ class Replica:
         self.foreign_rows = max(load.queued_rows + load.executing_rows - self.rows, 0)
         self.row_us = load.row_us
         self.executing = load.executing
-        self.overdue = self.overdue_now + len(load.executing)
+        if not load.executing:  # else it may hang, though its calls were answered elsewhere
+            self.overdue = self.overdue_now
 
 
 @dataclass(frozen=True)

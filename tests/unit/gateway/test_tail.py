@@ -237,6 +237,21 @@ def test_a_replica_with_overdue_calls_is_not_chosen_until_it_is_heard_again() ->
     assert slow in {command.replica for command in world.sent.values()}
 
 
+def test_long_batches_are_no_reason_to_choose_another_replica() -> None:
+    world = world_of(2)
+    for number in range(1, 9):
+        world.submit(number)
+    held = [n for n, command in world.sent.items() if command.replica == "r1"]
+    world.tell("r1", executing=tuple(held))
+    replica = world.replicas.get("r1")
+    assert replica is not None
+    assert replica.overdue == 0
+    world.advance(0.1)
+    assert replica.overdue == len(held)
+    world.tell("r1", executing=tuple(held))
+    assert replica.overdue == len(held), "it may hang"
+
+
 def test_what_waits_behind_a_culprit_is_innocent() -> None:
     world = world_of(1)
     world.submit(1)
