@@ -6,7 +6,7 @@ keys never change, or a list that is copied in one step before it is looked at.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import Protocol
 
@@ -99,27 +99,20 @@ class DispatchCollector(Collector):
             "model",
             open_calls.items(),
         )
-        yield _labelled(
-            GaugeMetricFamily,
-            "penstock_gateway_hedge_budget",
-            "Hedges that could be sent now.",
-            "model",
-            [(model.name, model.hedges.left) for model in called],
+        gauges: tuple[tuple[str, str, Callable[[ModelState], float]], ...] = (
+            ("hedge_budget", "Hedges that could be sent now.", lambda model: model.hedges.left),
+            (
+                "retry_tokens",
+                "Tokens of the retry throttle: at half of the most there are, extra attempts end.",
+                lambda model: model.throttle.tokens,
+            ),
+            ("extra_attempts", "Retries and hedges in flight.", lambda model: model.throttle.extra),
         )
-        yield _labelled(
-            GaugeMetricFamily,
-            "penstock_gateway_retry_tokens",
-            "Tokens of the retry throttle: at half of the most there are, extra attempts end.",
-            "model",
-            [(model.name, model.throttle.tokens) for model in called],
-        )
-        yield _labelled(
-            GaugeMetricFamily,
-            "penstock_gateway_extra_attempts",
-            "Retries and hedges in flight.",
-            "model",
-            [(model.name, model.throttle.extra) for model in called],
-        )
+        for name, help_text, value_of in gauges:
+            values = [(model.name, value_of(model)) for model in called]
+            yield _labelled(
+                GaugeMetricFamily, f"penstock_gateway_{name}", help_text, "model", values
+            )
 
 
 def _totals(counters: DispatchCounters) -> Iterator[Metric]:
