@@ -44,6 +44,7 @@ class ModelInterface(_Document):
             no batch dimension.
         platform: Triton's name of the runtime, such as `onnxruntime_onnx`.
         parameters: values that requests may state beside their inputs; others are ignored.
+        streams: whether it can give an answer in parts; a job gets it that way.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -51,6 +52,7 @@ class ModelInterface(_Document):
     max_batch_size: int
     platform: str
     parameters: tuple[ParameterSpec, ...] = ()
+    streams: bool = False
 
     @cached_property
     def inputs_by_name(self) -> dict[str, TensorSpec]:

@@ -17,6 +17,9 @@ HedgePolicy: TypeAlias = Literal["auto", "off"] | float
 """As an operator sets it; a number is a fixed delay in milliseconds."""
 
 
+JobsPolicy: TypeAlias = Literal["shared", "only", "off"]
+"""What replicas of a version are for: calls and jobs, jobs alone, or calls alone."""
+
 HEDGE_BUDGET = 0.05
 """Second attempts where an operator says nothing, as a share of all calls: what a 95th percentile
 asks for."""
@@ -34,6 +37,7 @@ class VersionRoute(BaseModel):
             deadline allows.
         hedge: when a slow call gets a second attempt: `auto`, `off`, or after so many milliseconds.
         hedge_budget: second attempts, as a share of all calls.
+        jobs: whether it takes calls, jobs or both.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -45,6 +49,7 @@ class VersionRoute(BaseModel):
     queue_timeout_ms: float | None = None
     hedge: HedgePolicy = "auto"
     hedge_budget: float = HEDGE_BUDGET
+    jobs: JobsPolicy = "shared"
 
 
 class ModelRoute(BaseModel):
