@@ -166,9 +166,17 @@ def _step(
         revisions={each.revision: each for each in sorted(revisions, key=lambda r: r.revision)},
         placement=placing.places,
         serial=world.deployment.serial,
+        workers=_known_workers(world),
     )
     routing = route_models(world, wishes, deployment, generation, reports)
     return replace(world, deployment=deployment, routing=routing), placing
+
+
+def _known_workers(world: World) -> tuple[str, ...]:
+    """Incarnations that the placement is decided about."""
+    present = {worker.incarnation for worker in world.workers}
+    remembered = set(world.deployment.workers or ()) if world.settling else set()
+    return tuple(sorted(present | remembered))
 
 
 class _Model:

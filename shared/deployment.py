@@ -189,11 +189,14 @@ class Deployment(_Document):
         revisions: by revision id.
         placement: which worker holds which replica.
         serial: grows with every write.
+        workers: incarnations of the workers that were known when the placement was decided: it says
+            nothing about others. None: written before this was noted.
     """
 
     revisions: dict[str, RevisionDeployment] = {}
     placement: tuple[ReplicaPlacement, ...] = ()
     serial: int = 0
+    workers: tuple[str, ...] | None = None
 
 
 class ReplicaState(StrEnum):

@@ -73,7 +73,7 @@ class Agent:
         self._environments = environments
         self._clock = clock
         self._incarnation = new_incarnation(settings.worker)
-        self._wanted = Wanted(settings.worker)
+        self._wanted = Wanted(settings.worker, self._incarnation)
         self._gateways = GatewayBook()
         self._totals = ReplicaTotals()
         self._changed = asyncio.Event()

@@ -3,11 +3,13 @@
 Previous stop: `worker.agent`, which reads the documents. Next: `worker.supervisor`, which makes the
 assignments true.
 
-Two rules guard replicas that serve against a store that lost its memory:
+Three rules guard replicas that serve against a control plane that lost its memory, or sight:
 - `Wanted` never takes in a deployment that was never written (serial 0) after a written one: that
   is an emptied store, and registry_sync will write again.
 - `GatewayBook` keeps a gateway for a while after its report vanished: a replica that dials a dead
   gateway wastes little, one that leaves a live gateway loses its calls.
+- A placement that was decided without knowing of this worker takes nothing from it: it had been cut
+  off, and will be seen again in a moment.
 """
 
 from __future__ import annotations
@@ -169,9 +171,11 @@ class GatewayBook:
 class Wanted:
     """The newest documents that were read, and what they mean for one worker."""
 
-    def __init__(self, worker: str) -> None:
+    def __init__(self, worker: str, incarnation: str) -> None:
         self._worker = worker
+        self._incarnation = incarnation
         self._deployment: Deployment | None = None
+        self._placed: tuple[ReplicaPlacement, ...] = ()  # as said by who knew of this life
         self._routes: dict[str, ModelRoute] = {}
 
     @property
@@ -188,8 +192,14 @@ class Wanted:
 
     def take_deployment(self, deployment: Deployment) -> None:
         """Take in the deployment that was read, unless an emptied store gave it."""
-        if deployment.serial or not self.serial:
-            self._deployment = deployment
+        if not deployment.serial and self.serial:
+            return
+        own = tuple(place for place in deployment.placement if place.worker == self._worker)
+        if deployment.workers is None or self._incarnation in deployment.workers:
+            self._placed = own
+        keys = {place.key for place in own}
+        kept = tuple(place for place in self._placed if place.key not in keys)
+        self._deployment = deployment.model_copy(update={"placement": own + kept})
 
     def take_routing(self, table: RoutingTable) -> tuple[ModelRoute, ...]:
         """Take in the routing table that was read; the routes that are newer than before."""

@@ -1,8 +1,10 @@
 """The embedded store: a valkey server on a unix socket in the data directory.
 
-`appendfsync everysec`: each write reaches the kernel before it is acknowledged, so a kill -9 of
-the server loses nothing; a power cut may lose the last second, which registry_sync writes anew
-from MLflow. `always` would pay an fsync for each of the reports that come every second.
+`appendfsync always`: a write is on disk before it is acknowledged, so that an accepted job
+outlives a power cut. What comes in one turn of the server's loop shares an fsync; reports of
+processes, a few per second, cost little. (`everysec` would not even outlive a kill -9 for certain:
+while it flushes, the server acknowledges writes for up to two seconds that it has not handed to the
+kernel.)
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ def valkey_spec(data_dir: DataDir, runtime: RuntimeDir) -> ProcessSpec:
         "unixsocket": str(socket_of(runtime)),
         "unixsocketperm": "700",
         "appendonly": "yes",
-        "appendfsync": "everysec",
+        "appendfsync": "always",
         "save": "",
         "daemonize": "no",
         "logfile": "",

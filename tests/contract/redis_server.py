@@ -37,6 +37,7 @@ class Server:
             "unixsocket": f"{self._folder}/redis.sock",
             "save": "",
             "appendonly": "yes",
+            "appendfsync": "always",  # a killed server with `everysec` may lose two seconds
             **self._options,
         }
         command = [os.environ.get(BINARY_VARIABLE) or str(get_binary_path())]

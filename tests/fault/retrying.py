@@ -115,7 +115,7 @@ class HurriedClients:
         request = number_request(self._model, 1.0, max(left_s, 0.001))
         async with self._slots:
             try:
-                connection = self._free.pop() if self._free else await self._connect()
+                connection = self._idle() or await self._connect()
                 async with asyncio.timeout(left_s + PATIENCE_S):
                     response = await connection.ask(request)
             except (OSError, TimeoutError):
@@ -125,6 +125,14 @@ class HurriedClients:
             else:
                 self._free.append(connection)
             return response.status
+
+    def _idle(self) -> _Connection | None:
+        """A connection that is open still: the server closes those that nobody used for a while."""
+        while self._free:
+            connection = self._free.pop()
+            if connection.is_open:
+                return connection
+        return None
 
     async def _connect(self) -> _Connection:
         loop = asyncio.get_running_loop()
@@ -139,6 +147,11 @@ class _Connection(asyncio.Protocol):
         self._reader = ResponseReader()
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[Response] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was made and not lost since."""
+        return self._transport is not None
 
     async def ask(self, request: bytes) -> Response:
         """Send a request and wait for its answer.

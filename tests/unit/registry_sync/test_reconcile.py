@@ -517,3 +517,26 @@ def test_content_that_is_edited_in_place_is_swapped_and_its_failure_told() -> No
     scene.settle()
     assert scene.routing.models["digits"].versions[0].revision != before
     assert scene.status("1") == ("serving", "")
+
+
+def test_a_placement_names_the_workers_it_was_decided_about() -> None:
+    scene = Scene("w1", "w2")
+    scene.models = registry(observed(versions={"1": STABLE}))
+    scene.settle()
+    assert known_workers(scene) == ["w1-1", "w2-1"]
+    gone = scene.workers.pop("w2")
+    scene.settling = True  # it may only not have reported yet
+    scene.plan()
+    assert known_workers(scene) == ["w1-1", "w2-1"]
+    scene.settling = False
+    serial = scene.deployment.serial
+    scene.plan()
+    assert known_workers(scene) == ["w1-1"]
+    assert scene.deployment.serial == serial + 1
+    scene.workers["w2"] = gone
+    scene.plan()
+    assert known_workers(scene) == ["w1-1", "w2-1"]
+
+
+def known_workers(scene: Scene) -> list[str]:
+    return list(scene.deployment.workers or ())

@@ -20,6 +20,8 @@ from worker.wanted import (
     threads_for,
 )
 
+LIFE = "w-1"
+
 
 def gateway(name: str, endpoint: str) -> GatewayReport:
     return GatewayReport(gateway=name, incarnation="i", node="n", pid=1, endpoint=endpoint)
@@ -110,7 +112,7 @@ def test_a_gateway_that_moved_or_came_back() -> None:
 
 
 def test_an_emptied_store_is_not_believed() -> None:
-    wanted = Wanted(WORKER)
+    wanted = Wanted(WORKER, LIFE)
     assert wanted.assignments() is None
     wanted.take_deployment(Deployment())
     assert wanted.assignments() == ()
@@ -123,8 +125,37 @@ def test_an_emptied_store_is_not_believed() -> None:
     assert wanted.assignments() == ()
 
 
+def test_what_was_decided_in_ignorance_of_this_worker_takes_nothing_from_it() -> None:
+    """So it comes back from a cut of the network: it was thought gone, and was placed out."""
+    wanted = Wanted(WORKER, LIFE)
+    wanted.take_deployment(knowing([LIFE], ["a", "b"], 1))
+    before = wanted.assignments()
+    wanted.take_deployment(knowing([], ["a", "b"], 2, placed=False))
+    assert wanted.assignments() == before
+    wanted.take_deployment(knowing(["other-1"], ["b", "c"], 3))  # `a` is not wanted anywhere
+    assert [one.model for one in wanted.assignments() or ()] == ["b", "c"]
+    wanted.take_deployment(knowing([LIFE, "other-1"], ["b"], 4, placed=False))
+    assert wanted.assignments() == ()
+
+
+def test_a_new_life_runs_what_was_placed_on_the_one_before() -> None:
+    wanted = Wanted(WORKER, "w-2")
+    wanted.take_deployment(knowing([LIFE], ["a"], 1))
+    assert [one.model for one in wanted.assignments() or ()] == ["a"]
+    wanted.take_deployment(knowing([LIFE], ["a"], 2, placed=False))
+    assert wanted.assignments() == ()  # it never was told to run it by somebody who knew of it
+
+
+def knowing(
+    workers: Sequence[str], models: Sequence[str], serial: int, *, placed: bool = True
+) -> Deployment:
+    """A deployment decided by somebody who knew of these workers' lives."""
+    desired = deployment(models, serial).model_copy(update={"workers": tuple(workers)})
+    return desired if placed else desired.model_copy(update={"placement": ()})
+
+
 def test_only_newer_routes_count() -> None:
-    wanted = Wanted(WORKER)
+    wanted = Wanted(WORKER, LIFE)
     assert [one.model for one in wanted.take_routing(routing(["a", "b"], 5))] == ["a", "b"]
     assert wanted.take_routing(routing(["a"], 5)) == ()
     assert wanted.route("b") is None
