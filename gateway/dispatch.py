@@ -299,15 +299,15 @@ class Dispatch:
         revision = call.revision
         ready = revision.ready(now)
         if call.sent or not revision.ejection.all_in:
-            replica = choose(self._candidates(call, now), self._rng)
+            replica = choose(self._candidates(call, now), self._rng, revision.heard_since(now))
         else:
-            replica = choose(ready, self._rng)
+            replica = choose(ready, self._rng, revision.heard_since(now))
         if replica is None:
             if ready and call.suspect:
                 return self._park_suspect(call, now)
             if ready and call.instead is not None:
                 return self._give_up(call, call.instead)  # all were asked
-            replica = choose(ready, self._rng)
+            replica = choose(ready, self._rng, revision.heard_since(now))
         if replica is None:
             return self._park(call, now)
         if call.sent >= self._limits.attempts_max:

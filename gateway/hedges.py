@@ -75,7 +75,7 @@ class Hedges:
         denial = may_hedge(facts, latency, call.model.hedges)
         if denial is not None:
             return denial
-        return choose(free, self._rng) or HedgeDenial.FEW_REPLICAS
+        return choose(free, self._rng, revision.heard_since(now)) or HedgeDenial.FEW_REPLICAS
 
     def _is_saturated(self, replica: Replica) -> bool:
         backlog_rows = replica.rows + replica.foreign_rows

@@ -162,9 +162,13 @@ class Revision:
             if not replica.draining and replica.heard_at >= oldest
         ]
 
+    def heard_since(self, now: float) -> float:
+        """A replica that was not heard since this time has stopped, or is busy beyond telling."""
+        return now - self._stopped_s
+
     def has_stopped(self, replica: Replica, now: float) -> bool:
         """Whether a replica does not even tell its load any more."""
-        return now - replica.heard_at >= self._stopped_s
+        return replica.heard_at < self.heard_since(now)
 
     def stopped_alone(self, replica: Replica, now: float) -> bool:
         """Whether other replicas of the same worker can be heard."""

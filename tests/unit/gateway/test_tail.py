@@ -216,6 +216,25 @@ def test_the_next_call_is_hedged_when_a_hedge_has_won() -> None:
     assert len(world.outcomes) == 3
 
 
+def test_a_replica_that_is_silent_is_not_chosen_while_another_can_be_heard() -> None:
+    """Whatever the hedging: with it off, no call is ever overdue."""
+    world = World(hedge="off")
+    silent, heard = world.join(), world.join()
+
+    def chosen(now: float, heard_at: float, first: int) -> set[str]:
+        world.now = now
+        record = world.replicas.get(heard)
+        assert record is not None
+        record.heard_at = heard_at
+        for number in range(first, first + 40):
+            world.submit(number)
+        return {world.sent[number].replica for number in range(first, first + 40)}
+
+    assert chosen(0.3, 0.3, 1) == {silent, heard}  # a probe or two were missed, as happens
+    assert chosen(0.4, 0.4, 41) == {heard}
+    assert silent in chosen(1.2, 0.4, 81)  # nobody is heard: we were busy ourselves
+
+
 def test_a_replica_with_overdue_calls_is_not_chosen_until_it_is_heard_again() -> None:
     world = world_of(2)
     for number in range(1, 7):
