@@ -30,7 +30,7 @@ class Replica:
         attempts: ids of attempts that it owes an answer, with their rows.
         rows: rows of these attempts.
         foreign_rows: rows of other gateways in its queue, by its last report.
-        row_us: its recent execution time per row, in microseconds.
+        row_us: its recent execution time per row of a full batch, in microseconds.
         suspect: the attempt of a suspect call that it holds, if any.
         alone: it executes a suspect of another gateway, and nothing else.
         executing: our attempts in the batch that it runs, if that has run for long.

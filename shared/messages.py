@@ -143,7 +143,8 @@ class Load:
     Attributes:
         queued_rows: rows that wait in its queue, from all gateways.
         executing_rows: rows in the batch that runs now.
-        row_us: recent execution time per row, in microseconds; 0 if nothing was executed yet.
+        row_us: recent execution time per row of a full batch, in microseconds; 0 if nothing was
+            executed yet.
         executing: attempts of the gateway that is told, in a batch that has run for long; empty
             if none has.
     """

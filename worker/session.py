@@ -47,8 +47,13 @@ from worker.run_limits import RunLimits
 from worker.short_runs import ShortRuns
 
 ROW_TIME_SMOOTHING = 0.2
-"""Weight of the newest batch in the moving average of time per row."""
+"""Weight of the newest batch in the moving average of time per row. A row takes its share of a full
+batch: by the rows that there were, a replica would look the faster the more it is sent (where a
+batch takes as long whatever is in it, eight times as fast), and get all the rest as well."""
 
+ROW_TIME_SURPRISE = 4.0
+"""One batch counts for no more than so many averages. A process that was stopped for some seconds
+would else look a hundred times slower than its peers, and be sent nothing to tell better by."""
 
 FAREWELL_S = 0.25
 """How long a replica that has nothing left to do stays after it said that it drains: a gateway that
@@ -97,6 +102,7 @@ class Session:
         self.counters = Counters()
         self._identity = identity
         self._batches = interface.max_batch_size > 0
+        self._full_batch = max(limits.max_batch_size, 1)
         self._latency = latency
         self._run_limits = run_limits
         self._queue = BatchQueue(limits, latency)
@@ -387,9 +393,12 @@ class Session:
         counters.rows += rows
         counters.infer_us += int(infer_s * 1e6)
         self._latency.observe(shape, rows, infer_s)
-        row_us = infer_s * 1e6 / rows
-        weight = ROW_TIME_SMOOTHING if self._row_us else 1.0
-        self._row_us += weight * (row_us - self._row_us)
+        row_us = infer_s * 1e6 / max(rows, self._full_batch)
+        if self._row_us:
+            surprise_us = min(row_us, ROW_TIME_SURPRISE * self._row_us) - self._row_us
+            self._row_us += ROW_TIME_SMOOTHING * surprise_us
+        else:
+            self._row_us = row_us
 
     def _fail(self, running: _Running, outcome: Failed) -> list[Command]:
         items = running.items

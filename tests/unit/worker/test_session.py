@@ -354,12 +354,24 @@ def test_batches_that_are_surely_short_are_called_so_unless_they_failed_before()
     assert not again.short
 
 
-def test_load_tells_rows_and_time_per_row() -> None:
-    live = session()
+def test_load_tells_rows_and_time_per_row_of_a_full_batch() -> None:
+    live = session()  # a full batch has 4 rows
     tell(live, Probe(), request(1, rows=2))
     tell(live, request(2, rows=3))
     assert tell(live, Probe(known=True)) == [Send("g", Load(3, 2, 0))]
     live.executed(Completed(((),), 0.004))
-    assert Send("g", Load(3, 0, 2000)) in live.received(
+    assert Send("g", Load(3, 0, 1000)) in live.received(
         "g", Envelope("g1", (Probe(known=True),)), 0.0
     )
+
+
+def test_one_batch_that_took_very_long_is_soon_forgiven() -> None:
+    live = session()
+    tell(live, Probe(), request(1))
+    complete(live, 1, infer_s=0.004)
+    for number, infer_s in ((2, 10.0), (3, 0.004), (4, 0.004)):
+        tell(live, request(number))
+        complete(live, 1, infer_s=infer_s)
+    (load,) = sent(tell(live, Probe(known=True)), Load)
+    assert isinstance(load, Load)
+    assert 1000 < load.row_us < 1500
