@@ -118,6 +118,14 @@ class Moved:
 
 
 @record
+class Collected:
+    """Finished jobs that were erased, and blobs to delete, also of those erased before."""
+
+    erased: int
+    blobs: Sequence[str]
+
+
+@record
 class ModelStats:
     """Jobs of one model by state; `dead` are dead letters."""
 
@@ -262,6 +270,11 @@ def leased_of(raw: Any) -> Leased:
 def moved_of(raw: Any) -> Moved:
     """A step of a move."""
     return Moved(*raw)
+
+
+def collected_of(raw: Any) -> Collected:
+    """What was collected."""
+    return Collected(raw[0], texts_of(raw[1]))
 
 
 def beat_of(raw: bytes) -> Beat:

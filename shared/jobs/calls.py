@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from shared.jobs import answers
 from shared.jobs.answers import (
     Beat,
+    Collected,
     JobEvent,
     JobView,
     JobWithBytes,
@@ -264,9 +265,9 @@ def expire(most: int = STEP_JOBS) -> Call[list[str]]:
     return Call("expire", (most,), answers.texts_of)
 
 
-def collect(most: int = STEP_JOBS, blobs: int = STEP_JOBS) -> Call[list[str]]:
+def collect(most: int = STEP_JOBS, blobs: int = STEP_JOBS) -> Call[Collected]:
     """Erase finished jobs past their time. Blobs to delete, again and again until `swept`."""
-    return Call("collect", (most, blobs), answers.texts_of)
+    return Call("collect", (most, blobs), answers.collected_of)
 
 
 def swept(blobs: Sequence[str]) -> Call[None]:
@@ -296,8 +297,8 @@ def move_version(
         most: jobs in this step.
     """
     others = [part for pair in sorted(served.items()) for part in pair]
-    arguments = (model, from_revision, to_revision, to_version, most, *others)
-    return Call("move", arguments, answers.moved_of)
+    steps: tuple[Argument, ...] = (model, from_revision, to_revision, to_version, most, *others)
+    return Call("move", steps, answers.moved_of)
 
 
 def stats() -> Call[StoreStats]:
@@ -326,9 +327,9 @@ def webhook_told(
         again_in_ms: when it is tried again, from now; None: never.
         gave_up: why it is given up, for the operator.
     """
-    wait = "" if again_in_ms is None else again_in_ms
-    event = (due.record.id, due.state, due.entered_ms)
-    arguments = (*event, tries, wait, gave_up[:MESSAGE_CHARS_MAX])
+    wait: Argument = "" if again_in_ms is None else again_in_ms
+    reason = gave_up[:MESSAGE_CHARS_MAX]
+    arguments = (due.record.id, due.state, due.entered_ms, tries, wait, reason)
     return Call("told", arguments, answers.nothing_of)
 
 

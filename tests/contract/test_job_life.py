@@ -227,7 +227,7 @@ class JobLife(RuleBasedStateMachine):
         reclaim = calls.reclaim(gap_ms=1 << 50, grace_ms=0)
         assert set(self.call(reclaim, again)) == self.model.reclaim()
         assert set(self.call(calls.expire(), again)) == self.model.expire()
-        blobs = self.call(calls.collect(), again)
+        blobs = self.call(calls.collect(), again).blobs
         self.model.collect()
         self.call(calls.swept(blobs), again)
 

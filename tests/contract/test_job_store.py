@@ -15,12 +15,14 @@ from shared.errors import ErrorCode, StateStoreError, StoreFullError
 from shared.jobs import calls
 from shared.jobs.answers import (
     Beat,
+    Collected,
     IdempotencyMismatchError,
     JobWithBytes,
     Leased,
     Moved,
     Progress,
     Submitted,
+    WebhookDue,
 )
 from shared.jobs.blocking_store import BlockingJobStore
 from shared.jobs.calls import Call
@@ -327,7 +329,7 @@ async def test_the_log_of_events_is_bounded(bench: Bench) -> None:
     assert sum(len(event.body or b"") for event in events) <= 1 << 20
     blobs = [(Content(TEXT, 1, f"blob-{at}"), b"") for at in range(257)]
     await bench.run(calls.heartbeat(job.id, job.token, 3, LEASE_MS, None, blobs))
-    assert await bench.run(calls.collect()) == ["blob-0"]
+    assert (await bench.run(calls.collect())).blobs == ["blob-0"]
 
 
 async def test_a_result_is_committed_once_by_its_holder(bench: Bench) -> None:
@@ -511,12 +513,13 @@ async def test_results_are_collected_and_their_blobs_told_until_swept(bench: Ben
     output = [(Content(TEXT, 5, "part-blob"), b"")]
     await bench.run(calls.heartbeat(job.id, 1, 1, LEASE_MS, None, output))
     await bench.run(calls.commit(job.id, 1, Content(TEXT, 7, "out-blob"), b""))
-    assert await bench.twice(calls.collect()) == ["in-blob"]
+    assert await bench.twice(calls.collect()) == Collected(0, ["in-blob"])
     bench.pass_ms(60_001)
-    blobs = await bench.twice(calls.collect())
+    blobs = (await bench.run(calls.collect())).blobs
+    assert await bench.twice(calls.collect()) == Collected(0, blobs)
     assert sorted(blobs) == ["in-blob", "out-blob", "part-blob"]
     await bench.twice(calls.swept(blobs))
-    assert await bench.run(calls.collect()) == []
+    assert await bench.run(calls.collect()) == Collected(0, [])
     assert await bench.run(calls.get(job.id)) is None
 
 
@@ -601,8 +604,7 @@ async def test_webhooks_that_are_given_up_are_listed(bench: Bench) -> None:
 
 
 async def test_what_is_to_be_told_of_an_erased_job_is_given_up(bench: Bench) -> None:
-    wanted = {"webhook": "https://x", "webhook_events": (JobState.CANCELED,)}
-    job = await bench.submit(**wanted)
+    job = await bench.submit(webhook="https://x", webhook_events=(JobState.CANCELED,))
     await bench.run(calls.cancel(job))
     assert (await bench.run(calls.stats())).webhooks == 1
     await bench.run(calls.forget(job))
@@ -615,7 +617,7 @@ async def test_what_is_to_be_told_of_an_erased_job_is_given_up(bench: Bench) -> 
 async def test_a_state_that_comes_again_is_told_again(bench: Bench) -> None:
     wanted = {"webhook": "https://x", "webhook_events": (JobState.FAILED,)}
     due = calls.webhooks_due(hold_ms=1_000)
-    seen = []
+    seen: list[WebhookDue] = []
     for _ in range(2):
         job = (
             await bench.running(**wanted)
