@@ -34,6 +34,9 @@ from shared.telemetry import get_logger
 
 log = get_logger("jobs")
 
+ANSWER_S = 2.0
+"""What an attempt to tell a webhook may take after its status came."""
+
 STEPS_MAX = 20
 """Steps of moving one queue at one look: thousands of jobs, and the store gets to other things."""
 
@@ -80,7 +83,7 @@ class JobKeeper:
 
     Attributes:
         figures: for metrics.
-        courier: of webhooks, if there is one.
+        webhooks: attempts to tell them, by outcome.
     """
 
     def __init__(
@@ -108,7 +111,9 @@ class JobKeeper:
             settings.jobs_orphan_look_s,
             settings.jobs_orphan_age_s,
         )
-        self.courier = WebhookCourier(store, sender, settings.webhook_timeout_s) if sender else None
+        attempt_s = settings.webhook_timeout_s + ANSWER_S
+        self._courier = WebhookCourier(store, sender, attempt_s) if sender else None
+        self.webhooks: Mapping[str, int] = self._courier.counts if self._courier else {}
         self.figures = JobFigures(None, {}, {}, False)
 
     async def run(self) -> None:
@@ -116,8 +121,8 @@ class JobKeeper:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._look_forever())
             tasks.create_task(self._collector.run())
-            if self.courier is not None:
-                tasks.create_task(self.courier.run())
+            if self._courier is not None:
+                tasks.create_task(self._courier.run())
 
     async def _look_forever(self) -> None:
         outage = Outage("looking after jobs")

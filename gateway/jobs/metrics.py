@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from gateway.calls import DeployedModel
-from gateway.jobs.keeper import JobFigures, JobKeeper
+from gateway.jobs.keeper import JobFigures
 from shared.jobs.answers import ModelStats, StoreStats
 from shared.jobs.record import JobState
 from shared.jobs.totals import BOUNDS_MS, ModelTotals, Spans
@@ -41,6 +41,16 @@ _COUNTERS: tuple[tuple[str, str, Callable[[ModelTotals], int]], ...] = (
 )
 
 
+class Kept(Protocol):
+    """What the collector needs of `gateway.jobs.keeper.JobKeeper`."""
+
+    @property
+    def figures(self) -> JobFigures: ...
+
+    @property
+    def webhooks(self) -> Mapping[str, int]: ...
+
+
 class Deployed(Protocol):
     """What the collector needs of the service."""
 
@@ -50,7 +60,7 @@ class Deployed(Protocol):
 class JobsCollector(Collector):
     """Collects from the keeper; a deployed model without jobs shows that it has none."""
 
-    def __init__(self, keeper: JobKeeper, service: Deployed) -> None:
+    def __init__(self, keeper: Kept, service: Deployed) -> None:
         self._keeper = keeper
         self._service = service
 
@@ -62,14 +72,13 @@ class JobsCollector(Collector):
             "1 if the job store answered this gateway when it was last asked.",
             value=figures.reachable,
         )
-        if self._keeper.courier is not None:
-            yield _family(
-                CounterMetricFamily,
-                "penstock_gateway_webhooks",
-                "Webhooks that this gateway called.",
-                "result",
-                self._keeper.courier.counts.items(),
-            )
+        yield _family(
+            CounterMetricFamily,
+            "penstock_gateway_webhooks",
+            "Webhooks that this gateway called.",
+            "result",
+            self._keeper.webhooks.items(),
+        )
         if figures.stats is not None:
             names = [deployed.model for deployed in self._service.deployed_models()]
             yield from _held(names, figures.stats, figures)

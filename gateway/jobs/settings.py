@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from gateway.webhooks.settings import WebhookSettings
+from gateway.webhooks.settings import WebhookSettings, check_delays
 from gateway.webhooks.signing import key_of
 from shared.settings import CommonSettings
 
@@ -63,6 +63,7 @@ class JobKeeperSettings(CommonSettings):
     )
     webhook_retry_delays_s: tuple[float, ...] = Field(
         WebhookSettings.model_fields["retry_delays_s"].default,
+        max_length=32,
         description="Delays before further attempts; then a webhook is given up.",
     )
     webhook_timeout_s: float = Field(
@@ -80,6 +81,11 @@ class JobKeeperSettings(CommonSettings):
         for secret in _parts(secrets):
             key_of(secret)
         return secrets
+
+    @field_validator("webhook_retry_delays_s")
+    @classmethod
+    def _are_delays(cls, delays_s: tuple[float, ...]) -> tuple[float, ...]:
+        return check_delays(delays_s)
 
     @model_validator(mode="after")
     def _reclaims_in_time(self) -> JobKeeperSettings:

@@ -43,7 +43,7 @@ TICK_MS = 1_000
 REVISIONS = {"r1": "1", "r2": "2"}
 
 
-TELL_WHAT_THEY_DID = ("reclaim", "lose", "expire", "move")
+TELL_WHAT_THEY_DID = ("reclaim", "lose", "expire", "collect", "move")
 """Calls that find nothing to do when they are sent again, and say so."""
 
 
