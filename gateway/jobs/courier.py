@@ -62,6 +62,7 @@ class WebhookCourier:
         self._sender = sender
         self._send_s = TURN_S + attempt_s
         self._open: set[asyncio.Task[None]] = set()
+        self._given_up: list[str] = []  # since the last line of the log; at most what was open
         self.counts = {"delivered": 0, "failed": 0, "gave_up": 0}
 
     @property
@@ -79,6 +80,7 @@ class WebhookCourier:
                     outage.worked()
                 except StateStoreError as error:
                     pause_s = outage.failed(error)
+                self._tell()
                 await self._pause(pause_s)
         finally:
             for task in self._open:
@@ -124,7 +126,13 @@ class WebhookCourier:
                 self.counts["failed"] += 1
             case GaveUp(reason):
                 self.counts["gave_up"] += 1
-                log.info("gave up", job=due.record.id, state=due.state, reason=reason)
+                self._given_up.append(f"job {due.record.id}, {due.state}: {reason}")
+
+    def _tell(self) -> None:
+        """One line for all that were given up, since a receiver that is gone has many."""
+        if self._given_up:
+            log.warning("webhooks given up", events=len(self._given_up), last=self._given_up[-1])
+            self._given_up.clear()
 
     async def _report(self, call: Call[None]) -> None:
         """Tell the store, also one that is away for a moment."""

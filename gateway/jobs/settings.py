@@ -13,6 +13,11 @@ from gateway.webhooks.signing import key_of
 from shared.settings import CommonSettings
 
 
+BUSY_RETRY_S = 15.0
+"""When an event comes again whose host has more than it takes: they must not all come each second,
+nor take the room of other hosts' events."""
+
+
 class JobKeeperSettings(CommonSettings):
     """Part of what `penstock gateway` takes."""
 
@@ -106,6 +111,8 @@ def webhook_settings(settings: JobKeeperSettings) -> WebhookSettings | None:
         timeout_s=settings.webhook_timeout_s,
         concurrency=settings.webhook_concurrency,
         concurrency_per_host=settings.webhook_concurrency_per_host,
+        open_per_host_max=8 * settings.webhook_concurrency_per_host,
+        busy_retry_s=BUSY_RETRY_S,
     )
 
 

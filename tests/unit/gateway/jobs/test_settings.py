@@ -32,6 +32,7 @@ def test_secrets_and_networks_reach_the_sender(monkeypatch: pytest.MonkeyPatch) 
     assert webhooks.allow_networks == (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
     assert webhooks.timeout_s == 3.0
     assert len(webhooks.retry_delays_s) == 9
+    assert webhooks.open_per_host_max == 64
     assert "whsec" not in repr(settings)
 
 
