@@ -12,7 +12,6 @@ from gateway.webhooks.settings import WebhookSettings, check_delays
 from gateway.webhooks.signing import key_of
 from shared.settings import CommonSettings
 
-
 BUSY_RETRY_S = 15.0
 """When an event comes again whose host has more than it takes: they must not all come each second,
 nor take the room of other hosts' events."""
