@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol, TypeAlias
 
@@ -275,6 +275,10 @@ class InferenceService:
     def called_models(self) -> list[ModelState]:
         """Each model that was called: its open calls, and what it may spend on extra attempts."""
         return self._dispatch.models()
+
+    def routes(self) -> Mapping[str, ModelRoute]:
+        """Routes by model; not to be changed."""
+        return self._routes.models()
 
     def revisions(self) -> list[Revision]:
         """Each revision that is here or routed."""

@@ -3,7 +3,8 @@
 Each gateway, worker and registry_sync daemon serves its own metrics on a port that it reports in
 the state store. A scrape of the sum scrapes them all and adds samples of the same name and labels;
 counters, histograms and gauges alike, because most gauges are amounts (rows queued, calls in
-flight). `LARGEST` names those that are not; of them the largest is shown. A counter of the sum
+flight). `LARGEST` names what is not, or is the same in several processes; of that the largest is
+shown. A counter of the sum
 falls when a process is gone, which Prometheus takes for a restart.
 """
 
@@ -36,9 +37,27 @@ LARGEST = frozenset(
     {
         "penstock_gateway_ready_replicas",  # all gateways count the same replicas
         "penstock_gateway_routing_generation",  # a name of a state, not an amount
+        # All gateways read the same from the job store.
+        "penstock_jobs_attempts",
+        "penstock_jobs_attempts_lost",
+        "penstock_jobs_attempts_released",
+        "penstock_jobs_backlog_seconds",
+        "penstock_jobs_dead_letters",
+        "penstock_jobs_finished",
+        "penstock_jobs_garbage_blobs",
+        "penstock_jobs_in_flight",
+        "penstock_jobs_oldest_seconds",
+        "penstock_jobs_records",
+        "penstock_jobs_seconds",
+        "penstock_jobs_state_seconds",
+        "penstock_jobs_store_bytes",
+        "penstock_jobs_submitted",
+        "penstock_jobs_waiting",
+        "penstock_jobs_webhooks_undelivered",
+        "penstock_jobs_webhooks_waiting",
     }
 )
-"""Gauges of which the sum shows the largest."""
+"""Families of which the sum shows the largest samples."""
 
 _NO_AMOUNTS = ("python_info", "process_start_time_seconds", "process_max_fds")
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import orjson
 import typer
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
@@ -126,6 +126,11 @@ def _is_table(field: FieldInfo) -> bool:
     return (get_origin(plain) or plain) in (list, tuple, dict, set, frozenset)
 
 
+def _is_secret(annotation: Any) -> bool:
+    """Whether values of a type, or parts of them, are not to be shown."""
+    return annotation is SecretStr or any(map(_is_secret, get_args(annotation)))
+
+
 def _decoded(name: str, field: FieldInfo, value: Any) -> Any:
     if not isinstance(value, str) or not _is_table(field):
         return value
@@ -142,7 +147,9 @@ def _explain(settings_class: type[BaseSettings], error: ValidationError) -> str:
         name = str(where[0]) if where else ""
         if name in settings_class.model_fields:
             source = f"{flag_of(name)} ({variable_of(settings_class, name)}): "
-            parts.append(f"{source}{problem['msg']}, got {problem['input']!r:.60}")
+            got = f", got {problem['input']!r:.60}"
+            secret = _is_secret(settings_class.model_fields[name].annotation)
+            parts.append(f"{source}{problem['msg']}{'' if secret else got}")
         else:  # settings that do not go together; our own words
             parts.append(problem["msg"].removeprefix("Value error, "))
     return "; ".join(parts)

@@ -75,9 +75,7 @@ class WebhookSettings(BaseModel):
     @field_validator("retry_delays_s")
     @classmethod
     def _are_delays(cls, delays_s: tuple[float, ...]) -> tuple[float, ...]:
-        if not all(0 < delay <= 30 * 24 * HOUR for delay in delays_s):
-            raise ValueError("expected delays above 0, of at most 30 days")
-        return delays_s
+        return check_delays(delays_s)
 
     @property
     def keys(self) -> list[bytes]:
@@ -88,3 +86,14 @@ class WebhookSettings(BaseModel):
     def schedule(self) -> RetrySchedule:
         """When failed events are tried again."""
         return RetrySchedule(self.retry_delays_s, self.retry_jitter, self.retry_after_s_max)
+
+
+def check_delays(delays_s: tuple[float, ...]) -> tuple[float, ...]:
+    """The delays.
+
+    Raises:
+        ValueError: if they are none.
+    """
+    if not all(0 < delay <= 30 * 24 * HOUR for delay in delays_s):
+        raise ValueError("expected delays above 0, of at most 30 days")
+    return delays_s

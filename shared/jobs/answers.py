@@ -11,6 +11,7 @@ from typing import Any
 
 from shared.errors import ErrorCode, PenstockError, StoreFullError
 from shared.jobs.record import Content, JobRecord, JobState, record_of
+from shared.jobs.totals import ModelTotals, totals_of
 from shared.records import record
 
 
@@ -117,6 +118,14 @@ class Moved:
 
 
 @record
+class Collected:
+    """Finished jobs that were erased, and blobs to delete, also of those erased before."""
+
+    erased: int
+    blobs: Sequence[str]
+
+
+@record
 class ModelStats:
     """Jobs of one model by state; `dead` are dead letters."""
 
@@ -145,6 +154,8 @@ class StoreStats:
         models: by model.
         queues: by model and revision.
         garbage: blobs that wait to be deleted.
+        webhooks: states that wait to be told.
+        undelivered: webhooks that were given up, of which the last ones are kept.
     """
 
     jobs: int
@@ -153,15 +164,46 @@ class StoreStats:
     models: Mapping[str, ModelStats]
     queues: Mapping[tuple[str, str], QueueStats]
     garbage: int
+    webhooks: int = 0
+    undelivered: int = 0
 
 
 @record
 class WebhookDue:
-    """A state to be told to a job's webhook, and how often that was tried before."""
+    """A state to be told to a job's webhook.
+
+    Attributes:
+        record: the job as it is now.
+        state: to be told; it may have passed.
+        entered_ms: when it began, which tells it from the same state at another time.
+        tries: how often that was tried before.
+    """
 
     record: JobRecord
     state: JobState
+    entered_ms: int
     tries: int
+
+
+@record
+class Undelivered:
+    """A webhook that was given up.
+
+    Attributes:
+        id: grows with time; older ones are listed before it.
+        job_id, model, state: what was to be told.
+        tries: how often it was.
+        reason: why it was given up.
+        at_ms: when.
+    """
+
+    id: str
+    job_id: str
+    model: str
+    state: JobState
+    tries: int
+    reason: str
+    at_ms: int
 
 
 # Reading ----------------------------------------------------------------------------------------
@@ -230,6 +272,11 @@ def moved_of(raw: Any) -> Moved:
     return Moved(*raw)
 
 
+def collected_of(raw: Any) -> Collected:
+    """What was collected."""
+    return Collected(raw[0], texts_of(raw[1]))
+
+
 def beat_of(raw: bytes) -> Beat:
     """What a heartbeat told."""
     return Beat(raw.decode())
@@ -260,7 +307,7 @@ def _event(raw: Any) -> JobEvent:
 
 def stats_of(raw: Any) -> StoreStats:
     """What the store holds."""
-    counts, models, queues, garbage = _fields(raw[0]), raw[1], raw[2], raw[3]
+    counts, models, queues = _fields(raw[0]), raw[1], raw[2]
     return StoreStats(
         jobs=int(counts.get("jobs", 0)),
         bytes=int(counts.get("bytes", 0)),
@@ -273,8 +320,16 @@ def stats_of(raw: Any) -> StoreStats:
             _queue(queues[at]): QueueStats(*queues[at + 1 : at + 3])
             for at in range(0, len(queues), 3)
         },
-        garbage=garbage,
+        garbage=raw[3],
+        webhooks=raw[4],
+        undelivered=raw[5],
     )
+
+
+def model_totals_of(raw: Any) -> dict[str, ModelTotals]:
+    """Totals by model."""
+    pairs = zip(raw[::2], raw[1::2], strict=True)
+    return {model.decode(): totals_of(_fields(flat)) for model, flat in pairs}
 
 
 def _queue(name: bytes) -> tuple[str, str]:
@@ -285,5 +340,23 @@ def _queue(name: bytes) -> tuple[str, str]:
 def webhooks_due_of(raw: Any) -> list[WebhookDue]:
     """What is to be told."""
     return [
-        WebhookDue(record_of(_fields(each[2])), JobState(each[0].decode()), each[1]) for each in raw
+        WebhookDue(record_of(_fields(each[3])), JobState(each[0].decode()), each[1], each[2])
+        for each in raw
     ]
+
+
+def undelivered_of(raw: Any) -> list[Undelivered]:
+    """Webhooks that were given up."""
+    return [_undelivered(each[0].decode(), _fields(each[1])) for each in raw]
+
+
+def _undelivered(entry_id: str, fields: Mapping[str, str]) -> Undelivered:
+    return Undelivered(
+        id=entry_id,
+        job_id=fields["job"],
+        model=fields["model"],
+        state=JobState(fields["state"]),
+        tries=int(fields["tries"]),
+        reason=fields["reason"],
+        at_ms=int(fields["at"]),
+    )

@@ -11,13 +11,14 @@ A call may raise, when it is run: `StateStoreError` (not reached; it may have ha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from shared.jobs import answers
 from shared.jobs.answers import (
     Beat,
+    Collected,
     JobEvent,
     JobView,
     JobWithBytes,
@@ -26,9 +27,11 @@ from shared.jobs.answers import (
     Progress,
     StoreStats,
     Submitted,
+    Undelivered,
     WebhookDue,
 )
 from shared.jobs.record import SUSPECT_DEATHS, Content, JobRecord, JobState, NewJob, fields_of
+from shared.jobs.totals import ModelTotals
 from shared.records import record
 
 Answer = TypeVar("Answer")
@@ -42,6 +45,8 @@ OUTPUT_BYTES_MAX = 64 * 1024
 
 MESSAGE_CHARS_MAX = 2_000
 """Longest error or progress message that is kept; the rest is cut off."""
+
+NOTHING_ELSE: Mapping[str, str] = {}
 
 STEP_JOBS = 200
 """Jobs that one sweep touches: some ten milliseconds in which the server does nothing else."""
@@ -260,9 +265,9 @@ def expire(most: int = STEP_JOBS) -> Call[list[str]]:
     return Call("expire", (most,), answers.texts_of)
 
 
-def collect(most: int = STEP_JOBS, blobs: int = STEP_JOBS) -> Call[list[str]]:
+def collect(most: int = STEP_JOBS, blobs: int = STEP_JOBS) -> Call[Collected]:
     """Erase finished jobs past their time. Blobs to delete, again and again until `swept`."""
-    return Call("collect", (most, blobs), answers.texts_of)
+    return Call("collect", (most, blobs), answers.collected_of)
 
 
 def swept(blobs: Sequence[str]) -> Call[None]:
@@ -271,13 +276,29 @@ def swept(blobs: Sequence[str]) -> Call[None]:
 
 
 def move_version(
-    model: str, from_revision: str, to_revision: str, to_version: str, most: int = STEP_JOBS
+    model: str,
+    from_revision: str,
+    to_revision: str,
+    to_version: str,
+    served: Mapping[str, str] = NOTHING_ELSE,
+    most: int = STEP_JOBS,
 ) -> Call[Moved]:
-    """One step of moving what waits for one revision to another; repeat while any are left.
+    """One step of moving what waits for one revision to others; repeat while any are left.
 
-    Jobs keep their places. Those that are pinned to another version than `to_version` fail.
+    Jobs keep their places. Those whose version is still served, as another revision, go there; of
+    the rest, those that are pinned fail, and all others go to `to_revision`.
+
+    Args:
+        model: of the queue.
+        from_revision: of the queue; served no more.
+        to_revision: of its successor.
+        to_version: of its successor.
+        served: revisions of all versions that are served, by version.
+        most: jobs in this step.
     """
-    return Call("move", (model, from_revision, to_revision, to_version, most), answers.moved_of)
+    others = [part for pair in sorted(served.items()) for part in pair]
+    steps: tuple[Argument, ...] = (model, from_revision, to_revision, to_version, most, *others)
+    return Call("move", steps, answers.moved_of)
 
 
 def stats() -> Call[StoreStats]:
@@ -285,15 +306,36 @@ def stats() -> Call[StoreStats]:
     return Call("stats", (), answers.stats_of)
 
 
+def totals() -> Call[dict[str, ModelTotals]]:
+    """What was counted, of the models that have jobs."""
+    return Call("totals", (), answers.model_totals_of)
+
+
 def webhooks_due(hold_ms: int, most: int = STEP_JOBS) -> Call[list[WebhookDue]]:
     """What webhooks are to be told now; nobody else is given it for `hold_ms`."""
     return Call("webhooks", (most, hold_ms), answers.webhooks_due_of)
 
 
-def webhook_told(job_id: str, state: JobState, again_in_ms: int | None = None) -> Call[None]:
-    """A webhook was told, or not and is to be tried again later."""
-    wait = "" if again_in_ms is None else again_in_ms
-    return Call("told", (job_id, state, wait), answers.nothing_of)
+def webhook_told(
+    due: WebhookDue, tries: int, *, again_in_ms: int | None = None, gave_up: str = ""
+) -> Call[None]:
+    """A webhook was told; or was not, and is to be tried again later, or given up.
+
+    Args:
+        due: as it was given.
+        tries: calls of it so far.
+        again_in_ms: when it is tried again, from now; None: never.
+        gave_up: why it is given up, for the operator.
+    """
+    wait: Argument = "" if again_in_ms is None else again_in_ms
+    reason = gave_up[:MESSAGE_CHARS_MAX]
+    arguments = (due.record.id, due.state, due.entered_ms, tries, wait, reason)
+    return Call("told", arguments, answers.nothing_of)
+
+
+def undelivered_webhooks(before: str = "", most: int = 100) -> Call[list[Undelivered]]:
+    """Webhooks that were given up, newest first; go on with the last one's id."""
+    return Call("undelivered", (before, most), answers.undelivered_of)
 
 
 def _check(content: Content, body: bytes, bytes_max: int) -> None:

@@ -19,6 +19,7 @@ from shared.errors import PenstockError, StateStoreError, StoreFullError
 from shared.jobs.calls import Call
 from shared.jobs.durability import Durability, durability_of
 from shared.jobs.record import FINISHED, TRANSITIONS
+from shared.jobs.totals import BOUNDS_MS
 from shared.keys import Keys
 from shared.records import record
 
@@ -35,6 +36,8 @@ LIMITS: Mapping[str, int] = {
     "priority_ms": 1 << 43,  # more than any wall clock reads until the year 2248
     "passed_over": 32,  # suspects that a lease looks behind, so that it stays short
     "grant_ms": 60_000,  # longer than anybody sends one request again
+    "undelivered": 1_000,  # webhooks that were given up, for the operator to look at
+    "totals_ms": 30 * 24 * 3_600_000,  # how long a model's totals outlive its last job
 }
 """Limits that the scripts know."""
 
@@ -59,7 +62,11 @@ def script(name: str) -> Script:
 def _tables() -> str:
     may = ", ".join(f"{state} = {_set(following)}" for state, following in TRANSITIONS.items())
     limits = ", ".join(f"{name} = {value}" for name, value in LIMITS.items())
-    return f"local MAY = {{{may}}}\nlocal FINISHED = {_set(FINISHED)}\nlocal LIMITS = {{{limits}}}"
+    bounds = ", ".join(map(str, BOUNDS_MS))
+    return (
+        f"local MAY = {{{may}}}\nlocal FINISHED = {_set(FINISHED)}\n"
+        f"local LIMITS = {{{limits}}}\nlocal BOUNDS_MS = {{{bounds}}}"
+    )
 
 
 def _set(names: Iterable[str]) -> str:

@@ -43,7 +43,7 @@ TICK_MS = 1_000
 REVISIONS = {"r1": "1", "r2": "2"}
 
 
-TELL_WHAT_THEY_DID = ("reclaim", "lose", "expire", "move")
+TELL_WHAT_THEY_DID = ("reclaim", "lose", "expire", "collect", "move")
 """Calls that find nothing to do when they are sent again, and say so."""
 
 
@@ -227,7 +227,7 @@ class JobLife(RuleBasedStateMachine):
         reclaim = calls.reclaim(gap_ms=1 << 50, grace_ms=0)
         assert set(self.call(reclaim, again)) == self.model.reclaim()
         assert set(self.call(calls.expire(), again)) == self.model.expire()
-        blobs = self.call(calls.collect(), again)
+        blobs = self.call(calls.collect(), again).blobs
         self.model.collect()
         self.call(calls.swept(blobs), again)
 

@@ -15,18 +15,21 @@ from shared.errors import ErrorCode, StateStoreError, StoreFullError
 from shared.jobs import calls
 from shared.jobs.answers import (
     Beat,
+    Collected,
     IdempotencyMismatchError,
     JobWithBytes,
     Leased,
     Moved,
     Progress,
     Submitted,
+    WebhookDue,
 )
 from shared.jobs.blocking_store import BlockingJobStore
 from shared.jobs.calls import Call
 from shared.jobs.ids import new_job_id
 from shared.jobs.record import Content, JobRecord, JobState, NewJob
 from shared.jobs.store import JobStore
+from shared.jobs.totals import BOUNDS_MS
 from shared.keys import Keys
 from tests.contract.job_audit import audit, contents
 from tests.contract.redis_server import Server
@@ -326,7 +329,7 @@ async def test_the_log_of_events_is_bounded(bench: Bench) -> None:
     assert sum(len(event.body or b"") for event in events) <= 1 << 20
     blobs = [(Content(TEXT, 1, f"blob-{at}"), b"") for at in range(257)]
     await bench.run(calls.heartbeat(job.id, job.token, 3, LEASE_MS, None, blobs))
-    assert await bench.run(calls.collect()) == ["blob-0"]
+    assert (await bench.run(calls.collect())).blobs == ["blob-0"]
 
 
 async def test_a_result_is_committed_once_by_its_holder(bench: Bench) -> None:
@@ -422,7 +425,7 @@ async def test_only_finished_jobs_are_forgotten(bench: Bench) -> None:
     await bench.run(commit_call(job))
     assert await bench.twice(calls.forget(job.id)) is None
     left = set(contents(bench.redis, KEYS))
-    assert {name.partition(":")[0] for name in left} <= {"counts", "grant"}
+    assert {name.partition(":")[0] for name in left} <= {"counts", "grant", "totals"}
 
 
 async def test_a_dead_letter_starts_over(bench: Bench) -> None:
@@ -510,12 +513,13 @@ async def test_results_are_collected_and_their_blobs_told_until_swept(bench: Ben
     output = [(Content(TEXT, 5, "part-blob"), b"")]
     await bench.run(calls.heartbeat(job.id, 1, 1, LEASE_MS, None, output))
     await bench.run(calls.commit(job.id, 1, Content(TEXT, 7, "out-blob"), b""))
-    assert await bench.twice(calls.collect()) == ["in-blob"]
+    assert await bench.twice(calls.collect()) == Collected(0, ["in-blob"])
     bench.pass_ms(60_001)
-    blobs = await bench.twice(calls.collect())
+    blobs = (await bench.run(calls.collect())).blobs
+    assert await bench.twice(calls.collect()) == Collected(0, blobs)
     assert sorted(blobs) == ["in-blob", "out-blob", "part-blob"]
     await bench.twice(calls.swept(blobs))
-    assert await bench.run(calls.collect()) == []
+    assert await bench.run(calls.collect()) == Collected(0, [])
     assert await bench.run(calls.get(job.id)) is None
 
 
@@ -537,6 +541,27 @@ async def test_waiting_jobs_follow_their_model_to_another_revision(bench: Bench)
     assert {job.record.job.version for job in moved} == {"2"}
 
 
+async def test_jobs_of_a_version_that_became_another_revision_stay_with_it(bench: Bench) -> None:
+    free, pinned = await bench.submit(), await bench.submit(pin="1")
+    other = await bench.submit(pin="3")
+    gone = await bench.submit(pin="4")
+    served = {"1": "r1b", "2": "r2", "3": "r3"}
+    move = calls.move_version("m", "r1", "r2", "2", served)
+    assert await bench.run(move) == Moved(3, 1, 0)
+    assert [each.record.id for each in await bench.lease(9, revision="r1b")] == [free, pinned]
+    [third] = await bench.lease(9, revision="r3")
+    assert (third.record.id, third.record.job.version) == (other, "3")
+    assert await bench.state(gone) is JobState.FAILED
+
+
+async def test_a_queue_that_is_served_is_not_moved(bench: Bench) -> None:
+    await bench.submit()
+    for served in ({"1": "r1"}, {}):
+        to = "r2" if served else "r1"
+        assert await bench.run(calls.move_version("m", "r1", to, "2", served)) == Moved(0, 0, 0)
+    assert len(await bench.lease(9)) == 1
+
+
 async def test_webhooks_are_told_of_the_states_that_they_want(bench: Bench) -> None:
     wanted = {"webhook": "https://x", "webhook_events": (JobState.SUCCEEDED,)}
     job = await bench.running(**wanted)
@@ -545,15 +570,70 @@ async def test_webhooks_are_told_of_the_states_that_they_want(bench: Bench) -> N
     await bench.run(commit_call(job))
     [told] = await bench.run(due)
     assert (told.record.id, told.state, told.tries) == (job.id, JobState.SUCCEEDED, 0)
+    assert told.entered_ms == (await bench.record(job.id)).finished_ms
     assert await bench.run(due) == []
     bench.pass_ms(60_001)
-    assert [again.tries for again in await bench.run(due)] == [1]
-    await bench.run(calls.webhook_told(job.id, JobState.SUCCEEDED, again_in_ms=100_000))
+    assert await bench.run(due) == [told]
+    await bench.run(calls.webhook_told(told, 1, again_in_ms=100_000))
     bench.pass_ms(50_000)
     assert await bench.run(due) == []
-    await bench.twice(calls.webhook_told(job.id, JobState.SUCCEEDED))
+    bench.pass_ms(50_001)
+    assert [again.tries for again in await bench.run(due)] == [1]
+    await bench.twice(calls.webhook_told(told, 2))
     bench.pass_ms(100_000)
     assert await bench.run(due) == []
+    assert await bench.run(calls.undelivered_webhooks()) == []
+
+
+async def test_webhooks_that_are_given_up_are_listed(bench: Bench) -> None:
+    wanted = {"webhook": "https://x", "webhook_events": (JobState.SUCCEEDED, JobState.QUEUED)}
+    due = calls.webhooks_due(hold_ms=1_000)
+    ids = []
+    for _ in range(2):
+        job = await bench.running(**wanted)
+        ids.append(job.id)
+        await bench.run(commit_call(job))
+        [told] = await bench.run(due)
+        await bench.twice(calls.webhook_told(told, 3, gave_up="answered 500"))
+    assert (await bench.run(calls.stats())).undelivered == 2
+    first, second = await bench.run(calls.undelivered_webhooks())
+    assert [second.job_id, first.job_id] == ids
+    assert (first.model, first.state, first.tries) == ("m", JobState.SUCCEEDED, 3)
+    assert first.reason == "answered 500"
+    assert await bench.run(calls.undelivered_webhooks(before=first.id)) == [second]
+
+
+async def test_what_is_to_be_told_of_an_erased_job_is_given_up(bench: Bench) -> None:
+    job = await bench.submit(webhook="https://x", webhook_events=(JobState.CANCELED,))
+    await bench.run(calls.cancel(job))
+    assert (await bench.run(calls.stats())).webhooks == 1
+    await bench.run(calls.forget(job))
+    stats = await bench.run(calls.stats())
+    assert (stats.webhooks, stats.undelivered) == (0, 1)
+    [lost] = await bench.run(calls.undelivered_webhooks())
+    assert (lost.job_id, lost.tries, lost.reason) == (job, 0, "the job was erased before")
+
+
+async def test_a_state_that_comes_again_is_told_again(bench: Bench) -> None:
+    wanted = {"webhook": "https://x", "webhook_events": (JobState.FAILED,)}
+    due = calls.webhooks_due(hold_ms=1_000)
+    seen: list[WebhookDue] = []
+    for _ in range(2):
+        job = (
+            await bench.running(**wanted)
+            if not seen
+            else (await bench.lease(request="2"))[0].record
+        )
+        await bench.run(calls.fail(job.id, job.token, "model_error", "no", retryable=False))
+        [told] = await bench.run(due)
+        assert told.tries == 0
+        await bench.run(calls.webhook_told(told, 4, again_in_ms=0))
+        seen.append(told)
+        bench.pass_ms(1_001)
+        await bench.run(calls.retry(await bench.record(job.id)))
+    assert seen[0].entered_ms < seen[1].entered_ms
+    await bench.run(calls.webhook_told(seen[0], 5))  # of the first time: it says nothing of now
+    assert [now.entered_ms for now in await bench.run(due)] == [seen[1].entered_ms]
 
 
 async def test_figures_are_what_is_there(bench: Bench) -> None:
@@ -570,6 +650,44 @@ async def test_figures_are_what_is_there(bench: Bench) -> None:
     assert 5_000 <= stats.queues["m", "r1"].oldest_age_ms < 60_000
 
 
+async def test_totals_tell_what_became_of_all_jobs(bench: Bench) -> None:
+    assert await bench.run(calls.totals()) == {}
+    job = await bench.running()
+    await bench.twice(calls.release(job.id, job.token))
+    [again] = await bench.lease()
+    await bench.run(calls.lose("h1"))
+    assert await bench.run(calls.lose("h1")) == []
+    bench.pass_ms(7_000)
+    [last] = await bench.lease(holder="h2")
+    bench.pass_ms(20_000)
+    await bench.twice(commit_call(last.record))
+    await bench.run(calls.cancel(await bench.submit()))
+    totals = (await bench.run(calls.totals()))["m"]
+    assert (totals.submitted, totals.leased) == (2, 3)
+    assert (totals.lost, totals.released) == (1, 1)
+    assert {state: spans.count for state, spans in totals.spent.items()} == {
+        JobState.QUEUED: 4,
+        JobState.RUNNING: 3,
+        JobState.CANCELING: 0,
+    }
+    succeeded = totals.ended[JobState.SUCCEEDED]
+    assert (succeeded.count, succeeded.counts[BOUNDS_MS.index(30_000)]) == (1, 1)
+    assert 27.0 <= succeeded.total_s < 30.0
+    assert totals.ended[JobState.CANCELED].count == 1
+    assert again.record.id == job.id
+
+
+async def test_totals_outlive_the_jobs_and_go_on(bench: Bench) -> None:
+    job = await bench.submit()
+    await bench.run(calls.cancel(job))
+    await bench.run(calls.forget(job))
+    assert await bench.run(calls.totals()) == {}
+    assert bench.redis.pttl(f"{KEYS.jobs}:totals:m") > HOUR_MS
+    await bench.submit()
+    assert (await bench.run(calls.totals()))["m"].submitted == 2
+    assert bench.redis.pttl(f"{KEYS.jobs}:totals:m") == -1
+
+
 # The server's troubles ----------------------------------------------------------------------------
 
 
@@ -580,8 +698,8 @@ async def test_a_server_that_forgot_our_scripts_learns_them_again(bench: Bench) 
 
 
 async def test_a_call_with_a_bug_is_an_error_of_its_own(bench: Bench) -> None:
-    nonsense: Call[Any] = Call("told", (), lambda raw: raw)
-    with pytest.raises(StateStoreError, match="told"):
+    nonsense: Call[Any] = Call("lease", (), lambda raw: raw)
+    with pytest.raises(StateStoreError, match="lease"):
         await bench.run(nonsense)
     odd: Call[Any] = Call("get", ("x",), lambda raw: raw["x"])
     with pytest.raises(StateStoreError, match="no sense"):

@@ -1,5 +1,6 @@
 -- Finished jobs whose time has come are erased. ARGV: 2 most jobs, 3 most blobs.
--- Answers blobs to delete: those of these jobs and of all that went before, until `swept`.
+-- Answers {jobs looked at, blobs to delete}: those of these jobs and of all that went before, until
+-- `swept`.
 
 local ids = redis.call('ZRANGEBYSCORE', key('retained'), '-inf', now, 'LIMIT', 0, ARGV[2])
 for _, id in ipairs(ids) do
@@ -10,4 +11,4 @@ for _, id in ipairs(ids) do
     erase(job)
   end
 end
-return redis.call('ZRANGE', key('garbage'), 0, ARGV[3] - 1)
+return {#ids, redis.call('ZRANGE', key('garbage'), 0, ARGV[3] - 1)}

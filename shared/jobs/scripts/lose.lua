@@ -9,6 +9,7 @@ for _, id in ipairs(redis.call('ZRANGE', key('leases'), 0, -1)) do
     local deaths = number(job, 'deaths') + 1
     change(job, {deaths = deaths})
     local message = 'its replica died while it ran (deaths: ' .. deaths .. ')'
+    count(job, 'lost', 1)
     answer[#answer + 1] = id
     answer[#answer + 1] = end_attempt(job, 'replica_crashed', message, deaths >= tonumber(ARGV[3]), true)
   end

@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  what all keys begin with; it holds the hash tag, so they lie in one slot of a cluster
 -- ARGV[1]  milliseconds to add to the server's clock: 0, but in tests
--- MAY, FINISHED, LIMITS  come from shared/jobs/record.py and stand above this text
+-- MAY, FINISHED, LIMITS, BOUNDS_MS  come from shared/jobs/*.py and stand above this text
 --
 -- Keys (docs/jobs.md says more):
 --   job:<id>                  hash: the record, the one authority
@@ -20,7 +20,9 @@
 --                             passed over, then jobs
 --   garbage                   sorted set of blobs that nothing refers to any more, by since when
 --   webhooks                  sorted set of <id>:<state> to tell, by when that is due
+--   undelivered               stream of webhooks that were given up, the last so many
 --   counts                    hash: jobs, bytes, and the number of jobs in each state
+--   totals:<model>            hash of what only grows, see "Totals" below
 -- Channels, whose messages are hints to look:
 --   wake:<model>/<revision>   something to lease
 --   changed:<id>              an event of the job; wake:webhooks: something to tell
@@ -138,6 +140,49 @@ local function log(job, bytes, ...)
   return id
 end
 
+-- Totals ---------------------------------------------------------------------------------------
+
+-- What was counted of a model's jobs: submitted, leased, lost, released; `in:<state>:<bucket>` and
+-- `in:<state>:ms`, how long they stayed in a state that they left; `to:<state>:...`, how long they
+-- took from their submit, or a retry, to their end. Buckets are numbered as BOUNDS_MS, one more
+-- than those for all that is longer. They are counted with the transition, so once.
+local function count(job, name, by)
+  redis.call('HINCRBY', key('totals', job.model), name, by)
+end
+
+local function count_span(job, name, since)
+  local ms = math.max(0, now - since)  -- clocks are set back
+  local bucket = 1
+  while BOUNDS_MS[bucket] and ms > BOUNDS_MS[bucket] do bucket = bucket + 1 end
+  count(job, name .. ':' .. bucket, 1)
+  count(job, name .. ':ms', ms)
+end
+
+local function count_step(job, state)
+  if not FINISHED[job.state] then count_span(job, 'in:' .. job.state, number(job, 'entered_ms')) end
+  if FINISHED[state] then count_span(job, 'to:' .. state, number(job, 'queued_ms')) end
+  if state == 'running' then count(job, 'leased', 1) end
+end
+
+-- Webhooks -------------------------------------------------------------------------------------
+
+-- A state that somebody wants to be told of. Its time tells it from the same state later.
+local function tell_webhook(job)
+  if job.webhook and (',' .. job.webhook_events .. ','):find(',' .. job.state .. ',', 1, true) then
+    redis.call('ZADD', key('webhooks'), now, job.id .. ':' .. job.state)
+    change(job, {['webhook_at_' .. job.state] = now, ['webhook_tries_' .. job.state] = 0})
+    redis.call('PUBLISH', key('wake', 'webhooks'), job.id)
+  end
+end
+
+-- Nobody will be told any more; repeated, it does nothing.
+local function give_up_webhook(job, state, reason)
+  if redis.call('ZREM', key('webhooks'), job.id .. ':' .. state) == 0 then return end
+  redis.call('XADD', key('undelivered'), 'MAXLEN', LIMITS.undelivered, '*',
+    'job', job.id, 'model', job.model, 'state', state, 'at', now,
+    'tries', number(job, 'webhook_tries_' .. state), 'reason', reason)
+end
+
 -- States ---------------------------------------------------------------------------------------
 
 local function queue_of(job)
@@ -188,13 +233,6 @@ local function unfile(job)
   redis.call('HINCRBY', key('counts'), state, -1)
 end
 
-local function tell_webhook(job)
-  if job.webhook and (',' .. job.webhook_events .. ','):find(',' .. job.state .. ',', 1, true) then
-    redis.call('ZADD', key('webhooks'), now, job.id .. ':' .. job.state)
-    redis.call('PUBLISH', key('wake', 'webhooks'), job.id)
-  end
-end
-
 local function finish(job, fields)
   local ttl = fields.dead and job.dead_ttl_ms or job.result_ttl_ms
   fields.finished_ms = now
@@ -210,11 +248,13 @@ local function enter(job, state, fields)
   fields = fields or {}
   local dropped = nil
   unfile(job)
+  count_step(job, state)
   if FINISHED[state] then finish(job, fields) end
   if is_held(job.state) and not is_held(state) then
     dropped = {'holder', 'grant', 'lease_expires_ms', 'beat'}
   end
   fields.state = state
+  fields.entered_ms = now
   change(job, fields, dropped)
   if FINISHED[state] and state ~= 'failed' then drop(job, 'payload') end  -- failed may be retried
   file(job)
@@ -271,7 +311,7 @@ local function erase(job)
   discard(job.result_blob)
   discard_event_blobs(job)
   for state in (job.webhook_events or ''):gmatch('[^,]+') do
-    redis.call('ZREM', key('webhooks'), id .. ':' .. state)
+    give_up_webhook(job, state, 'the job was erased before')
   end
   redis.call('UNLINK', key('job', id), key('payload', id), key('result', id), key('events', id))
   local bytes = number(job, 'bytes')
@@ -279,6 +319,9 @@ local function erase(job)
   redis.call('HINCRBY', key('counts'), 'jobs', -1)
   local lists = {}
   for state in pairs(MAY) do lists[#lists + 1] = key('list', job.model .. ':' .. state) end
-  if redis.call('EXISTS', unpack(lists)) == 0 then redis.call('SREM', key('models'), job.model) end
+  if redis.call('EXISTS', unpack(lists)) == 0 then
+    redis.call('SREM', key('models'), job.model)
+    redis.call('PEXPIRE', key('totals', job.model), LIMITS.totals_ms)
+  end
 end
 

@@ -23,6 +23,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('leases'), '-inf', now, 'LIM
   if not job or not is_held(job.state) then
     redis.call('ZREM', key('leases'), id)
   else
+    count(job, 'lost', 1)
     answer[#answer + 1] = id
     answer[#answer + 1] = end_attempt(job, 'replica_crashed', 'its replica fell silent', false, true)
   end

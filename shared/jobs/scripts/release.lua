@@ -7,5 +7,6 @@ if job.state == 'canceling' then
   enter(job, 'canceled')
 else
   enter(job, 'queued', {attempts = number(job, 'attempts') - 1})
+  count(job, 'released', 1)
 end
 return close(job, 'release', job.state)

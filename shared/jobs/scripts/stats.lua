@@ -1,5 +1,5 @@
--- Answers {counts, {model, queued, running, canceling, dead, ...}, {queue, waiting, oldest, ...}, blobs}
--- where `oldest` is when the first of those that wait was queued.
+-- Answers {counts, {model, queued, running, canceling, dead, ...}, {queue, waiting, oldest, ...}, blobs,
+-- webhooks to tell, webhooks given up}, where `oldest` is when the first of those that wait was queued.
 
 local models, queues = {}, {}
 for _, model in ipairs(redis.call('SMEMBERS', key('models'))) do
@@ -24,4 +24,5 @@ for _, name in ipairs(redis.call('SMEMBERS', key('queues'))) do
   queues[#queues + 1] = redis.call('ZCARD', key('queue', name))
   queues[#queues + 1] = now - oldest(key('queue', name))
 end
-return {redis.call('HGETALL', key('counts')), models, queues, redis.call('ZCARD', key('garbage'))}
+return {redis.call('HGETALL', key('counts')), models, queues, redis.call('ZCARD', key('garbage')),
+  redis.call('ZCARD', key('webhooks')), redis.call('XLEN', key('undelivered'))}

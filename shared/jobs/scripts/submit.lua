@@ -20,7 +20,7 @@ end
 if redis.call('EXISTS', key('job', id)) == 1 then return answer('created', id) end
 
 local counts = redis.call('HMGET', key('counts'), 'jobs', 'bytes')
-local fields = {state = 'queued', created_ms = now, queued_ms = now}
+local fields = {state = 'queued', created_ms = now, queued_ms = now, entered_ms = now}
 for at = 9, #ARGV, 2 do fields[ARGV[at]] = ARGV[at + 1] end
 local inline = fields.payload_blob and 0 or tonumber(fields.payload_size)
 if tonumber(counts[1] or 0) >= tonumber(ARGV[5])
@@ -36,6 +36,7 @@ if idempotency ~= '' then
   redis.call('HSET', key('idempotency', idempotency), 'id', id, 'digest', digest)
 end
 redis.call('HINCRBY', key('counts'), 'jobs', 1)
-redis.call('SADD', key('models'), job.model)
+if redis.call('SADD', key('models'), job.model) == 1 then redis.call('PERSIST', key('totals', job.model)) end
+count(job, 'submitted', 1)
 file(job)
 return answer('created', id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
@@ -13,12 +14,17 @@ from deploy.local.metrics_sum import LARGEST
 from gateway.calls import DeployedModel
 from gateway.dispatch_counters import DispatchCounters
 from gateway.http.metrics import HttpMetrics
+from gateway.jobs.keeper import JobFigures
+from gateway.jobs.metrics import JobsCollector
 from gateway.metrics import DispatchCollector
 from gateway.model_state import ModelState
 from gateway.replicas import Revision, RevisionSettings
 from gateway.throttle import ThrottleSettings
 from registry_sync.metrics import SyncCollector, SyncCounts
 from shared.deployment import ReplicaReport, ReplicaState
+from shared.jobs.answers import ModelStats, QueueStats, StoreStats
+from shared.jobs.record import JobState
+from shared.jobs.totals import totals_of
 from worker.agent_metrics import AgentCollector, ReplicaTotals
 from worker.control import Heartbeat
 
@@ -69,9 +75,29 @@ class Service:
         return {"busy/1-a": 1}
 
 
+class Keeper:
+    """A gateway's keeper of jobs as far as its metrics go."""
+
+    webhooks = MappingProxyType({"delivered": 1})
+    figures = JobFigures(
+        StoreStats(
+            jobs=1,
+            bytes=2,
+            states={JobState.QUEUED: 1},
+            models={"digits": ModelStats(1, 0, 0, 0)},
+            queues={("digits", "digits/1-a"): QueueStats(1, 1500)},
+            garbage=0,
+        ),
+        totals={"digits": totals_of({"submitted": "1"})},
+        backlog_s={"digits": 2.5},
+        reachable=True,
+    )
+
+
 def gateway() -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(DispatchCollector(Service()))
+    registry.register(JobsCollector(Keeper(), Service()))
     HttpMetrics(registry).record("digits", "1", "ok", 0.01, 10, 20)
     return registry
 
@@ -120,10 +146,9 @@ def test_the_document_tells_what_the_processes_expose() -> None:
     assert documented() == exposed(gateway()) | exposed(worker()) | exposed(sync())
 
 
-def test_the_document_tells_how_gauges_are_summed() -> None:
+def test_the_document_tells_of_what_the_sum_shows_the_largest() -> None:
     rows = filter(None, map(ROW.match, DOCUMENT.read_text().splitlines()))
-    assert {row[1] for row in rows if row[4] == "max"} == LARGEST
-    assert all(documented()[name].kind == "gauge" for name in LARGEST)
+    assert {row[1].removesuffix("_total") for row in rows if row[4] == "max"} == LARGEST
 
 
 def test_there_are_no_created_series() -> None:
@@ -144,3 +169,11 @@ def test_reasons_and_phases_show_before_they_occur() -> None:
         assert worker().get_sample_value("penstock_replica_dispatched_total", labels) == 0
     for phase in ("loading", "serving", "draining", "failed"):
         assert sync().get_sample_value("penstock_sync_versions", {"phase": phase}) == 0
+
+
+def test_a_deployed_model_without_jobs_shows_none() -> None:
+    registry = gateway()
+    for name in ("waiting", "in_flight", "oldest_seconds", "backlog_seconds"):
+        assert registry.get_sample_value(f"penstock_jobs_{name}", {"model": "idle"}) == 0
+    assert registry.get_sample_value("penstock_jobs_oldest_seconds", {"model": "digits"}) == 1.5
+    assert registry.get_sample_value("penstock_jobs_backlog_seconds", {"model": "digits"}) == 2.5

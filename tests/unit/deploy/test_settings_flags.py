@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import typer
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from typer.testing import CliRunner
 
@@ -23,6 +23,15 @@ class Sample(BaseSettings):
     folder: Path | None = Field(None, description="Where to write.")
     verbose: bool = Field(False, description="Say more.")
     aliases: dict[str, str] = {"production": "stable"}
+    password: SecretStr = SecretStr("")
+    keys: tuple[SecretStr, ...] = ()
+
+    @field_validator("password")
+    @classmethod
+    def _is_long(cls, password: SecretStr) -> SecretStr:
+        if password and len(password) < 20:
+            raise ValueError("too short")
+        return password
 
 
 def run(*arguments: str, env: dict[str, str] | None = None) -> tuple[Any, Sample | None]:
@@ -74,3 +83,17 @@ def test_a_mistake_names_its_flag(given: dict[str, str], named: str) -> None:
     with pytest.raises(CommandError, match=named) as caught:
         settings_from(Sample, given)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("given", [{"password": "hidden"}, {"keys": '["a", {"hidden": 1}]'}])
+def test_secrets_are_not_shown(given: dict[str, str]) -> None:
+    with pytest.raises(CommandError, match="SAMPLE_") as caught:
+        settings_from(Sample, given)
+    assert "hidden" not in str(caught.value)
+
+
+def test_secrets_of_the_environment_are_not_shown() -> None:
+    result, _ = run(env={"SAMPLE_PASSWORD": "hidden"})
+    assert result.exit_code != 0
+    assert "hidden" not in f"{result.output}{result.exception}"
+    assert "hidden" not in run("--help", env={"SAMPLE_PASSWORD": "hidden" * 9})[0].output
