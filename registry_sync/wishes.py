@@ -28,7 +28,13 @@ from shared.deployment import (
 )
 from shared.ids import MODEL_NAME
 
-_LATER_SETTINGS = ("execution_timeout_ms",)
+_LATER_SETTINGS = (
+    "execution_timeout_ms",
+    "job_concurrency",
+    "job_slice_ms",
+    "drain_timeout_s",
+    "jobs",
+)
 """Replica settings that revision ids did not always know."""
 
 NO_ROLES = Roles(stable=None, off=frozenset(), superseded={}, unknown={})
@@ -163,6 +169,7 @@ def revision_of(
         manifest=manifest,
         settings=settings.replica,
         replicas=settings.replicas,
+        job_replicas=settings.job_replicas,
         timeout_ms=settings.timeout_ms,
         queue_timeout_ms=settings.queue_timeout_ms,
         hedge=settings.hedge,

@@ -83,6 +83,13 @@ def test_version_tags_override_model_tags() -> None:
         ("hedge", "86400000", "hedge", 86_400_000.0),
         ("hedge_budget", "0", "hedge_budget", 0.0),
         ("hedge_budget", "1", "hedge_budget", 1.0),
+        ("jobs", "Only", "jobs", "only"),
+        ("jobs", "off", "jobs", "off"),
+        ("job_replicas", "2", "job_replicas", 2),
+        ("job_concurrency", "8", "job_concurrency", 8),
+        ("job_slice_ms", "2.5", "job_slice_ms", 2.5),
+        ("drain_timeout_s", "0", "drain_timeout_s", 0.0),
+        ("drain_timeout_s", "90", "drain_timeout_s", 90.0),
     ],
 )
 def test_good_values(tag: str, text: str, field: str, value: object) -> None:
@@ -117,6 +124,14 @@ def test_good_values(tag: str, text: str, field: str, value: object) -> None:
         ("hedge_budget", "5%"),
         ("hedge_budget", "1.5"),
         ("hedge_budget", "nan"),
+        ("jobs", "on"),
+        ("jobs", "both"),
+        ("job_replicas", "0"),
+        ("job_replicas", "each"),
+        ("job_concurrency", "0"),
+        ("job_slice_ms", "0"),
+        ("drain_timeout_s", "-1"),
+        ("drain_timeout_s", "inf"),
     ],
 )
 def test_bad_values_keep_what_runs(tag: str, text: str) -> None:
@@ -133,6 +148,11 @@ def test_bad_values_keep_what_runs(tag: str, text: str) -> None:
         execution_timeout_ms=7.0,
         hedge="off",
         hedge_budget=0.7,
+        jobs="only",
+        job_replicas=7,
+        job_concurrency=7,
+        job_slice_ms=7.0,
+        drain_timeout_s=7.0,
     )
     settings, problems = read_settings({f"penstock.{tag}": text}, {}, DEFAULTS, running)
     assert getattr(settings, tag) == getattr(running, tag)
