@@ -137,16 +137,16 @@ def _spread(
     settling: bool,
 ) -> tuple[list[ReplicaPlacement], Unplaced | None]:
     """The places of a revision, and why there are fewer than it asked for, if so."""
-    placed: list[ReplicaPlacement] = []
+    places = list(own)
     reasons: list[Unplaced] = []
     for duty, count in duties_of(revision):
-        mine = [each for each in own if each.duty == duty]
-        others = [each for each in own if each.duty != duty]
+        mine = [each for each in places if each.duty == duty]
+        others = [each for each in places if each.duty != duty]
         spreading = _Spreading(revision, duty, count, mine, others, room, reports, settling)
         spread, reason = spreading.run()
-        placed += spread
+        places = others + spread
         reasons += [reason] if reason is not None else []
-    return placed, reasons[0] if reasons else None
+    return places, reasons[0] if reasons else None
 
 
 def _eligible(revision: RevisionDeployment, reports: Reports) -> list[str]:
@@ -237,7 +237,7 @@ class _Spreading:
     Attributes:
         count: how many there are to be.
         own: its places as they are.
-        others: places of the revision's other duties, as they are.
+        others: places of the revision's other duties.
     """
 
     revision: RevisionDeployment

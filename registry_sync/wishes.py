@@ -28,7 +28,7 @@ from shared.deployment import (
 )
 from shared.ids import MODEL_NAME
 
-_LATER_SETTINGS = (
+LATER_SETTINGS = (
     "execution_timeout_ms",
     "job_concurrency",
     "job_slice_ms",
@@ -184,7 +184,7 @@ def revision_id(model: str, version: str, digest: str, settings: ReplicaSettings
 
     Settings that came later are left out while unset, so that an upgrade swaps nothing.
     """
-    unset = {name for name in _LATER_SETTINGS if getattr(settings, name) is None}
+    unset = {name for name in LATER_SETTINGS if getattr(settings, name) is None}
     content = orjson.dumps(
         [model, version, digest, settings.model_dump(mode="json", exclude=unset)],
         option=orjson.OPT_SORT_KEYS,

@@ -56,6 +56,30 @@ def disk(tmp_path: Path) -> CacheFolder:
     return folder
 
 
+@pytest.mark.parametrize(
+    ("mlmodel", "streams"),
+    [
+        ("flavors: {python_function: {streamable: true}}", True),
+        ("flavors: {python_function: {streamable: false}}", False),
+        ("flavors: {python_function: {streamable: 'yes'}}", False),
+        ("flavors: {python_function: true}", False),
+        ("flavors: [python_function]", False),
+        ("- flavors", False),
+        ("flavors: {", False),
+        ("flavors: \x00", False),
+        ("", False),
+    ],
+)
+def test_a_manifest_knows_whether_the_model_streams(
+    tmp_path: Path, mlmodel: str, streams: bool
+) -> None:
+    folder = model_folder(tmp_path / "m")
+    (folder / "MLmodel").write_text(mlmodel)
+    manifest = manifest_of(folder)
+    assert manifest.streams is streams
+    assert manifest.digest == manifest.model_copy(update={"streams": not streams}).digest
+
+
 def test_a_manifest_is_sorted_and_complete(tmp_path: Path) -> None:
     manifest = manifest_of(model_folder(tmp_path / "m"))
     assert [file.path for file in manifest.files] == ["MLmodel", "data/model.onnx"]
