@@ -11,7 +11,7 @@ job: the thread that leases jobs. Next: `worker.runtimes`, and back with the out
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import TypeAlias
 
@@ -97,7 +97,7 @@ def run_stream(
         return failed(error, time.monotonic() - started, 1)
 
 
-def _values(runtime: StreamingRuntime, request: Request) -> Iterator[object]:
+def _values(runtime: StreamingRuntime, request: Request) -> Generator[object]:
     return runtime.stream(merge([request], runtime.static_rows), request.parameters)
 
 
@@ -123,8 +123,6 @@ def _answered(last: Output | None, infer_s: float) -> Completed | NoAnswer:
         return NoAnswer(infer_s, "the model yielded no output")
     if last.misfit:
         log.warning("the last yielded value is no answer", reason=last.misfit)
-        return NoAnswer(
-            infer_s, f"the last value that the model yielded is no answer: {last.misfit}"
-        )
+        return NoAnswer(infer_s, f"what the model yielded last is no answer: {last.misfit}")
     outputs = unpack_result(last.data).final.outputs
     return Completed([outputs], infer_s, len(last.data))

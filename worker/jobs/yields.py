@@ -107,13 +107,15 @@ def _array_of(value: object) -> AnyArray:
 
     Raises:
         ResultError: if it is none.
-        ValueError: if it is a list of lists of different lengths.
     """
     if isinstance(value, str | bytes):
         return np.array(value, np.object_)
     if not (isinstance(value, (*_PLAIN, list, tuple)) or hasattr(value, "__array__")):
         raise ResultError(f"the model yielded {type(value).__name__}, which is no array")
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # ragged lists, integers beyond 64 bits, a library's own refusals
+        raise ResultError(f"the model yielded a {type(value).__name__} that is no array") from error
     if array.dtype.kind == "O" and not all(isinstance(each, _PLAIN) for each in array.ravel()):
         raise ResultError("the model yielded an array of what is neither text nor numbers")
     return array
@@ -123,7 +125,14 @@ def _json(value: object) -> bytes:
     try:
         return orjson.dumps(value, default=_json_default, option=_JSON_OPTIONS)
     except orjson.JSONEncodeError:  # too deep, too large an integer, text that is not UTF-8
-        return orjson.dumps(ascii(value))
+        return orjson.dumps(_words_of(value))
+
+
+def _words_of(value: object) -> str:
+    try:
+        return ascii(value)
+    except Exception:  # too deep, or its own code
+        return f"<{type(value).__name__}>"
 
 
 def _json_default(value: Any) -> Any:

@@ -2,8 +2,8 @@
 
 A signature of tensors means arrays; one of columns means a data frame, of which each column is a
 tensor of one dimension. MLflow checks types once more before the model sees them and never casts
-down, so everything is cast to exactly what the signature says. It streams for one row only, which it
-hands over as a mapping, or as a plain value if the one column or tensor has no name.
+down, so everything is cast to exactly what the signature says. It streams for one row only, which
+it hands over as a mapping, or as a plain value if the one column or tensor has no name.
 """
 
 from __future__ import annotations
