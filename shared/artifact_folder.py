@@ -137,9 +137,11 @@ class CacheFolder:
     def remembered(self, source: ArtifactSource) -> ArtifactManifest | None:
         """The manifest that was found at a source, if the source cannot have changed since."""
         try:
-            return ArtifactManifest.model_validate_json(self._note(source).read_bytes())
+            manifest = ArtifactManifest.model_validate_json(self._note(source).read_bytes())
         except (OSError, ValidationError):
             return None
+        # A note from before manifests knew whether a model streams is as good as none.
+        return manifest if "streams" in manifest.model_fields_set else None
 
     @contextmanager
     def lock(self, key: str, *, wait: bool = True) -> Iterator[bool]:

@@ -129,6 +129,15 @@ def test_what_is_published_is_found_and_read_only(disk: CacheFolder, tmp_path: P
     assert disk.remembered(source_of(tmp_path, identity="2")) is None
 
 
+def test_a_note_that_does_not_say_whether_the_model_streams_is_not_believed(
+    disk: CacheFolder, tmp_path: Path
+) -> None:
+    manifest = published(disk, tmp_path, b"weights")
+    (note,) = (disk.folder / "sources").iterdir()
+    note.write_text(manifest.model_dump_json(exclude={"streams"}))
+    assert disk.remembered(source_of(tmp_path)) is None
+
+
 def test_a_broken_folder_is_not_found_and_is_replaced(disk: CacheFolder, tmp_path: Path) -> None:
     manifest = published(disk, tmp_path, b"weights")
     folder = disk.folder / manifest.digest
