@@ -243,6 +243,7 @@ class ReplicaReport(_Document):
     revision: str
     state: ReplicaState
     device: str
+    duty: Duty = "both"
     pid: int | None = None
     provider: str = ""
     queued_rows: int = 0

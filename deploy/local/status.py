@@ -39,6 +39,7 @@ class ReplicaStatus(BaseModel):
     worker: str
     pid: int | None
     device: str
+    duty: str
     provider: str
     state: str
     queued_rows: int
@@ -193,6 +194,7 @@ def _replica(worker: str, report: ReplicaReport) -> ReplicaStatus:
         worker=worker,
         pid=report.pid,
         device=report.device,
+        duty=report.duty,
         provider=report.provider,
         state=report.state.value,
         queued_rows=report.queued_rows,
@@ -296,7 +298,7 @@ def _replicas_table(status: SystemStatus) -> Table:
                     str(replica.pid or ""),
                     replica.worker,
                     replica.device,
-                    replica.state,
+                    replica.state + ("" if replica.duty == "both" else f" ({replica.duty} only)"),
                     str(replica.queued_rows + replica.executing_rows),
                 )
     return table
