@@ -1,0 +1,1 @@
+"""Jobs in a replica: leased, executed, and committed."""
