@@ -21,6 +21,7 @@ from gateway.http.direct_connection import DirectConnection, ShortWay
 from gateway.http.metrics import HttpMetrics
 from gateway.http.settings import HttpSettings
 from gateway.http.traced_app import TracedApp
+from gateway.jobs.service import JobService
 from gateway.metrics import DispatchCollector
 from gateway.replicas import RevisionSettings
 from gateway.routing_feed import RoutingFeed
@@ -31,6 +32,8 @@ from shared.clock import SystemClock
 from shared.curve import GatewayKeys, read_gateway_keys
 from shared.deployment import GatewayReport
 from shared.ids import new_incarnation, node_name
+from shared.jobs.news import JobNews
+from shared.jobs.store import JobStore
 from shared.keys import Keys
 from shared.lifecycle import die_with_parent
 from shared.metrics_endpoint import process_registry, serve_metrics
@@ -70,6 +73,9 @@ class Gateway:
         self.registry = process_registry()
         self.registry.register(DispatchCollector(self.service))
         self.store = RedisStateStore(settings.redis_url, Keys(settings.namespace))
+        self.job_store = JobStore(settings.redis_url, Keys(settings.namespace))
+        self.job_news = JobNews(settings.redis_url, Keys(settings.namespace))
+        self.jobs = JobService(self.job_store, self.job_news, settings)
         self.feed = RoutingFeed(
             self.store,
             GatewayReport(
@@ -95,7 +101,11 @@ class Gateway:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._leave, server)
-        background = [loop.create_task(self.service.run()), loop.create_task(self._feed())]
+        background = [
+            loop.create_task(self.service.run()),
+            loop.create_task(self._feed()),
+            loop.create_task(self.job_news.run()),
+        ]
         for task in background:
             task.add_done_callback(lambda task: _end_if_failed(task, server))
         await self._settle()
@@ -105,6 +115,7 @@ class Gateway:
         for task in reversed(background):
             task.cancel()
         results = await asyncio.gather(*background, return_exceptions=True)
+        await self.job_store.close()
         await self.store.close()
         for result in results:
             if isinstance(result, Exception):
@@ -134,6 +145,7 @@ class Gateway:
             return
         log.info("draining")
         self.service.begin_drain()
+        self.jobs.begin_drain()
         server.leave(self._settings.drain_wait_s)
 
 
@@ -182,6 +194,7 @@ def _http_server(gateway: Gateway, settings: GatewaySettings) -> GracefulServer:
             compress_min_bytes=settings.compress_min_bytes,
         ),
         HttpMetrics(gateway.registry),
+        gateway.jobs,
     )
     traced = app if gateway.tracer is None else TracedApp(app, gateway.tracer)
     return GracefulServer(

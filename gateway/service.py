@@ -51,7 +51,7 @@ from shared.messages import (
     Request,
     SuspectTurn,
 )
-from shared.routing import ModelRoute, RoutingTable
+from shared.routing import ModelRoute, RoutingTable, VersionRoute
 from shared.telemetry import get_logger
 from shared.tracing import Tracer
 
@@ -83,6 +83,15 @@ class Inference(Protocol):
         Raises:
             PenstockError: MODEL_NOT_FOUND, VERSION_NOT_FOUND, or NO_READY_REPLICA while no replica
                 has announced its interface yet.
+        """
+        ...
+
+    def route(self, model: str, version: str | None) -> VersionRoute:
+        """The version that a call or a job of now goes to.
+
+        Raises:
+            PenstockError: MODEL_NOT_FOUND, VERSION_NOT_FOUND, or NO_READY_REPLICA for a model of
+                which nothing can be reached now.
         """
         ...
 
@@ -198,7 +207,10 @@ class InferenceService:
             message = f"no replica of model {model!r} version {route.version} is ready"
             raise PenstockError(ErrorCode.NO_READY_REPLICA, message, 1.0)
         versions = tuple(v.version for v in self._routes.models()[model].versions)
-        return ModelMetadata(model, versions, interface)
+        return ModelMetadata(model, versions, interface, route.jobs == "only")
+
+    def route(self, model: str, version: str | None) -> VersionRoute:
+        return self._routes.resolve(model, version)
 
     def deployed_models(self) -> tuple[DeployedModel, ...]:
         now = self._clock.monotonic()

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from gateway.jobs.settings import JobSettings
 from shared.errors import ErrorCode
 from shared.settings import CommonSettings
 
@@ -15,7 +16,7 @@ RETRY_ON = frozenset({ErrorCode.MODEL_ERROR, ErrorCode.OUT_OF_MEMORY})
 """Failures of an execution that may be tried again, if the operator says so."""
 
 
-class GatewaySettings(CommonSettings):
+class GatewaySettings(CommonSettings, JobSettings):
     """What `penstock gateway` takes."""
 
     gateway: str = Field("gateway-0", description="Name of this gateway; kept over restarts.")

@@ -1,0 +1,1 @@
+"""Jobs as the gateway's clients meet them: submitting, watching, fetching results."""
