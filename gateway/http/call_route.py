@@ -205,7 +205,7 @@ class CallSteps(Generic[P]):
         exchange.parsed_s = time.perf_counter()
         timeout_s = parsed.timeout_s
         if TIMEOUT_HEADER in headers:
-            timeout_s = _shorter(timeout_s, timeout_s_header(headers))
+            timeout_s = shorter(timeout_s, timeout_s_header(headers))
         return InferenceCall(
             model,
             version,
@@ -343,7 +343,8 @@ async def compressed(body: Body, coding: Coding) -> Body:
     return Body((whole,), len(whole), body.json_length, varies=True, coding=coding)
 
 
-def _shorter(one_s: float | None, other_s: float | None) -> float | None:
+def shorter(one_s: float | None, other_s: float | None) -> float | None:
+    """Of two timeouts, None for none, the one that ends first."""
     if one_s is None or other_s is None:
         return other_s if one_s is None else one_s
     return min(one_s, other_s)

@@ -13,7 +13,7 @@ import orjson
 
 from gateway.http.json_tensors import flat_values
 from gateway.jobs.outcomes import eta_s
-from shared.errors import PenstockError
+from shared.errors import PenstockError, WireError
 from shared.jobs.answers import JobEvent, JobView, Progress
 from shared.jobs.payload import RESULT_TYPE, unpack_result
 from shared.jobs.record import Content, JobRecord, JobState
@@ -95,16 +95,16 @@ def output_document(content: Content, body: bytes | None) -> dict[str, Any]:
     document: dict[str, Any] = {"media_type": content.media_type, "size_bytes": content.size_bytes}
     if body is None:
         return document
-    if content.media_type == RESULT_TYPE:
-        outputs = unpack_result(body).final.outputs
-        return document | {"outputs": [_tensor_document(tensor) for tensor in outputs]}
     kind = content.media_type.partition(";")[0]
     try:
+        if kind == RESULT_TYPE:
+            outputs = unpack_result(body).final.outputs
+            return document | {"outputs": [_tensor_document(tensor) for tensor in outputs]}
         if kind == "application/json":
             return document | {"json": orjson.loads(body)}
         if kind.startswith("text/"):
             return document | {"text": body.decode()}
-    except ValueError:
+    except (ValueError, WireError):
         pass  # it is not what it says
     return document | {"base64": base64.b64encode(body).decode()}
 

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Awaitable
 from contextlib import suppress
+from dataclasses import replace
 from http import HTTPStatus
 
 from fastapi import Response
@@ -23,6 +24,7 @@ from gateway.http.call_route import (
     ReplyResponse,
     compressed,
     reply_head,
+    shorter,
 )
 from gateway.http.errors import failure_response
 from gateway.http.job_documents import as_json, job_document
@@ -36,7 +38,12 @@ from gateway.http.request_body import (
     read_body,
     unless_client_goes,
 )
-from gateway.http.request_headers import content_coding_of, request_id_of, trace_context_of
+from gateway.http.request_headers import (
+    content_coding_of,
+    request_id_of,
+    timeout_s_header,
+    trace_context_of,
+)
 from gateway.jobs.access import StoreAwayError
 from gateway.jobs.service import JobAnswer, JobService
 from gateway.jobs.submission import Submission
@@ -138,9 +145,10 @@ class JobIntake:
             raise PenstockError(ErrorCode.NOT_OFFERED, NO_JOBS)
         interface = self._service.metadata(model, route.version).interface
         parsed = self._payload.parse(body, headers, interface)
+        timed = replace(parsed, timeout_s=shorter(parsed.timeout_s, timeout_s_header(headers)))
         parameters, stated = split_parameters(parsed.parameters)
         jobs = self._jobs
-        options = read_options(parsed, stated, headers, jobs.settings, jobs.webhook_networks)
+        options = read_options(timed, stated, headers, jobs.settings, jobs.webhook_networks)
         request = Request(
             attempt_id=0,
             budget_us=0,

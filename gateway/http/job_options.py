@@ -15,7 +15,6 @@ from typing import Any
 from gateway.http.bad_input import bad_input, mismatch, quoted, shown, shown_names
 from gateway.http.parsed_infer import ParsedInfer
 from gateway.http.payload import RawHeaders
-from gateway.http.request_headers import TIMEOUT_HEADER, timeout_s_header
 from gateway.jobs.settings import JobSettings
 from gateway.jobs.submission import JobOptions, whole_ms
 from gateway.webhooks.addresses import Network
@@ -65,7 +64,7 @@ def read_options(
     """A job's options.
 
     Args:
-        parsed: the body.
+        parsed: the body; its timeout is the shorter one of body and headers.
         options: those that `split_parameters` found in it.
         headers: of the request, names in lower case.
         settings: bounds.
@@ -77,7 +76,7 @@ def read_options(
     webhook = _webhook(options, headers, webhook_networks)
     return JobOptions(
         priority=_priority(parsed.priority, headers),
-        timeout_ms=_timeout_ms(parsed.timeout_s, headers, settings.jobs_timeout_s_max),
+        timeout_ms=_timeout_ms(parsed.timeout_s, settings.jobs_timeout_s_max),
         queue_ttl_ms=_span_ms(TTL, options, headers, settings.jobs_ttl_s_max),
         result_ttl_ms=_span_ms(RESULT_TTL, options, headers, settings.jobs_result_ttl_s_max),
         webhook=webhook,
@@ -116,14 +115,12 @@ def _priority(said: int, headers: RawHeaders) -> int:
     return priority
 
 
-def _timeout_ms(said_s: float | None, headers: RawHeaders, most_s: float) -> int:
-    header_s = timeout_s_header(headers) if TIMEOUT_HEADER in headers else None
-    given = [seconds for seconds in (said_s, header_s) if seconds is not None]
-    if not given:
+def _timeout_ms(timeout_s: float | None, most_s: float) -> int:
+    if timeout_s is None:
         return 0
-    if min(given) > most_s:
-        raise mismatch("timeout", f"at most {most_s:g} s", f"{min(given):g} s")
-    return whole_ms(min(given))
+    if timeout_s > most_s:
+        raise mismatch("timeout", f"at most {most_s:g} s", f"{timeout_s:g} s")
+    return whole_ms(timeout_s)
 
 
 def _span_ms(name: str, options: Mapping[str, Scalar], headers: RawHeaders, most_s: float) -> int:

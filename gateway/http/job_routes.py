@@ -79,8 +79,9 @@ class JobEndpoints:
     async def show(self, request: Request, job_id: JobId) -> Response:
         """A job; with `wait`, once it is finished, or after so many seconds."""
         check_names(request.query_params, ("wait",))
-        asked = self._jobs.job(job_id, wait_s_of(request.query_params))
-        view = await unless_client_goes(asked, request.receive)
+        wait_s = wait_s_of(request.query_params)
+        asked = self._jobs.job(job_id, wait_s)
+        view = await (unless_client_goes(asked, request.receive) if wait_s else asked)
         partial = await self._jobs.partial(view.record)
         shown = None if partial is None else await self._output_document(partial)
         return self._intake.job_response(view, partial=shown)

@@ -73,6 +73,7 @@ class JobService:
         self.watch = JobWatch(self._access, news, settings)
         self._wall_s = wall_s
         self._limits = StoreLimits(settings.jobs_max, settings.jobs_bytes_max)
+        self._submitting_bytes = 0
 
     def begin_drain(self) -> None:
         """The gateway leaves: who waits is let go."""
@@ -82,11 +83,23 @@ class JobService:
         """Accept a job; once this returns, it is as durable as the store makes it.
 
         Raises:
-            PenstockError: PAYLOAD_TOO_LARGE, IDEMPOTENCY_MISMATCH, STORE_FULL, UNAVAILABLE (it may
-                have been accepted all the same).
+            PenstockError: PAYLOAD_TOO_LARGE, IDEMPOTENCY_MISMATCH, STORE_FULL, QUEUE_FULL (too many
+                submits are under way), UNAVAILABLE (it may have been accepted all the same).
         """
+        size = sum(memoryview(tensor.data).nbytes for tensor in submission.input.request.inputs)
+        under_way = self._submitting_bytes
+        if under_way and under_way + size > self.settings.jobs_submit_bytes_max:
+            message = "too many submits of jobs are under way at this gateway"
+            raise PenstockError(ErrorCode.QUEUE_FULL, message, self.settings.jobs_retry_after_s)
+        self._submitting_bytes += size
+        try:
+            return await self._submit(submission, size)
+        finally:
+            self._submitting_bytes -= size
+
+    async def _submit(self, submission: Submission, size: int) -> JobView:
         job = new_job(new_job_id(), submission, self.settings)
-        body, digest = await self._packed(submission)
+        body, digest = await _packed(submission, size)
         blob = await self._blob_of(job, body)
         payload = Content(INPUT_TYPE, len(body), blob)
         call = calls.submit(job, payload, b"" if blob else body, digest=digest, limits=self._limits)
@@ -203,13 +216,6 @@ class JobService:
             return await self._access.run(calls.dead_letters(model, before, most))
         return await self._access.run(calls.jobs(model, state, before, most))
 
-    async def _packed(self, submission: Submission) -> tuple[bytes, str]:
-        """The input as bytes, and its digest if there is a key to compare it for."""
-        size = sum(memoryview(tensor.data).nbytes for tensor in submission.input.request.inputs)
-        if size > INLINE_BYTES_MAX:  # copying and hashing take a while: let others have their turn
-            return await asyncio.to_thread(_pack, submission)
-        return _pack(submission)
-
     async def _blob_of(self, job: NewJob, body: bytes) -> str:
         """Where a large input lies now; "" for one that the store keeps itself."""
         if len(body) <= INLINE_BYTES_MAX:
@@ -228,6 +234,13 @@ class JobService:
             message = f"job {job_id} is not kept any more: its time is over, or it was deleted"
             return PenstockError(ErrorCode.JOB_GONE, message)
         return _not_found(job_id)
+
+
+async def _packed(submission: Submission, size: int) -> tuple[bytes, str]:
+    """The input as bytes, and its digest if there is a key to compare it for."""
+    if size > INLINE_BYTES_MAX:  # copying and hashing take a while: let others have their turn
+        return await asyncio.to_thread(_pack, submission)
+    return _pack(submission)
 
 
 def _pack(submission: Submission) -> tuple[bytes, str]:

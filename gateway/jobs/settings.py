@@ -39,6 +39,11 @@ class JobSettings(BaseModel):
     jobs_page_max: int = Field(
         200, gt=0, le=1000, description="Most jobs in one answer of the listing."
     )
+    jobs_submit_bytes_max: int = Field(
+        256 * 1024 * 1024,
+        gt=0,
+        description="Most bytes of inputs of submits that are under way; more get 429.",
+    )
     jobs_attempts_max: int = Field(
         3, gt=0, le=100, description="Executions of a job that may fail by accident; then it fails."
     )

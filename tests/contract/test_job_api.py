@@ -301,3 +301,13 @@ async def test_a_store_that_stalls_is_waited_for_within_bounds(job_server: Serve
             redis.execute_command("CLIENT", "PAUSE", 2000)
             refused = await bench.ask("GET", path)
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+
+
+async def test_bytes_of_submits_under_way_are_bounded(job_server: Server) -> None:
+    settings = SETTINGS.model_copy(update={"jobs_submit_bytes_max": 1})
+    async with bench_at(job_server.url, settings) as bench:
+        assert (await bench.submit()).status_code == 202  # one at a time, whatever its size
+        answers = await asyncio.gather(*(bench.ask("POST", JOBS, json=GOOD) for _ in range(20)))
+        statuses = {answer.status_code for answer in answers}
+        assert statuses == {202, 429}
+        assert (await bench.submit()).status_code == 202

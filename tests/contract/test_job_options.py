@@ -46,7 +46,7 @@ from tests.unit.gateway.http.fakes import x_input
 async def test_a_bad_option_is_named(
     bench: Bench, parameters: dict[str, Any], headers: dict[str, str], named: str
 ) -> None:
-    document = {**GOOD, "parameters": parameters}
+    document: dict[str, Any] = {**GOOD, "parameters": parameters}
     answer = await bench.ask("POST", JOBS, json=document, headers=headers)
     assert answer.status_code == 400
     assert named in answer.json()["error"]
@@ -54,7 +54,12 @@ async def test_a_bad_option_is_named(
 
 
 async def test_bad_input_is_refused_as_by_an_inference(bench: Bench) -> None:
-    for document in ({"inputs": [x_input(shape=[2, 4])]}, {"inputs": []}, {}):
+    documents: tuple[dict[str, Any], ...] = (
+        {"inputs": [x_input(shape=[2, 4])]},
+        {"inputs": []},
+        {},
+    )
+    for document in documents:
         refused = await bench.ask("POST", JOBS, json=document)
         infer = await bench.ask("POST", INFER, json=document)
         assert (refused.status_code, refused.json()) == (infer.status_code, infer.json())
