@@ -179,3 +179,27 @@ async def test_events_from_queued_to_the_end_and_resumed(bench: Bench) -> None:
     bad = await bench.ask("GET", f"{path}/events", headers={"last-event-id": "x"})
     assert bad.status_code == 400
     assert (await bench.ask("HEAD", f"{path}/events")).status_code == 200
+
+
+async def test_waiting_and_events_go_on_at_another_gateway(job_server: Server) -> None:
+    async with bench_at(job_server.url) as first, bench_at(job_server.url) as second:
+        path = (await first.submit()).headers["location"]
+        events = events_of(first, path)
+        await anext(events)
+        waiting = asyncio.create_task(first.ask("GET", f"{path}?wait=30"))
+        leased = await second.holder.lease()
+        seen = await anext(events)
+        assert seen.data["state"] == "running"
+        while len(first.jobs.watch) < 2:
+            await asyncio.sleep(0.01)
+        first.jobs.begin_drain()
+        assert await all_of(events) == []
+        assert (await waiting).json()["state"] == "running"
+
+        waiting = asyncio.create_task(second.ask("GET", f"{path}?wait=30"))
+        resumed = asyncio.create_task(all_of(events_of(second, path, seen.id)))
+        await second.holder.finish(leased)
+        assert (await waiting).json()["state"] == "succeeded"
+        states = [event.data["state"] for event in await resumed]
+        assert states[-1] == "succeeded"
+        assert len(states) == 2  # the job as it was, and its end
