@@ -8,7 +8,6 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Callable
 from functools import partial
 
 import setproctitle
@@ -22,24 +21,17 @@ from gateway.http.direct_connection import DirectConnection, ShortWay
 from gateway.http.metrics import HttpMetrics
 from gateway.http.settings import HttpSettings
 from gateway.http.traced_app import TracedApp
-from gateway.jobs.keeper import JobKeeper
-from gateway.jobs.metrics import JobsCollector
-from gateway.jobs.settings import webhook_settings
+from gateway.jobs.assembly import GatewayJobs
 from gateway.metrics import DispatchCollector
 from gateway.replicas import RevisionSettings
 from gateway.routing_feed import RoutingFeed
 from gateway.service import InferenceService
 from gateway.settings import GatewaySettings, read_codes
 from gateway.transport import advertised_endpoint, check_endpoint
-from gateway.webhooks.connections import tls_context
-from gateway.webhooks.sender import WebhookSender
 from shared.clock import SystemClock
 from shared.curve import GatewayKeys, read_gateway_keys
 from shared.deployment import GatewayReport
 from shared.ids import new_incarnation, node_name
-from shared.jobs import calls
-from shared.jobs.blocking_store import BlockingJobStore
-from shared.jobs.store import JobStore
 from shared.keys import Keys
 from shared.lifecycle import die_with_parent
 from shared.metrics_endpoint import process_registry, serve_metrics
@@ -79,18 +71,8 @@ class Gateway:
         self.registry = process_registry()
         self.registry.register(DispatchCollector(self.service))
         self.store = RedisStateStore(settings.redis_url, Keys(settings.namespace))
-        self.jobs = JobStore(settings.redis_url, Keys(settings.namespace))
-        self.sender = _sender(settings)
-        self.keeper = JobKeeper(
-            self.jobs,
-            self.service,
-            settings,
-            SystemClock(),
-            self.sender,
-            blobs=None,
-            is_known=_is_known_job(settings),
-        )
-        self.registry.register(JobsCollector(self.keeper, self.service))
+        self.jobs = GatewayJobs(settings, self.service)
+        self.registry.register(self.jobs.collector)
         self.feed = RoutingFeed(
             self.store,
             GatewayReport(
@@ -116,7 +98,7 @@ class Gateway:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._leave, server)
-        parts = (self.service.run(), self._feed(), self.keeper.run())
+        parts = (self.service.run(), self._feed(), self.jobs.run())
         background = [loop.create_task(part) for part in parts]
         for task in background:
             task.add_done_callback(lambda task: _end_if_failed(task, server))
@@ -127,10 +109,8 @@ class Gateway:
         for task in reversed(background):
             task.cancel()
         results = await asyncio.gather(*background, return_exceptions=True)
-        await self.store.close()
         await self.jobs.close()
-        if self.sender is not None:
-            await self.sender.close()
+        await self.store.close()
         for result in results:
             if isinstance(result, Exception):
                 raise result
@@ -159,6 +139,7 @@ class Gateway:
             return
         log.info("draining")
         self.service.begin_drain()
+        self.jobs.begin_drain()
         server.leave(self._settings.drain_wait_s)
 
 
@@ -198,20 +179,6 @@ def _keys(settings: GatewaySettings) -> GatewayKeys | None:
     return read_gateway_keys(settings.keys_dir)
 
 
-def _sender(settings: GatewaySettings) -> WebhookSender | None:
-    """Sends webhooks, if there is a secret to sign them by."""
-    webhooks = webhook_settings(settings)
-    if webhooks is None:
-        return None
-    return WebhookSender(webhooks, SystemClock(), tls_context(settings.webhook_ca_file))
-
-
-def _is_known_job(settings: GatewaySettings) -> Callable[[str], bool]:
-    """Asks the store by a connection of its own, for the thread that looks for orphans."""
-    store = BlockingJobStore(settings.redis_url, Keys(settings.namespace))
-    return lambda job_id: store.run(calls.get(job_id)) is not None
-
-
 def _http_server(gateway: Gateway, settings: GatewaySettings) -> GracefulServer:
     app = create_app(
         gateway.service,
@@ -221,6 +188,7 @@ def _http_server(gateway: Gateway, settings: GatewaySettings) -> GracefulServer:
             compress_min_bytes=settings.compress_min_bytes,
         ),
         HttpMetrics(gateway.registry),
+        gateway.jobs.clients,
     )
     traced = app if gateway.tracer is None else TracedApp(app, gateway.tracer)
     return GracefulServer(

@@ -67,11 +67,13 @@ class ModelMetadata:
     Attributes:
         versions: versions that can be reached, the default first.
         interface: of the version asked for, or of the default one.
+        only_jobs: whether that version's replicas take jobs and no calls.
     """
 
     model: str
     versions: tuple[str, ...]
     interface: ModelInterface
+    only_jobs: bool = False
 
 
 @record

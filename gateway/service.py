@@ -87,6 +87,15 @@ class Inference(Protocol):
         """
         ...
 
+    def route(self, model: str, version: str | None) -> VersionRoute:
+        """The version that a call or a job of now goes to.
+
+        Raises:
+            PenstockError: MODEL_NOT_FOUND, VERSION_NOT_FOUND, or NO_READY_REPLICA for a model of
+                which nothing can be reached now.
+        """
+        ...
+
     def deployed_models(self) -> tuple[DeployedModel, ...]:
         """Every deployed model, by name."""
         ...
@@ -199,7 +208,10 @@ class InferenceService:
             message = f"no replica of model {model!r} version {route.version} is ready"
             raise PenstockError(ErrorCode.NO_READY_REPLICA, message, 1.0)
         versions = tuple(v.version for v in self._routes.models()[model].versions)
-        return ModelMetadata(model, versions, interface)
+        return ModelMetadata(model, versions, interface, route.jobs == "only")
+
+    def route(self, model: str, version: str | None) -> VersionRoute:
+        return self._routes.resolve(model, version)
 
     def deployed_models(self) -> tuple[DeployedModel, ...]:
         now = self._clock.monotonic()

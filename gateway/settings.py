@@ -8,14 +8,15 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from gateway.jobs.settings import JobKeeperSettings
+from gateway.jobs.keeper_settings import JobKeeperSettings
+from gateway.jobs.settings import JobSettings
 from shared.errors import ErrorCode
 
 RETRY_ON = frozenset({ErrorCode.MODEL_ERROR, ErrorCode.OUT_OF_MEMORY})
 """Failures of an execution that may be tried again, if the operator says so."""
 
 
-class GatewaySettings(JobKeeperSettings):
+class GatewaySettings(JobKeeperSettings, JobSettings):
     """What `penstock gateway` takes."""
 
     gateway: str = Field("gateway-0", description="Name of this gateway; kept over restarts.")

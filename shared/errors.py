@@ -35,6 +35,10 @@ class ErrorCode(StrEnum):
     UNAVAILABLE = "unavailable"
     STORE_FULL = "store_full"
     IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
+    NOT_OFFERED = "not_offered"
+    JOB_NOT_FOUND = "job_not_found"
+    JOB_STATE = "job_state"
+    JOB_GONE = "job_gone"
     INTERNAL = "internal"
 
 

@@ -16,6 +16,8 @@ from prometheus_client.exposition import choose_encoder
 from gateway.http.call_route import CallContext, CallRoute, CallSteps
 from gateway.http.errors import install_error_handlers
 from gateway.http.extension_routes import ExtensionEndpoints, add_extension_routes
+from gateway.http.job_intake import JobIntake
+from gateway.http.job_routes import JobEndpoints, add_job_routes
 from gateway.http.lean_route import LeanRoute, add_get
 from gateway.http.metrics import HttpMetrics
 from gateway.http.oip_routes import OipEndpoints, OipFormat, add_oip_routes
@@ -23,6 +25,7 @@ from gateway.http.oip_schemas import REQUEST_SCHEMAS
 from gateway.http.parsed_infer import ParsedInfer
 from gateway.http.scoring_routes import ScoringEndpoints, add_scoring_routes
 from gateway.http.settings import HttpSettings
+from gateway.jobs.service import JobService
 from gateway.service import Inference
 from gateway.statistics import InferenceStatistics
 
@@ -73,18 +76,25 @@ class _MetricsEndpoint:
         return Response(encode(self._registry), headers={"content-type": content_type})
 
 
-def create_app(service: Inference, settings: HttpSettings, metrics: HttpMetrics) -> GatewayApp:
+def create_app(
+    service: Inference,
+    settings: HttpSettings,
+    metrics: HttpMetrics,
+    jobs: JobService | None = None,
+) -> GatewayApp:
     """The web application of a gateway.
 
     Args:
         service: what runs the calls.
         settings: bounds of the HTTP front.
         metrics: where requests are counted; its registry is shown at `/metrics`.
+        jobs: what takes jobs; None: nothing does.
     """
     version = metadata.version("penstock")
     statistics = InferenceStatistics(settings.max_metric_series)
     context = CallContext(service, settings, metrics, statistics)
-    infer = CallRoute(context, OipFormat())
+    payload = OipFormat()
+    infer = CallRoute(context, payload)
     app = GatewayApp(
         infer.steps,
         title="Penstock",
@@ -96,7 +106,10 @@ def create_app(service: Inference, settings: HttpSettings, metrics: HttpMetrics)
     install_error_handlers(app)
     app.router.route_class = LeanRoute
     add_extension_routes(app.router, ExtensionEndpoints(service, statistics, settings))
-    add_oip_routes(app.router, OipEndpoints(service, infer, version))
+    intake = None if jobs is None else JobIntake(jobs, context, infer.steps, payload)
+    if jobs is not None and intake is not None:
+        add_job_routes(app.router, JobEndpoints(jobs, intake))
+    add_oip_routes(app.router, OipEndpoints(service, infer, version, intake))
     add_scoring_routes(app.router, ScoringEndpoints(context))
     show = _MetricsEndpoint(metrics.registry).show
     responses: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {}}}}

@@ -49,6 +49,9 @@ JOINED_BYTES_MAX = 256 * 1024
 """Answers up to this size are copied into one write; larger ones are written part by part."""
 
 
+ONLY_JOBS = "this version takes jobs only: POST the same body to its path /jobs instead of /infer"
+
+
 class Exchange(Generic[P]):
     """What is known of one inference request, from its headers to its answer.
 
@@ -182,7 +185,7 @@ class CallSteps(Generic[P]):
         """The body has come, and `check` found the headers good.
 
         Raises:
-            PenstockError: INVALID_INPUT, or what the service says of the model.
+            PenstockError: INVALID_INPUT, NOT_OFFERED, or what the service says of the model.
         """
         headers = exchange.headers
         exchange.request_bytes = len(body)
@@ -196,11 +199,13 @@ class CallSteps(Generic[P]):
         exchange.model_label = model
         exchange.version_label = version or ""
         exchange.resolved = version or metadata.versions[0]
+        if metadata.only_jobs:
+            raise PenstockError(ErrorCode.NOT_OFFERED, ONLY_JOBS)
         parsed = exchange.parsed = self._payload.parse(body, headers, metadata.interface)
         exchange.parsed_s = time.perf_counter()
         timeout_s = parsed.timeout_s
         if TIMEOUT_HEADER in headers:
-            timeout_s = _shorter(timeout_s, timeout_s_header(headers))
+            timeout_s = shorter(timeout_s, timeout_s_header(headers))
         return InferenceCall(
             model,
             version,
@@ -256,7 +261,7 @@ class CallSteps(Generic[P]):
             ended_s - exchange.answered_s,
             int(time.time() * 1000),
         )
-        return Reply(_reply_head(exchange, answer, body, total_s), body.parts)
+        return Reply(reply_head(exchange, answer, body, total_s), body.parts)
 
     def fail(self, exchange: Exchange[P], error: Exception) -> Response:
         """The response to a request that came to nothing."""
@@ -338,15 +343,15 @@ async def compressed(body: Body, coding: Coding) -> Body:
     return Body((whole,), len(whole), body.json_length, varies=True, coding=coding)
 
 
-def _shorter(one_s: float | None, other_s: float | None) -> float | None:
+def shorter(one_s: float | None, other_s: float | None) -> float | None:
+    """Of two timeouts, None for none, the one that ends first."""
     if one_s is None or other_s is None:
         return other_s if one_s is None else one_s
     return min(one_s, other_s)
 
 
-def _reply_head(
-    exchange: Exchange[P], answer: InferenceAnswer, body: Body, total_s: float
-) -> bytes:
+def reply_head(exchange: Exchange[P], answer: InferenceAnswer, body: Body, total_s: float) -> bytes:
+    """Headers of an answer, each with the end of its line."""
     json_length = body.json_length
     head = (
         f"content-type: application/{'json' if json_length is None else 'octet-stream'}\r\n"

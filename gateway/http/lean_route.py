@@ -76,8 +76,9 @@ def add_get(
     summary: str,
     tag: str,
     responses: dict[int | str, dict[str, Any]],
+    openapi: dict[str, Any] | None = None,
 ) -> None:
-    """Register a GET route, and HEAD for it, undocumented."""
+    """Register a GET route, and HEAD for it, undocumented; `openapi` describes its queries."""
     router.add_api_route(
         path,
         endpoint,
@@ -87,5 +88,28 @@ def add_get(
         response_model=None,
         response_class=Response,
         responses=responses,
+        openapi_extra=openapi,
     )
     router.add_route(path, _lean(endpoint), methods=["HEAD"], include_in_schema=False)
+
+
+def add_delete(
+    router: APIRouter,
+    path: str,
+    endpoint: Callable[..., Coroutine[Any, Any, Response]],
+    summary: str,
+    tag: str,
+    responses: dict[int | str, dict[str, Any]],
+) -> None:
+    """Register a DELETE route."""
+    router.add_api_route(
+        path,
+        endpoint,
+        methods=["DELETE"],
+        status_code=204,
+        summary=summary,
+        tags=[tag],
+        response_model=None,
+        response_class=Response,
+        responses=responses,
+    )

@@ -9,14 +9,16 @@ Health answers have an empty body: 200 for yes, 400 for no (404 for a model that
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import orjson
 from fastapi import APIRouter, Path, Request, Response
+from starlette.types import Receive, Scope
 
 from gateway.calls import InferenceAnswer
 from gateway.http.call_route import CallRoute
 from gateway.http.errors import plain_error_body
+from gateway.http.job_options import preferred_wait_s
 from gateway.http.lean_route import add_get, add_post
 from gateway.http.oip_codec import build_response, parse_infer
 from gateway.http.oip_schemas import (
@@ -100,6 +102,16 @@ class OipFormat:
         return plain_error_body(error)
 
 
+class PreferredJobs(Protocol):
+    """What is needed of `gateway.http.job_intake.JobIntake`."""
+
+    def takes(self, model: str, version: str | None) -> bool: ...
+
+    async def infer(
+        self, scope: Scope, receive: Receive, model: str, version: str | None, wait_s: float
+    ) -> Response: ...
+
+
 class OipEndpoints:
     """The protocol's questions about server and models.
 
@@ -107,14 +119,20 @@ class OipEndpoints:
         service: what knows the answers.
         infer: takes inference requests.
         server_version: of this software.
+        preferred: takes those with `Prefer: respond-async`; None: they are as any other.
     """
 
     def __init__(
-        self, service: Inference, infer: CallRoute[ParsedInfer], server_version: str
+        self,
+        service: Inference,
+        infer: CallRoute[ParsedInfer],
+        server_version: str,
+        preferred: PreferredJobs | None = None,
     ) -> None:
         self._service = service
         self._infer = infer
         self._server_version = server_version
+        self._preferred = preferred
 
     async def server(self, request: Request) -> Response:
         """Name, version and extensions of this server."""
@@ -149,10 +167,17 @@ class OipEndpoints:
 
     async def model_infer(self, request: Request, model: Model) -> Response:
         """Run the model on input tensors, on the version that the traffic policy chooses."""
-        return await self._infer.answer(request.scope, request.receive, model, None)
+        return await self._run(request, model, None)
 
     async def version_infer(self, request: Request, model: Model, version: Version) -> Response:
         """Run this version of the model on input tensors."""
+        return await self._run(request, model, version)
+
+    async def _run(self, request: Request, model: str, version: str | None) -> Response:
+        wait_s = preferred_wait_s(request.scope["headers"])
+        jobs = self._preferred
+        if wait_s is not None and jobs is not None and jobs.takes(model, version):
+            return await jobs.infer(request.scope, request.receive, model, version, wait_s)
         return await self._infer.answer(request.scope, request.receive, model, version)
 
     def _metadata(self, model: str, version: str | None) -> Response:

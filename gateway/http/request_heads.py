@@ -33,7 +33,7 @@ _START = b"POST /v2/models/"
 
 _INFER = re.compile(rb"/v2/models/([^/?%#]+)(?:/versions/([^/?%#]+))?/infer")
 
-_ORDINARY = frozenset({b"content-encoding", b"expect", b"transfer-encoding", b"upgrade"})
+_ORDINARY = frozenset({b"content-encoding", b"expect", b"prefer", b"transfer-encoding", b"upgrade"})
 """Headers that take some more doing than there is on the short way."""
 
 _OF_ONE_REQUEST = frozenset({b"x-request-id", b"traceparent", b"tracestate"})

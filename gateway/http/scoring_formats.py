@@ -48,6 +48,7 @@ MLFLOW_CODE_OF: dict[ErrorCode, str] = {
     ErrorCode.SHUTTING_DOWN: "TEMPORARILY_UNAVAILABLE",
     ErrorCode.UNAVAILABLE: "TEMPORARILY_UNAVAILABLE",
     ErrorCode.DEADLINE_EXCEEDED: "DEADLINE_EXCEEDED",
+    ErrorCode.NOT_OFFERED: "BAD_REQUEST",
 }
 """MLflow's codes; all others are `INTERNAL_ERROR`."""
 

@@ -1,1 +1,1 @@
-"""Durable jobs at the gateway: what clients ask of them, and what keeps them going."""
+"""Jobs at the gateway: what clients ask of them, and what keeps them going."""

@@ -20,7 +20,7 @@ from gateway.jobs.collector import Blobs, JobCollector
 from gateway.jobs.courier import Sender, WebhookCourier
 from gateway.jobs.moves import Move, Unserved
 from gateway.jobs.outages import Outage
-from gateway.jobs.settings import JobKeeperSettings
+from gateway.jobs.keeper_settings import JobKeeperSettings
 from shared.clock import Clock
 from shared.errors import StateStoreError
 from shared.jobs import calls

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -32,3 +33,16 @@ _job_ids = JobIds()
 def new_job_id() -> str:
     """A fresh id for a job: 32 hex digits that sort by time."""
     return _job_ids.next()
+
+
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def is_job_id(text: str) -> bool:
+    """Whether a text has the form of an id."""
+    return _ID.fullmatch(text) is not None
+
+
+def made_ms(job_id: str) -> int:
+    """When an id was made, in milliseconds since 1970, on its maker's clock."""
+    return int(job_id, 16) >> JobIds.CHANCE_BITS

@@ -19,9 +19,11 @@ from gateway.http.app import GatewayApp, create_app
 from gateway.http.direct_connection import DirectConnection, ShortWay
 from gateway.http.metrics import HttpMetrics
 from gateway.http.settings import HttpSettings
+from gateway.jobs.service import JobService
 from gateway.service import Outcome
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
+from shared.routing import JobsPolicy, VersionRoute
 from shared.tensors import AnyArray, Tensor, TensorSpec, array_from_tensor, tensor_from_array
 
 Function = Callable[[dict[str, AnyArray]], dict[str, AnyArray]]
@@ -77,6 +79,7 @@ class FakeInference:
     calls: list[InferenceCall] = field(default_factory=list)
     started: threading.Event = field(default_factory=threading.Event)
     cancelled: threading.Event = field(default_factory=threading.Event)
+    jobs_policy: JobsPolicy = "shared"
     submitted: int = 0  # of the calls, those by `submit`
 
     def ready(self) -> bool:
@@ -92,7 +95,13 @@ class FakeInference:
             raise PenstockError(ErrorCode.MODEL_NOT_FOUND, f"no model {model!r}")
         if version is not None and version not in found.versions:
             raise PenstockError(ErrorCode.VERSION_NOT_FOUND, f"no version {version!r}")
-        return ModelMetadata(model, found.versions, found.interface)
+        return ModelMetadata(model, found.versions, found.interface, self.jobs_policy == "only")
+
+    def route(self, model: str, version: str | None) -> VersionRoute:
+        versions = self.metadata(model, version).versions
+        chosen = version or versions[0]
+        revision = f"{chosen}-revision"
+        return VersionRoute(version=chosen, revision=revision, jobs=self.jobs_policy)
 
     def deployed_models(self) -> tuple[DeployedModel, ...]:
         return tuple(
@@ -147,10 +156,11 @@ def app_of(
     service: FakeInference,
     settings: HttpSettings | None = None,
     registry: CollectorRegistry | None = None,
+    jobs: JobService | None = None,
 ) -> GatewayApp:
     settings = settings or HttpSettings()
     metrics = HttpMetrics(registry or CollectorRegistry(), settings.max_metric_series)
-    return create_app(service, settings, metrics)
+    return create_app(service, settings, metrics, jobs)
 
 
 def client_of(app: GatewayApp) -> httpx.AsyncClient:

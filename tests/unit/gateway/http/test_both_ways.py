@@ -165,6 +165,7 @@ VALID = {
     "name with a space": request(document(), path="/v2/models/my%20model/infer"),
     "query": request(document(), path="/v2/models/double/infer?verbose=1"),
     "timeout": request(document(), "X-Request-Timeout-Seconds: 3"),
+    "preference": request(document(), "Prefer: wait=3"),
     "trace": request(document(), "traceparent: 00-" + "a" * 32 + "-" + "b" * 16 + "-01"),
     "many rows": request(rows_of(8)),
     "gzip wanted": request(rows_of(8), "Accept-Encoding: gzip"),

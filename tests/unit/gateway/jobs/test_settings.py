@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from deploy.local.failures import CommandError
 from deploy.local.settings_flags import settings_from
-from gateway.jobs.settings import webhook_settings
+from gateway.jobs.keeper_settings import webhook_settings
 from gateway.settings import GatewaySettings
 
 KEYS = (b"k" * 24, b"l" * 32)

@@ -1,0 +1,209 @@
+"""From a request to a job: the same body, read by the same parser, as for an inference.
+
+Previous stop of a request: `gateway.http.job_routes`, or `gateway.http.oip_routes` for
+`Prefer: respond-async`. Next: `gateway.jobs.service`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Awaitable
+from contextlib import suppress
+from dataclasses import replace
+from http import HTTPStatus
+
+from fastapi import Response
+from starlette.types import Receive, Scope
+
+from gateway.http.call_route import (
+    CallContext,
+    CallSteps,
+    Exchange,
+    Reply,
+    ReplyResponse,
+    compressed,
+    reply_head,
+    shorter,
+)
+from gateway.http.errors import failure_response
+from gateway.http.job_documents import as_json, job_document
+from gateway.http.job_options import read_options, split_parameters
+from gateway.http.oip_routes import OipFormat
+from gateway.http.parsed_infer import ParsedInfer
+from gateway.http.payload import RawHeaders
+from gateway.http.request_body import (
+    BodyTooLargeError,
+    LingeringResponse,
+    read_body,
+    unless_client_goes,
+)
+from gateway.http.request_headers import (
+    content_coding_of,
+    request_id_of,
+    timeout_s_header,
+    trace_context_of,
+)
+from gateway.jobs.access import StoreAwayError
+from gateway.jobs.service import JobAnswer, JobService
+from gateway.jobs.submission import Submission
+from shared.errors import ErrorCode, PenstockError
+from shared.jobs.answers import JobView
+from shared.jobs.payload import JobInput
+from shared.jobs.record import FINISHED
+from shared.messages import Request
+from shared.tensors import Buffer
+
+NO_JOBS = "this version takes no jobs (its tag penstock.jobs is off): POST to its path /infer"
+
+
+class JobIntake:
+    """Takes jobs.
+
+    Args:
+        jobs: where they go.
+        context: of inference: the service and settings.
+        steps: of inference, for answers that are to look like its own.
+        payload: the protocol's requests.
+    """
+
+    def __init__(
+        self,
+        jobs: JobService,
+        context: CallContext,
+        steps: CallSteps[ParsedInfer],
+        payload: OipFormat,
+    ) -> None:
+        self._jobs = jobs
+        self._service = context.service
+        self._settings = context.settings
+        self._steps = steps
+        self._payload = payload
+
+    def takes(self, model: str, version: str | None) -> bool:
+        """Whether a preference for a job can be met; if not, it is an inference like any other.
+
+        Raises:
+            PenstockError: what the service says of the model.
+        """
+        return self._service.route(model, version).jobs != "off"
+
+    async def submit(
+        self, scope: Scope, receive: Receive, model: str, version: str | None
+    ) -> Response:
+        """Answer a submit: the job, once it is accepted."""
+        return await self._lingering(scope, self._submit(scope, receive, model, version))
+
+    async def infer(
+        self, scope: Scope, receive: Receive, model: str, version: str | None, wait_s: float
+    ) -> Response:
+        """Answer an inference as a job: by its answer if that is there in time, else by the job."""
+        work = self._infer(scope, receive, model, version, wait_s)
+        response = await self._lingering(scope, work)
+        response.headers["preference-applied"] = "respond-async"
+        return response
+
+    async def _submit(
+        self, scope: Scope, receive: Receive, model: str, version: str | None
+    ) -> Response:
+        _, submission = await self._read(scope, receive, model, version)
+        return self.job_response(await self._jobs.submit(submission), accepted=True)
+
+    async def _infer(
+        self, scope: Scope, receive: Receive, model: str, version: str | None, wait_s: float
+    ) -> Response:
+        parsed, submission = await self._read(scope, receive, model, version)
+        view = await self._jobs.submit(submission)
+        with suppress(StoreAwayError):  # it is accepted, whatever is known of it now
+            if wait_s > 0 and not self._jobs.watch.is_full:
+                waiting = self._jobs.job(view.record.id, wait_s)
+                view = await unless_client_goes(waiting, receive)
+            if view.record.state in FINISHED:
+                found = await self._jobs.result(view.record.id)
+                response = await self.result_response(dict(scope["headers"]), found, parsed)
+                response.headers["location"] = location_of(view)
+                return response
+        return self.job_response(view, accepted=True)
+
+    async def _read(
+        self, scope: Scope, receive: Receive, model: str, pin: str | None
+    ) -> tuple[ParsedInfer, Submission]:
+        headers: RawHeaders = dict(scope["headers"])
+        self._payload.check(headers)
+        settings = self._settings
+        coding = content_coding_of(scope["headers"])
+        body = await read_body(
+            headers, coding, receive, settings.max_body_bytes, settings.body_timeout_s
+        )
+        return self._parsed(body, headers, model, pin)
+
+    def _parsed(
+        self, body: Buffer, headers: RawHeaders, model: str, pin: str | None
+    ) -> tuple[ParsedInfer, Submission]:
+        route = self._service.route(model, pin)
+        if route.jobs == "off":
+            raise PenstockError(ErrorCode.NOT_OFFERED, NO_JOBS)
+        interface = self._service.metadata(model, route.version).interface
+        parsed = self._payload.parse(body, headers, interface)
+        timed = replace(parsed, timeout_s=shorter(parsed.timeout_s, timeout_s_header(headers)))
+        parameters, stated = split_parameters(parsed.parameters)
+        jobs = self._jobs
+        options = read_options(timed, stated, headers, jobs.settings, jobs.webhook_networks)
+        request = Request(
+            attempt_id=0,
+            budget_us=0,
+            inputs=parsed.inputs,
+            priority=options.priority,
+            traceparent=trace_context_of(headers),
+            outputs=parsed.outputs,
+            parameters=parameters,
+        )
+        job_input = JobInput(parsed.id or "", request)
+        return parsed, Submission(model, pin, route.version, route.revision, job_input, options)
+
+    async def _lingering(self, scope: Scope, work: Awaitable[Response]) -> Response:
+        """The response; its sender gets to read it also where the body was too large to be read."""
+        try:
+            return await work
+        except BodyTooLargeError as error:
+            request_id = request_id_of(dict(scope["headers"]))
+            response = failure_response(error, request_id, self._settings.retry_after_s)
+            return (
+                LingeringResponse(response, self._settings.linger_s) if error.unread else response
+            )
+
+    def job_response(
+        self, view: JobView, *, accepted: bool = False, partial: dict[str, object] | None = None
+    ) -> Response:
+        """A job as an answer.
+
+        Args:
+            view: the job.
+            accepted: whether it is the answer to a wish that is yet to be fulfilled (202).
+            partial: its last output.
+        """
+        headers = {"location": location_of(view)}
+        finished = view.record.state in FINISHED
+        if not finished:
+            headers["retry-after"] = str(math.ceil(self._jobs.settings.jobs_retry_after_s))
+        status = HTTPStatus.ACCEPTED if accepted and not finished else HTTPStatus.OK
+        document = job_document(view, time.time() * 1000, partial)
+        return Response(as_json(document), status, headers, "application/json")
+
+    async def result_response(
+        self, headers: RawHeaders, found: JobAnswer, parsed: ParsedInfer
+    ) -> Response:
+        """A result as an inference would have answered it to this request."""
+        job = found.record.job
+        exchange: Exchange[ParsedInfer] = Exchange(job.model, job.version, headers)
+        exchange.parsed = parsed
+        body = self._steps.body(exchange, found.answer)
+        if body.wanted is not None:
+            body = await compressed(body, body.wanted)
+        total_s = time.perf_counter() - exchange.started_s
+        return ReplyResponse(Reply(reply_head(exchange, found.answer, body, total_s), body.parts))
+
+
+def location_of(view: JobView) -> str:
+    """Where a job is to be found."""
+    return f"/v2/jobs/{view.record.id}"

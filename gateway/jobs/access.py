@@ -1,0 +1,141 @@
+"""The job store and the blobs as the gateway's clients meet them: bounded waits, errors in words.
+
+Every call may be repeated without harm, so a call that failed is sent once more: the connection
+that it was to leave by may have ended with a server that is back already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from shared.errors import ErrorCode, PenstockError, StateStoreError, StoreFullError
+from shared.jobs.calls import Call
+from shared.telemetry import get_logger
+from shared.tensors import Buffer
+
+log = get_logger("jobs")
+
+Answer = TypeVar("Answer")
+T = TypeVar("T")
+
+TRIES = 2
+
+AWAY = "the job store cannot be reached now; nothing that it accepted is lost"
+
+
+class Store(Protocol):
+    """What is needed of `shared.jobs.store.JobStore`."""
+
+    async def run(self, call: Call[Answer]) -> Answer: ...
+
+
+class Blobs(Protocol):
+    """Where large payloads and results lie; all methods block, and may be called by any thread."""
+
+    def put(self, job_id: str, data: Buffer) -> str: ...
+
+    def get(self, name: str) -> bytes: ...
+
+    def delete(self, names: list[str]) -> list[str]: ...
+
+
+class StoreAwayError(PenstockError):
+    """The job store did not answer, or not in time."""
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__(ErrorCode.UNAVAILABLE, AWAY, retry_after_s)
+
+
+class JobAccess:
+    """Runs calls of the job store, and reads and writes blobs.
+
+    Args:
+        store: of the jobs.
+        blobs: of what is too large for it; None: there is no such place.
+        timeout_s: longest wait for the store in one call.
+        retry_after_s: what clients are told when it does not answer.
+    """
+
+    def __init__(
+        self, store: Store, blobs: Blobs | None, timeout_s: float, retry_after_s: float
+    ) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._timeout_s = timeout_s
+        self._retry_after_s = retry_after_s
+        self._is_away = False
+
+    @property
+    def has_blobs(self) -> bool:
+        """Whether there is a place for large payloads."""
+        return self._blobs is not None
+
+    async def run(self, call: Call[Answer]) -> Answer:
+        """The call's answer.
+
+        Raises:
+            StoreAwayError: if there is none in time; the call may have happened.
+            PenstockError: what the call itself may raise.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                answer = await self._tried(call)
+        except StoreFullError as error:
+            raise PenstockError(error.code, error.message, self._retry_after_s) from error
+        except (StateStoreError, TimeoutError) as error:
+            self._note_away(error)
+            raise StoreAwayError(self._retry_after_s) from error
+        self._is_away = False
+        return answer
+
+    async def put_blob(self, job_id: str, data: bytes) -> str:
+        """Keep bytes; their name."""
+        blobs = self._needed_blobs()
+        return await self._in_thread(lambda: blobs.put(job_id, data))
+
+    async def get_blob(self, name: str) -> bytes:
+        """The bytes of a blob."""
+        blobs = self._needed_blobs()
+        return await self._in_thread(lambda: blobs.get(name))
+
+    async def drop_blob(self, name: str) -> None:
+        """Delete a blob that nothing refers to; if that fails, a sweep finds it later."""
+        blobs = self._needed_blobs()
+        try:
+            await self._in_thread(lambda: blobs.delete([name]))
+        except PenstockError as error:
+            log.warning("a blob is left over", reason=error.message)
+
+    async def _tried(self, call: Call[Answer]) -> Answer:
+        for _ in range(TRIES - 1):
+            try:
+                return await self._store.run(call)
+            except StoreFullError:
+                raise
+            except StateStoreError as error:
+                self._note_away(error)
+        return await self._store.run(call)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.to_thread(work)
+        except StoreFullError as error:
+            raise PenstockError(error.code, error.message, self._retry_after_s) from error
+        except StateStoreError as error:
+            log.warning("blobs cannot be reached", reason=error.message)
+            raise PenstockError(
+                error.code, "the store of large payloads cannot be reached now", self._retry_after_s
+            ) from error
+
+    def _needed_blobs(self) -> Blobs:
+        if self._blobs is None:
+            raise PenstockError(ErrorCode.INTERNAL, "this gateway has no store of large payloads")
+        return self._blobs
+
+    def _note_away(self, error: Any) -> None:
+        """Say it once for each outage: every request notices it."""
+        if not self._is_away:
+            self._is_away = True
+            log.warning("the job store does not answer", reason=str(error) or repr(error))

@@ -1,0 +1,86 @@
+"""What a gateway has for jobs, put together: the clients' side, and the keeper."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.jobs.keeper import JobKeeper
+from gateway.jobs.keeper_settings import webhook_settings
+from gateway.jobs.metrics import JobsCollector
+from gateway.jobs.service import JobService
+from gateway.service import InferenceService
+from gateway.settings import GatewaySettings
+from gateway.webhooks.connections import tls_context
+from gateway.webhooks.sender import WebhookSender
+from shared.clock import SystemClock
+from shared.jobs import calls
+from shared.jobs.blobs import BlobStore
+from shared.jobs.blocking_store import BlockingJobStore
+from shared.jobs.news import JobNews
+from shared.jobs.store import JobStore
+from shared.keys import Keys
+
+
+class GatewayJobs:
+    """Jobs in one gateway process.
+
+    Args:
+        service: tells of routes and replicas.
+
+    Attributes:
+        clients: what clients may do with jobs.
+        collector: of metrics.
+
+    Raises:
+        PenstockError: if `blobs_url` names no place that can be used.
+    """
+
+    def __init__(self, settings: GatewaySettings, service: InferenceService) -> None:
+        keys = Keys(settings.namespace)
+        blobs = BlobStore(settings.blobs_url) if settings.blobs_url else None
+        self._store = JobStore(settings.redis_url, keys)
+        self._news = JobNews(settings.redis_url, keys)
+        self._sender = _sender(settings)
+        self._keeper = JobKeeper(
+            self._store,
+            service,
+            settings,
+            SystemClock(),
+            self._sender,
+            blobs=blobs,
+            is_known=_is_known(settings.redis_url, keys),
+        )
+        networks = None if self._sender is None else settings.webhook_allow_networks
+        self.clients = JobService(self._store, self._news, settings, blobs, networks)
+        self.collector = JobsCollector(self._keeper, service)
+
+    async def run(self) -> None:
+        """Keep jobs going, and hear of their changes, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._news.run())
+            tasks.create_task(self._keeper.run())
+
+    def begin_drain(self) -> None:
+        """The gateway leaves: who waits for a job is let go."""
+        self.clients.begin_drain()
+
+    async def close(self) -> None:
+        """Close all connections; only after `run` has ended."""
+        await self._store.close()
+        if self._sender is not None:
+            await self._sender.close()
+
+
+def _sender(settings: GatewaySettings) -> WebhookSender | None:
+    """Sends webhooks, if there is a secret to sign them by."""
+    webhooks = webhook_settings(settings)
+    if webhooks is None:
+        return None
+    return WebhookSender(webhooks, SystemClock(), tls_context(settings.webhook_ca_file))
+
+
+def _is_known(redis_url: str, keys: Keys) -> Callable[[str], bool]:
+    """Asks the store by a connection of its own, for the thread that looks for orphans."""
+    store = BlockingJobStore(redis_url, keys)
+    return lambda job_id: store.run(calls.get(job_id)) is not None

@@ -1,0 +1,268 @@
+"""Jobs for the protocols in front: submit, look, wait, follow, fetch, cancel, retry, forget, list.
+
+The record in the job store is the one authority; nothing of a job is kept here.
+
+Previous stop: `gateway.http.job_routes`. Next: `shared.jobs.store`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from gateway.calls import InferenceAnswer
+from gateway.jobs.access import Blobs, JobAccess, Store
+from gateway.jobs.outcomes import answer_of, check_succeeded, event_before
+from gateway.jobs.settings import JobSettings
+from gateway.jobs.submission import Submission, accepted, digest_of, new_job
+from gateway.jobs.watching import JobWatch, News
+from gateway.webhooks.addresses import Network
+from shared.errors import ErrorCode, PenstockError
+from shared.jobs import calls
+from shared.jobs.answers import JobEvent, JobView
+from shared.jobs.calls import INLINE_BYTES_MAX, StoreLimits
+from shared.jobs.ids import is_job_id, made_ms, new_job_id
+from shared.jobs.payload import INPUT_TYPE, pack_input, unpack_result
+from shared.jobs.record import Content, JobRecord, JobState, NewJob
+from shared.records import record
+
+CLOCKS_APART_MS = 300_000
+"""How far ahead of this gateway's clock another one's may be."""
+
+
+@record
+class JobAnswer:
+    """The result of a job, and what the client called its request ("": nothing)."""
+
+    record: JobRecord
+    client_id: str
+    answer: InferenceAnswer
+
+
+class JobService:
+    """What clients may do with jobs.
+
+    Args:
+        store: of the jobs.
+        news: hints of their changes.
+        settings: bounds and defaults.
+        blobs: of what is too large for the store; None: that is refused.
+        webhook_networks: that may be sent to besides the public ones; None: there are no webhooks.
+        wall_s: the time in seconds since 1970.
+
+    Attributes:
+        settings: bounds and defaults.
+        webhook_networks: as given.
+        watch: who waits here.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        news: News,
+        settings: JobSettings,
+        blobs: Blobs | None = None,
+        webhook_networks: Sequence[Network] | None = None,
+        wall_s: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings = settings
+        self.webhook_networks = webhook_networks
+        timeout_s, retry_s = settings.jobs_store_timeout_s, settings.jobs_retry_after_s
+        self._access = JobAccess(store, blobs, timeout_s, retry_s)
+        self.watch = JobWatch(self._access, news, settings)
+        self._wall_s = wall_s
+        self._limits = StoreLimits(settings.jobs_max, settings.jobs_bytes_max)
+        self._submitting_bytes = 0
+
+    def begin_drain(self) -> None:
+        """The gateway leaves: who waits is let go."""
+        self.watch.begin_drain()
+
+    async def submit(self, submission: Submission) -> JobView:
+        """Accept a job; once this returns, it is as durable as the store makes it.
+
+        Raises:
+            PenstockError: PAYLOAD_TOO_LARGE, IDEMPOTENCY_MISMATCH, STORE_FULL, QUEUE_FULL (too many
+                submits are under way), UNAVAILABLE (it may have been accepted all the same).
+        """
+        size = sum(memoryview(tensor.data).nbytes for tensor in submission.input.request.inputs)
+        under_way = self._submitting_bytes
+        if under_way and under_way + size > self.settings.jobs_submit_bytes_max:
+            message = "too many submits of jobs are under way at this gateway"
+            raise PenstockError(ErrorCode.QUEUE_FULL, message, self.settings.jobs_retry_after_s)
+        self._submitting_bytes += size
+        try:
+            return await self._submit(submission, size)
+        finally:
+            self._submitting_bytes -= size
+
+    async def _submit(self, submission: Submission, size: int) -> JobView:
+        job = new_job(new_job_id(), submission, self.settings)
+        body, digest = await _packed(submission, size)
+        blob = await self._blob_of(job, body)
+        payload = Content(INPUT_TYPE, len(body), blob)
+        call = calls.submit(job, payload, b"" if blob else body, digest=digest, limits=self._limits)
+        try:
+            submitted = await self._access.run(call)
+        except PenstockError as error:
+            if blob and error.code in (ErrorCode.IDEMPOTENCY_MISMATCH, ErrorCode.STORE_FULL):
+                await self._access.drop_blob(blob)
+            raise
+        if submitted.created:
+            return accepted(job, payload, submitted)
+        if blob:
+            await self._access.drop_blob(blob)
+        return await self.job(submitted.id)
+
+    async def job(self, job_id: str, wait_s: float = 0.0) -> JobView:
+        """A job, once it is finished or after `wait_s`.
+
+        Raises:
+            PenstockError: JOB_NOT_FOUND, QUEUE_FULL (too many wait), UNAVAILABLE.
+        """
+        wait_s = min(wait_s, self.settings.jobs_wait_s_max)
+        if wait_s > 0:
+            self.watch.check_room()
+            return _known(await self.watch.until_finished(_checked(job_id), wait_s), job_id)
+        return _known(await self._access.run(calls.get(_checked(job_id))), job_id)
+
+    async def partial(self, found: JobRecord) -> JobEvent | None:
+        """The event with a job's last output, as far as it is still there."""
+        if not found.partial:
+            return None
+        events = await self._access.run(calls.events(found.id, event_before(found.partial), 1))
+        return events[0] if events and events[0].id == found.partial else None
+
+    async def result(self, job_id: str) -> JobAnswer:
+        """What an inference would have answered.
+
+        Raises:
+            PenstockError: JOB_NOT_FOUND, JOB_STATE (unfinished), JOB_GONE (no result, and there
+                will be none), UNAVAILABLE, or what the job failed with.
+        """
+        found = await self._access.run(calls.result(_checked(job_id)))
+        if found is None:
+            raise self._nothing_there(job_id)
+        check_succeeded(found.record)
+        content, body = found.record.result, found.body
+        if body is None and content is not None and content.blob:
+            body = await self._access.get_blob(content.blob)
+        if body is None:
+            raise PenstockError(ErrorCode.JOB_GONE, f"the result of job {job_id} is gone")
+        unpacked = unpack_result(body)
+        return JobAnswer(found.record, unpacked.client_id, answer_of(found.record, unpacked.final))
+
+    async def first_events(self, job_id: str, after: str) -> tuple[JobView, list[JobEvent]]:
+        """A job, and what happened to it after an event, before `events` is asked to follow.
+
+        Raises:
+            PenstockError: JOB_NOT_FOUND, QUEUE_FULL, UNAVAILABLE.
+        """
+        self.watch.check_room()
+        view, events = await self.watch.step(_checked(job_id), after)
+        return _known(view, job_id), events
+
+    def events(self, job_id: str, after: str) -> AsyncIterator[JobEvent | None]:
+        """See `JobWatch.events`."""
+        return self.watch.events(job_id, after)
+
+    async def output(self, event: JobEvent) -> bytes:
+        """The bytes of an event's output, wherever they lie."""
+        assert event.output is not None
+        if event.body is not None:
+            return event.body
+        return await self._access.get_blob(event.output.blob)
+
+    async def cancel(self, job_id: str) -> JobView:
+        """Cancel a job; it is canceled or canceling then.
+
+        Raises:
+            PenstockError: JOB_NOT_FOUND, JOB_STATE (it has finished otherwise), UNAVAILABLE.
+        """
+        state = await self._access.run(calls.cancel(_checked(job_id)))
+        if state not in (None, JobState.CANCELED, JobState.CANCELING):
+            raise _wrong_state(job_id, state, "only a job that has not finished can be canceled")
+        return await self.job(job_id)
+
+    async def retry(self, job_id: str) -> JobView:
+        """Queue a failed job anew.
+
+        Raises:
+            PenstockError: JOB_NOT_FOUND, JOB_STATE (it has not failed), UNAVAILABLE.
+        """
+        found = (await self.job(job_id)).record
+        if found.state is not JobState.FAILED:
+            raise _wrong_state(job_id, found.state, "only a failed job can be retried")
+        await self._access.run(calls.retry(found))
+        return await self.job(job_id)
+
+    async def forget(self, job_id: str) -> None:
+        """Erase a finished job.
+
+        Raises:
+            PenstockError: JOB_NOT_FOUND, JOB_STATE (it has not finished), UNAVAILABLE.
+        """
+        await self.job(job_id)
+        state = await self._access.run(calls.forget(job_id))
+        if state is not None:
+            raise _wrong_state(job_id, state, "cancel it first; only a finished job is deleted")
+
+    async def page(
+        self, model: str, state: JobState | None, dead: bool, before: str, most: int
+    ) -> list[JobRecord]:
+        """Jobs, newest first: those older than the id `before`, at most `most`."""
+        if dead:
+            return await self._access.run(calls.dead_letters(model, before, most))
+        return await self._access.run(calls.jobs(model, state, before, most))
+
+    async def _blob_of(self, job: NewJob, body: bytes) -> str:
+        """Where a large input lies now; "" for one that the store keeps itself."""
+        if len(body) <= INLINE_BYTES_MAX:
+            return ""
+        if not self._access.has_blobs:
+            raise PenstockError(
+                ErrorCode.PAYLOAD_TOO_LARGE,
+                f"a job's input of {len(body)} bytes: expected at most {INLINE_BYTES_MAX}, since "
+                "this gateway has no store for larger ones (setting blobs_url)",
+            )
+        return await self._access.put_blob(job.id, body)
+
+    def _nothing_there(self, job_id: str) -> PenstockError:
+        """For an id that the store does not know: ids tell whether there can have been a job."""
+        if made_ms(job_id) <= self._wall_s() * 1000 + CLOCKS_APART_MS:
+            message = f"job {job_id} is not kept any more: its time is over, or it was deleted"
+            return PenstockError(ErrorCode.JOB_GONE, message)
+        return _not_found(job_id)
+
+
+async def _packed(submission: Submission, size: int) -> tuple[bytes, str]:
+    """The input as bytes, and its digest if there is a key to compare it for."""
+    if size > INLINE_BYTES_MAX:  # copying and hashing take a while: let others have their turn
+        return await asyncio.to_thread(_pack, submission)
+    return _pack(submission)
+
+
+def _pack(submission: Submission) -> tuple[bytes, str]:
+    digest = digest_of(submission) if submission.options.idempotency_key else ""
+    return pack_input(submission.input), digest
+
+
+def _checked(job_id: str) -> str:
+    if not is_job_id(job_id):
+        raise _not_found(job_id)
+    return job_id
+
+
+def _known(view: JobView | None, job_id: str) -> JobView:
+    if view is None:
+        raise _not_found(job_id)
+    return view
+
+
+def _not_found(job_id: str) -> PenstockError:
+    return PenstockError(ErrorCode.JOB_NOT_FOUND, f"there is no job {job_id[:64]!r}")
+
+
+def _wrong_state(job_id: str, state: JobState | None, rule: str) -> PenstockError:
+    return PenstockError(ErrorCode.JOB_STATE, f"job {job_id} is {state}: {rule}")
