@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from deploy.local.gateway_client import GatewayClient, patiently
-from deploy.local.job_document import JobDocument, read_job
+from deploy.local.job_document import JobDocument, JobProgress, read_job
 from deploy.local.server_events import ServerEvent
+from shared.jobs.record import JobState
 
 RESUME_S = 0.2
 """Between two streams, should they end at once."""
@@ -106,9 +107,8 @@ class _Follower:
     def look(self) -> JobDocument:
         """The job's document, which is shown."""
         job = read_job(patiently(lambda: self._client.call("GET", self._path)))
-        self._doing = job.doing
-        self._fraction = job.progress.fraction if job.progress else None
-        self._display.show(self._doing, 1.0 if job.state == "succeeded" else self._fraction)
+        self._take_job(job)
+        self._show()
         return job
 
     def follow(self) -> None:
@@ -116,15 +116,24 @@ class _Follower:
         for event in self._client.follow(f"{self._path}/events", self._last_id):
             self._last_id = event.id or self._last_id
             self._take(event)
-            self._display.show(self._doing, self._fraction)
+            self._show()
 
     def _take(self, event: ServerEvent) -> None:
-        if event.kind not in ("state", "progress"):
-            return
-        told = orjson.loads(event.data)
-        if event.kind == "state":
-            self._doing, self._fraction = str(told["state"]), None
-        else:
-            message = told.get("message") or ""
-            self._doing = f"running: {message}" if message else "running"
-            self._fraction = told.get("fraction")
+        if event.kind == "job":  # what it was when the stream began
+            self._take_job(read_job(event.data.encode()))
+        elif event.kind == "state":
+            state = JobState(orjson.loads(event.data)["state"])
+            self._doing = state.value
+            self._fraction = 1.0 if state is JobState.SUCCEEDED else None
+        elif event.kind == "progress":
+            told = JobProgress.model_validate_json(event.data)
+            self._doing = f"running: {told.message}" if told.message else "running"
+            self._fraction = told.fraction
+
+    def _take_job(self, job: JobDocument) -> None:
+        done = 1.0 if job.state is JobState.SUCCEEDED else None
+        self._doing = job.doing
+        self._fraction = job.progress.fraction if job.progress and not done else done
+
+    def _show(self) -> None:
+        self._display.show(self._doing, self._fraction)

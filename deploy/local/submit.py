@@ -71,7 +71,8 @@ def run_submit(
         CommandError: if the job is not taken, or what it came to cannot be had.
     """
     document = read_input(source)
-    document["parameters"] = {**_parameters(document), **options.parameters()}
+    if asked := options.parameters():
+        document["parameters"] = {**_parameters(document), **asked}
     job = submit(client, model, version, document, idempotency_key or uuid4().hex)
     if not wait:
         print(job.id)
@@ -139,4 +140,6 @@ def read_input(source: str) -> dict[str, Any]:
 
 def _parameters(document: Mapping[str, Any]) -> dict[str, Any]:
     parameters = document.get("parameters", {})
-    return parameters if isinstance(parameters, dict) else {}
+    if not isinstance(parameters, dict):
+        raise CommandError("--input: expected an object as its parameters", exit_code=2)
+    return parameters

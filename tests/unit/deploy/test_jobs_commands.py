@@ -51,7 +51,7 @@ def test_submit_prints_the_jobs_id(gateway: FakeGateway, source: Path) -> None:
     done = run(gateway, "submit", "mlp", "--input", str(source))
     assert (done.exit_code, done.stdout) == (0, f"{JOB}\n")
     [(_, _, headers, body)] = gateway.asked
-    assert orjson.loads(body) == {**INPUT, "parameters": {}}
+    assert orjson.loads(body) == INPUT
     assert headers["content-type"] == "application/json"
     assert len(headers["idempotency-key"]) == 32
 
@@ -98,7 +98,8 @@ def test_submit_and_wait(gateway: FakeGateway, source: Path) -> None:
         EVENTS,
         (
             200,
-            event("state", "1-0", state="running")
+            event("job", **job("queued", place=2))
+            + event("state", "1-0", state="running")
             + event("progress", "2-0", fraction=0.5, message="step 5 of 10", estimated=False)
             + event("output", "3-0", media_type="text/plain", text="x")
             + event("state", "4-0", state="succeeded"),
@@ -108,7 +109,13 @@ def test_submit_and_wait(gateway: FakeGateway, source: Path) -> None:
     done = run(gateway, "submit", "mlp", "--input", str(source), "--wait")
     assert done.exit_code == 0, done.exception
     assert orjson.loads(done.stdout) == ANSWER
-    lines = ["queued, 3 before it", "running", "running: step 5 of 10 50%", "succeeded"]
+    lines = [
+        "queued, 3 before it",
+        "queued, 2 before it",
+        "running",
+        "running: step 5 of 10 50%",
+        "succeeded",
+    ]
     assert [line for line in lines if line in done.stderr] == lines
 
 
@@ -259,9 +266,12 @@ def test_urls_that_are_none(url: str) -> None:
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize(("text", "told"), [("[1]", "an object"), ("{", "no JSON")])
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("[1]", "an object"), ("{", "no JSON"), ('{"parameters": 1}', "its parameters")],
+)
 def test_input_that_is_none(gateway: FakeGateway, text: str, told: str) -> None:
-    done = run(gateway, "submit", "mlp", "--input", "-", input=text)
+    done = run(gateway, "submit", "mlp", "--input", "-", "--priority", "1", input=text)
     assert isinstance(done.exception, CommandError)
     assert told in done.exception.message
     absent = run(gateway, "submit", "mlp", "--input", "/nowhere")
