@@ -128,8 +128,10 @@ class JobCounts:
             time.sleep(POLL_S)
         return left
 
-    def fill(self, model: str, samples: Sequence[Rows], jobs: int) -> None:
-        """Put so many jobs into a model's queue, past the gateway, which would take longer.
+    def fill(self, model: str, samples: Sequence[Rows], jobs: int, within_s: float) -> None:
+        """Put so many jobs into a model's queue, or as many as can be within that time.
+
+        They go past the gateway, which would take longer.
 
         Raises:
             ServerError: if the store does not take them.
@@ -137,6 +139,7 @@ class JobCounts:
         route = asyncio.run(_route(self._url, model))
         bodies = [_packed(rows) for rows in samples]
         limits = StoreLimits(jobs_max=10 * jobs, bytes_max=2**32)
+        give_up = time.monotonic() + within_s
         for first in range(0, jobs, FILL_STEP):
             calls = []
             for number in range(first, min(first + FILL_STEP, jobs)):
@@ -152,6 +155,8 @@ class JobCounts:
             failed = [each for each in self._store.run_many(calls) if isinstance(each, Exception)]
             if failed:
                 raise ServerError(f"the job store takes no more: {failed[0]}")
+            if time.monotonic() > give_up:
+                return
 
 
 def unfinished(found: StoreStats) -> int:

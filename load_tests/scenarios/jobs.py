@@ -8,9 +8,11 @@ the Redis-protocol server themselves.
 
 from __future__ import annotations
 
+import os
+import signal
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,7 +42,10 @@ DRAIN_S = 20.0
 
 SHARE = 0.5
 CONNECTIONS = 64
-FILL = 40_000
+FILL = 20_000
+FILL_S = 15.0
+"""A replica that is stopped for much longer would be taken for hung."""
+
 EMPTY_S = 120.0
 """Longest wait for a filled queue to be done."""
 
@@ -167,7 +172,9 @@ def _beside_a_queue(
     left = FILL
     for seed in range(1, session.repeats + 1):
         rounds[0].append(open_point(at, rate_rps, session.duration_s, load=load, seed=seed))
-        counts.fill(model.name, samples, FILL)
+        with stopped(running.pids()["replica"]):  # else it would be empty as soon as it is full
+            counts.fill(model.name, samples, FILL, FILL_S)
+        running.until_answered(model)
         beside = f"{load} beside jobs"
         rounds[1].append(open_point(at, rate_rps, session.duration_s, load=beside, seed=seed))
         left = min(left, counts.now().states.get(JobState.QUEUED, 0))
@@ -175,6 +182,18 @@ def _beside_a_queue(
             session.say(told(points[-1]))
         counts.until_done(EMPTY_S)
     return [capacity, *map(merge, rounds)], left
+
+
+@contextmanager
+def stopped(pids: Sequence[int]) -> Iterator[None]:
+    """Processes stand still for as long as the block lasts."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 def _peers(session: Session, model: Model) -> tuple[list[Figures], list[str]]:

@@ -34,6 +34,9 @@ FAILURES_MAX = 5
 
 CHANCE_BYTES = 16
 
+LOCAL = frozenset({"file", "local"})
+"""Schemes of URLs that mean a folder."""
+
 _NAME = re.compile(r"([0-9a-f]{12})[0-9a-f]{20}-[0-9a-f]{32}")
 _HALF = ".part"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -202,19 +205,18 @@ class _Folder:
 
 
 class _Remote:
-    """Objects below a path of an fsspec file system."""
+    """Objects below a path of an fsspec file system.
+
+    Nothing is made for them: for some file systems that would be a bucket, by a name that may be a
+    slip of the pen.
+    """
 
     def __init__(self, files: Any, path: str) -> None:
         self._files = files
         self._path = path.rstrip("/")
 
     def write(self, name: str, data: Buffer) -> None:
-        path, whole = f"{self._path}/{name}", bytes(data)
-        try:
-            self._files.pipe_file(path, whole)
-        except FileNotFoundError:  # object stores need no folder, others do
-            self._files.makedirs(self._path, exist_ok=True)
-            self._files.pipe_file(path, whole)
+        self._files.pipe_file(f"{self._path}/{name}", bytes(data))
 
     def read(self, name: str) -> bytes:
         data: bytes = self._files.cat_file(f"{self._path}/{name}")
@@ -230,7 +232,7 @@ class _Remote:
 
 def _storage_at(url: str) -> _Storage:
     scheme, separator, rest = url.partition("://")
-    if not separator or scheme == "file":
+    if not separator or scheme in LOCAL:
         return _Folder(Path(rest if separator else url).expanduser().absolute())
     try:
         files, path = url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)

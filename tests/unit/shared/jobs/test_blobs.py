@@ -17,8 +17,8 @@ NOW_S = 1_800_000_000.0
 HOUR_S = 3600.0
 
 
-URLS = ("{}/a/blobs", "file://{}/blobs", "memory://{}/blobs", "local://{}/b/blobs")
-"""Twice our own folder, then by fsspec: what has no folders, and what has."""
+URLS = ("{}/a/blobs", "file://{}/blobs", "memory://{}/blobs")
+"""A folder by both of its names, and a file system of fsspec."""
 
 
 @pytest.fixture(params=URLS)
