@@ -28,7 +28,13 @@ from shared.deployment import (
 )
 from shared.ids import MODEL_NAME
 
-_LATER_SETTINGS = ("execution_timeout_ms",)
+_LATER_SETTINGS = (
+    "execution_timeout_ms",
+    "jobs",
+    "job_concurrency",
+    "job_slice_ms",
+    "drain_timeout_s",
+)
 """Replica settings that revision ids did not always know."""
 
 NO_ROLES = Roles(stable=None, off=frozenset(), superseded={}, unknown={})

@@ -15,7 +15,7 @@ from typing import Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.routing import HEDGE_BUDGET, HedgePolicy
+from shared.routing import HEDGE_BUDGET, HedgePolicy, JobsPolicy
 from shared.tensors import TensorSpec
 
 Swap = Literal["surge", "replace"]
@@ -117,6 +117,12 @@ class ReplicaSettings(_Document):
         environment: `inherit` the agent's packages, or `isolated`: those that the model asks for.
         execution_timeout_ms: a replica that executes one batch for longer is killed; None: it may
             go on for as long as anybody may be waiting for it.
+        jobs: what replicas are for; None: calls and jobs.
+        job_concurrency: most jobs that a replica holds at a time; None: two batches of them.
+        job_slice_ms: longest batch with jobs in it, unless it is a single job; None: about two
+            executions of one row.
+        drain_timeout_s: how long a replica that is no longer wanted may go on with a running job;
+            None: as long as with calls.
     """
 
     max_batch_size: int = 32
@@ -125,6 +131,10 @@ class ReplicaSettings(_Document):
     threads: int | None = None
     environment: Literal["inherit", "isolated"] = "inherit"
     execution_timeout_ms: float | None = None
+    jobs: JobsPolicy | None = None
+    job_concurrency: int | None = None
+    job_slice_ms: float | None = None
+    drain_timeout_s: float | None = None
 
 
 class Phase(StrEnum):

@@ -28,6 +28,7 @@ from shared.tracing import Tracer
 from worker.control import (
     DrainNow,
     GatewayAddress,
+    JobsStart,
     LoadFailed,
     Ready,
     Start,
@@ -96,6 +97,7 @@ class ReplicaChildren:
         settings: ReplicaSettings | None = None,
         gateways: tuple[GatewayAddress, ...] | None = None,
         command: Sequence[str] = (sys.executable, "-m", "worker.replica"),
+        jobs: JobsStart | None = None,
     ) -> ReplicaChild:
         """Start a replica that announces itself as the stable version; not yet ready."""
         ours, theirs = socket.socketpair()
@@ -123,6 +125,7 @@ class ReplicaChildren:
             device="cpu",
             gateways=gateways or (GatewayAddress(gateway="g", endpoint=self.endpoint),),
             route=ModelRoute(model=model, generation=generation, versions=(route,)),
+            jobs=jobs,
         )
         child.tell(start)
         return child

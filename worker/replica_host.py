@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import Protocol
 
 from shared.clock import Clock
-from shared.deployment import ArtifactManifest, ArtifactSource, ReplicaReport, ReplicaState
+from shared.deployment import (
+    ArtifactManifest,
+    ArtifactSource,
+    ReplicaReport,
+    ReplicaSettings,
+    ReplicaState,
+)
 from shared.errors import PenstockError
 from shared.telemetry import get_logger
 from worker.agent_metrics import Label, ReplicaTotals
@@ -27,6 +33,7 @@ from worker.control import (
     DrainNow,
     Gateways,
     Heartbeat,
+    JobsStart,
     LoadFailed,
     Ready,
     RouteChanged,
@@ -317,6 +324,19 @@ class ReplicaHost:
             gateways=self._gateways.addresses,
             route=self._wanted.route(assignment.model),
             keys_dir=str(self._settings.keys_dir.resolve()) if self._settings.keys_dir else None,
+            jobs=self._jobs(assignment.settings),
+        )
+
+    def _jobs(self, replica: ReplicaSettings) -> JobsStart | None:
+        if replica.jobs == "off":
+            return None
+        settings = self._settings
+        return JobsStart(
+            redis_url=settings.redis_url,
+            namespace=settings.namespace,
+            lease_s=settings.job_lease_s,
+            heartbeat_s=settings.job_heartbeat_s,
+            execution_s_max=settings.job_execution_s_max,
         )
 
     def _said(self, key: str, replica: str, message: ToAgent) -> None:
