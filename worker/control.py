@@ -107,9 +107,15 @@ class RouteChanged(_Control):
 
 
 class DrainNow(_Control):
-    """Announce draining, finish what was accepted, answer, and end."""
+    """Announce draining, finish what was accepted, answer, and end.
+
+    Attributes:
+        grace_s: how long until the replica is ended by force: a job that still runs shortly before
+            is given back; None: it will not be.
+    """
 
     type: Literal["drain"] = "drain"
+    grace_s: float | None = None
 
 
 class Ready(_Control):

@@ -186,7 +186,7 @@ class Replica:
             case DrainNow():
                 if self._session is None:
                     self._end(End(fatal=False))  # it never served
-                return self._session.drain(time.monotonic())
+                return self._session.drain(time.monotonic(), message.grace_s)
             case Start():
                 return []
 

@@ -62,6 +62,9 @@ FAREWELL_S = 0.25
 """How long a replica that has nothing left to do stays after it said that it drains: a gateway that
 is busy reads that, and what it sent before arrives, within some turns of its loop."""
 
+GIVE_BACK_S = 1.0
+"""How long before its end a replica that drains gives back a job that still runs."""
+
 LONG_BATCH_S = 0.05
 """A batch that has run for so long is told of by name: if it hangs, it is known what hung."""
 
@@ -127,6 +130,7 @@ class Session:
         self._row_us = 0.0
         self._draining = False
         self._leaves_at = 0.0
+        self._gives_back_at = inf
 
     def __repr__(self) -> str:
         running = len(self._running.items) if self._running else 0
@@ -274,7 +278,7 @@ class Session:
                 self._start(items, reason, now, commands)
         if self._jobs and self._idle and not self._queue.rows:
             self._start_jobs(now, commands)
-        if self._draining and not self._owed and now >= self._leaves_at:
+        if self._draining and now >= self._leaves_at and self._owes_nobody(now):
             commands.append(End(fatal=False))
         return commands
 
@@ -283,6 +287,8 @@ class Session:
         deadline = self._queue.next_deadline()
         if self._draining and not self._owed:
             return self._leaves_at
+        if self._draining and self._owes_jobs_alone:
+            deadline = min(self._gives_back_at, inf if deadline is None else deadline)
         if self._turn is None and not self._again:
             return deadline
         due = [item.deadline for items in self._again for item in items]
@@ -295,20 +301,36 @@ class Session:
         self._identity = replace(self._identity, route=route)
         return [Send(link, self._identity) for link in self._links]
 
-    def drain(self, now: float) -> list[Command]:
+    def drain(self, now: float, grace_s: float | None = None) -> list[Command]:
         """Take nothing new, finish what was accepted, then end.
 
         Not before `FAREWELL_S`: what gateways have sent meanwhile is to be refused, not lost.
+
+        Args:
+            now: monotonic time in seconds.
+            grace_s: a job that still runs shortly before this is left alone, to be given back.
         """
         if self._draining:
             return []
         self._draining = True
         self._leaves_at = now + (FAREWELL_S if self._links else 0.0)
+        if grace_s is not None:
+            self._gives_back_at = now + max(0.0, grace_s - GIVE_BACK_S)
         commands: list[Command] = [Send(link, Drain()) for link in self._links]
         for item in self._jobs.clear():
             self._settle(item)
             commands.append(Send(JOBS, Nack(item.key[1], NackReason.DRAINING)))
         return commands
+
+    def _owes_nobody(self, now: float) -> bool:
+        """Whether a replica that drains may end: of jobs, when their time is over."""
+        if not self._owed:
+            return True
+        return now >= self._gives_back_at and self._owes_jobs_alone
+
+    @property
+    def _owes_jobs_alone(self) -> bool:
+        return all(link == JOBS for link, _ in self._owed)
 
     def _greet(self, link: str, gateway: str) -> list[Command]:
         self.link_lost(link)
