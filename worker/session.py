@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from math import inf
 
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode
@@ -46,9 +45,10 @@ from worker.batching import BatchLimits, BatchQueue, Item, Key
 from worker.buckets import Buckets
 from worker.commands import Command, End, Execute, Send
 from worker.counters import Counters
+from worker.draining import Draining
 from worker.jobs.desk import Busyness
 from worker.jobs.messages import JOBS, Job
-from worker.jobs.waiting_jobs import JobItem, WaitingJobs
+from worker.jobs.waiting_jobs import JobItem, WaitingJobs, job_item
 from worker.latency_model import LatencyModel
 from worker.outcomes import Completed, Failed, FailureKind, Outcome
 from worker.run_limits import RunLimits
@@ -57,13 +57,6 @@ from worker.short_runs import ShortRuns
 ROW_TIME_SMOOTHING = 0.2
 """Weight of the newest batch in the moving average of time per row."""
 
-
-FAREWELL_S = 0.25
-"""How long a replica that has nothing left to do stays after it said that it drains: a gateway that
-is busy reads that, and what it sent before arrives, within some turns of its loop."""
-
-GIVE_BACK_S = 1.0
-"""How long before its end a replica that drains gives back a job that still runs."""
 
 LONG_BATCH_S = 0.05
 """A batch that has run for so long is told of by name: if it hangs, it is known what hung."""
@@ -128,13 +121,11 @@ class Session:
         self._suspect: Key | None = None
         self._turn: _Turn | None = None
         self._row_us = 0.0
-        self._draining = False
-        self._leaves_at = 0.0
-        self._gives_back_at = inf
+        self._draining: Draining | None = None
 
     def __repr__(self) -> str:
         running = len(self._running.items) if self._running else 0
-        state = "draining" if self._draining else "open"
+        state = "open" if self._draining is None else "draining"
         return f"<Session {state}, {len(self._queue)} queued, {running} running>"
 
     @property
@@ -197,12 +188,14 @@ class Session:
         commands: list[Command] = []
         for job in jobs:
             suspect = job.request.suspect
-            if self._draining:
+            if self._draining is not None:
                 commands.append(Send(JOBS, Nack(job.number, NackReason.DRAINING)))
             elif suspect and not self._idle_of_all:
                 commands.append(Send(JOBS, Nack(job.number, NackReason.SUSPECT_BUSY)))
             else:
-                self._accept_job(job, now)
+                item = job_item(job, self._buckets.of(job.request), self._rows_of(job.request), now)
+                self._owed[item.key] = item
+                self._jobs.offer(item)
         return commands
 
     def job_gone(self, number: int) -> bool:
@@ -220,7 +213,7 @@ class Session:
     def busyness(self) -> Busyness:
         """What there is to do, for those who lease jobs."""
         rows_max = self._queue.rows_per_batch
-        crowded = self._draining or self._queue.rows > rows_max
+        crowded = self._draining is not None or self._queue.rows > rows_max
         jobs, seconds = self._jobs.slice_of(self._job_bucket, rows_max)
         return Busyness(self._idle_of_all, crowded, jobs, seconds)
 
@@ -278,17 +271,16 @@ class Session:
                 self._start(items, reason, now, commands)
         if self._jobs and self._idle and not self._queue.rows:
             self._start_jobs(now, commands)
-        if self._draining and now >= self._leaves_at and self._owes_nobody(now):
+        if self._draining is not None and now >= self._draining.ends_at(self._owed):
             commands.append(End(fatal=False))
         return commands
 
     def next_deadline(self) -> float | None:
         """When `advance` must be called at the latest; None: not by itself."""
         deadline = self._queue.next_deadline()
-        if self._draining and not self._owed:
-            return self._leaves_at
-        if self._draining and self._owes_jobs_alone:
-            deadline = min(self._gives_back_at, inf if deadline is None else deadline)
+        if self._draining is not None:
+            ends_at = self._draining.ends_at(self._owed)
+            deadline = ends_at if deadline is None else min(deadline, ends_at)
         if self._turn is None and not self._again:
             return deadline
         due = [item.deadline for items in self._again for item in items]
@@ -302,41 +294,21 @@ class Session:
         return [Send(link, self._identity) for link in self._links]
 
     def drain(self, now: float, grace_s: float | None = None) -> list[Command]:
-        """Take nothing new, finish what was accepted, then end.
-
-        Not before `FAREWELL_S`: what gateways have sent meanwhile is to be refused, not lost.
-
-        Args:
-            now: monotonic time in seconds.
-            grace_s: a job that still runs shortly before this is left alone, to be given back.
-        """
-        if self._draining:
+        """Take nothing new, finish what was accepted, then end (`worker.draining`)."""
+        if self._draining is not None:
             return []
-        self._draining = True
-        self._leaves_at = now + (FAREWELL_S if self._links else 0.0)
-        if grace_s is not None:
-            self._gives_back_at = now + max(0.0, grace_s - GIVE_BACK_S)
+        self._draining = Draining(now, told=bool(self._links), grace_s=grace_s)
         commands: list[Command] = [Send(link, Drain()) for link in self._links]
         for item in self._jobs.clear():
             self._settle(item)
             commands.append(Send(JOBS, Nack(item.key[1], NackReason.DRAINING)))
         return commands
 
-    def _owes_nobody(self, now: float) -> bool:
-        """Whether a replica that drains may end: of jobs, when their time is over."""
-        if not self._owed:
-            return True
-        return now >= self._gives_back_at and self._owes_jobs_alone
-
-    @property
-    def _owes_jobs_alone(self) -> bool:
-        return all(link == JOBS for link, _ in self._owed)
-
     def _greet(self, link: str, gateway: str) -> list[Command]:
         self.link_lost(link)
         self._links[link] = gateway
         hello: list[Command] = [Send(link, self._identity)]
-        return [*hello, Send(link, Drain())] if self._draining else hello
+        return [*hello, Send(link, Drain())] if self._draining is not None else hello
 
     def _probed(self, link: str, gateway: str, probe: Probe, now: float) -> list[Command]:
         return [Send(link, self._load(link, now))] if probe.known else self._greet(link, gateway)
@@ -360,7 +332,7 @@ class Session:
         key = (link, request.attempt_id)
         if key in self._owed:
             return  # a copy; the first one will be answered
-        if self._draining:
+        if self._draining is not None:
             commands.append(Send(link, Nack(request.attempt_id, NackReason.DRAINING)))
             return
         if request.suspect and self._suspect is not None:
@@ -388,23 +360,6 @@ class Session:
         if request.suspect:
             self._suspect = key
         self.counters.requests += 1
-
-    def _accept_job(self, job: Job, now: float) -> None:
-        request = job.request
-        item = JobItem(
-            (JOBS, job.number),
-            self._buckets.of(request),
-            self._rows_of(request),
-            request.priority,
-            inf,
-            inf,
-            now,
-            request,
-            request.suspect,
-            timeout_s=job.timeout_s,
-        )
-        self._owed[item.key] = item
-        self._jobs.offer(item)
 
     def _rows_of(self, request: Request) -> int:
         return (request.inputs[0].rows or 1) if self._batches and request.inputs else 1
@@ -531,16 +486,9 @@ class Session:
         (item,) = items
         queue_us = int((running.started - item.enqueued) * 1e6)
         infer_us = int(outcome.infer_s * 1e6)
-        failure = self._failure(outcome.kind)
+        failure = outcome.failure(self._identity.model, self._identity.version)
         final = Final(item.payload.attempt_id, (), failure, queue_us, infer_us, item.rows)
         return self._final(item, final)
-
-    def _failure(self, kind: FailureKind) -> Failure:
-        name = f"model {self._identity.model!r} version {self._identity.version}"
-        if kind is FailureKind.OUT_OF_MEMORY:
-            message = f"{name} ran out of memory on this request alone"
-            return Failure(ErrorCode.OUT_OF_MEMORY, message)
-        return Failure(ErrorCode.MODEL_ERROR, f"{name} failed to execute this request")
 
     def _final(self, item: Item, final: Final) -> list[Command]:
         self._settle(item)

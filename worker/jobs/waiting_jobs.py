@@ -23,8 +23,10 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from worker.batching import Item
+from worker.jobs.messages import JOBS, Job
 from worker.latency_model import Estimates, LatencyModel
 
 SLICE_S_MIN = 1e-3
@@ -43,6 +45,15 @@ class JobItem(Item):
     """
 
     timeout_s: float | None = None
+
+
+def job_item(job: Job, bucket: Hashable, rows: int, now: float) -> JobItem:
+    """A job as something to wait for its execution; nobody waits for it, so it is never late."""
+    request = job.request
+    key, never = (JOBS, job.number), inf
+    item = JobItem(key, bucket, rows, request.priority, never, never, now, request)
+    item.suspect, item.timeout_s = request.suspect, job.timeout_s
+    return item
 
 
 def _rank(item: JobItem) -> tuple[int, int]:

@@ -25,10 +25,11 @@ from shared.messages import Request as WireRequest
 from shared.tensors import Tensor, TensorSpec, tensor_from_array
 from worker.batching import BatchLimits
 from worker.commands import Command, End, Execute, Send
+from worker.draining import FAREWELL_S
 from worker.latency_model import TYPICAL_AFTER, LatencyModel
 from worker.outcomes import Completed, Failed, FailureKind
 from worker.run_limits import RunLimits
-from worker.session import FAREWELL_S, SUSPECT_TURN_S, Session
+from worker.session import SUSPECT_TURN_S, Session
 
 INTERFACE = ModelInterface(
     inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 1)),),
