@@ -80,7 +80,7 @@ class DispatchCollector(Collector):
         yield _labelled(
             GaugeMetricFamily,
             "penstock_gateway_ready_replicas",
-            "Replicas that this gateway could call.",
+            "Ready replicas that this gateway hears, those for jobs alone among them.",
             "revision",
             service.ready_counts().items(),
         )

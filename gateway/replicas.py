@@ -1,9 +1,13 @@
 """What a gateway knows of the replicas that are connected to it: pure bookkeeping.
 
 One record per replica life, and one per revision, with what all its replicas together teach: how
-long calls take, how many may be let in, who is worse than the others. A replica is *ready* for
-calls when it has introduced itself, does not drain, and was heard lately; a model may hold the
-interpreter for seconds, so silence stops routing and nothing more.
+long calls take, how many may be let in, who is worse than the others. A replica is *ready* when
+it has introduced itself, does not drain, and was heard lately; a model may hold the interpreter for
+seconds, so silence stops routing and nothing more.
+
+Some replicas take no calls: they are there for jobs alone, which they fetch themselves. They tell
+what the model takes and gives, and whether it is ready for jobs; nothing is learned of them, and
+nothing is sent to them, so they are kept apart from those that take calls.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ class Replica:
     Attributes:
         id: its incarnation, which is also its ZeroMQ identity.
         heard_at: monotonic time of its last message, in seconds.
+        takes_calls: False if it is there for jobs alone.
         draining: it said that it takes nothing new.
         attempts: ids of attempts that it owes an answer, with their rows.
         rows: rows of these attempts.
@@ -48,6 +53,7 @@ class Replica:
     revision: str
     interface: ModelInterface
     heard_at: float
+    takes_calls: bool = True
     draining: bool = False
     attempts: dict[int, int] = field(default_factory=dict)
     rows: int = 0
@@ -65,6 +71,10 @@ class Replica:
     def backlog_us(self) -> int:
         """Estimated time until a row sent now would be done, in microseconds."""
         return (self.rows + self.foreign_rows + 1) * max(self.row_us, 1)
+
+    def is_ready(self, oldest: float) -> bool:
+        """Whether it does not drain, and was heard since `oldest` (monotonic seconds)."""
+        return not self.draining and self.heard_at >= oldest
 
     def assign(self, attempt_id: int, rows: int, *, suspect: bool) -> None:
         """It was sent an attempt."""
@@ -109,8 +119,9 @@ class Revision:
     """One revision of a model.
 
     Attributes:
-        replicas: those that are connected, ready or not.
-        several: whether there is more than one.
+        replicas: those that take calls and are connected, ready or not.
+        for_jobs: those that are connected and take no calls.
+        several: whether there is more than one that takes calls.
         batches: whether its model takes several rows at once.
         admission, latencies, ejection: what its replicas teach together.
     """
@@ -122,6 +133,7 @@ class Revision:
         "admission",
         "batches",
         "ejection",
+        "for_jobs",
         "id",
         "latencies",
         "replicas",
@@ -131,6 +143,7 @@ class Revision:
     def __init__(self, revision_id: str, silence_s: float, settings: RevisionSettings) -> None:
         self.id = revision_id
         self.replicas: list[Replica] = []
+        self.for_jobs: list[Replica] = []
         self.several = False
         self.batches = False
         self.admission = Admission(settings.admission)
@@ -141,12 +154,12 @@ class Revision:
         self._judged_at = 0.0
 
     def __repr__(self) -> str:
-        return f"<Revision {self.id}, {len(self.replicas)} replicas>"
+        return f"<Revision {self.id}, {len(self.replicas)} + {len(self.for_jobs)} replicas>"
 
     @property
-    def connected(self) -> bool:
-        """Whether any replica is connected and not draining."""
-        return any(not replica.draining for replica in self.replicas)
+    def connected(self) -> list[Replica]:
+        """All that are connected, those that take calls first."""
+        return self.replicas + self.for_jobs
 
     def ready(self, now: float) -> list[Replica]:
         """The replicas that may be sent calls; the list is not to be changed."""
@@ -156,11 +169,12 @@ class Revision:
                 break
         else:
             return self.replicas  # nearly always
-        return [
-            replica
-            for replica in self.replicas
-            if not replica.draining and replica.heard_at >= oldest
-        ]
+        return [replica for replica in self.replicas if replica.is_ready(oldest)]
+
+    def ready_for_jobs(self, now: float) -> int:
+        """How many are ready that take no calls."""
+        oldest = now - self._silence_s
+        return sum(replica.is_ready(oldest) for replica in self.for_jobs)
 
     def has_stopped(self, replica: Replica, now: float) -> bool:
         """Whether a replica does not even tell its load any more."""
@@ -186,6 +200,9 @@ class Revision:
 
     def joined(self, replica: Replica) -> None:
         """A replica introduced itself."""
+        if not replica.takes_calls:
+            self.for_jobs.append(replica)
+            return
         self.replicas.append(replica)
         self.batches = replica.interface.max_batch_size > 0
         self.ejection.joined(replica.standing)
@@ -193,6 +210,9 @@ class Revision:
 
     def left(self, replica: Replica) -> None:
         """A replica is gone."""
+        if not replica.takes_calls:
+            self.for_jobs.remove(replica)
+            return
         self.replicas.remove(replica)
         self.ejection.left(replica.standing)
         self._counted(max([replica.heard_at, *(other.heard_at for other in self.replicas)]))
@@ -252,26 +272,35 @@ class Replicas:
     def keep(self, routed: AbstractSet[str]) -> None:
         """Routes changed: forget what was learned of revisions that are neither here nor routed."""
         for revision in self.revisions():
-            idle = not revision.replicas and not revision.admission.open_rows
+            idle = not revision.connected and not revision.admission.open_rows
             if idle and revision.id not in routed:
                 del self._revisions[revision.id]
 
     def connected(self, revision: str) -> bool:
         """Whether any replica of a revision is connected and not draining."""
         known = self._revisions.get(revision)
-        return known is not None and known.connected
+        return known is not None and any(not replica.draining for replica in known.connected)
 
     def ready(self, revision: str, now: float) -> list[Replica]:
         """The replicas of a revision that may be sent calls; the list is not to be changed."""
         known = self._revisions.get(revision)
         return known.ready(now) if known is not None else []
 
+    def ready_for_jobs(self, revision: str, now: float) -> int:
+        """How many replicas of a revision are ready that take no calls."""
+        known = self._revisions.get(revision)
+        return known.ready_for_jobs(now) if known is not None else 0
+
     def ready_counts(self, now: float) -> dict[str, int]:
-        """Number of ready replicas by revision; revisions without any are left out."""
-        counts = {revision.id: len(revision.ready(now)) for revision in self.revisions()}
+        """Number of ready replicas by revision, whatever they take; without any, it is left out."""
+        counts = {
+            revision.id: len(revision.ready(now)) + revision.ready_for_jobs(now)
+            for revision in self.revisions()
+        }
         return {revision: count for revision, count in counts.items() if count}
 
     def interface(self, revision: str) -> ModelInterface | None:
         """What a revision takes and gives, if any replica of it is connected."""
         known = self._revisions.get(revision)
-        return known.replicas[0].interface if known is not None and known.replicas else None
+        connected = known.connected if known is not None else []
+        return connected[0].interface if connected else None

@@ -51,7 +51,7 @@ from shared.messages import (
     Request,
     SuspectTurn,
 )
-from shared.routing import ModelRoute, RoutingTable
+from shared.routing import ModelRoute, RoutingTable, VersionRoute
 from shared.telemetry import get_logger
 from shared.tracing import Tracer
 
@@ -74,7 +74,8 @@ class Inference(Protocol):
         ...
 
     def model_ready(self, model: str, version: str | None) -> bool:
-        """Whether a replica of the model (version) can be called now; raises if it is unknown."""
+        """Whether a replica can take the model's (version's) calls now, or its jobs if it takes no
+        calls; raises if it is unknown."""
         ...
 
     def metadata(self, model: str, version: str | None) -> ModelMetadata:
@@ -183,7 +184,7 @@ class InferenceService:
             if error.code is ErrorCode.NO_READY_REPLICA:
                 return False
             raise
-        return bool(self._replicas.ready(route.revision, self._clock.monotonic()))
+        return self._version_ready(route, self._clock.monotonic())
 
     def metadata(self, model: str, version: str | None) -> ModelMetadata:
         known = self._metadata.get((model, version))
@@ -205,7 +206,7 @@ class InferenceService:
         return tuple(
             DeployedModel(
                 name,
-                tuple((v.version, bool(self._replicas.ready(v.revision, now))) for v in r.versions),
+                tuple((v.version, self._version_ready(v, now)) for v in r.versions),
                 r.reason,
             )
             for name, r in sorted(self._routes.models().items())
@@ -281,7 +282,7 @@ class InferenceService:
         return self._replicas.revisions()
 
     def ready_counts(self) -> dict[str, int]:
-        """Replicas that can be sent calls, by revision."""
+        """Replicas that are ready, by revision; those for jobs alone are among them."""
         return self._replicas.ready_counts(self._clock.monotonic())
 
     def settled(self) -> bool:
@@ -376,6 +377,7 @@ class InferenceService:
                 revision=hello.revision,
                 interface=interface,
                 heard_at=now,
+                takes_calls=hello.takes_calls,
             )
             self._replicas.add(record)
             self._interfaces[hello.revision] = interface
@@ -401,7 +403,13 @@ class InferenceService:
 
     def _route_ready(self, route: ModelRoute) -> bool:
         now = self._clock.monotonic()
-        return any(self._replicas.ready(version.revision, now) for version in route.versions)
+        return any(self._version_ready(version, now) for version in route.versions)
+
+    def _version_ready(self, route: VersionRoute, now: float) -> bool:
+        """Whether a replica is ready for what the version takes."""
+        if route.jobs == "only":
+            return self._replicas.ready_for_jobs(route.revision, now) > 0
+        return bool(self._replicas.ready(route.revision, now))
 
     async def _watch_readiness(self) -> None:
         """Silence makes no event of its own: look for it."""

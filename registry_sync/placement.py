@@ -6,6 +6,10 @@ so that the outcome depends on no order of events and a worker that leaves moves
 replicas. What is placed stays where it is as long as that spread allows; memory is charged first
 for all that is placed, so that a new revision never pushes an old one around.
 
+A revision that streams, and takes both calls and jobs, has places of its own for jobs, since a job
+would keep all calls waiting there. Places of each duty are spread on their own; where there is a
+choice, those for jobs go where the revision has fewest others.
+
 The places of a revision are of three kinds:
 - *kept*: on a worker that is there, takes replicas and has the device;
 - *leaving*: surplus, or on a worker that is draining or gone. If the revision is routed, they stay
@@ -14,7 +18,8 @@ The places of a revision are of three kinds:
   memory, and stay, so that their worker remembers not to try before it is asked to.
 
 Invariants:
-- Among workers with room, counts of a revision differ by at most one (stuck ones aside).
+- Among workers with room, counts of a revision and duty differ by at most one (stuck ones aside).
+- A place never changes its duty.
 - Memory is never overbooked by a new place.
 - A routed revision never loses a ready place before its substitutes are ready.
 - Draining workers and workers without the device get nothing new.
@@ -27,9 +32,12 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from registry_sync.world import Reports
-from shared.deployment import Phase, ReplicaPlacement, RevisionDeployment, WorkerReport
+from shared.deployment import Duty, Phase, ReplicaPlacement, RevisionDeployment, WorkerReport
+
+Count: TypeAlias = int | Literal["each"]
 
 _GIB = 1024**3
 _ORDER = {Phase.DRAINING: 0, Phase.SERVING: 1, Phase.LOADING: 2}
@@ -79,8 +87,7 @@ def place(
     for revision in ordered:
         own = [each for each in current if each.revision == revision.revision]
         if revision.phase is not Phase.DRAINING:
-            spreading = _Spreading(revision, own, room, reports, settling)
-            own, reason = spreading.run()
+            own, reason = _spread(revision, own, room, reports, settling)
             if reason is not None:
                 unplaced[revision.revision] = reason
         placed += own
@@ -89,9 +96,23 @@ def place(
 
 def asked(revision: RevisionDeployment, reports: Reports) -> int:
     """How many replicas a revision is to have, given the workers that are there."""
-    if revision.replicas != "each":
-        return revision.replicas
-    return len(_eligible(revision, reports))
+    counts = [
+        len(_eligible(revision, reports)) if count == "each" else count
+        for _, count in duties_of(revision)
+    ]
+    return sum(counts)
+
+
+def duties_of(revision: RevisionDeployment) -> tuple[tuple[Duty, Count], ...]:
+    """How many replicas of each duty a revision is to have, the most important duty first."""
+    match revision.settings.jobs:
+        case "off":
+            return (("calls", revision.replicas),)
+        case "only":
+            return (("jobs", revision.replicas),)
+    if revision.manifest.streams:
+        return ("calls", revision.replicas), ("jobs", revision.job_replicas)
+    return (("both", revision.replicas),)
 
 
 def devices_for(device: str, worker: WorkerReport) -> tuple[str, ...]:
@@ -106,6 +127,26 @@ def rendezvous(revision: str, worker: str) -> int:
     """How strongly a revision is drawn to a worker."""
     digest = hashlib.blake2b(f"{revision}\0{worker}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big")
+
+
+def _spread(
+    revision: RevisionDeployment,
+    own: Sequence[ReplicaPlacement],
+    room: _Room,
+    reports: Reports,
+    settling: bool,
+) -> tuple[list[ReplicaPlacement], Unplaced | None]:
+    """The places of a revision, and why there are fewer than it asked for, if so."""
+    places = list(own)
+    reasons: list[Unplaced] = []
+    for duty, count in duties_of(revision):
+        mine = [each for each in places if each.duty == duty]
+        others = [each for each in places if each.duty != duty]
+        spreading = _Spreading(revision, duty, count, mine, others, room, reports, settling)
+        spread, reason = spreading.run()
+        places = others + spread
+        reasons += [reason] if reason is not None else []
+    return places, reasons[0] if reasons else None
 
 
 def _eligible(revision: RevisionDeployment, reports: Reports) -> list[str]:
@@ -160,16 +201,19 @@ class _Room:
         need = revision.memory_bytes
         return [each for each in devices if self._free_on.get((worker, each), need) >= need]
 
-    def take(self, worker: str, ordinal: int, revision: RevisionDeployment) -> ReplicaPlacement:
+    def take(
+        self, worker: str, key: str, duty: Duty, revision: RevisionDeployment
+    ) -> ReplicaPlacement:
         """Give a place away, on the least used device that will do."""
         devices = self._devices_with_room(worker, revision)
         given = ReplicaPlacement(
-            key=f"{revision.revision}@{worker}#{ordinal}",
+            key=key,
             model=revision.model,
             version=revision.version,
             revision=revision.revision,
             worker=worker,
             device=min(devices, key=lambda device: self._uses[worker, device]),
+            duty=duty,
         )
         self._charge(given, revision.memory_bytes)
         return given
@@ -188,10 +232,19 @@ class _Room:
 
 @dataclass
 class _Spreading:
-    """One revision being spread."""
+    """The places of one revision and duty being spread.
+
+    Attributes:
+        count: how many there are to be.
+        own: its places as they are.
+        others: places of the revision's other duties.
+    """
 
     revision: RevisionDeployment
+    duty: Duty
+    count: Count
     own: Sequence[ReplicaPlacement]
+    others: Sequence[ReplicaPlacement]
     room: _Room
     reports: Reports
     settling: bool
@@ -203,17 +256,17 @@ class _Spreading:
         workers = _eligible(self.revision, self.reports)
         self._sort_out(frozenset(workers))
         takers = [name for name in workers if not self._refuses(name)]
-        if self.revision.replicas == "each":
+        if self.count == "each":
             wanted = len(takers)
             self._one_on_each(takers)
         else:
-            wanted = self.revision.replicas
+            wanted = self.count
             self._trim(wanted)
             self._fill(wanted, takers)
             self._level(takers)
         missing = len(self.kept) < max(1, wanted)
         placed = self.kept + self.stuck + self._still_needed(missing)
-        return placed, self._reason(workers, takers) if missing else None
+        return placed, self._reason(workers, takers, wanted) if missing else None
 
     def _refuses(self, worker: str) -> bool:
         return self.reports.refuses(self.revision.revision, worker)
@@ -271,10 +324,10 @@ class _Spreading:
 
     def _emptiest(self, workers: Iterable[str]) -> str | None:
         """The worker with room that has fewest of this revision."""
-        counts = self._counts()
+        counts, others = self._counts(), Counter(each.worker for each in self.others)
         return min(
             (name for name in workers if self.room.fits(name, self.revision)),
-            key=lambda name: (counts[name], -self._score(name)),
+            key=lambda name: (counts[name], others[name], -self._score(name)),
             default=None,
         )
 
@@ -322,20 +375,22 @@ class _Spreading:
                 self.kept.append(each)
                 return
         used = {each.key for each in (*self.kept, *self.leaving, *self.stuck)}
-        prefix = f"{self.revision.revision}@{worker}#"
-        ordinal = next(n for n in range(len(used) + 1) if f"{prefix}{n}" not in used)
-        self.kept.append(self.room.take(worker, ordinal, self.revision))
+        prefix = f"{self.revision.revision}@{worker}#{'j' if self.duty == 'jobs' else ''}"
+        keys = (f"{prefix}{ordinal}" for ordinal in range(len(used) + 1))
+        key = next(key for key in keys if key not in used)
+        self.kept.append(self.room.take(worker, key, self.duty, self.revision))
 
     def _still_needed(self, missing: bool) -> list[ReplicaPlacement]:
         """Places that leave, as long as their substitutes are not ready and seen."""
         if missing or not all(self.reports.is_ready(each.key) for each in self.kept):
             return self.leaving
         seen = self.reports.seen_by_gateways(self.revision.revision)
-        if seen is not None and seen < self.reports.ready([*self.kept, *self.leaving]):
+        all_places = [*self.kept, *self.leaving, *self.others]
+        if seen is not None and seen < self.reports.ready(all_places):
             return self.leaving
         return []
 
-    def _reason(self, workers: Sequence[str], takers: Sequence[str]) -> Unplaced:
+    def _reason(self, workers: Sequence[str], takers: Sequence[str], wanted: int) -> Unplaced:
         all_workers = self.reports.workers
         if not all_workers:
             return Unplaced("no worker is there", lasting=False)
@@ -349,7 +404,7 @@ class _Spreading:
         room = ", ".join(self.room.told(name) for name in takers[:5])
         need = self.revision.memory_bytes / _GIB
         return Unplaced(
-            f"too little memory: {len(self.kept)} of {asked(self.revision, self.reports)} replicas"
-            f" fit, each takes {need:.1f} GiB ({room})",
+            f"too little memory: {len(self.kept)} of {wanted} replicas"
+            f"{' for jobs' if self.duty == 'jobs' else ''} fit, each takes {need:.1f} GiB ({room})",
             lasting=True,
         )

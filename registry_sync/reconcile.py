@@ -57,6 +57,7 @@ STEPS_MAX = 12
 IN_PLACE = (
     "source",
     "replicas",
+    "job_replicas",
     "timeout_ms",
     "queue_timeout_ms",
     "hedge",
@@ -64,6 +65,9 @@ IN_PLACE = (
     "swap",
 )
 """What of a revision follows its tags while it runs."""
+
+PLACED_BY = ("replicas", "job_replicas", "swap")
+"""What of that changes its places: one that could not be loaded is tried again at once."""
 
 
 def plan(world: World, policy: Policy) -> Plan:
@@ -288,7 +292,7 @@ class _Model:
         wished = revision.model_copy(update={name: getattr(target, name) for name in IN_PLACE})
         if revision.phase is Phase.DRAINING:
             return self._in_phase(wished, Phase.LOADING)
-        changed = (wished.replicas, wished.swap) != (revision.replicas, revision.swap)
+        changed = any(getattr(wished, name) != getattr(revision, name) for name in PLACED_BY)
         if revision.phase is Phase.FAILED and changed:
             return self._in_phase(wished, Phase.LOADING).model_copy(update={"retry_at": None})
         return wished

@@ -74,6 +74,7 @@ def _route(
             queue_timeout_ms=serving.queue_timeout_ms,
             hedge=serving.hedge,
             hedge_budget=serving.hedge_budget,
+            jobs=serving.settings.jobs or "shared",
         )
         return ModelRoute(model=name, generation=generation, versions=(version,))
     reason = _reason(wish, revisions)

@@ -15,20 +15,26 @@ from typing import Any, Literal
 
 from registry_sync.registry import OWN_TAGS, PREFIX, ROLE_TAG
 from shared.deployment import ReplicaSettings, RevisionDeployment, Swap
-from shared.routing import HEDGE_BUDGET, HedgePolicy
+from shared.routing import HEDGE_BUDGET, HedgePolicy, JobsPolicy
 
 BATCH_SIZE_MAX = 65536
 QUEUE_DELAY_MS_MAX = 60_000.0
 TIMEOUT_MS_MAX = 86_400_000.0
 REPLICAS_MAX = 1024
 THREADS_MAX = 1024
+JOB_CONCURRENCY_MAX = 65536
+DRAIN_TIMEOUT_S_MAX = 86_400.0
 
 _DEVICE = re.compile(r"auto|cpu|cuda:\d{1,3}")
 
 
 @dataclass(frozen=True)
 class ServingSettings:
-    """How a version is to be served; see `shared.deployment` for the meaning of each field."""
+    """How a version is to be served; see `shared.deployment` for the meaning of each field.
+
+    Whether it takes jobs is `shared` where nobody says so, and a replica is not told of that then:
+    what runs since before there were jobs stays.
+    """
 
     max_batch_size: int = 32
     max_queue_delay_ms: float = 0.0
@@ -42,6 +48,11 @@ class ServingSettings:
     execution_timeout_ms: float | None = None
     hedge: HedgePolicy = "auto"
     hedge_budget: float = HEDGE_BUDGET
+    jobs: JobsPolicy = "shared"
+    job_replicas: int = 1
+    job_concurrency: int | None = None
+    job_slice_ms: float | None = None
+    drain_timeout_s: float | None = None
 
     @property
     def replica(self) -> ReplicaSettings:
@@ -53,6 +64,10 @@ class ServingSettings:
             threads=self.threads,
             environment=self.env,
             execution_timeout_ms=self.execution_timeout_ms,
+            job_concurrency=self.job_concurrency,
+            job_slice_ms=self.job_slice_ms,
+            drain_timeout_s=self.drain_timeout_s,
+            jobs=None if self.jobs == "shared" else self.jobs,
         )
 
 
@@ -71,6 +86,11 @@ def deployed_settings(revision: RevisionDeployment) -> ServingSettings:
         execution_timeout_ms=revision.settings.execution_timeout_ms,
         hedge=revision.hedge,
         hedge_budget=revision.hedge_budget,
+        jobs=revision.settings.jobs or "shared",
+        job_replicas=revision.job_replicas,
+        job_concurrency=revision.settings.job_concurrency,
+        job_slice_ms=revision.settings.job_slice_ms,
+        drain_timeout_s=revision.settings.drain_timeout_s,
     )
 
 
@@ -183,5 +203,13 @@ _FIELDS: dict[str, tuple[Callable[[str], Any], str]] = {
     "execution_timeout_ms": (_number(1, TIMEOUT_MS_MAX), "milliseconds from 1 to 86400000"),
     "hedge": (_hedge, "auto, off, or milliseconds above 0, up to 86400000"),
     "hedge_budget": (_number(0, 1), "a share from 0 to 1"),
+    "jobs": (_one_of("shared", "only", "off"), "shared, only or off"),
+    "job_replicas": (_integer(1, REPLICAS_MAX), f"a number from 1 to {REPLICAS_MAX}"),
+    "job_concurrency": (
+        _integer(1, JOB_CONCURRENCY_MAX),
+        f"a number from 1 to {JOB_CONCURRENCY_MAX}",
+    ),
+    "job_slice_ms": (_number(1, TIMEOUT_MS_MAX), "milliseconds from 1 to 86400000"),
+    "drain_timeout_s": (_number(0, DRAIN_TIMEOUT_S_MAX), "seconds up to 86400"),
 }
 """Every settings tag: how it is read, and what to expect of it."""

@@ -28,12 +28,12 @@ from shared.deployment import (
 )
 from shared.ids import MODEL_NAME
 
-_LATER_SETTINGS = (
+LATER_SETTINGS = (
     "execution_timeout_ms",
-    "jobs",
     "job_concurrency",
     "job_slice_ms",
     "drain_timeout_s",
+    "jobs",
 )
 """Replica settings that revision ids did not always know."""
 
@@ -169,6 +169,7 @@ def revision_of(
         manifest=manifest,
         settings=settings.replica,
         replicas=settings.replicas,
+        job_replicas=settings.job_replicas,
         timeout_ms=settings.timeout_ms,
         queue_timeout_ms=settings.queue_timeout_ms,
         hedge=settings.hedge,
@@ -183,7 +184,7 @@ def revision_id(model: str, version: str, digest: str, settings: ReplicaSettings
 
     Settings that came later are left out while unset, so that an upgrade swaps nothing.
     """
-    unset = {name for name in _LATER_SETTINGS if getattr(settings, name) is None}
+    unset = {name for name in LATER_SETTINGS if getattr(settings, name) is None}
     content = orjson.dumps(
         [model, version, digest, settings.model_dump(mode="json", exclude=unset)],
         option=orjson.OPT_SORT_KEYS,

@@ -29,6 +29,7 @@ from pydantic import ValidationError
 
 from shared.deployment import ArtifactFile, ArtifactManifest, ArtifactSource
 from shared.errors import ErrorCode, PenstockError
+from shared.mlflow_flavors import folder_streams
 
 RECENTLY_USED_S = 600.0
 """A folder used so lately is not evicted: whoever asked for it may be about to open it."""
@@ -64,7 +65,8 @@ def manifest_of(folder: Path) -> ArtifactManifest:
             raise ArtifactError(f"{relative} is a link or a special file, which no model needs")
     if not files:
         raise ArtifactError("there are no files")
-    return ArtifactManifest(files=tuple(sorted(files, key=lambda file: file.path)))
+    by_path = tuple(sorted(files, key=lambda file: file.path))
+    return ArtifactManifest(files=by_path, streams=folder_streams(folder))
 
 
 def verify(folder: Path, manifest: ArtifactManifest) -> None:
@@ -135,9 +137,11 @@ class CacheFolder:
     def remembered(self, source: ArtifactSource) -> ArtifactManifest | None:
         """The manifest that was found at a source, if the source cannot have changed since."""
         try:
-            return ArtifactManifest.model_validate_json(self._note(source).read_bytes())
+            manifest = ArtifactManifest.model_validate_json(self._note(source).read_bytes())
         except (OSError, ValidationError):
             return None
+        # A note from before manifests knew whether a model streams is as good as none.
+        return manifest if "streams" in manifest.model_fields_set else None
 
     @contextmanager
     def lock(self, key: str, *, wait: bool = True) -> Iterator[bool]:

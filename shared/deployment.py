@@ -20,6 +20,9 @@ from shared.tensors import TensorSpec
 
 Swap = Literal["surge", "replace"]
 
+Duty = Literal["both", "calls", "jobs"]
+"""What a replica takes."""
+
 FOLDER_SCHEME = "folder:"
 """Of artifacts that lie in a folder which every node mounts at the same path."""
 
@@ -69,9 +72,15 @@ class ArtifactFile(_Document):
 
 
 class ArtifactManifest(_Document):
-    """All files of a model version, sorted by path."""
+    """All files of a model version, sorted by path.
+
+    Attributes:
+        streams: whether they say that the model can give an answer in parts; `digest` leaves it
+            out, since the files have it.
+    """
 
     files: tuple[ArtifactFile, ...]
+    streams: bool = False
 
     @property
     def digest(self) -> str:
@@ -117,12 +126,12 @@ class ReplicaSettings(_Document):
         environment: `inherit` the agent's packages, or `isolated`: those that the model asks for.
         execution_timeout_ms: a replica that executes one batch for longer is killed; None: it may
             go on for as long as anybody may be waiting for it.
-        jobs: what replicas are for; None: calls and jobs.
         job_concurrency: most jobs that a replica holds at a time; None: two batches of them.
-        job_slice_ms: longest batch with jobs in it, unless it is a single job; None: about two
-            executions of one row.
-        drain_timeout_s: how long a replica that is no longer wanted may go on with a running job;
-            None: as long as with calls.
+        job_slice_ms: longest that a batch with jobs in it is to take, unless it is a single job;
+            None: about two executions of one row.
+        drain_timeout_s: how long a job that runs may hold up the end of a replica that drains;
+            None: as long as the worker lets any replica drain.
+        jobs: whether the version takes calls, jobs or both; None: both.
     """
 
     max_batch_size: int = 32
@@ -131,10 +140,10 @@ class ReplicaSettings(_Document):
     threads: int | None = None
     environment: Literal["inherit", "isolated"] = "inherit"
     execution_timeout_ms: float | None = None
-    jobs: JobsPolicy | None = None
     job_concurrency: int | None = None
     job_slice_ms: float | None = None
     drain_timeout_s: float | None = None
+    jobs: JobsPolicy | None = None
 
 
 class Phase(StrEnum):
@@ -151,6 +160,7 @@ class RevisionDeployment(_Document):
 
     Attributes:
         replicas: how many in all, or `each`: one per matching worker.
+        job_replicas: how many more, for jobs alone, if it streams and takes both calls and jobs.
         timeout_ms, queue_timeout_ms, hedge, hedge_budget: see `shared.routing.VersionRoute`.
         memory_bytes: estimate of what one replica takes, for placement.
         changed_at: wall-clock time at which the phase began.
@@ -167,6 +177,7 @@ class RevisionDeployment(_Document):
     manifest: ArtifactManifest
     settings: ReplicaSettings
     replicas: int | Literal["each"] = 1
+    job_replicas: int = 1
     timeout_ms: float | None = None
     queue_timeout_ms: float | None = None
     hedge: HedgePolicy = "auto"
@@ -182,7 +193,11 @@ class RevisionDeployment(_Document):
 
 
 class ReplicaPlacement(_Document):
-    """One replica on one worker; `key` names the place, not the process life in it."""
+    """One replica on one worker; `key` names the place, not the process life in it.
+
+    Attributes:
+        duty: what the replica takes.
+    """
 
     key: str
     model: str
@@ -190,6 +205,7 @@ class ReplicaPlacement(_Document):
     revision: str
     worker: str
     device: str
+    duty: Duty = "both"
 
 
 class Deployment(_Document):
@@ -228,6 +244,7 @@ class ReplicaReport(_Document):
     revision: str
     state: ReplicaState
     device: str
+    duty: Duty = "both"
     pid: int | None = None
     provider: str = ""
     queued_rows: int = 0
@@ -278,7 +295,8 @@ class GatewayReport(_Document):
     Attributes:
         endpoint: ZeroMQ endpoint.
         generation: routing generation that it acts on.
-        ready: replicas that it could route to, by revision id.
+        ready: replicas that it hears and that do not drain, by revision id; those for jobs alone
+            are among them.
     """
 
     gateway: str

@@ -125,6 +125,7 @@ class Hello:
         model, version, revision: what it has loaded.
         interface: JSON of `shared.deployment.ModelInterface`.
         route: JSON of the newest `shared.routing.ModelRoute` that it was told; empty if none.
+        takes_calls: False for a replica that is there for jobs alone; it is sent no attempts.
     """
 
     replica: str
@@ -134,6 +135,7 @@ class Hello:
     revision: str
     interface: bytes
     route: bytes
+    takes_calls: bool = True
 
 
 @record

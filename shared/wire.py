@@ -138,7 +138,8 @@ def _encode_chunk(m: Chunk, frames: Frames) -> Packed:
 
 
 def _encode_hello(m: Hello, _: Frames) -> Packed:
-    return (_HELLO, m.replica, m.worker, m.model, m.version, m.revision, m.interface, m.route)
+    identity = (m.replica, m.worker, m.model, m.version, m.revision)
+    return (_HELLO, *identity, m.interface, m.route, m.takes_calls)
 
 
 _ENCODERS: dict[type, Callable[[Any, Frames], Packed]] = {
@@ -296,7 +297,7 @@ def _decode_chunk(fields: Packed, reader: _TensorReader) -> Chunk:
 
 
 def _decode_hello(fields: Packed, _: _TensorReader) -> Hello:
-    _, replica, worker, model, version, revision, interface, route = fields
+    _, replica, worker, model, version, revision, interface, route, takes_calls = fields
     return Hello(
         _str(replica),
         _str(worker),
@@ -305,6 +306,7 @@ def _decode_hello(fields: Packed, _: _TensorReader) -> Hello:
         _str(revision),
         _bytes(interface),
         _bytes(route),
+        _bool(takes_calls),
     )
 
 

@@ -20,7 +20,7 @@ from gateway.calls import InferenceAnswer, InferenceCall
 from gateway.dispatch_limits import DispatchLimits
 from gateway.service import InferenceService
 from shared.clock import SystemClock
-from shared.deployment import ReplicaSettings
+from shared.deployment import Duty, ReplicaSettings
 from shared.lifecycle import environment_of_child
 from shared.routing import ModelRoute, VersionRoute
 from shared.tensors import AnyArray, array_from_tensor, tensor_from_array
@@ -96,6 +96,7 @@ class ReplicaChildren:
         generation: int = 1,
         settings: ReplicaSettings | None = None,
         gateways: tuple[GatewayAddress, ...] | None = None,
+        duty: Duty = "both",
         command: Sequence[str] = (sys.executable, "-m", "worker.replica"),
         jobs: JobsStart | None = None,
     ) -> ReplicaChild:
@@ -123,6 +124,7 @@ class ReplicaChildren:
             model_path=str(folder),
             settings=settings or ReplicaSettings(threads=1),
             device="cpu",
+            duty=duty,
             gateways=gateways or (GatewayAddress(gateway="g", endpoint=self.endpoint),),
             route=ModelRoute(model=model, generation=generation, versions=(route,)),
             jobs=jobs,

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from shared.deployment import ModelInterface, ReplicaSettings
+from shared.deployment import Duty, ModelInterface, ReplicaSettings
 from shared.routing import ModelRoute
 
 LINE_BYTES_MAX = 1024 * 1024
@@ -62,6 +62,7 @@ class Start(_Control):
         model_path: folder with the MLflow model, read-only.
         settings: with `threads` resolved to a number.
         device: `cpu` or `cuda:N`, resolved.
+        duty: whether it takes calls, jobs or both.
         interpreter: of the environment that it runs in; empty: the agent's own.
         allow_cpu_fallback: accept the CPU where a GPU was asked for.
         queue_rows_max: most rows that may wait in its queue; more are refused (Nack FULL).
@@ -81,6 +82,7 @@ class Start(_Control):
     model_path: str
     settings: ReplicaSettings
     device: str
+    duty: Duty = "both"
     interpreter: str = ""
     allow_cpu_fallback: bool = False
     queue_rows_max: int = 4096

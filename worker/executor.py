@@ -37,14 +37,26 @@ def run_batch(runtime: Runtime, requests: Sequence[Request]) -> Outcome:
         infer_s = time.monotonic() - started
         shares = split(outputs, requests, runtime.interface)
         return Completed(shares, infer_s, copied_bytes(requests, inputs, shares))
-    except ExecutionError as error:
-        kind, reason = error.kind, str(error)
-    except MemoryError:
-        kind, reason = FailureKind.OUT_OF_MEMORY, "out of memory on the host"
     except BaseException as error:  # models exit, and an executor that ended would hang its calls
+        return failed(error, time.monotonic() - started, len(requests))
+
+
+def failed(error: BaseException, infer_s: float, requests: int) -> Failed:
+    """What was raised in an execution as its outcome, told to the log.
+
+    Args:
+        error: what was raised.
+        infer_s: how long it took, in seconds.
+        requests: how many were executed together.
+    """
+    if isinstance(error, ExecutionError):
+        kind, reason = error.kind, str(error)
+    elif isinstance(error, MemoryError):
+        kind, reason = FailureKind.OUT_OF_MEMORY, "out of memory on the host"
+    else:
         kind, reason = FailureKind.INPUT, f"{type(error).__name__}: {error}"
-    log.warning("execution failed", kind=kind.value, requests=len(requests), reason=reason[:2000])
-    return Failed(kind, time.monotonic() - started, reason[:2000])
+    log.warning("execution failed", kind=kind.value, requests=requests, reason=reason[:2000])
+    return Failed(kind, infer_s, reason[:2000])
 
 
 class Executor(Generic[Result]):

@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from shared.deployment import ParameterSpec
+from shared.mlflow_flavors import MLMODEL_FILE, streams
 from shared.tensors import DATATYPE_OF, TensorSpec
 
 COLUMN_DATATYPES = {
@@ -55,6 +56,7 @@ class MLmodel:
             is no signature, or none of tensors.
         input_columns, output_columns: likewise for a signature of columns.
         parameters: what a request may say beside its inputs.
+        streams: whether it can give an answer in parts.
     """
 
     flavors: dict[str, dict[str, Any]]
@@ -63,6 +65,7 @@ class MLmodel:
     input_columns: tuple[Column, ...] | None = None
     output_columns: tuple[Column, ...] | None = None
     parameters: tuple[ParameterSpec, ...] = ()
+    streams: bool = False
 
 
 def read_mlmodel(folder: Path) -> MLmodel | None:
@@ -71,19 +74,21 @@ def read_mlmodel(folder: Path) -> MLmodel | None:
     Raises:
         MLmodelError: if it cannot be understood.
     """
-    path = folder / "MLmodel"
+    path = folder / MLMODEL_FILE
     if not path.exists():
         return None
     try:
         document = yaml.safe_load(path.read_text())
         signature = document.get("signature") or {}
+        flavors = dict(document.get("flavors") or {})
         return MLmodel(
-            flavors=dict(document.get("flavors") or {}),
+            flavors=flavors,
             inputs=_specs(signature.get("inputs")),
             outputs=_specs(signature.get("outputs")),
             input_columns=_columns(signature.get("inputs")),
             output_columns=_columns(signature.get("outputs")),
             parameters=_parameters(signature.get("params")),
+            streams=streams(flavors),
         )
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise MLmodelError(f"the MLmodel file cannot be read: {error}") from error

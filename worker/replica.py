@@ -240,6 +240,7 @@ class Replica:
             revision=start.revision,
             interface=interface.model_dump_json().encode(),
             route=self._route,
+            takes_calls=start.duty != "jobs",
         )
 
     def _connect(self) -> list[Command]:

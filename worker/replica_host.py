@@ -329,6 +329,7 @@ class ReplicaHost:
             model_path=command.path,
             settings=assignment.settings.model_copy(update={"threads": threads}),
             device=device_for(assignment, self._machine.gpus, self._supervisor.devices_in_use()),
+            duty=assignment.duty,
             interpreter=self._environments.interpreter(Path(command.path)) if isolated else "",
             allow_cpu_fallback=self._settings.allow_cpu_fallback,
             queue_rows_max=self._settings.queue_rows_max,

@@ -109,6 +109,7 @@ class Slot:
             revision=self.assignment.revision,
             state=self.state,
             device=life.device,
+            duty=self.assignment.duty,
             pid=life.pid,
             provider=life.provider,
             queued_rows=life.queued_rows,

@@ -20,6 +20,7 @@ from shared.deployment import (
     ArtifactManifest,
     ArtifactSource,
     Deployment,
+    Duty,
     GatewayReport,
     Phase,
     ReplicaPlacement,
@@ -43,6 +44,7 @@ class Assignment:
         attempt: the failures that registry_sync had counted when it placed this; a change of it
             asks for another try, even if the agent missed that the placement was gone meanwhile.
         routed: calls reach it, or are to reach it again: it goes before others.
+        duty: what it takes.
     """
 
     key: str
@@ -55,15 +57,17 @@ class Assignment:
     settings: ReplicaSettings
     attempt: int = 0
     routed: bool = False
+    duty: Duty = "both"
 
     def same_replica(self, other: Assignment) -> bool:
         """Whether a process that runs for `other` is what this asks for."""
-        return (self.key, self.model, self.version, self.revision, self.device) == (
+        return (self.key, self.model, self.version, self.revision, self.device, self.duty) == (
             other.key,
             other.model,
             other.version,
             other.revision,
             other.device,
+            other.duty,
         )
 
 
@@ -95,6 +99,7 @@ def _assignment(place: ReplicaPlacement, revision: RevisionDeployment, routed: b
         settings=revision.settings,
         attempt=revision.failures,
         routed=routed,
+        duty=place.duty,
     )
 
 

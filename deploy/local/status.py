@@ -17,7 +17,14 @@ from rich.table import Table
 
 from deploy.local.failures import CommandError
 from deploy.local.system_file import read_system
-from shared.deployment import Deployment, GatewayReport, ReplicaReport, WorkerReport
+from registry_sync.placement import duties_of
+from shared.deployment import (
+    Deployment,
+    GatewayReport,
+    ReplicaReport,
+    RevisionDeployment,
+    WorkerReport,
+)
 from shared.errors import StateStoreError
 from shared.keys import Keys
 from shared.routing import ModelRoute, RoutingTable, VersionRoute
@@ -32,6 +39,7 @@ class ReplicaStatus(BaseModel):
     worker: str
     pid: int | None
     device: str
+    duty: str
     provider: str
     state: str
     queued_rows: int
@@ -164,11 +172,19 @@ def _revision(
         role="stable" if weight else "",
         weight=weight,
         phase=wanted.phase.value,
-        replicas_wanted=wanted.replicas,
+        replicas_wanted=_wanted(wanted),
         replicas_ready=sum(replica.state == "ready" for replica in replicas),
         message=wanted.message,
         replicas=replicas,
     )
+
+
+def _wanted(revision: RevisionDeployment) -> int | str:
+    """How many replicas a revision asks for, those for jobs alone included."""
+    counts = [count for _, count in duties_of(revision)]
+    if "each" in counts:
+        return " + ".join(str(count) for count in counts)
+    return sum(count for count in counts if count != "each")
 
 
 def _replica(worker: str, report: ReplicaReport) -> ReplicaStatus:
@@ -178,6 +194,7 @@ def _replica(worker: str, report: ReplicaReport) -> ReplicaStatus:
         worker=worker,
         pid=report.pid,
         device=report.device,
+        duty=report.duty,
         provider=report.provider,
         state=report.state.value,
         queued_rows=report.queued_rows,
@@ -281,7 +298,7 @@ def _replicas_table(status: SystemStatus) -> Table:
                     str(replica.pid or ""),
                     replica.worker,
                     replica.device,
-                    replica.state,
+                    replica.state + ("" if replica.duty == "both" else f" ({replica.duty} only)"),
                     str(replica.queued_rows + replica.executing_rows),
                 )
     return table

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from shared.deployment import ModelInterface
 from shared.messages import Parameters
@@ -64,6 +64,29 @@ class Runtime(Protocol):
 
         Returns:
             an array for every output, in the interface's order.
+
+        Raises:
+            ExecutionError: if it failed.
+        """
+        ...
+
+
+@runtime_checkable
+class StreamingRuntime(Runtime, Protocol):
+    """A loaded model that may give an answer in parts: it does if its interface says so."""
+
+    def stream(
+        self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()
+    ) -> Generator[object]:
+        """Run one request of one row, in steps.
+
+        Args:
+            inputs: as for `execute`.
+            parameters: what the request says beside its inputs.
+
+        Yields:
+            what the model yields, arrays for a library's frames; it may change what it yielded
+            when it goes on. To close the generator ends the model's own.
 
         Raises:
             ExecutionError: if it failed.

@@ -77,6 +77,20 @@ def result_of(returned: Any, outputs: int | None) -> Result:
     return _array(returned)
 
 
+def without_frames(yielded: Any, outputs: int) -> Any:
+    """What a model yielded, with arrays for frames and their columns, and all else as it is."""
+    match yielded:
+        case pd.DataFrame():
+            return result_of(yielded, outputs)
+        case Mapping():
+            return {name: _without_series(value) for name, value in yielded.items()}
+    return _without_series(yielded)
+
+
+def _without_series(value: Any) -> Any:
+    return _array(value) if isinstance(value, pd.Series | pd.Index) else value
+
+
 def _array(value: Any) -> AnyArray:
     if isinstance(value, pd.Series | pd.Index):
         array: AnyArray = value.to_numpy()

@@ -2,13 +2,14 @@
 
 A signature of tensors means arrays; one of columns means a data frame, of which each column is a
 tensor of one dimension. MLflow checks types once more before the model sees them and never casts
-down, so everything is cast to exactly what the signature says.
+down, so everything is cast to exactly what the signature says. It streams for one row only, which
+it hands over as a mapping, or as a plain value if the one column or tensor has no name.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from shared.tensors import AnyArray, TensorSpec
 from worker.mlflow_model import Column, MLmodel, MLmodelError, column_specs, named
 from worker.runtimes.base import ModelLoadError
 from worker.runtimes.failures import told
-from worker.runtimes.frames import frame_of, result_of, strings
+from worker.runtimes.frames import frame_of, result_of, strings, without_frames
 from worker.runtimes.graph import batches
 from worker.runtimes.model_code import check_requirements, model_code_runs
 from worker.runtimes.results import Result, arrange, discover_outputs
@@ -33,6 +34,8 @@ IGNORED_NAMED_MAX = 100
 """Names of unknown parameters that are logged, once each; clients invent them."""
 
 log = get_logger("runtimes")
+
+_END = object()
 
 
 class PyfuncRuntime:
@@ -80,6 +83,24 @@ class PyfuncRuntime:
         with told(self._device, trust_words=False):
             returned = self._model.predict(self._data(inputs), params=self._params(parameters))
             return result_of(returned, len(self.interface.outputs) or None)
+
+    def stream(
+        self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()
+    ) -> Generator[object]:
+        with told(self._device, trust_words=False):
+            params = self._params(parameters)
+            values = self._model.predict_stream(self._data(inputs), params=params)
+        try:
+            while (value := self._next(values)) is not _END:
+                yield value
+        finally:
+            with told(self._device, trust_words=False):
+                values.close()
+
+    def _next(self, values: Any) -> object:
+        with told(self._device, trust_words=False):
+            value = next(values, _END)
+            return value if value is _END else without_frames(value, len(self.interface.outputs))
 
     def _data(self, inputs: Mapping[str, AnyArray]) -> Any:
         if self._columns is not None:
@@ -145,6 +166,7 @@ def load_pyfunc(
         max_batch_size=0,
         platform=PLATFORM,
         parameters=mlmodel.parameters,
+        streams=mlmodel.streams,
     )
     columns = mlmodel.input_columns
     dtypes = {} if columns is not None else _dtypes(model)

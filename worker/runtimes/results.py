@@ -35,6 +35,27 @@ def arrange(result: Result, specs: Sequence[TensorSpec], rows: int | None) -> li
     return [_fitted(array, spec, rows) for array, spec in zip(arrays, specs, strict=True)]
 
 
+def arrange_one(result: Result, specs: Sequence[TensorSpec], *, batches: bool) -> list[AnyArray]:
+    """The same for one row, which may come without its batch dimension.
+
+    Args:
+        result: what the model gave for one row.
+        specs: its outputs.
+        batches: whether it has a batch dimension.
+
+    Raises:
+        ResultError: if the model gave something else.
+    """
+    arrays = _in_order(result, specs)
+    if not batches:
+        return arrange(arrays, specs, None)
+    rows = [
+        array[np.newaxis] if array.ndim == len(spec.shape) - 1 else array
+        for array, spec in zip(arrays, specs, strict=True)
+    ]
+    return arrange(rows, specs, 1)
+
+
 def _in_order(result: Result, specs: Sequence[TensorSpec]) -> Sequence[AnyArray]:
     if isinstance(result, np.ndarray):
         result = [result]

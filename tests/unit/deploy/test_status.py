@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Literal
 
 import pytest
 from rich.console import Console
@@ -91,6 +92,25 @@ def test_versions_are_in_order_with_role_phase_and_replicas() -> None:
     assert stable.replicas[0].worker == "worker-0"
     assert stable.replicas[0].pid == 77
     assert (lost.revisions, lost.reason) == ([], "every version is off")
+
+
+@pytest.mark.parametrize(
+    ("replicas", "streams", "wanted"), [(2, False, 2), (2, True, 5), ("each", True, "each + 3")]
+)
+def test_replicas_for_jobs_are_wanted_too(
+    replicas: int | Literal["each"], streams: bool, wanted: int | str
+) -> None:
+    manifest = ArtifactManifest(files=(), streams=streams)
+    own = revision("9", Phase.SERVING).model_copy(
+        update={"replicas": replicas, "job_replicas": 3, "manifest": manifest}
+    )
+    for_jobs = replica("9", ReplicaState.READY).model_copy(update={"duty": "jobs"})
+    worker = WORKER.model_copy(update={"replicas": (for_jobs,)})
+    status = summarize(Deployment(revisions={"r9": own}), ROUTING, [worker], [GATEWAY])
+    assert status.models[0].revisions[0].replicas_wanted == wanted
+    out = io.StringIO()
+    print_tables(status, Console(file=out, width=120, markup=False))
+    assert "ready (jobs only)" in out.getvalue()
 
 
 def test_an_empty_system_has_a_status() -> None:

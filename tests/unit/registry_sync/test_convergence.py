@@ -40,6 +40,9 @@ POLICY = Policy(flip_grace_s=1000.0)  # so long that only acknowledgements end a
 BROKEN = "9"
 """A version that never loads."""
 
+STREAMING = "3"
+"""A version that streams."""
+
 WORKERS = ("w1", "w2", "w3")
 GATEWAYS = ("g1", "g2")
 
@@ -133,7 +136,8 @@ class System:
             if self.model is not None:
                 self.model = with_status({self.model.name: self.model}, update)[self.model.name]
         for source in result.fetches:
-            self.prepared[source] = manifest_for(source)
+            streams = source.uri.endswith(f"/{STREAMING}")
+            self.prepared[source] = manifest_for(source).model_copy(update={"streams": streams})
         if not result.fetches:
             again = plan(self.world(), POLICY)
             assert (again.deployment, again.routing) == (result.deployment, result.routing)
@@ -234,6 +238,8 @@ OPERATOR = st.one_of(
     st.tuples(st.just("max_batch_size"), st.sampled_from(["8", "16", "x"])),
     st.tuples(st.just("swap"), st.sampled_from(["surge", "surge", "replace"])),
     st.tuples(st.just("hedge"), st.sampled_from(["auto", "off", "20", "x"])),
+    st.tuples(st.just("jobs"), st.sampled_from(["shared", "only", "off", "x"])),
+    st.tuples(st.just("job_replicas"), st.sampled_from(["1", "2", "x"])),
 )
 OFTEN = st.sampled_from([True, True, False])
 RARELY = st.sampled_from([False] * 9 + [True])
@@ -318,6 +324,8 @@ def _check_full(system: System, version: str) -> None:
     (revision,) = system.deployment.revisions.values()
     assert (revision.version, revision.phase) == (version, Phase.SERVING)
     wanted = 3 if revision.replicas == "each" else revision.replicas
+    if version == STREAMING and revision.settings.jobs is None:
+        wanted += revision.job_replicas
     assert len(system.deployment.placement) == wanted == system.ready(revision.revision)
     model = system.model
     assert model is not None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_sync.placement import Placing, place, rendezvous
+from registry_sync.placement import Placing, asked, place, rendezvous
 from registry_sync.tags import ServingSettings
 from registry_sync.wishes import revision_of
 from registry_sync.world import Policy, Reports
@@ -19,6 +20,7 @@ from shared.deployment import (
     RevisionDeployment,
     WorkerReport,
 )
+from shared.routing import JobsPolicy
 from tests.unit.registry_sync.worlds import MIB, gateway, manifest_for, observed, source_of, worker
 
 WORKERS = st.sets(st.sampled_from([f"w{n}" for n in range(8)]), min_size=1)
@@ -31,10 +33,20 @@ def revision(
     phase: Phase = Phase.SERVING,
     device: str = "auto",
     memory: int = 0,
+    *,
+    jobs: JobsPolicy = "shared",
+    job_replicas: int = 1,
+    streams: bool = False,
 ) -> RevisionDeployment:
     (version,) = observed(model, versions={"1": {}}).versions
-    settings = ServingSettings(replicas=replicas, device=device)  # type: ignore[arg-type]
-    made = revision_of(version, manifest_for(source_of(model, "1")), settings, Policy())
+    settings = ServingSettings(
+        replicas=replicas,  # type: ignore[arg-type]
+        device=device,
+        jobs=jobs,
+        job_replicas=job_replicas,
+    )
+    manifest = manifest_for(source_of(model, "1")).model_copy(update={"streams": streams})
+    made = revision_of(version, manifest, settings, Policy())
     return made.model_copy(update={"phase": phase, "memory_bytes": memory})
 
 
@@ -74,6 +86,16 @@ def settled(
 
 def counts(placing: Placing, model: str = "digits") -> Counter[str]:
     return Counter(each.worker for each in placing.places if each.model == model)
+
+
+def duties(placing: Placing) -> Counter[str]:
+    return Counter(each.duty for each in placing.places)
+
+
+def differ_by_one_at_most(places: list[ReplicaPlacement], workers: set[str]) -> bool:
+    spread = Counter(each.worker for each in places)
+    found = [spread[name] for name in workers]
+    return max(found) - min(found) <= 1
 
 
 @given(workers=WORKERS, replicas=REPLICAS)
@@ -160,15 +182,18 @@ def test_memory_is_never_overbooked(sizes: list[int], rooms: list[int]) -> None:
             st.integers(1, 5),
         ),
         max_size=6,
-    )
+    ),
+    streams=st.booleans(),
 )
-def test_placing_again_changes_nothing(steps: list[tuple[set[str], set[str], int]]) -> None:
+def test_placing_again_changes_nothing(
+    steps: list[tuple[set[str], set[str], int]], streams: bool
+) -> None:
     """Whatever workers come, go and fail: a placement of a placement is itself."""
     placing = Placing((), {})
     for present, failing, replicas in steps:
         states = dict.fromkeys(failing, "failed")
         reports = Reports(running(placing.places, *present, **states), [])
-        own = [revision(replicas=replicas)]
+        own = [revision(replicas=replicas, job_replicas=6 - replicas, streams=streams)]
         once = place(own, placing.places, reports)
         assert place(own, once.places, reports) == once
         placing = once
@@ -231,6 +256,107 @@ def test_a_worker_that_could_not_load_is_passed_over() -> None:
     assert place(own, first.places, Reports(failed, [])).places == first.places
     with_w2 = place(own, first.places, Reports([*failed, worker("w2")], []))
     assert {each.worker for each in with_w2.places} == {"w1", "w2"}
+
+
+@given(workers=WORKERS, replicas=REPLICAS, job_replicas=REPLICAS)
+def test_a_streaming_model_has_places_of_its_own_for_jobs(
+    workers: set[str], replicas: int, job_replicas: int
+) -> None:
+    own = revision(replicas=replicas, job_replicas=job_replicas, streams=True)
+    placing = place([own], (), Reports(running((), *workers), []))
+    assert duties(placing) == {"calls": replicas, "jobs": job_replicas}
+    assert asked(own, Reports(running((), *workers), [])) == replicas + job_replicas
+    assert len({each.key for each in placing.places}) == replicas + job_replicas
+    for duty in ("calls", "jobs"):
+        places = [each for each in placing.places if each.duty == duty]
+        assert differ_by_one_at_most(places, workers)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "streams", "expected"),
+    [
+        ("shared", False, {"both": 2}),
+        ("shared", True, {"calls": 2, "jobs": 3}),
+        ("only", False, {"jobs": 2}),
+        ("only", True, {"jobs": 2}),
+        ("off", False, {"calls": 2}),
+        ("off", True, {"calls": 2}),
+    ],
+)
+def test_duties_follow_the_tag_and_the_model(
+    jobs: JobsPolicy, streams: bool, expected: dict[str, int]
+) -> None:
+    own = revision(replicas=2, jobs=jobs, job_replicas=3, streams=streams)
+    assert duties(place([own], (), Reports([worker()], []))) == expected
+
+
+def test_jobs_go_where_the_revision_has_fewest_others() -> None:
+    own = revision(streams=True)
+    placing = place([own], (), Reports([worker("w1"), worker("w2")], []))
+    assert counts(placing) == {"w1": 1, "w2": 1}
+
+
+def test_one_on_each_worker_and_some_for_jobs() -> None:
+    own = revision(replicas="each", job_replicas=2, streams=True)
+    reports = Reports([worker("w1"), worker("w2"), worker("w3")], [])
+    placing = place([own], (), reports)
+    assert duties(placing) == {"calls": 3, "jobs": 2}
+    assert asked(own, reports) == 5
+
+
+@given(workers=WORKERS, replicas=REPLICAS, before=REPLICAS, after=REPLICAS)
+def test_another_number_of_replicas_for_jobs_moves_no_other(
+    workers: set[str], replicas: int, before: int, after: int
+) -> None:
+    old = revision(replicas=replicas, job_replicas=before, streams=True)
+    new = revision(replicas=replicas, job_replicas=after, streams=True)
+    assert old.revision == new.revision
+    placing = place([old], (), Reports(running((), *workers), []))
+    changed = settled([new], placing, workers)
+    assert duties(changed) == {"calls": replicas, "jobs": after}
+    fewer, more = sorted([set(placing.places), set(changed.places)], key=len)
+    assert fewer <= more
+
+
+@given(workers=WORKERS, replicas=REPLICAS, job_replicas=REPLICAS, gone=st.integers(0, 7))
+def test_a_worker_that_leaves_moves_only_its_own_of_each_duty(
+    workers: set[str], replicas: int, job_replicas: int, gone: int
+) -> None:
+    own = revision(replicas=replicas, job_replicas=job_replicas, streams=True)
+    before = place([own], (), Reports(running((), *workers), []))
+    left = workers - {f"w{gone}"}
+    if not left:
+        return
+    after = settled([own], before, left)
+    assert {each for each in before.places if each.worker in left} <= set(after.places)
+    assert duties(after) == {"calls": replicas, "jobs": job_replicas}
+
+
+def test_a_place_for_calls_waits_for_its_substitute_whatever_is_ready_for_jobs() -> None:
+    own = [revision(streams=True)]
+    first = place(own, (), Reports([worker("w1"), worker("w2")], []))
+    (calls,) = [each for each in first.places if each.duty == "calls"]
+    (jobs,) = [each for each in first.places if each.duty == "jobs"]
+    workers = {each.worker: each for each in running(first.places, "w1", "w2")}
+    workers[calls.worker] = workers[calls.worker].model_copy(update={"draining": True})
+    moving = place(own, first.places, Reports([*workers.values(), worker("w3")], []))
+    assert {calls, jobs} < set(moving.places)
+    ready = {each.worker: each for each in running(moving.places, "w1", "w2", "w3")}
+    ready[calls.worker] = ready[calls.worker].model_copy(update={"draining": True})
+    # Two are seen, but which two? The one that leaves may be among them.
+    blind = gateway(ready={calls.revision: 2})
+    assert place(own, moving.places, Reports(ready.values(), [blind])).places == moving.places
+    sees = gateway(ready={calls.revision: 3})
+    moved = place(own, moving.places, Reports(ready.values(), [sees]))
+    assert calls not in moved.places
+    assert duties(moved) == {"calls": 1, "jobs": 1}
+
+
+def test_too_little_memory_for_jobs_is_told() -> None:
+    own = revision(memory=60 * MIB, streams=True)
+    placing = place([own], (), Reports([worker("w1", memory=100 * MIB)], []))
+    assert duties(placing) == {"calls": 1}
+    assert "0 of 1 replicas for jobs fit" in placing.unplaced[own.revision].reason
 
 
 def test_rendezvous_is_stable() -> None:

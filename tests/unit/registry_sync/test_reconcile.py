@@ -17,6 +17,7 @@ from tests.unit.registry_sync.worlds import (
     manifest_for,
     observed,
     registry,
+    source_of,
     worker,
 )
 
@@ -312,6 +313,34 @@ def test_new_replica_settings_swap_and_others_do_not() -> None:
     ask(scene, {"1": STABLE}, max_batch_size="8", replicas="2", execution_timeout_ms="1000")
     scene.settle()
     assert second not in scene.deployment.revisions
+
+
+def test_another_number_of_replicas_for_jobs_swaps_nothing() -> None:
+    scene = Scene()
+    scene.models = registry(observed(versions={"1": STABLE}))
+    source = source_of("digits", "1")
+    scene.prepared[source] = manifest_for(source).model_copy(update={"streams": True})
+    scene.settle()
+    before = scene.deployment
+    assert [each.duty for each in before.placement] == ["calls", "jobs"]
+    ask(scene, {"1": STABLE}, job_replicas="2")
+    scene.settle()
+    assert set(scene.deployment.revisions) == set(before.revisions)
+    assert set(before.placement) < set(scene.deployment.placement)
+    assert [each.duty for each in scene.deployment.placement] == ["calls", "jobs", "jobs"]
+    assert scene.status("1") == ("serving", "")
+
+
+def test_what_a_version_takes_is_routed_and_a_change_of_it_swaps() -> None:
+    scene = serving(replicas="2")
+    (first,) = scene.deployment.revisions
+    ask(scene, {"1": STABLE}, replicas="2", jobs="only")
+    scene.settle()
+    (second,) = scene.deployment.revisions
+    assert second != first
+    assert [each.duty for each in scene.deployment.placement] == ["jobs", "jobs"]
+    (route,) = scene.routing.models["digits"].versions
+    assert (route.revision, route.jobs) == (second, "only")
 
 
 def test_a_bad_value_keeps_what_runs_and_is_reported() -> None:

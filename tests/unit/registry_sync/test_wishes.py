@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from registry_sync.roles import roles_of
 from registry_sync.tags import ServingSettings, deployed_settings, read_settings
-from registry_sync.wishes import revision_id, revision_of
+from registry_sync.wishes import LATER_SETTINGS, revision_id, revision_of
 from registry_sync.world import Policy
 from shared.deployment import ReplicaSettings, RevisionDeployment
 from tests.unit.registry_sync.worlds import OFF, STABLE, manifest_for, observed
@@ -83,6 +83,13 @@ def test_version_tags_override_model_tags() -> None:
         ("hedge", "86400000", "hedge", 86_400_000.0),
         ("hedge_budget", "0", "hedge_budget", 0.0),
         ("hedge_budget", "1", "hedge_budget", 1.0),
+        ("jobs", "Only", "jobs", "only"),
+        ("jobs", "off", "jobs", "off"),
+        ("job_replicas", "2", "job_replicas", 2),
+        ("job_concurrency", "8", "job_concurrency", 8),
+        ("job_slice_ms", "2.5", "job_slice_ms", 2.5),
+        ("drain_timeout_s", "0", "drain_timeout_s", 0.0),
+        ("drain_timeout_s", "90", "drain_timeout_s", 90.0),
     ],
 )
 def test_good_values(tag: str, text: str, field: str, value: object) -> None:
@@ -117,6 +124,14 @@ def test_good_values(tag: str, text: str, field: str, value: object) -> None:
         ("hedge_budget", "5%"),
         ("hedge_budget", "1.5"),
         ("hedge_budget", "nan"),
+        ("jobs", "on"),
+        ("jobs", "both"),
+        ("job_replicas", "0"),
+        ("job_replicas", "each"),
+        ("job_concurrency", "0"),
+        ("job_slice_ms", "0"),
+        ("drain_timeout_s", "-1"),
+        ("drain_timeout_s", "inf"),
     ],
 )
 def test_bad_values_keep_what_runs(tag: str, text: str) -> None:
@@ -133,6 +148,11 @@ def test_bad_values_keep_what_runs(tag: str, text: str) -> None:
         execution_timeout_ms=7.0,
         hedge="off",
         hedge_budget=0.7,
+        jobs="only",
+        job_replicas=7,
+        job_concurrency=7,
+        job_slice_ms=7.0,
+        drain_timeout_s=7.0,
     )
     settings, problems = read_settings({f"penstock.{tag}": text}, {}, DEFAULTS, running)
     assert getattr(settings, tag) == getattr(running, tag)
@@ -168,13 +188,17 @@ def test_no_tag_can_break_the_reading(tags: dict[str, str]) -> None:
             "threads",
             "environment",
             "execution_timeout_ms",
+            "job_concurrency",
+            "job_slice_ms",
+            "drain_timeout_s",
+            "jobs",
         ]
     ),
 )
 def test_revision_ids_follow_content(field: str) -> None:
     base = ReplicaSettings()
     other = base.model_copy(
-        update={field: {"device": "cpu", "environment": "isolated"}.get(field, 3)}
+        update={field: {"device": "cpu", "environment": "isolated", "jobs": "off"}.get(field, 3)}
     )
     same = revision_id("m", "1", "d", base)
     assert same == revision_id("m", "1", "d", ReplicaSettings())
@@ -196,6 +220,11 @@ SETTINGS = st.builds(
     hedge=st.sampled_from(["auto", "off"]) | st.floats(0.1, 1e6),
     hedge_budget=st.floats(0, 1),
     replicas=st.integers(1, 9) | st.just("each"),
+    jobs=st.sampled_from(["shared", "only", "off"]),
+    job_replicas=st.integers(1, 9),
+    job_concurrency=st.none() | st.integers(1, 99),
+    job_slice_ms=st.none() | st.floats(1, 1e6),
+    drain_timeout_s=st.none() | st.floats(0, 1e4),
 )
 
 
@@ -209,11 +238,18 @@ def test_what_is_deployed_is_what_was_read_also_by_way_of_the_store(
     assert deployed_settings(stored) == settings
 
 
+def test_to_say_what_holds_anyway_swaps_nothing() -> None:
+    said, problems = read_settings({"penstock.jobs": "shared"}, {}, DEFAULTS, None)
+    assert (said.replica, problems) == (DEFAULTS.replica, ())
+
+
 def test_documents_of_before_mean_the_defaults() -> None:
     (seen,) = observed(versions={"1": STABLE}).versions
     revision = revision_of(seen, manifest_for(seen.source), DEFAULTS, Policy())
     document = revision.model_dump(mode="json")
-    for field in ("queue_timeout_ms", "hedge", "hedge_budget"):
+    for field in ("queue_timeout_ms", "hedge", "hedge_budget", "job_replicas"):
         del document[field]
-    del document["settings"]["execution_timeout_ms"]
+    for field in LATER_SETTINGS:
+        del document["settings"][field]
+    del document["manifest"]["streams"]
     assert RevisionDeployment.model_validate(document) == revision

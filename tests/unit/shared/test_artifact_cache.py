@@ -56,6 +56,30 @@ def disk(tmp_path: Path) -> CacheFolder:
     return folder
 
 
+@pytest.mark.parametrize(
+    ("mlmodel", "streams"),
+    [
+        ("flavors: {python_function: {streamable: true}}", True),
+        ("flavors: {python_function: {streamable: false}}", False),
+        ("flavors: {python_function: {streamable: 'yes'}}", False),
+        ("flavors: {python_function: true}", False),
+        ("flavors: [python_function]", False),
+        ("- flavors", False),
+        ("flavors: {", False),
+        ("flavors: \x00", False),
+        ("", False),
+    ],
+)
+def test_a_manifest_knows_whether_the_model_streams(
+    tmp_path: Path, mlmodel: str, streams: bool
+) -> None:
+    folder = model_folder(tmp_path / "m")
+    (folder / "MLmodel").write_text(mlmodel)
+    manifest = manifest_of(folder)
+    assert manifest.streams is streams
+    assert manifest.digest == manifest.model_copy(update={"streams": not streams}).digest
+
+
 def test_a_manifest_is_sorted_and_complete(tmp_path: Path) -> None:
     manifest = manifest_of(model_folder(tmp_path / "m"))
     assert [file.path for file in manifest.files] == ["MLmodel", "data/model.onnx"]
@@ -103,6 +127,15 @@ def test_what_is_published_is_found_and_read_only(disk: CacheFolder, tmp_path: P
     assert (folder / "data").stat().st_mode & 0o777 == 0o555
     assert disk.remembered(source_of(tmp_path)) == manifest
     assert disk.remembered(source_of(tmp_path, identity="2")) is None
+
+
+def test_a_note_that_does_not_say_whether_the_model_streams_is_not_believed(
+    disk: CacheFolder, tmp_path: Path
+) -> None:
+    manifest = published(disk, tmp_path, b"weights")
+    (note,) = (disk.folder / "sources").iterdir()
+    note.write_text(manifest.model_dump_json(exclude={"streams"}))
+    assert disk.remembered(source_of(tmp_path)) is None
 
 
 def test_a_broken_folder_is_not_found_and_is_replaced(disk: CacheFolder, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ messages = st.one_of(
     st.builds(Proceed, uints),
     st.builds(SuspectTurn, uints),
     st.builds(Alone, st.booleans()),
-    st.builds(Hello, names, names, names, names, names, st.binary(), st.binary()),
+    st.builds(Hello, names, names, names, names, names, st.binary(), st.binary(), st.booleans()),
     st.builds(Load, uints, uints, uints, st.lists(uints, max_size=3).map(tuple)),
     st.builds(Chunk, uints, uints, tensor_tuples),
     st.builds(Final, uints, tensor_tuples, failures, uints, uints, uints),
@@ -177,6 +177,10 @@ GOLDEN: list[tuple[Message, str]] = [
     (Cancel(7), "9301a2673191920307"),
     (Alone(active=True), "9301a2673191920cc3"),
     (Nack(7, NackReason.FULL), "9301a267319193090702"),
+    (
+        Hello("r", "w", "m", "1", "m/1", b"{}", b"", takes_calls=False),
+        "9301a2673191 9905 a172 a177 a16d a131 a36d2f31 c4027b7d c400 c2".replace(" ", ""),
+    ),
     (Load(1, 2, 300, (7,)), "9301a2673191950601 02cd012c 9107".replace(" ", "")),
     (
         Request(1, 2, (Tensor("x", "BOOL", (2,), b"\1\0"),), parameters=(("k", 1),)),

@@ -45,6 +45,19 @@ def test_assignments_are_those_of_this_worker() -> None:
     assert [one.key for one in found] == ["b/0", "b/1"]
 
 
+def test_a_place_of_another_duty_asks_for_another_process() -> None:
+    desired = deployment(["a"], 1)
+    (place,) = desired.placement
+    for_jobs = desired.model_copy(
+        update={"placement": (place.model_copy(update={"duty": "jobs"}),)}
+    )
+    (before,) = assignments_of(WORKER, desired, RoutingTable())
+    (after,) = assignments_of(WORKER, for_jobs, RoutingTable())
+    assert (before.duty, after.duty) == ("both", "jobs")
+    assert before.same_replica(replace(before, attempt=3))
+    assert not before.same_replica(after)
+
+
 @pytest.mark.parametrize(
     ("phase", "routes", "routed"),
     [

@@ -1,0 +1,128 @@
+"""Runs one job on a model that yields its answer in parts, so that it can be watched and stopped.
+
+What is yielded is told as it comes. The last output is the answer, too, if it fits the interface.
+Between two yields it is asked whether to stop; a model that is stopped sees its generator closed,
+and may clean up. What a model does between two yields cannot be stopped from here.
+
+It runs on the executor's thread, and so are `tell` and `stop` called from there. Previous stop of a
+job: the thread that leases jobs. Next: `worker.runtimes`, and back with the outcome.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from typing import TypeAlias
+
+from shared.jobs.answers import Progress
+from shared.jobs.payload import unpack_result
+from shared.jobs.record import Content
+from shared.messages import Request
+from shared.records import record
+from shared.telemetry import get_logger
+from worker.assembly import merge
+from worker.executor import failed, run_batch
+from worker.jobs.yields import Output, output_of, progress_of
+from worker.outcomes import Completed, Failed
+from worker.runtimes.base import Runtime, StreamingRuntime
+
+log = get_logger("jobs")
+
+Told: TypeAlias = Progress | tuple[Content, bytes]
+"""Progress, or an output with its bytes, which are to become a blob if they are many."""
+
+
+@record
+class Stopped:
+    """The execution was given up, since `stop` said so; its time in seconds."""
+
+    infer_s: float
+
+
+@record
+class NoAnswer:
+    """The model's stream ended without an answer; the message is fit for the caller."""
+
+    infer_s: float
+    message: str
+
+
+StreamOutcome: TypeAlias = Completed | Failed | Stopped | NoAnswer
+
+
+def streams(runtime: Runtime, request: Request) -> bool:
+    """Whether a request is executed as a stream: MLflow streams for one row only."""
+    one_row = not runtime.interface.max_batch_size or request.inputs[0].rows == 1
+    return runtime.interface.streams and one_row
+
+
+def run_stream(
+    runtime: Runtime,
+    request: Request,
+    tell: Callable[[Told], None],
+    stop: Callable[[], bool],
+    client_id: str = "",
+) -> StreamOutcome:
+    """Execute a request, alone. Never raises: a failure is an outcome, told to the log.
+
+    A request that cannot be streamed is executed as any other, and nothing is told.
+
+    Args:
+        runtime: of the model.
+        request: of one job.
+        tell: is given whatever the model yields, at once; it must not block for long.
+        stop: whether to give the execution up.
+        client_id: what the client called its request.
+
+    Returns:
+        `Completed` with one share of outputs; or how it ended without.
+    """
+    if stop():
+        return Stopped(0.0)
+    if not streams(runtime, request) or not isinstance(runtime, StreamingRuntime):
+        return run_batch(runtime, [request])
+    started = time.monotonic()
+    last: Output | None = None
+    try:
+        with closing(_values(runtime, request)) as values:
+            for value in values:
+                last = _heard(value, runtime, request, client_id, tell) or last
+                if stop():
+                    break
+            else:
+                return _answered(last, time.monotonic() - started)
+        return Stopped(time.monotonic() - started)
+    except BaseException as error:  # models exit, and an executor that ended would hang its calls
+        return failed(error, time.monotonic() - started, 1)
+
+
+def _values(runtime: StreamingRuntime, request: Request) -> Generator[object]:
+    return runtime.stream(merge([request], runtime.static_rows), request.parameters)
+
+
+def _heard(
+    value: object,
+    runtime: Runtime,
+    request: Request,
+    client_id: str,
+    tell: Callable[[Told], None],
+) -> Output | None:
+    """Tell what was yielded; the output, if it is one."""
+    progress = progress_of(value)
+    if progress is not None:
+        tell(progress)
+        return None
+    output = output_of(value, request, runtime.interface, client_id)
+    tell((output.content, output.data))
+    return output
+
+
+def _answered(last: Output | None, infer_s: float) -> Completed | NoAnswer:
+    if last is None:
+        return NoAnswer(infer_s, "the model yielded no output")
+    if last.misfit:
+        log.warning("the last yielded value is no answer", reason=last.misfit)
+        return NoAnswer(infer_s, f"what the model yielded last is no answer: {last.misfit}")
+    outputs = unpack_result(last.data).final.outputs
+    return Completed([outputs], infer_s, len(last.data))
