@@ -31,6 +31,12 @@ class WorkerSettings(CommonSettings):
     cache_max_bytes: int = Field(
         50 * 1024**3, gt=0, description="Artifacts beyond this are evicted, but never needed ones."
     )
+    blobs_url: str = Field(
+        "",
+        description="Where payloads and results of jobs lie that are too large for the state "
+        "store: a folder that gateways and workers share, or a URL such as s3://BUCKET/PREFIX; "
+        "empty: a job with so large a result fails.",
+    )
     environments_max: int = Field(
         8, ge=1, description="Isolated environments kept; more are evicted, but never used ones."
     )

@@ -7,17 +7,18 @@ installed. What follows a command is in `up`, `status`, `demo_client` or a servi
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import sys
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from pydantic_settings import BaseSettings
 
+from deploy.local.cli_jobs import jobs, submit
+from deploy.local.extras import load
 from deploy.local.failures import CommandError
 from deploy.local.settings_flags import command_of
 from deploy.local.up_settings import UpSettings
@@ -26,8 +27,6 @@ from registry_sync.settings import SyncSettings
 from shared.errors import PenstockError
 from shared.lifecycle import die_with_parent
 from worker.settings import WorkerSettings
-
-OURS = frozenset({"deploy", "gateway", "registry_sync", "shared", "worker"})
 
 DataDirOption = Annotated[
     Path, typer.Option(help="Where `penstock up` runs.", envvar="PENSTOCK_DATA_DIR")
@@ -68,25 +67,6 @@ def _service(name: str, package: str, extra: str) -> Callable[[BaseSettings], No
             raise CommandError(f"{name}: {error}") from error
 
     return run
-
-
-def load(module: str, command: str, extra: str) -> Any:
-    """Import the module that carries out a command.
-
-    Raises:
-        CommandError: if a library is missing that comes with an extra.
-    """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing in OURS:
-            raise
-        raise CommandError(
-            f"{command} needs the extra {extra!r} ({missing} is not installed): "
-            f"pip install 'penstock[{extra}]'",
-            exit_code=2,
-        ) from error
 
 
 def _up(settings: UpSettings) -> None:
@@ -152,6 +132,10 @@ def demo_diffusion(
     """Train a model that draws digits, slowly, and log it to MLflow as `digits-diffusion`."""
     module = load("deploy.local.demo_diffusion", "penstock demo-diffusion", "pyfunc")
     raise typer.Exit(module.run_demo_diffusion(mlflow_uri, data_dir, training_steps))
+
+
+app.command("submit")(submit)
+app.add_typer(jobs, name="jobs")
 
 
 class Part(StrEnum):

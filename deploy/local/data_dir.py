@@ -52,6 +52,11 @@ class DataDir:
         """Artifacts of deployed versions."""
         return self.path / "cache"
 
+    @property
+    def blobs(self) -> Path:
+        """Large payloads and results of jobs."""
+        return self.path / "blobs"
+
     def log_of(self, name: str) -> Path:
         """The log of the child called `name`."""
         return self.logs / f"{name}.log"
@@ -65,6 +70,7 @@ class DataDir:
         try:
             for folder in (self.path, self.logs, self.redis, self.mlflow / "artifacts", self.cache):
                 folder.mkdir(parents=True, exist_ok=True)
+            self.blobs.mkdir(mode=0o700, exist_ok=True)  # what clients sent is for us alone
         except OSError as error:
             raise CommandError(f"data dir {self.path}: {error.strerror}") from error
 

@@ -1,13 +1,19 @@
-"""Which extras a local system needs, said before anything starts rather than in a child's log."""
+"""Extras: which of them is missing, said in one line.
+
+A local system says it before anything starts, rather than in a child's log.
+"""
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from deploy.local.failures import CommandError
 from deploy.local.up_settings import UpSettings
+
+OURS = frozenset({"deploy", "gateway", "registry_sync", "shared", "worker"})
 
 Need: TypeAlias = tuple[str, str, Callable[[UpSettings], bool]]
 
@@ -21,6 +27,25 @@ _NEEDS: tuple[Need, ...] = (
     ("scikit-learn", "demo", lambda settings: settings.demo),
 )
 """A distribution, the extra that brings it, and when it is needed."""
+
+
+def load(module: str, command: str, extra: str) -> Any:
+    """Import the module that carries out a command.
+
+    Raises:
+        CommandError: if a library is missing that comes with an extra.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in OURS:
+            raise
+        raise CommandError(
+            f"{command} needs the extra {extra!r} ({missing} is not installed): "
+            f"pip install 'penstock[{extra}]'",
+            exit_code=2,
+        ) from error
 
 
 def check_extras(settings: UpSettings) -> None:

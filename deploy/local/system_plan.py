@@ -95,6 +95,7 @@ class SystemPlan:
             "PORT": str(self.port),
             "LISTEN_FD": str(self.listen_fd),
             "ENDPOINT": f"ipc://{self.runtime.path / name}.ipc",
+            "BLOBS_URL": self._blobs_url,
             **self._draining(),
         }
         return self._service(name, "gateway", settings, pass_fds=(self.listen_fd,))
@@ -106,6 +107,7 @@ class SystemPlan:
             "WORKER": name,
             "CACHE_DIR": str(self.data_dir.cache),
             "HANDOVER_GRACE_S": str(handover_s),
+            "BLOBS_URL": self._blobs_url,
             **self._draining(),
         }
         spec = self._service(name, "worker", settings)
@@ -120,6 +122,10 @@ class SystemPlan:
             "METRICS_PORT": "0",
         }
         return self._service(name, "registry-sync", settings)
+
+    @property
+    def _blobs_url(self) -> str:
+        return self.settings.blobs_url or str(self.data_dir.blobs)
 
     def _draining(self) -> dict[str, str]:
         # 0: each takes a free port and reports it, for the sum.

@@ -38,6 +38,12 @@ class UpSettings(BaseSettings):
         pattern=r"^(redis|rediss|unix)://",
         description="State store to use; without one an embedded server is started.",
     )
+    blobs_url: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder, or URL such as s3://BUCKET/PREFIX, for large payloads and results of "
+        "jobs; without one a folder of the data directory.",
+    )
     namespace: str = Field("penstock", description="Prefix of all keys, to share a Redis.")
     metrics_port: int = Field(
         9180, ge=0, le=65535, description="Port of the sum of all processes' metrics; 0: none."

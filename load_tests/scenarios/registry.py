@@ -11,6 +11,7 @@ from load_tests.results import ScenarioResult
 from load_tests.scenarios.closed import run_closed
 from load_tests.scenarios.idle import run_idle
 from load_tests.scenarios.image import run_image
+from load_tests.scenarios.jobs import run_jobs
 from load_tests.scenarios.latency import run_latency
 from load_tests.scenarios.mixed import run_mixed
 from load_tests.scenarios.open_loop import run_open_loop
@@ -57,6 +58,7 @@ def all_scenarios() -> Mapping[str, Scenario]:
         Scenario("image", "tensors of 600 kB in binary: bytes per second", run_image),
         Scenario("idle", "1,000 idle connections beside 64 active ones", run_idle),
         Scenario("start", "from `penstock up` to the first answer, by part", run_start),
+        Scenario("jobs", "durable jobs beside Celery and RQ, and calls beside jobs", run_jobs),
         Scenario("gpu", "ResNet-50 and BERT-base against torch alone", _run_gpu, needs_gpu=True),
     ]
     return {scenario.name: scenario for scenario in scenarios}

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from deploy.local.cli import load
+from deploy.local.extras import load
 from deploy.local.failures import CommandError
 from tests.e2e.system import own_environment, penstock
 

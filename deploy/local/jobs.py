@@ -1,0 +1,92 @@
+"""`penstock jobs`: look at jobs, and act on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import quote
+
+import orjson
+from rich.console import Console
+
+from deploy.local.failures import CommandError
+from deploy.local.gateway_client import GatewayClient, patiently
+from deploy.local.job_document import JobsPage, lines_of, read_job, read_page, table_of
+
+
+def run_list(
+    client: GatewayClient,
+    model: str | None,
+    state: str | None,
+    dead: bool,
+    limit: int,
+    cursor: str | None,
+    as_json: bool,
+) -> int:
+    """Print jobs, newest first; returns the exit code.
+
+    Raises:
+        CommandError: if the gateway does not tell.
+    """
+    asked = {"model": model, "state": state, "dead": "true" if dead else None, "cursor": cursor}
+    query = {name: value for name, value in asked.items() if value} | {"limit": str(limit)}
+    body = patiently(lambda: client.call("GET", "/v2/jobs", query=query))
+    if as_json:
+        print(_indented(body))
+    else:
+        print_page(read_page(body), Console(highlight=False, markup=False))
+    return 0
+
+
+def print_page(page: JobsPage, console: Console) -> None:
+    """The jobs of a page, and how to see those after it."""
+    if page.jobs:
+        console.print(table_of(page.jobs))
+    else:
+        console.print("No jobs.")
+    if page.next_cursor:
+        console.print(f"older ones: --cursor {page.next_cursor}", soft_wrap=True)
+
+
+def run_show(client: GatewayClient, job_id: str, as_json: bool) -> int:
+    """Print all that is known of a job; returns the exit code.
+
+    Raises:
+        CommandError: if there is no such job.
+    """
+    body = patiently(lambda: client.call("GET", job_path(job_id)))
+    if as_json:
+        print(_indented(body))
+    else:
+        print("\n".join(lines_of(read_job(body))))
+    return 0
+
+
+def run_each(client: GatewayClient, method: str, action: str, job_ids: Sequence[str]) -> int:
+    """Do one thing to each job, and print what became of it; 1 if any was refused.
+
+    Args:
+        method: of HTTP.
+        action: the path below the job's, such as `/cancel`; may be empty.
+    """
+    refused = 0
+    for job_id in job_ids:
+        try:
+            _act(client, method, f"{job_path(job_id)}{action}", job_id)
+        except CommandError as error:
+            refused = 1
+            print(f"{job_id}: {error.message}")
+    return refused
+
+
+def job_path(job_id: str) -> str:
+    """A job's path at the gateway."""
+    return f"/v2/jobs/{quote(job_id, safe='')}"
+
+
+def _act(client: GatewayClient, method: str, path: str, job_id: str) -> None:
+    body = patiently(lambda: client.call(method, path))
+    print(f"{job_id}: {read_job(body).doing if body else 'forgotten'}")
+
+
+def _indented(body: bytes) -> str:
+    return orjson.dumps(orjson.loads(body), option=orjson.OPT_INDENT_2).decode()
