@@ -126,8 +126,9 @@ class ReplicaSettings(_Document):
         environment: `inherit` the agent's packages, or `isolated`: those that the model asks for.
         execution_timeout_ms: a replica that executes one batch for longer is killed; None: it may
             go on for as long as anybody may be waiting for it.
-        job_concurrency: most jobs that a replica holds at a time; None: it decides.
-        job_slice_ms: longest that a batch with jobs in it is to take; None: it decides.
+        job_concurrency: most jobs that a replica holds at a time; None: two batches of them.
+        job_slice_ms: longest that a batch with jobs in it is to take, unless it is a single job;
+            None: about two executions of one row.
         drain_timeout_s: how long a job that runs may hold up the end of a replica that drains;
             None: as long as the worker lets any replica drain.
         jobs: whether the version takes calls, jobs or both; None: both.

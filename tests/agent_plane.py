@@ -27,6 +27,7 @@ from tests.unit.worker.agent_bench import (
 )
 from worker.agent import Agent
 from worker.devices import Machine
+from worker.jobs.losses import Losses
 from worker.replica_process import ProcessSpawner
 
 MODEL = "m"
@@ -37,7 +38,8 @@ LOAD_S = 90.0
 class AgentPlane:
     """Replicas of one model, looked after by an agent, and the service that calls them."""
 
-    def __init__(self, plane: DataPlane, store: MemoryStateStore) -> None:
+    def __init__(self, plane: DataPlane, store: MemoryStateStore, agent: Agent) -> None:
+        self.agent = agent
         self.service = plane.service
         self._store = store
 
@@ -83,11 +85,16 @@ class AgentPlane:
 
 @contextlib.asynccontextmanager
 async def agent_plane(
-    folder: Path, count: int, replica_settings: ReplicaSettings, **changes: object
+    folder: Path,
+    count: int,
+    replica_settings: ReplicaSettings,
+    losses: Losses | None = None,
+    **changes: object,
 ) -> AsyncIterator[AgentPlane]:
     """So many replicas of the model in `folder`, all of them ready; all ended afterwards.
 
     Args:
+        losses: what the agent tells of replicas that die.
         changes: to the agent's settings.
     """
     store = MemoryStateStore(SystemClock())
@@ -111,10 +118,11 @@ async def agent_plane(
             environments=NoEnvironments(),
             spawner=ProcessSpawner(environment={"PENSTOCK_LOG_LEVEL": "warning"}),
             clock=SystemClock(),
+            losses=losses,
         )
         task = asyncio.create_task(agent.run())
         try:
-            live = AgentPlane(plane, store)
+            live = AgentPlane(plane, store, agent)
             await live.all_ready(count)
             yield live
         finally:

@@ -28,6 +28,7 @@ from shared.tracing import Tracer
 from worker.control import (
     DrainNow,
     GatewayAddress,
+    JobsStart,
     LoadFailed,
     Ready,
     Start,
@@ -97,6 +98,7 @@ class ReplicaChildren:
         gateways: tuple[GatewayAddress, ...] | None = None,
         duty: Duty = "both",
         command: Sequence[str] = (sys.executable, "-m", "worker.replica"),
+        jobs: JobsStart | None = None,
     ) -> ReplicaChild:
         """Start a replica that announces itself as the stable version; not yet ready."""
         ours, theirs = socket.socketpair()
@@ -125,6 +127,7 @@ class ReplicaChildren:
             duty=duty,
             gateways=gateways or (GatewayAddress(gateway="g", endpoint=self.endpoint),),
             route=ModelRoute(model=model, generation=generation, versions=(route,)),
+            jobs=jobs,
         )
         child.tell(start)
         return child

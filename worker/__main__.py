@@ -12,6 +12,8 @@ import setproctitle
 from shared.artifact_cache import ArtifactCache
 from shared.clock import SystemClock
 from shared.curve import read_worker_keys
+from shared.jobs import calls
+from shared.jobs.store import JobStore
 from shared.keys import Keys
 from shared.lifecycle import die_with_parent
 from shared.state_store import RedisStateStore
@@ -19,6 +21,7 @@ from shared.telemetry import configure_logging
 from worker.agent import Agent
 from worker.devices import discover
 from worker.environments import Environments
+from worker.jobs.losses import Losses
 from worker.replica_process import ProcessSpawner
 from worker.settings import WorkerSettings
 
@@ -44,7 +47,13 @@ async def _run(settings: WorkerSettings) -> None:
     if settings.keys_dir is not None:
         read_worker_keys(settings.keys_dir)  # a mistake is told here, not by each replica
     logs = {"PENSTOCK_LOG_LEVEL": settings.log_level, "PENSTOCK_LOG_FORMAT": settings.log_format}
-    store = RedisStateStore(settings.redis_url, Keys(settings.namespace))
+    keys = Keys(settings.namespace)
+    store, jobs = RedisStateStore(settings.redis_url, keys), JobStore(settings.redis_url, keys)
+
+    async def lose(replica: str) -> int:
+        lost = await jobs.run(calls.lose(replica))
+        return len(lost)
+
     # Replicas are told absolute paths: nothing says that they share our working folder.
     artifacts = ArtifactCache(
         settings.cache_dir.resolve(), settings.cache_max_bytes, settings.fetch_timeout_s
@@ -60,11 +69,13 @@ async def _run(settings: WorkerSettings) -> None:
         environments=environments,
         spawner=ProcessSpawner(environment=logs),
         clock=SystemClock(),
+        losses=Losses(lose),
     )
     try:
         await agent.run()
     finally:
         await store.close()
+        await jobs.close()
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from shared.telemetry import get_logger
 from worker.agent_metrics import AgentCollector, ReplicaTotals
 from worker.control import Gateways, RouteChanged
 from worker.devices import Machine
+from worker.jobs.losses import Losses
 from worker.replica_host import Artifacts, Environments, ReplicaHost
 from worker.replica_process import Spawner
 from worker.settings import WorkerSettings
@@ -54,6 +55,7 @@ class Agent:
         environments: where models that want packages of their own have them from.
         spawner: what starts replicas.
         clock: tells the time.
+        losses: told of replicas that die; None: nobody is.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Agent:
         environments: Environments,
         spawner: Spawner,
         clock: Clock,
+        losses: Losses | None = None,
     ) -> None:
         self._settings = settings
         self._machine = machine
@@ -72,6 +75,7 @@ class Agent:
         self._artifacts = artifacts
         self._environments = environments
         self._clock = clock
+        self._losses = losses
         self._incarnation = new_incarnation(settings.worker)
         self._wanted = Wanted(settings.worker, self._incarnation)
         self._gateways = GatewayBook()
@@ -89,6 +93,7 @@ class Agent:
             totals=self._totals,
             clock=clock,
             on_change=self._host_changed,
+            on_loss=self._replica_lost,
         )
         self._collector = AgentCollector()
         self._metrics_port = 0
@@ -123,6 +128,8 @@ class Agent:
                     group.create_task(self._follow()),
                     group.create_task(self._report()),
                 ]
+                if self._losses is not None:
+                    loops.append(group.create_task(self._losses.run()))
                 await self._over.wait()
                 for task in loops:
                     task.cancel()
@@ -168,7 +175,7 @@ class Agent:
         self._host.feed(Shutdown())
         self._host_changed()  # perhaps there is nothing to wait for
         # The supervisor ends every process in less, unless the kernel cannot end one at all.
-        limit_s = self._settings.drain_grace_s + 4 * Policy.end_grace_s
+        limit_s = max(self._settings.drain_grace_s, self._host.drain_s) + 4 * Policy.end_grace_s
         asyncio.get_running_loop().call_later(limit_s, self._over.set)
 
     async def _leave(self) -> None:
@@ -276,6 +283,10 @@ class Agent:
             logger.warning("state store does not answer: going on as it is", error=error.message)
         else:
             logger.info("state store answers again")
+
+    def _replica_lost(self, replica: str) -> None:
+        if self._losses is not None:
+            self._losses.add(replica)
 
     def _host_changed(self) -> None:
         """What is to be reported is no longer what was."""

@@ -172,6 +172,11 @@ class BatchQueue:
         """Rows that wait."""
         return self._rows
 
+    @property
+    def rows_per_batch(self) -> int:
+        """Most rows in one batch now."""
+        return self._rows_per_batch
+
     def halve_batch(self, failed_rows: int) -> int:
         """After `failed_rows` rows ran out of memory, allow half of that; returns the new limit."""
         self._rows_per_batch = max(min(self._rows_per_batch, failed_rows) // 2, 1)

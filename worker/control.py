@@ -33,6 +33,26 @@ class GatewayAddress(_Control):
     endpoint: str
 
 
+class JobsStart(_Control):
+    """Where a replica leases jobs from, and by which rules.
+
+    Attributes:
+        redis_url: of the job store.
+        namespace: of its keys.
+        blobs_url: where large inputs and results lie; empty: nowhere.
+        lease_s: how long a lease lasts without a heartbeat.
+        heartbeat_s: how often leases are kept.
+        execution_s_max: longest execution where neither job nor operator says how long.
+    """
+
+    redis_url: str
+    namespace: str
+    blobs_url: str = ""
+    lease_s: float = 15.0
+    heartbeat_s: float = 3.0
+    execution_s_max: float = 3600.0
+
+
 class Start(_Control):
     """Everything that a replica needs to begin.
 
@@ -49,6 +69,7 @@ class Start(_Control):
         heartbeat_interval_s: how often it sends a Heartbeat.
         abandoned_grace_s: see `worker.run_limits`.
         keys_dir: folder of the keys by which it proves itself to gateways over tcp.
+        jobs: None: it runs no jobs.
     """
 
     type: Literal["start"] = "start"
@@ -70,6 +91,7 @@ class Start(_Control):
     gateways: tuple[GatewayAddress, ...] = ()
     route: ModelRoute | None = None
     keys_dir: str | None = None
+    jobs: JobsStart | None = None
 
 
 class Gateways(_Control):
@@ -87,9 +109,15 @@ class RouteChanged(_Control):
 
 
 class DrainNow(_Control):
-    """Announce draining, finish what was accepted, answer, and end."""
+    """Announce draining, finish what was accepted, answer, and end.
+
+    Attributes:
+        grace_s: how long until the replica is ended by force: a job that still runs shortly before
+            is given back; None: it will not be.
+    """
 
     type: Literal["drain"] = "drain"
+    grace_s: float | None = None
 
 
 class Ready(_Control):
@@ -122,7 +150,7 @@ class Heartbeat(_Control):
     Attributes:
         batch_ends_in_s: how long the batch that runs may go on still; None: none does, or it has
             begun since the heartbeat before.
-        dispatched: batches by the reason of their release (idle, full, deadline, waited).
+        dispatched: batches by the reason of their release (idle, full, deadline, waited, jobs).
         batch_sizes: batches by size class, as in `worker.counters.Counters`.
     """
 

@@ -10,17 +10,16 @@ Previous stop of a request: `worker.batching`. Next: `worker.runtimes`, then bac
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from shared.messages import Request
 from shared.telemetry import get_logger
 from worker.assembly import copied_bytes, merge, split
+from worker.mailbox import Mailbox
 from worker.outcomes import Completed, Failed, FailureKind, Outcome
 from worker.runtimes.base import ExecutionError, Runtime
 
@@ -69,9 +68,8 @@ class Executor(Generic[Result]):
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], Result]] = queue.SimpleQueue()
-        self._results: deque[Result] = deque()
-        self.wake_fd, self._wake_writer = os.pipe()
-        os.set_blocking(self.wake_fd, False)
+        self._results: Mailbox[Result] = Mailbox()
+        self.wake_fd = self._results.wake_fd
 
     def start(self) -> None:
         """Start the thread; it ends with the process."""
@@ -83,13 +81,8 @@ class Executor(Generic[Result]):
 
     def collect(self) -> list[Result]:
         """Results since the last call, in order."""
-        try:
-            os.read(self.wake_fd, 4096)
-        except BlockingIOError:
-            return []
-        return [self._results.popleft() for _ in range(len(self._results))]
+        return self._results.collect()
 
     def _run(self) -> None:
         while True:
-            self._results.append(self._jobs.get()())
-            os.write(self._wake_writer, b"\0")
+            self._results.put(self._jobs.get()())

@@ -68,13 +68,14 @@ class Estimates:
     An estimate is worked out once, and stands until the next observation.
     """
 
-    __slots__ = ("_highest", "_lower", "_sizes", "_upper")
+    __slots__ = ("_highest", "_lower", "_middle", "_sizes", "_upper")
 
     def __init__(self) -> None:
         self._sizes: dict[int, _Durations] = {}
         self._upper: dict[int, float] = {}
         self._lower: dict[int, float] = {}
         self._highest: dict[int, float] = {}
+        self._middle: dict[int, float] = {}
 
     def add(self, rows: int, seconds: float) -> None:
         """Learn that a batch of `rows` rows took `seconds`."""
@@ -86,6 +87,7 @@ class Estimates:
         self._upper.clear()
         self._lower.clear()
         self._highest.clear()
+        self._middle.clear()
 
     def upper(self, rows: int) -> float:
         """What a batch of `rows` rows rarely exceeds; 0 while nothing is known of the shape."""
@@ -118,6 +120,28 @@ class Estimates:
         if durations is None or len(durations) < TYPICAL_AFTER:
             return float("inf")
         return durations.median
+
+    def middle(self, rows: int) -> float:
+        """The median of what batches of `rows` rows took; 0 while nothing is known of the shape.
+
+        While few of a size were seen, it is no more than smaller ones make likely: else one of them
+        that was slow by chance would keep us from ever trying that size again.
+        """
+        size = size_class(rows)
+        estimate = self._middle.get(size)
+        if estimate is None:
+            estimate = self._middle[size] = self._work_out_middle(size)
+        return estimate
+
+    def _work_out_middle(self, wanted: int) -> float:
+        known = self._sizes.get(wanted)
+        if known is not None and len(known) >= TYPICAL_AFTER:
+            return known.median
+        bounds = [
+            durations.median if size >= wanted else durations.median * wanted / size
+            for size, durations in self._sizes.items()
+        ]
+        return min(bounds, default=0.0)
 
     def _work_out_upper(self, wanted: int) -> float:
         known = self._sizes.get(wanted)

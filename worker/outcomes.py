@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import TypeAlias
 
+from shared.errors import ErrorCode
+from shared.messages import Failure
 from shared.records import record
 from shared.tensors import Tensor
 
@@ -38,6 +40,14 @@ class Failed:
     kind: FailureKind
     infer_s: float
     reason: str = ""
+
+    def failure(self, model: str, version: str) -> Failure:
+        """What callers are told, of a request that failed alone."""
+        name = f"model {model!r} version {version}"
+        if self.kind is FailureKind.OUT_OF_MEMORY:
+            message = f"{name} ran out of memory on this request alone"
+            return Failure(ErrorCode.OUT_OF_MEMORY, message)
+        return Failure(ErrorCode.MODEL_ERROR, f"{name} failed to execute this request")
 
 
 Outcome: TypeAlias = Completed | Failed

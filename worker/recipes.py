@@ -45,6 +45,7 @@ REPLICA_NEEDS = (
     "pydantic",
     "pyyaml",
     "pyzmq",
+    "redis",
     "setproctitle",
     "structlog",
 )

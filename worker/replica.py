@@ -19,6 +19,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import NoReturn
 
@@ -49,6 +50,8 @@ from worker.control import (
 from worker.control_socket import ControlSocket
 from worker.dial import Links, has_unread, receive, send
 from worker.executor import Executor, run_batch
+from worker.jobs.messages import JOBS
+from worker.jobs.side import Jobs
 from worker.latency_model import LatencyModel
 from worker.outcomes import Completed, Failed, Outcome
 from worker.request_spans import RequestSpans
@@ -118,7 +121,9 @@ class Replica:
         self._control = control
         self._context = zmq.Context()
         self._executor: Executor[Outcome | Loaded | NotLoaded] = Executor()
-        self._waiting = Waiting([control.fileno(), self._executor.wake_fd])
+        self._jobs = Jobs(start) if start.jobs is not None else None
+        urgent = [control.fileno(), self._executor.wake_fd]
+        self._waiting = Waiting([*urgent, self._jobs.wake_fd] if self._jobs else urgent)
         self._links = Links(self._context, self._waiting.poller, start.replica)
         self._runtime: Runtime | None = None
         self._session: Session | None = None
@@ -144,9 +149,12 @@ class Replica:
         if self._has_more:
             self._has_more = False
             return 0
+        now = time.monotonic()
         deadline = self._session.next_deadline() if self._session else None
         wake = self._next_heartbeat if deadline is None else min(deadline, self._next_heartbeat)
-        return max(0, math.ceil((wake - time.monotonic()) * 1000))
+        if self._jobs is not None:
+            wake = min(wake, self._jobs.next_deadline(now))
+        return max(0, math.ceil((wake - now) * 1000))
 
     def _turn(self, ready: dict[object, int]) -> None:
         commands: list[Command] = []
@@ -160,8 +168,12 @@ class Replica:
         for name, link in self._links.readable(ready, now):
             commands += self._receive(name, link, now)
         if self._session is not None:
+            if self._jobs is not None and self._jobs.wake_fd in ready:
+                commands += self._jobs.collect(self._session, now)
             commands += self._session.advance(time.monotonic())
         self._carry_out(commands)
+        if self._jobs is not None and self._session is not None:
+            self._jobs.pull(self._session, now)
 
     def _on_control(self, message: ToReplica) -> list[Command]:
         match message:
@@ -174,7 +186,7 @@ class Replica:
             case DrainNow():
                 if self._session is None:
                     self._end(End(fatal=False))  # it never served
-                return self._session.drain(time.monotonic())
+                return self._session.drain(time.monotonic(), message.grace_s)
             case Start():
                 return []
 
@@ -203,9 +215,14 @@ class Replica:
         run_limits = RunLimits(
             execution_timeout_s=None if timeout_ms is None else timeout_ms / 1000,
             abandoned_grace_s=start.abandoned_grace_s,
+            job_execution_s_max=start.jobs.execution_s_max if start.jobs else inf,
         )
+        slice_ms = start.settings.job_slice_ms
+        slice_s = None if slice_ms is None else slice_ms / 1000
         hello = self._hello(interface)
-        self._session = Session(hello, interface, limits, loaded.latency, run_limits)
+        self._session = Session(hello, interface, limits, loaded.latency, run_limits, slice_s)
+        if self._jobs is not None:
+            self._jobs.start(interface)
         gc.collect()
         gc.freeze()  # what is loaded stays: collections need not look at it again
         gc.set_threshold(COLLECT_AFTER)
@@ -270,6 +287,8 @@ class Replica:
                 execute = command
             else:
                 ended = command
+        if JOBS in outbox and self._jobs is not None:
+            self._jobs.ended(outbox.pop(JOBS), time.monotonic())
         for name, messages in outbox.items():
             self._send(name, messages)
         self._keep_beating()
@@ -283,13 +302,15 @@ class Replica:
         assert self._session is not None
         if self._spans is not None:
             self._spans.executing(execute.items, execute.reason)
+        if self._jobs is not None:
+            self._jobs.executing(self._session, execute.items)
         job = partial(run_batch, self._runtime, [item.payload for item in execute.items])
         if not execute.short or not self._runtime.any_thread:
             self._executor.submit(job)
             return
         # Answers leave before more is read; then what waits gets its turn without delay.
         self._carry_out(self._on_result(job()))
-        self._has_more = self._session.queued_rows > 0
+        self._has_more = self._session.has_more
 
     def _send(self, name: str, messages: list[Message]) -> None:
         link = self._links.socket(name)
@@ -339,6 +360,8 @@ class Replica:
             os._exit(EXIT_FATAL)
         if self._session is not None:
             self._heartbeat(time.monotonic())
+        if self._jobs is not None:
+            self._jobs.close()
         self._links.close()
         self._context.term()
         if self._tracer is not None:

@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import Protocol
 
 from shared.clock import Clock
-from shared.deployment import ArtifactManifest, ArtifactSource, ReplicaReport, ReplicaState
+from shared.deployment import (
+    ArtifactManifest,
+    ArtifactSource,
+    ReplicaReport,
+    ReplicaSettings,
+    ReplicaState,
+)
 from shared.errors import PenstockError
 from shared.telemetry import get_logger
 from worker.agent_metrics import Label, ReplicaTotals
@@ -27,6 +33,7 @@ from worker.control import (
     DrainNow,
     Gateways,
     Heartbeat,
+    JobsStart,
     LoadFailed,
     Ready,
     RouteChanged,
@@ -50,6 +57,7 @@ from worker.supervision import (
     Kill,
     Loaded,
     LoadRefused,
+    Lose,
     Policy,
     Shutdown,
     Spawn,
@@ -104,10 +112,11 @@ class Artifacts(Protocol):
 
 @dataclass(frozen=True)
 class _Child:
-    """A replica process that lives."""
+    """A replica process that lives, and how long it may go on once it is to drain."""
 
     label: Label
     handle: ReplicaHandle
+    drain_s: float
 
 
 class ReplicaHost:
@@ -118,6 +127,7 @@ class ReplicaHost:
         wanted, gateways: what the agent read last, for replicas that start.
         totals: takes in what replicas count.
         on_change: called after reports have changed in more than row counts.
+        on_loss: called with each replica that served, and ended unasked.
     """
 
     def __init__(
@@ -134,6 +144,7 @@ class ReplicaHost:
         totals: ReplicaTotals,
         clock: Clock,
         on_change: Callable[[], None],
+        on_loss: Callable[[str], None],
     ) -> None:
         self._settings = settings
         self._machine = machine
@@ -145,6 +156,7 @@ class ReplicaHost:
         self._totals = totals
         self._clock = clock
         self._on_change = on_change
+        self._on_loss = on_loss
         self._supervisor = Supervisor(incarnation, policy_of(settings))
         self._children: dict[str, _Child] = {}
         self._fetches: dict[int, asyncio.Task[None]] = {}
@@ -166,6 +178,11 @@ class ReplicaHost:
     def processes(self) -> int:
         """How many replica processes live."""
         return len(self._children)
+
+    @property
+    def drain_s(self) -> float:
+        """How long the replicas that live may go on once they are to drain."""
+        return max([child.drain_s for child in self._children.values()], default=0.0)
 
     def reports(self) -> tuple[ReplicaReport, ...]:
         """All replicas, for the control plane."""
@@ -229,6 +246,8 @@ class ReplicaHost:
                     self._fetches[command.ticket].cancel()
             case Spawn():
                 self._spawn(command)
+            case Lose():
+                self._on_loss(command.replica)
             case _:
                 self._end(command)
 
@@ -243,7 +262,7 @@ class ReplicaHost:
             return  # it could not be started; the event that says so is under way
         match command:
             case Drain():
-                child.handle.send(DrainNow())
+                child.handle.send(DrainNow(grace_s=child.drain_s))
             case Terminate():
                 child.handle.terminate()
             case Kill():
@@ -290,7 +309,8 @@ class ReplicaHost:
         except OSError as error:
             self.feed(Ended(key, replica, f"cannot be started: {error.strerror}"))
             return
-        self._children[replica] = _Child(label, handle)
+        drain_s = policy_of(self._settings).drain_s(assignment.settings.drain_timeout_s)
+        self._children[replica] = _Child(label, handle, drain_s)
         self._totals.began(label, replica, restart=command.restart)
         self.feed(Spawned(key, replica, handle.pid, start.device))
 
@@ -318,6 +338,19 @@ class ReplicaHost:
             gateways=self._gateways.addresses,
             route=self._wanted.route(assignment.model),
             keys_dir=str(self._settings.keys_dir.resolve()) if self._settings.keys_dir else None,
+            jobs=self._jobs(assignment.settings),
+        )
+
+    def _jobs(self, replica: ReplicaSettings) -> JobsStart | None:
+        if replica.jobs == "off":
+            return None
+        settings = self._settings
+        return JobsStart(
+            redis_url=settings.redis_url,
+            namespace=settings.namespace,
+            lease_s=settings.job_lease_s,
+            heartbeat_s=settings.job_heartbeat_s,
+            execution_s_max=settings.job_execution_s_max,
         )
 
     def _said(self, key: str, replica: str, message: ToAgent) -> None:

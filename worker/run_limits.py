@@ -10,6 +10,9 @@ An operator may say how long one execution may take (`penstock.execution_timeout
 may go on for as long as anybody may wait for it, and a grace: to load a model again costs more than
 to let a batch end that is late, and a batch that nobody waits for only keeps others waiting.
 
+Nobody waits for a job, so it has no deadline. It may run for as long as
+its client says or the operator does, whichever is less, else for `job_execution_s_max`.
+
 Previous stop: `worker.session`. Next: `worker.supervision`, in the agent.
 """
 
@@ -19,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from worker.batching import Item
+from worker.jobs.waiting_jobs import JobItem
 
 
 @dataclass(frozen=True)
@@ -28,13 +32,20 @@ class RunLimits:
     Attributes:
         execution_timeout_s: longest execution of one batch; None: see `abandoned_grace_s`.
         abandoned_grace_s: how long after the last deadline in it a batch may go on.
+        job_execution_s_max: longest execution of jobs where nobody says how long.
     """
 
     execution_timeout_s: float | None = None
     abandoned_grace_s: float = 30.0
+    job_execution_s_max: float = 3600.0
 
     def ends_by(self, items: Sequence[Item], started: float) -> float:
         """When a batch of these items, started then, must have ended."""
-        if self.execution_timeout_s is not None:
-            return started + self.execution_timeout_s
-        return max([item.deadline for item in items]) + self.abandoned_grace_s
+        own = [item.timeout_s for item in items if isinstance(item, JobItem)]
+        limits = [limit for limit in (self.execution_timeout_s, *own) if limit is not None]
+        if limits:
+            return started + min(limits)
+        deadlines = [item.deadline for item in items if not isinstance(item, JobItem)]
+        if deadlines:
+            return max(deadlines) + self.abandoned_grace_s
+        return started + self.job_execution_s_max

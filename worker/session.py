@@ -7,6 +7,10 @@ alone; one that runs out of memory is halved, and the limit with it. Suspects (a
 a replica when it died) are held one at a time and run alone, each only after its gateway has noted
 that its turn has come, so that a second death names the culprit beyond doubt.
 
+Jobs (`worker.jobs`) come over a link of their own, `JOBS`, and are answered over it; no gateway is
+there. They run when no call waits, or fill up a batch of calls (`WaitingJobs`). A suspect among
+them begins at once or is refused: what might die with it is then only what runs alone anyway.
+
 Every method returns the commands that the shell is to carry out, in order.
 
 Previous stop of a request: `worker.replica`. Next: `worker.batching`, then `worker.executor`.
@@ -15,7 +19,7 @@ Previous stop of a request: `worker.replica`. Next: `worker.batching`, then `wor
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 from shared.deployment import ModelInterface
@@ -41,6 +45,10 @@ from worker.batching import BatchLimits, BatchQueue, Item, Key
 from worker.buckets import Buckets
 from worker.commands import Command, End, Execute, Send
 from worker.counters import Counters
+from worker.draining import Draining
+from worker.jobs.desk import Busyness
+from worker.jobs.messages import JOBS, Job
+from worker.jobs.waiting_jobs import JobItem, WaitingJobs, job_item
 from worker.latency_model import LatencyModel
 from worker.outcomes import Completed, Failed, FailureKind, Outcome
 from worker.run_limits import RunLimits
@@ -55,12 +63,11 @@ ROW_TIME_SURPRISE = 4.0
 """One batch counts for no more than so many averages. A process that was stopped for some seconds
 would else look a hundred times slower than its peers, and be sent nothing to tell better by."""
 
-FAREWELL_S = 0.25
-"""How long a replica that has nothing left to do stays after it said that it drains: a gateway that
-is busy reads that, and what it sent before arrives, within some turns of its loop."""
-
 LONG_BATCH_S = 0.05
 """A batch that has run for so long is told of by name: if it hangs, it is known what hung."""
+
+JOBS_REASON = "jobs"
+"""Why a batch was released in which there are jobs alone."""
 
 SUSPECT_TURN_S = 0.25
 """How long the runtime waits for a gateway to let a suspect proceed; then others get their turn."""
@@ -89,6 +96,7 @@ class Session:
         limits: bounds of the queue.
         latency: execution times; may already hold those of the warm-up.
         run_limits: how long executions may take.
+        job_slice_s: longest batch with jobs in it; None: see `WaitingJobs`.
     """
 
     def __init__(
@@ -98,6 +106,7 @@ class Session:
         limits: BatchLimits,
         latency: LatencyModel,
         run_limits: RunLimits,
+        job_slice_s: float | None = None,
     ) -> None:
         self.counters = Counters()
         self._identity = identity
@@ -106,6 +115,9 @@ class Session:
         self._latency = latency
         self._run_limits = run_limits
         self._queue = BatchQueue(limits, latency)
+        merges = self._batches and not interface.streams
+        self._jobs = WaitingJobs(latency, job_slice_s, merges=merges)
+        self._job_bucket: Hashable = None
         self._buckets = Buckets(batches=self._batches)
         self._short_runs = ShortRuns()
         self._links: dict[str, str] = {}
@@ -115,12 +127,11 @@ class Session:
         self._suspect: Key | None = None
         self._turn: _Turn | None = None
         self._row_us = 0.0
-        self._draining = False
-        self._leaves_at = 0.0
+        self._draining: Draining | None = None
 
     def __repr__(self) -> str:
         running = len(self._running.items) if self._running else 0
-        state = "draining" if self._draining else "open"
+        state = "open" if self._draining is None else "draining"
         return f"<Session {state}, {len(self._queue)} queued, {running} running>"
 
     @property
@@ -128,9 +139,18 @@ class Session:
         return self._running is None and self._turn is None
 
     @property
+    def _idle_of_all(self) -> bool:
+        return self._idle and not (self._queue.rows or self._jobs or self._again)
+
+    @property
     def queued_rows(self) -> int:
-        """Rows that wait."""
+        """Rows of calls that wait."""
         return self._queue.rows
+
+    @property
+    def has_more(self) -> bool:
+        """Whether calls or jobs wait."""
+        return self._queue.rows > 0 or len(self._jobs) > 0
 
     @property
     def executing_rows(self) -> int:
@@ -168,6 +188,44 @@ class Session:
             else:
                 commands += self._told(link, message, now)
         return commands
+
+    def jobs_arrived(self, jobs: Sequence[Job], now: float) -> list[Command]:
+        """Jobs are here to be executed; those that are refused are answered at once."""
+        commands: list[Command] = []
+        for job in jobs:
+            suspect = job.request.suspect
+            if self._draining is not None:
+                commands.append(Send(JOBS, Nack(job.number, NackReason.DRAINING)))
+            elif suspect and not self._idle_of_all:
+                commands.append(Send(JOBS, Nack(job.number, NackReason.SUSPECT_BUSY)))
+            else:
+                item = job_item(job, self._buckets.of(job.request), self._rows_of(job.request), now)
+                self._owed[item.key] = item
+                self._jobs.offer(item)
+        return commands
+
+    def job_gone(self, number: int) -> bool:
+        """Nobody wants this job any more; False: it runs, and its answer is still to come."""
+        item = self._owed.get((JOBS, number))
+        if item is None:
+            return True
+        assert isinstance(item, JobItem)
+        if not self._jobs.cancel(item):
+            return False
+        item.unwanted = True
+        self._settle(item)
+        return True
+
+    def busyness(self) -> Busyness:
+        """What there is to do, for those who lease jobs."""
+        rows_max = self._queue.rows_per_batch
+        crowded = self._draining is not None or self._queue.rows > rows_max
+        jobs, seconds = self._jobs.slice_of(self._job_bucket, rows_max)
+        return Busyness(self._idle_of_all, crowded, jobs, seconds)
+
+    def expected_s(self, items: Sequence[Item]) -> float:
+        """How long a batch is expected to take; 0: not known."""
+        return self._latency.of(items[0].bucket).middle(sum([item.rows for item in items]))
 
     def link_lost(self, link: str) -> None:
         """The gateway at `link` went away: nobody waits for its answers any more."""
@@ -212,17 +270,23 @@ class Session:
                 commands += self._too_late(item, now)
             if release.items:
                 reason = release.reason.value
-                self.counters.dispatched[reason] = self.counters.dispatched.get(reason, 0) + 1
-                self._start(release.items, reason, now, commands)
-        if self._draining and not self._owed and now >= self._leaves_at:
+                self._count(reason)
+                items = release.items
+                if self._jobs:
+                    items += tuple(self._jobs.fill(items, self._queue.rows_per_batch, now))
+                self._start(items, reason, now, commands)
+        if self._jobs and self._idle and not self._queue.rows:
+            self._start_jobs(now, commands)
+        if self._draining is not None and now >= self._draining.ends_at(self._owed):
             commands.append(End(fatal=False))
         return commands
 
     def next_deadline(self) -> float | None:
         """When `advance` must be called at the latest; None: not by itself."""
         deadline = self._queue.next_deadline()
-        if self._draining and not self._owed:
-            return self._leaves_at
+        if self._draining is not None:
+            ends_at = self._draining.ends_at(self._owed)
+            deadline = ends_at if deadline is None else min(deadline, ends_at)
         if self._turn is None and not self._again:
             return deadline
         due = [item.deadline for items in self._again for item in items]
@@ -235,22 +299,22 @@ class Session:
         self._identity = replace(self._identity, route=route)
         return [Send(link, self._identity) for link in self._links]
 
-    def drain(self, now: float) -> list[Command]:
-        """Take nothing new, finish what was accepted, then end.
-
-        Not before `FAREWELL_S`: what gateways have sent meanwhile is to be refused, not lost.
-        """
-        if self._draining:
+    def drain(self, now: float, grace_s: float | None = None) -> list[Command]:
+        """Take nothing new, finish what was accepted, then end (`worker.draining`)."""
+        if self._draining is not None:
             return []
-        self._draining = True
-        self._leaves_at = now + (FAREWELL_S if self._links else 0.0)
-        return [Send(link, Drain()) for link in self._links]
+        self._draining = Draining(now, told=bool(self._links), grace_s=grace_s)
+        commands: list[Command] = [Send(link, Drain()) for link in self._links]
+        for item in self._jobs.clear():
+            self._settle(item)
+            commands.append(Send(JOBS, Nack(item.key[1], NackReason.DRAINING)))
+        return commands
 
     def _greet(self, link: str, gateway: str) -> list[Command]:
         self.link_lost(link)
         self._links[link] = gateway
         hello: list[Command] = [Send(link, self._identity)]
-        return [*hello, Send(link, Drain())] if self._draining else hello
+        return [*hello, Send(link, Drain())] if self._draining is not None else hello
 
     def _probed(self, link: str, gateway: str, probe: Probe, now: float) -> list[Command]:
         return [Send(link, self._load(link, now))] if probe.known else self._greet(link, gateway)
@@ -274,7 +338,7 @@ class Session:
         key = (link, request.attempt_id)
         if key in self._owed:
             return  # a copy; the first one will be answered
-        if self._draining:
+        if self._draining is not None:
             commands.append(Send(link, Nack(request.attempt_id, NackReason.DRAINING)))
             return
         if request.suspect and self._suspect is not None:
@@ -287,7 +351,7 @@ class Session:
         item = Item(
             key,
             self._buckets.of(request),
-            (request.inputs[0].rows or 1) if self._batches and request.inputs else 1,
+            self._rows_of(request),
             request.priority,
             deadline,
             start_by,
@@ -303,6 +367,20 @@ class Session:
             self._suspect = key
         self.counters.requests += 1
 
+    def _rows_of(self, request: Request) -> int:
+        return (request.inputs[0].rows or 1) if self._batches and request.inputs else 1
+
+    def _start_jobs(self, now: float, commands: list[Command]) -> None:
+        items = self._jobs.release(self._queue.rows_per_batch)
+        self._job_bucket = items[0].bucket
+        self._count(JOBS_REASON)
+        if items[0].suspect:
+            commands += self._tell_others(JOBS, Alone(active=True))
+        self._run(tuple(items), JOBS_REASON, now, commands)
+
+    def _count(self, reason: str) -> None:
+        self.counters.dispatched[reason] = self.counters.dispatched.get(reason, 0) + 1
+
     def _start(
         self, items: tuple[Item, ...], reason: str, now: float, commands: list[Command]
     ) -> None:
@@ -312,11 +390,16 @@ class Session:
             self._turn = _Turn(items[0], now + SUSPECT_TURN_S)
             commands.append(Send(items[0].key[0], SuspectTurn(items[0].key[1])))
         else:
-            rows = sum([item.rows for item in items])
-            fresh = reason != "again"
-            short = fresh and self._short_runs.allow(self._latency.of(items[0].bucket), rows)
-            self._running = _Running(items, now, rows, short)
-            commands.append(Execute(items, reason, short))
+            self._run(items, reason, now, commands)
+
+    def _run(
+        self, items: tuple[Item, ...], reason: str, now: float, commands: list[Command]
+    ) -> None:
+        rows = sum([item.rows for item in items])
+        fresh = reason != "again"
+        short = fresh and self._short_runs.allow(self._latency.of(items[0].bucket), rows)
+        self._running = _Running(items, now, rows, short)
+        commands.append(Execute(items, reason, short))
 
     def _proceed(self, key: Key, now: float) -> list[Command]:
         """The gateway knows that this suspect is being executed: do so."""
@@ -412,16 +495,9 @@ class Session:
         (item,) = items
         queue_us = int((running.started - item.enqueued) * 1e6)
         infer_us = int(outcome.infer_s * 1e6)
-        failure = self._failure(outcome.kind)
+        failure = outcome.failure(self._identity.model, self._identity.version)
         final = Final(item.payload.attempt_id, (), failure, queue_us, infer_us, item.rows)
         return self._final(item, final)
-
-    def _failure(self, kind: FailureKind) -> Failure:
-        name = f"model {self._identity.model!r} version {self._identity.version}"
-        if kind is FailureKind.OUT_OF_MEMORY:
-            message = f"{name} ran out of memory on this request alone"
-            return Failure(ErrorCode.OUT_OF_MEMORY, message)
-        return Failure(ErrorCode.MODEL_ERROR, f"{name} failed to execute this request")
 
     def _final(self, item: Item, final: Final) -> list[Command]:
         self._settle(item)
@@ -441,7 +517,7 @@ class Session:
         del self._owed[item.key]
         if item.unwanted:
             self.counters.cancelled += 1
-        if item.suspect:
+        if item.suspect and item.key == self._suspect:
             self._suspect = None
 
     def _load(self, link: str, now: float) -> Load:

@@ -69,6 +69,20 @@ class WorkerSettings(CommonSettings):
         description="A replica whose batch goes on for so long after the last deadline of its "
         "calls is killed; penstock.execution_timeout_ms says how long one may run at all.",
     )
+    job_lease_s: float = Field(
+        15.0,
+        gt=0,
+        description="A job whose replica was not heard of for so long runs again elsewhere.",
+    )
+    job_heartbeat_s: float = Field(
+        3.0, gt=0, description="How often replicas keep the leases of their jobs."
+    )
+    job_execution_s_max: float = Field(
+        3600.0,
+        gt=0,
+        description="Longest execution of a job for which neither its client nor "
+        "penstock.execution_timeout_ms says how long; then its replica is killed.",
+    )
     heartbeat_interval_s: float = Field(
         0.5, gt=0, description="How often replicas prove that their loop turns."
     )

@@ -191,7 +191,14 @@ class Kill:
     reason: KillReason
 
 
-Command = Fetch | CancelFetch | Spawn | Drain | Terminate | Kill
+@dataclass(frozen=True)
+class Lose:
+    """Report that a replica died unasked: what it had leased is to run elsewhere."""
+
+    replica: str
+
+
+Command = Fetch | CancelFetch | Spawn | Drain | Terminate | Kill | Lose
 
 
 @dataclass(frozen=True)
@@ -244,6 +251,10 @@ class Policy:
     load_crashes_max: int = 2
     fetch_failures_max: int = 5
 
+    def drain_s(self, drain_timeout_s: float | None) -> float:
+        """Longest wait for a replica to finish its work, if its operator allows so much for it."""
+        return max(self.drain_grace_s, drain_timeout_s or 0.0)
+
     def restart_delay_s(self, crashes: int) -> float:
         """Delay after so many crashes in a row (at least one)."""
         if crashes <= 1:
@@ -280,5 +291,5 @@ class Policy:
             return Patience(seconds, KillReason.EXECUTION_TIMEOUT, message)
         if batch_ends_in_s is None:
             return None
-        message = "hung: its batch went on long after the last deadline in it"
+        message = "hung: its batch went on for longer than anybody waits, or than its job may take"
         return Patience(batch_ends_in_s + self.overrun_slack_s, KillReason.HUNG, message)

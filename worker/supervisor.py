@@ -32,6 +32,8 @@ Invariants:
   new attempt number. What crashed is, for ever, with a bounded delay.
 - Routed revisions are fetched and loaded before others, and at most `parallel_loads` of them at a
   time. Others take what room is left and never delay a routed one.
+- A replica that served and ended unasked is told of (`Lose`), once, when its process is gone: its
+  jobs may have killed it. One that leaves is not: to be overdue in a drain condemns no job.
 - Our own pauses kill nobody: time during which the agent itself did not run counts for no deadline,
   and a replica that serves is judged at a Tick only, when what it said meanwhile has been read.
 """
@@ -57,6 +59,7 @@ from worker.supervision import (
     KillReason,
     Loaded,
     LoadRefused,
+    Lose,
     Placed,
     Policy,
     Shutdown,
@@ -176,7 +179,8 @@ class Supervisor:
             self._vacate(slot)
         elif slot.step is Step.READY:
             self._commands.append(Drain(slot.life.replica))
-            self._enter(slot, Step.DRAINING, now + self._policy.drain_grace_s)
+            grace_s = self._policy.drain_s(slot.assignment.settings.drain_timeout_s)
+            self._enter(slot, Step.DRAINING, now + grace_s)
         elif slot.step is Step.LOADING:
             self._terminate(slot, slot.life, now)  # it has accepted nothing that it could finish
 
@@ -282,6 +286,8 @@ class Supervisor:
 
     def _ended(self, slot: Slot, life: Life, how: str, now: float) -> None:
         slot.life = None
+        if life.ready_at is not None and not slot.leaving and slot.step is not Step.DRAINING:
+            self._commands.append(Lose(life.replica))
         if slot.leaving:
             self._vacate(slot)
             return

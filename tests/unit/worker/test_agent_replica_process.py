@@ -68,7 +68,7 @@ async def test_only_the_newest_of_each_kind_waits(tmp_path: Path) -> None:
     program = """
 while not flag.exists(): time.sleep(0.01)
 data = b""
-while not data.endswith(b'{"type":"drain"}\\n'): data += control.recv(1 << 20)
+while not data.endswith(b'{"type":"drain","grace_s":null}\\n'): data += control.recv(1 << 20)
 out.write_bytes(data)
 """
     bench = Bench(tmp_path, program)

@@ -7,6 +7,7 @@ import numpy as np
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode
 from shared.messages import (
+    Alone,
     Cancel,
     Drain,
     Envelope,
@@ -25,10 +26,12 @@ from shared.messages import Request as WireRequest
 from shared.tensors import Tensor, TensorSpec, tensor_from_array
 from worker.batching import BatchLimits
 from worker.commands import Command, End, Execute, Send
+from worker.draining import FAREWELL_S, GIVE_BACK_S
+from worker.jobs.messages import JOBS, Job
 from worker.latency_model import TYPICAL_AFTER, LatencyModel
 from worker.outcomes import Completed, Failed, FailureKind
 from worker.run_limits import RunLimits
-from worker.session import FAREWELL_S, SUSPECT_TURN_S, Session
+from worker.session import SUSPECT_TURN_S, Session
 
 INTERFACE = ModelInterface(
     inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 1)),),
@@ -375,3 +378,111 @@ def test_one_batch_that_took_very_long_is_soon_forgiven() -> None:
     (load,) = sent(tell(live, Probe(known=True)), Load)
     assert isinstance(load, Load)
     assert 1000 < load.row_us < 1500
+
+
+def job(number: int, *, suspect: bool = False, timeout_s: float | None = None) -> Job:
+    tensor = tensor_from_array("x", np.full((1, 1), number, np.float32))
+    return Job(number, WireRequest(number, 0, (tensor,), suspect=suspect), timeout_s)
+
+
+def bring(live: Session, *jobs: Job, now: float = 0.0) -> list[Command]:
+    return live.jobs_arrived(jobs, now) + live.advance(now)
+
+
+def job_answers(commands: list[Command]) -> list[Message]:
+    return [c.message for c in commands if isinstance(c, Send) and c.link == JOBS]
+
+
+def taught() -> Session:
+    """A session that knows its batches to be short, and that gateways have spoken to."""
+    live = session()
+    tell(live, Probe(known=True))
+    for number in range(100, 100 + 4 * TYPICAL_AFTER, 4):
+        for count in (1, 2, 4):
+            tell(live, *[request(number + each) for each in range(count)])
+            complete(live, count, infer_s=1e-4)
+    return live
+
+
+def test_jobs_run_when_no_call_waits_and_fill_up_batches_of_calls() -> None:
+    live = taught()
+    assert executing(tell(live, request(1))) == [1]
+    assert bring(live, job(11), job(12), job(13), job(14)) == []
+    tell(live, request(2), request(3))
+    commands = complete(live, 1)
+    assert executing(commands) == [2, 3, 11, 12]
+    commands = complete(live, 4)
+    assert [answer.attempt_id for answer in sent(commands, Final) if isinstance(answer, Final)] == [
+        2,
+        3,
+        11,
+        12,
+    ]
+    assert [type(answer) for answer in job_answers(commands)] == [Final, Final]
+    assert executing(commands) == [13, 14]
+    assert live.counters.dispatched["jobs"] == 1
+
+
+def test_a_job_that_nobody_wants_leaves_the_queue_or_ends_unheard() -> None:
+    live = session()
+    assert executing(bring(live, job(11), job(12))) == [11]
+    assert live.job_gone(12)
+    assert not live.job_gone(11)
+    assert live.job_gone(99)
+    assert len(job_answers(complete(live, 1))) == 1
+    assert live.busyness().idle
+
+
+def test_a_suspect_among_jobs_begins_at_once_or_is_refused() -> None:
+    live = taught()
+    commands = bring(live, job(11, suspect=True))
+    assert executing(commands) == [11]
+    assert sent(commands, Alone) == [Alone(active=True)]
+    tell(live, request(1))
+    commands = complete(live, 1)
+    assert sent(commands, Alone) == [Alone(active=False)]
+    assert executing(commands) == [1]
+    assert bring(live, job(12, suspect=True)) == [Send(JOBS, Nack(12, NackReason.SUSPECT_BUSY))]
+
+
+def test_draining_refuses_jobs_that_did_not_begin() -> None:
+    live = session()
+    bring(live, job(11), job(12))
+    assert job_answers(live.drain(0.0)) == [Nack(12, NackReason.DRAINING)]
+    assert job_answers(bring(live, job(13))) == [Nack(13, NackReason.DRAINING)]
+    assert not [c for c in live.advance(1.0) if isinstance(c, End)]
+    assert [c for c in complete(live, 1, now=2.0) if isinstance(c, End)] == [End(fatal=False)]
+
+
+def test_a_job_that_outlasts_the_drain_is_left_alone_and_a_call_is_not() -> None:
+    live = session()
+    bring(live, job(11))
+    live.drain(0.0, grace_s=10.0)
+    assert live.next_deadline() == 10.0 - GIVE_BACK_S
+    assert live.advance(8.9) == []
+    assert live.advance(9.0) == [End(fatal=False)]
+    other = session()
+    tell(other, request(1, budget_s=60))
+    other.drain(0.0, grace_s=10.0)
+    assert other.advance(9.0) == []
+
+
+def test_jobs_may_run_as_long_as_somebody_says_or_else_for_an_hour() -> None:
+    live = session(run_limits=RunLimits(job_execution_s_max=3600.0))
+    bring(live, job(11), now=1.0)
+    assert live.batch_ends_by() == 3601.0
+    complete(live, 1)
+    bring(live, job(12, timeout_s=5.0), now=1.0)
+    assert live.batch_ends_by() == 6.0
+    limited = session(run_limits=RunLimits(execution_timeout_s=2.0))
+    bring(limited, job(13, timeout_s=5.0), now=1.0)
+    assert limited.batch_ends_by() == 3.0
+
+
+def test_a_call_in_a_batch_with_jobs_is_given_up_as_ever() -> None:
+    live = taught()
+    tell(live, request(1))
+    bring(live, job(11))
+    tell(live, request(2, budget_s=8))
+    assert executing(complete(live, 1, now=1.0)) == [2, 11]
+    assert live.batch_ends_by() == 8 + RUN_LIMITS.abandoned_grace_s

@@ -1,0 +1,202 @@
+"""Jobs in real replica processes, with a real store: batched, canceled, lost, drained."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import numpy as np
+
+from gateway.calls import InferenceCall
+from shared.deployment import ReplicaSettings
+from shared.errors import ErrorCode
+from shared.jobs import calls
+from shared.jobs.record import JobState
+from shared.tensors import AnyArray, array_from_tensor, tensor_from_array
+from tests import mlflow_models, models
+from tests.agent_plane import agent_plane
+from tests.data_plane import ReplicaChild, rows
+from tests.fault.job_plane import KEYS, JobBench, JobPlane, job_bench, job_plane
+from worker.control import Drained, DrainNow
+from worker.jobs.losses import Losses
+
+ONE_THREAD = ReplicaSettings(threads=1, max_batch_size=32)
+INPUT = "input-0"
+
+
+def number(value: float) -> AnyArray:
+    return np.array([value])
+
+
+def call(value: float) -> InferenceCall:
+    return InferenceCall("m", None, (tensor_from_array(INPUT, number(value)),), timeout_s=30.0)
+
+
+async def test_jobs_are_leased_run_and_committed(tmp_path: Path) -> None:
+    folder = models.affine(tmp_path / "m", 2.0)
+    async with job_plane() as plane:
+        before = await plane.submit(rows(1, 2))
+        await plane.join(folder, ONE_THREAD)
+        assert (await plane.result(before)).tolist() == [[2, 2], [4, 4]]
+        ids = await plane.submit_all([rows(each) for each in range(300)])
+        for each, job_id in enumerate(ids):
+            assert (await plane.result(job_id)).tolist() == [[2 * each, 2 * each]]
+            record = await plane.record(job_id)
+            assert (record.attempts, record.deaths) == (1, 0)
+        answer = await plane.plane.infer(rows(3))
+        assert answer.tolist() == [[6, 6]]
+
+
+async def test_one_bad_input_among_many_fails_alone_with_the_code_that_a_call_would_have(
+    tmp_path: Path,
+) -> None:
+    async with job_plane() as plane:
+        await plane.join(mlflow_models.moody(tmp_path / "m"), ONE_THREAD)
+        wanted = [float(each) for each in (*range(20), 77, *range(20, 40))]
+        ids = await plane.submit_all([number(each) for each in wanted], name=INPUT)
+        for each, job_id in zip(wanted, ids, strict=True):
+            if each != 77:
+                assert (await plane.result(job_id)).tolist() == [each * 10]
+        failed = await plane.finished(ids[20])
+        assert (failed.state, failed.error_code) == (JobState.FAILED, ErrorCode.MODEL_ERROR)
+        assert failed.attempts == 1
+
+
+async def _answers(plane: JobPlane, count: int) -> list[float]:
+    """The answers of calls, one after another."""
+    answers = []
+    for each in range(count):
+        answer = await plane.plane.infer(rows(each))
+        answers.append(float(answer[0, 0]))
+    return answers
+
+
+async def test_calls_come_first_beside_a_full_queue_of_jobs(tmp_path: Path) -> None:
+    async with job_plane() as plane:
+        await plane.join(models.affine(tmp_path / "m", 2.0), ONE_THREAD)
+        ids = await plane.submit_all([rows(each) for each in range(1000)])
+        assert await _answers(plane, 100) == [2 * each for each in range(100)]
+        assert (await plane.result(ids[-1])).tolist() == [[1998, 1998]]
+
+
+async def _napping(plane: JobPlane, tmp_path: Path, **settings: object) -> ReplicaChild:
+    """A replica that sleeps for as many milliseconds as its input says, one job at a time."""
+    folder = mlflow_models.napping(tmp_path / "m")
+    wanted = ReplicaSettings(threads=1, max_batch_size=1, **settings)
+    return await plane.join(folder, wanted, heartbeat_s=0.2)
+
+
+async def test_cancel_of_what_waits_and_of_what_runs(tmp_path: Path) -> None:
+    async with job_plane() as plane:
+        await _napping(plane, tmp_path)
+        running = await plane.submit(number(2500), name=INPUT)
+        await plane.until_state(running, JobState.RUNNING)
+        waiting = await plane.submit(number(1), name=INPUT)
+        assert await plane.store.run(calls.cancel(waiting)) is JobState.CANCELED
+        assert await plane.store.run(calls.cancel(running)) is JobState.CANCELING
+        assert (await plane.finished(running)).state is JobState.CANCELED
+        after = await plane.submit(number(3), name=INPUT)
+        assert (await plane.result(after)).tolist() == [3]
+        assert (await plane.record(running)).result is None
+
+
+async def test_long_executions_tell_an_estimate_of_their_progress(tmp_path: Path) -> None:
+    async with job_plane() as plane:
+        await _napping(plane, tmp_path)
+        first = await plane.submit(number(1500), name=INPUT)
+        await plane.finished(first)
+        for _ in range(4):  # the estimate is a median, and the warm-up's runs were short
+            await plane.finished(await plane.submit(number(1500), name=INPUT))
+        job_id = await plane.submit(number(3000), name=INPUT)
+        record = await plane.until(job_id, lambda record: record.progress is not None)
+        assert record.progress_estimated
+        assert record.progress is not None
+        assert 0 < record.progress < 1
+
+
+async def test_a_replica_that_drains_ends_what_runs_and_gives_back_the_rest(tmp_path: Path) -> None:
+    async with job_plane() as plane:
+        child = await _napping(plane, tmp_path, job_concurrency=4, job_slice_ms=10_000)
+        ids = await plane.submit_all([number(1000)] * 3, name=INPUT)
+        await plane.until_state(ids[0], JobState.RUNNING)
+        await asyncio.sleep(0.2)
+        child.tell(DrainNow(grace_s=30))
+        await asyncio.to_thread(child.hear, Drained)
+        records = [await plane.record(job_id) for job_id in ids]
+        assert [record.state for record in records] == [
+            JobState.SUCCEEDED,
+            JobState.QUEUED,
+            JobState.QUEUED,
+        ]
+        assert [record.attempts for record in records] == [1, 0, 0]
+
+
+async def test_a_job_that_outlasts_the_drain_is_given_back(tmp_path: Path) -> None:
+    async with job_plane() as plane:
+        child = await _napping(plane, tmp_path)
+        job_id = await plane.submit(number(20_000), name=INPUT)
+        await plane.until_state(job_id, JobState.RUNNING)
+        began = time.monotonic()
+        child.tell(DrainNow(grace_s=2.0))
+        await asyncio.to_thread(child.hear, Drained)
+        assert time.monotonic() - began < 15
+        record = await plane.record(job_id)
+        assert (record.state, record.attempts) == (JobState.QUEUED, 0)
+
+
+async def test_a_store_that_is_away_keeps_no_result_and_no_call_waiting(tmp_path: Path) -> None:
+    async with job_plane() as plane:
+        await _napping(plane, tmp_path)
+        job_id = await plane.submit(number(1500), name=INPUT)
+        await plane.until_state(job_id, JobState.RUNNING)
+        plane.server.kill()
+        answer = await plane.plane.service.infer(call(5))
+        assert array_from_tensor(answer.outputs[0]).tolist() == [5]
+        await asyncio.sleep(1.0)
+        await asyncio.to_thread(plane.server.start)
+        assert (await plane.result(job_id)).tolist() == [1500]
+        assert (await plane.record(job_id)).attempts == 1
+        after = await plane.submit(number(3), name=INPUT)
+        assert (await plane.result(after)).tolist() == [3]
+
+
+async def _lose(bench: JobBench, replica: str) -> int:
+    lost = await bench.store.run(calls.lose(replica))
+    return len(lost)
+
+
+async def test_a_job_that_kills_its_replica_does_so_twice_and_harms_no_other(
+    tmp_path: Path,
+) -> None:
+    folder = mlflow_models.moody(tmp_path / "m")
+    async with job_bench("m-r") as bench:
+        losses = Losses(lambda replica: _lose(bench, replica))
+        store = {"redis_url": bench.server.url, "namespace": KEYS.namespace}
+        async with agent_plane(folder, 2, ONE_THREAD, losses, **store) as plane:
+            wanted = [float(each) for each in (*range(30), 99, *range(30, 60))]
+            ids = await bench.submit_all([number(each) for each in wanted], name=INPUT)
+            for each, job_id in zip(wanted, ids, strict=True):
+                if each != 99:
+                    assert (await bench.result(job_id)).tolist() == [each * 10]
+            killer = await bench.finished(ids[30])
+            assert (killer.state, killer.deaths, killer.dead) == (JobState.FAILED, 2, True)
+            assert killer.error_code == ErrorCode.REPLICA_CRASHED
+            assert await plane.restarts() == 2
+            records = [await bench.record(job_id) for job_id in ids]
+            print("executions:", sum(record.attempts for record in records), "of", len(records))
+            assert await plane.infer(7) == 70
+
+
+async def test_a_job_that_takes_longer_than_its_client_allows_is_ended(tmp_path: Path) -> None:
+    folder = mlflow_models.napping(tmp_path / "m")
+    async with job_bench("m-r") as bench:
+        losses = Losses(lambda replica: _lose(bench, replica))
+        store = {"redis_url": bench.server.url, "namespace": KEYS.namespace}
+        async with agent_plane(folder, 1, ONE_THREAD, losses, **store) as plane:
+            long = await bench.submit(number(60_000), name=INPUT, timeout_ms=1000)
+            short = await bench.submit(number(5), name=INPUT, timeout_ms=20_000)
+            assert (await bench.result(short)).tolist() == [5]
+            record = await bench.finished(long)
+            assert (record.state, record.deaths) == (JobState.FAILED, 2)
+            assert await plane.restarts() == 2

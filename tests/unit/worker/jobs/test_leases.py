@@ -1,0 +1,125 @@
+"""What a replica owes the store for a job, from the lease to its end."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.errors import ErrorCode
+from shared.jobs.answers import Beat, JobWithBytes, Progress
+from shared.jobs.calls import Call
+from shared.jobs.payload import unpack_result
+from shared.jobs.record import Content, JobRecord, JobState, NewJob
+from shared.messages import Failure, Final
+from worker.jobs.leases import ESTIMATE_MAX, OUTPUT_GAP_S, Leases
+
+LEASE_S, HEARTBEAT_S = 15.0, 3.0
+TEXT = Content("text/plain", 2)
+
+
+def record(job_id: str = "j", token: int = 4) -> JobRecord:
+    new = NewJob(id=job_id, model="m", version="1", revision="r")
+    return JobRecord(
+        job=new,
+        state=JobState.RUNNING,
+        attempts=1,
+        deaths=0,
+        created_ms=0,
+        queued_ms=0,
+        started_ms=0,
+        finished_ms=0,
+        expires_ms=0,
+        collect_ms=0,
+        progress=None,
+        progress_message="",
+        progress_estimated=False,
+        partial="",
+        error_code="",
+        error_message="",
+        payload=None,
+        result=None,
+        holder="h",
+        token=token,
+        lease_expires_ms=0,
+        dead=False,
+    )
+
+
+def one_lease() -> tuple[Leases, int]:
+    leases = Leases(LEASE_S, HEARTBEAT_S)
+    (number,) = leases.add([JobWithBytes(record(), b"")], 100.0)
+    return leases, number
+
+
+def beat(leases: Leases, number: int, now: float) -> tuple[object, ...]:
+    """The number of the beat, then what it tells."""
+    call: Call[Beat] = leases.beat(number, now)
+    assert call.arguments[:2] == ("j", 4)
+    assert call.arguments[3] == LEASE_S * 1000
+    return (call.arguments[2], *call.arguments[4:])
+
+
+def test_a_lease_is_kept_by_beats_that_are_numbered() -> None:
+    leases, number = one_lease()
+    assert leases.next_beat() == 100.0 + HEARTBEAT_S
+    assert leases.due(102.9) == []
+    assert leases.due(103.0) == [number]
+    assert beat(leases, number, 103.0) == (1, "", "", "")
+    assert not leases.beaten(number, Beat.CONTINUE, 103.1)
+    assert leases.due(104.0) == []
+    assert beat(leases, number, 106.1) == (2, "", "", "")
+
+
+def test_a_beat_that_was_not_answered_is_the_same_when_it_is_sent_again() -> None:
+    leases, number = one_lease()
+    leases.told(number, Progress(0.5, "half"), 101.0)
+    first = beat(leases, number, 101.0)
+    assert first == (1, 0.5, "half", 0)
+    leases.told(number, (TEXT, b"ab"), 101.5)
+    assert beat(leases, number, 102.0) == first
+    leases.beaten(number, Beat.CONTINUE, 102.0)
+    assert beat(leases, number, 103.0) == (2, "", "", "", "text/plain", 2, "", b"ab")
+
+
+def test_what_a_model_tells_leaves_soon_but_not_too_often() -> None:
+    leases, number = one_lease()
+    leases.told(number, (TEXT, b"ab"), 101.0)
+    assert leases.due(101.0) == [number]
+    assert leases.owes_outputs(number)
+    beat(leases, number, 101.0)
+    leases.beaten(number, Beat.CONTINUE, 101.0)
+    assert not leases.owes_outputs(number)
+    leases.told(number, (TEXT, b"cd"), 101.05)
+    assert leases.next_beat() == 101.0 + OUTPUT_GAP_S
+
+
+def test_progress_is_estimated_where_the_model_tells_none() -> None:
+    leases, number = one_lease()
+    assert beat(leases, number, 101.0)[1:] == ("", "", "")
+    leases.beaten(number, Beat.CONTINUE, 101.0)
+    leases.began([number, 99], 40.0, 100.0)
+    assert beat(leases, number, 110.0)[1:] == (0.25, "", 1)
+    leases.beaten(number, Beat.CONTINUE, 110.0)
+    assert beat(leases, number, 1000.0)[1:] == (ESTIMATE_MAX, "", 1)
+
+
+@pytest.mark.parametrize("answer", [Beat.CANCEL, Beat.LOST])
+def test_a_job_may_be_wanted_no_more(answer: Beat) -> None:
+    leases, number = one_lease()
+    beat(leases, number, 103.0)
+    assert leases.beaten(number, answer, 103.0)
+    leases.drop(number)
+    assert not leases.beaten(number, answer, 103.0)
+    assert leases.next_beat() is None
+
+
+def test_a_lease_ends_with_a_result_an_error_or_neither() -> None:
+    leases, number = one_lease()
+    leases[number].client_id = "mine"
+    result = unpack_result(leases.result(number, Final(number, infer_us=7)))
+    assert (result.client_id, result.final.infer_us, result.final.attempt_id) == ("mine", 7, 0)
+    assert leases.commit(number, TEXT, b"ab").arguments[:2] == ("j", 4)
+    assert leases.release(number).arguments == ("j", 4)
+    fatal = leases.fail(number, Failure(ErrorCode.MODEL_ERROR, "it raised"))
+    assert fatal.arguments == ("j", 4, "model_error", "it raised", 0)
+    again = leases.fail(number, Failure(ErrorCode.OUT_OF_MEMORY, "too large"))
+    assert again.arguments[-1] == 1

@@ -1,0 +1,139 @@
+"""When a replica leases more jobs, and how many. Pure.
+
+Theory. A job that waits in a replica waits for that replica alone, so as few as possible are held:
+as many as fill a slice when nothing is held, and more only where they begin so soon that the store
+could not be asked in between (`PREFETCH_S`). Never more than the operator allows, and none while
+more calls wait than the next batch takes.
+
+Nobody polls: after the queue was found empty, a hint says when to look again. A hint that comes
+while a request is under way may be about what the request just missed, so it counts afterwards.
+
+A suspect (a job that a replica died with) is leased when nothing runs and nothing is held. Where
+suspects were passed over, held jobs run out first, so that there is such a moment. Calls may keep
+suspects off: then others are leased meanwhile, and suspects are looked for again a little later.
+
+Previous stop of a job: `worker.jobs.port`. Next: `worker.session`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shared.messages import Final, Nack, NackReason
+from worker.jobs.messages import FromPort, Hinted, Leased, Pull
+
+PREFETCH_S = 0.1
+"""Jobs are leased before they can run if those before them take no longer than this: many times
+what a store takes to answer, and little compared to what another replica takes to begin them."""
+
+BATCHES_HELD = 2
+"""Batches of jobs that are held where no number is set: one runs, and one is ready."""
+
+SUSPECT_RETRY_S = 0.1
+"""How long after a suspect was kept off by calls it is asked for again."""
+
+
+@dataclass(frozen=True)
+class Busyness:
+    """What a session has to do, as far as it matters here.
+
+    Attributes:
+        idle: nothing runs or waits, neither calls nor jobs.
+        crowded: more calls wait than the next batch takes.
+        slice_jobs: jobs of one row that the next slice takes, at least one.
+        slice_s: what those are expected to take; 0: not known.
+    """
+
+    idle: bool
+    crowded: bool
+    slice_jobs: int
+    slice_s: float
+
+
+class JobDesk:
+    """See the module's docstring.
+
+    Args:
+        held_max: most jobs to be held.
+    """
+
+    def __init__(self, held_max: int) -> None:
+        self._held_max = held_max
+        self._held: set[int] = set()
+        self._asked = False
+        self._look = True
+        self._look_again = False
+        self._suspects = False
+        self._not_before = 0.0
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<JobDesk {len(self._held)} held{', asked' if self._asked else ''}>"
+
+    @property
+    def held(self) -> int:
+        """Jobs that are held: they run, wait, or wait for their inputs."""
+        return len(self._held)
+
+    def wants(self, now: float) -> bool:
+        """Whether `pull` may have something to ask for; cheap, for every turn of the loop."""
+        return self._look and not self._asked and not self._closed and now >= self._not_before
+
+    def next_deadline(self, now: float) -> float | None:
+        """When `wants` may change without another event; None: never."""
+        waits = self._look and not self._asked and not self._closed
+        return self._not_before if waits and self._not_before > now else None
+
+    def heard(self, message: FromPort, now: float) -> None:
+        """The port said something."""
+        match message:
+            case Hinted():
+                self._look = True
+                self._look_again = self._asked
+            case Leased():
+                self._asked = False
+                self._held.update(message.numbers)
+                self._suspects = message.suspects_waiting
+                self._look = message.more or message.suspects_waiting or self._look_again
+                self._look_again = False
+                if message.suspects_waiting and not message.numbers:
+                    self._not_before = now + SUSPECT_RETRY_S
+            case _:
+                pass
+
+    def left(self, number: int) -> None:
+        """A job is here no more, without an answer."""
+        self._held.discard(number)
+
+    def ended(self, answers: Sequence[Final | Nack], now: float) -> None:
+        """Jobs were answered, or refused."""
+        for answer in answers:
+            self._held.discard(answer.attempt_id)
+            if isinstance(answer, Nack) and answer.reason is NackReason.SUSPECT_BUSY:
+                self._look = self._suspects = True
+                self._not_before = now + SUSPECT_RETRY_S
+
+    def pull(self, busy: Busyness, now: float) -> Pull | None:
+        """What to ask the port for now."""
+        if not self.wants(now):
+            return None
+        most = self._room(busy)
+        if not most or (self._suspects and self._held):
+            return None
+        self._asked = True
+        return Pull(most, busy.idle and not self._held)
+
+    def close(self) -> None:
+        """Ask for nothing any more."""
+        self._closed = True
+
+    def _room(self, busy: Busyness) -> int:
+        if busy.crowded:
+            return 0
+        held = len(self._held)
+        if not held:
+            return min(busy.slice_jobs, self._held_max)
+        soon = 0.0 < busy.slice_s <= PREFETCH_S
+        # Half at a time: each request costs the same, however many it is for.
+        return self._held_max - held if soon and 2 * held <= self._held_max else 0

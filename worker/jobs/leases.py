@@ -1,0 +1,202 @@
+"""The leases that a replica holds, and the calls by which it keeps and ends them. Pure.
+
+Theory. A lease is kept by heartbeats from the moment it is given until its end has been answered,
+also while its end waits for a store that is away. A heartbeat has a number, and what it tells
+(progress, outputs) is fixed with it: sent again after an error, it is the same heartbeat, which the
+store counts once.
+
+Progress comes from the model where it tells any. Else, of an execution whose duration is known from
+others, it is the share of that which has passed, said to be an estimate; it stops at
+`ESTIMATE_MAX`.
+
+Previous stop: `worker.jobs.port`. Next: `shared.jobs.calls`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from shared.errors import ErrorCode
+from shared.jobs import calls
+from shared.jobs.answers import Beat, JobWithBytes, Progress
+from shared.jobs.calls import Call
+from shared.jobs.payload import JobResult, pack_result
+from shared.jobs.record import Content, JobRecord, JobState
+from shared.messages import Failure, Final
+
+ESTIMATE_MAX = 0.95
+"""An estimate says that an execution is nearly over, never that it is."""
+
+OUTPUTS_MAX = 256
+"""Outputs that wait for the next heartbeat; the store keeps no more events of a job either."""
+
+OUTPUT_GAP_S = 0.2
+"""Outputs and progress are told as they come, but not more often than this."""
+
+RETRYABLE = frozenset({ErrorCode.OUT_OF_MEMORY, ErrorCode.UNAVAILABLE, ErrorCode.STORE_FULL})
+"""Failures after which another attempt, perhaps elsewhere, may go better."""
+
+Output: TypeAlias = tuple[Content, bytes]
+
+
+@dataclass
+class _Beat:
+    """A heartbeat that the store has not answered."""
+
+    number: int
+    progress: Progress | None
+    outputs: tuple[Output, ...]
+
+
+@dataclass
+class Lease:
+    """One job that is held.
+
+    Attributes:
+        record: as it was leased.
+        client_id: what the client called its request; known once the input was read.
+        ending: what ends it is under way.
+        next_beat: monotonic time.
+    """
+
+    record: JobRecord
+    next_beat: float
+    client_id: str = ""
+    ending: bool = False
+    began: float | None = None
+    expected_s: float = 0.0
+    progress: Progress | None = None
+    outputs: deque[Output] = field(default_factory=lambda: deque(maxlen=OUTPUTS_MAX))
+    beats: int = 0
+    unanswered: _Beat | None = None
+    beat_at: float = 0.0
+
+
+class Leases:
+    """See the module's docstring.
+
+    Args:
+        lease_s: how long a lease lasts without a heartbeat.
+        heartbeat_s: how often it is kept.
+    """
+
+    def __init__(self, lease_s: float, heartbeat_s: float) -> None:
+        self._lease_ms = int(lease_s * 1000)
+        self._heartbeat_s = heartbeat_s
+        self._leases: dict[int, Lease] = {}
+        self._last = 0
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._leases
+
+    def __getitem__(self, number: int) -> Lease:
+        return self._leases[number]
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Of all that are held, oldest first."""
+        return tuple(self._leases)
+
+    def add(self, jobs: Sequence[JobWithBytes], now: float) -> list[int]:
+        """Jobs were leased; the numbers they have here."""
+        numbers = range(self._last + 1, self._last + 1 + len(jobs))
+        self._last += len(jobs)
+        for number, job in zip(numbers, jobs, strict=True):
+            self._leases[number] = Lease(job.record, now + self._heartbeat_s)
+        return list(numbers)
+
+    def drop(self, number: int) -> None:
+        """A lease has ended."""
+        self._leases.pop(number, None)
+
+    def began(self, numbers: Sequence[int], expected_s: float, now: float) -> None:
+        """Jobs are being executed, which is expected to take so long; 0: not known."""
+        for number in numbers:
+            if number in self._leases:
+                self._leases[number].began = now
+                self._leases[number].expected_s = expected_s
+
+    def told(self, number: int, said: Progress | Output, now: float) -> None:
+        """A model that is being executed said something."""
+        lease = self._leases.get(number)
+        if lease is None or lease.ending:
+            return
+        if isinstance(said, Progress):
+            lease.progress = said
+        else:
+            lease.outputs.append(said)
+        lease.next_beat = min(lease.next_beat, max(now, lease.beat_at + OUTPUT_GAP_S))
+
+    # Heartbeats
+
+    def next_beat(self) -> float | None:
+        """When the next heartbeat is due; None: nothing is held."""
+        return min((lease.next_beat for lease in self._leases.values()), default=None)
+
+    def due(self, now: float) -> list[int]:
+        """Leases that are to be kept now."""
+        return [number for number, lease in self._leases.items() if lease.next_beat <= now]
+
+    def beat(self, number: int, now: float) -> Call[Beat]:
+        """The heartbeat that is to be sent, or sent again."""
+        lease = self._leases[number]
+        if lease.unanswered is None:
+            progress = lease.progress or _estimate(lease, now)
+            lease.unanswered = _Beat(lease.beats + 1, progress, tuple(lease.outputs))
+            lease.progress = None
+            lease.outputs.clear()
+        beat = lease.unanswered
+        arguments = (lease.record.id, lease.record.token, beat.number, self._lease_ms)
+        return calls.heartbeat(*arguments, beat.progress, beat.outputs)
+
+    def beaten(self, number: int, answer: Beat, now: float) -> bool:
+        """The store answered a heartbeat; whether the job is wanted no more."""
+        lease = self._leases.get(number)
+        if lease is None:
+            return False
+        if lease.unanswered is not None:
+            lease.beats, lease.unanswered = lease.unanswered.number, None
+        lease.beat_at, lease.next_beat = now, now + self._heartbeat_s
+        return answer is not Beat.CONTINUE
+
+    def owes_outputs(self, number: int) -> bool:
+        """Whether there is something to tell before the lease ends."""
+        lease = self._leases[number]
+        return bool(lease.outputs or (lease.unanswered and lease.unanswered.outputs))
+
+    # Ends
+
+    def result(self, number: int, final: Final) -> bytes:
+        """An answer as the bytes that are to be kept."""
+        plain = replace(final, attempt_id=0)
+        return pack_result(JobResult(self._leases[number].client_id, plain))
+
+    def commit(self, number: int, content: Content, body: bytes) -> Call[JobState | None]:
+        """Ends a lease with a result; no body if that is a blob."""
+        record = self._leases[number].record
+        return calls.commit(record.id, record.token, content, body)
+
+    def fail(self, number: int, failure: Failure) -> Call[JobState | None]:
+        """Ends a lease with an error."""
+        record = self._leases[number].record
+        retryable = failure.code in RETRYABLE
+        code, message = failure.code.value, failure.message[: calls.MESSAGE_CHARS_MAX]
+        return calls.fail(record.id, record.token, code, message, retryable=retryable)
+
+    def release(self, number: int) -> Call[JobState | None]:
+        """Ends a lease without either; a job that is to be canceled is canceled by that."""
+        record = self._leases[number].record
+        return calls.release(record.id, record.token)
+
+
+def _estimate(lease: Lease, now: float) -> Progress | None:
+    if lease.began is None or not lease.expected_s:
+        return None
+    fraction = min((now - lease.began) / lease.expected_s, ESTIMATE_MAX)
+    return Progress(fraction, estimated=True)

@@ -1,0 +1,58 @@
+"""Tells the job store which replicas were seen to die: their jobs run elsewhere at once.
+
+Without it they would, too, but only when their leases have ended, and nobody would know which jobs
+a replica died with. Previous stop: `worker.replica_host`. Next: the job store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from shared.errors import StateStoreError
+from shared.telemetry import get_logger
+
+LOSSES_MAX = 1000
+"""Deaths that wait for a store that is away; of more, the oldest are left to their leases' ends."""
+
+RETRY_S = 1.0
+"""How long until a store that did not answer is told again."""
+
+log = get_logger("agent")
+
+
+class Losses:
+    """Reports deaths, in order, until the store has answered.
+
+    Args:
+        lose: tells the store of one holder; raises `StateStoreError` if it does not answer, and may
+            be repeated. It gives how many jobs that one held.
+    """
+
+    def __init__(self, lose: Callable[[str], Awaitable[int]]) -> None:
+        self._lose = lose
+        self._waiting: deque[str] = deque(maxlen=LOSSES_MAX)
+        self._news = asyncio.Event()
+
+    def add(self, replica: str) -> None:
+        """A replica died."""
+        self._waiting.append(replica)
+        self._news.set()
+
+    async def run(self) -> None:
+        """Report until cancelled."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            while self._waiting:
+                replica = self._waiting[0]
+                try:
+                    jobs = await self._lose(replica)
+                except StateStoreError:
+                    await asyncio.sleep(RETRY_S)
+                    continue
+                if self._waiting and self._waiting[0] == replica:
+                    self._waiting.popleft()
+                if jobs:
+                    log.warning("a replica died with jobs", replica=replica, jobs=jobs)

@@ -1,0 +1,424 @@
+"""Threads beside a replica's loop, where all waiting for the job store happens.
+
+The port's thread leases, keeps leases by heartbeats, and ends them. It is apart from the loop, so
+that a loop which runs a batch itself, or waits for the interpreter, keeps its leases, and a store
+that is slow or away stops no call. All that is due leaves in one pipeline. A second thread waits
+for hints, a third moves blobs, so that neither delays a heartbeat.
+
+While the store is away, what it is owed waits here and is sent again and again; a call that is sent
+twice happens once. That is bounded: a replica holds so many jobs, and leases no more meanwhile.
+
+Nothing is shared by threads but mailboxes and queues. Previous stop of a job: the job store. Next:
+`worker.replica`, and back from there with its answer.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol, TypeAlias
+
+from shared.errors import ErrorCode, StateStoreError, WireError
+from shared.ids import new_request_id
+from shared.jobs import calls
+from shared.jobs.answers import Beat, Progress
+from shared.jobs.answers import Leased as LeasedFromStore
+from shared.jobs.calls import Call
+from shared.jobs.durability import Durability
+from shared.jobs.payload import RESULT_TYPE, unpack_input
+from shared.jobs.record import Content, JobState
+from shared.messages import Failure, Final, Nack
+from shared.records import record
+from shared.telemetry import get_logger
+from worker.jobs.blob_carrier import BlobCarrier, Blobs, Loaded, Stored
+from worker.jobs.leases import Leases, Output
+from worker.jobs.messages import (
+    Began,
+    Ended,
+    Fetched,
+    FromPort,
+    Gone,
+    Hinted,
+    Job,
+    Leased,
+    Leave,
+    Pull,
+    ToPort,
+)
+from worker.mailbox import Mailbox
+
+RETRY_S = 0.1
+RETRY_S_MAX = 2.0
+"""Waits between tries while the store is away, doubling from the first to the last."""
+
+LOOK_S = 5.0
+"""How long without a hint until the queue is looked at all the same: a hint may be lost."""
+
+ERRORS_MAX = 20
+"""Times that the store, being there, may refuse the same call, until its lease is let go."""
+
+log = get_logger("jobs")
+
+
+class Store(Protocol):
+    """Of `shared.jobs.blocking_store.BlockingJobStore`, what is used here."""
+
+    def run_many(self, calls: Sequence[Call[Any]]) -> list[Any]:
+        """For each call its answer, or its own error; raises StateStoreError without the store."""
+        ...
+
+    def durability(self) -> Durability:
+        """What the server's acknowledgements are worth; raises StateStoreError without it."""
+        ...
+
+
+class WakeUp(Protocol):
+    """Of `shared.jobs.blocking_store.BlockingWakeUp`, what is used here."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for a hint, or so long."""
+        ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """Whose jobs are leased, by whom, and for how long without a heartbeat."""
+
+    model: str
+    revision: str
+    holder: str
+    lease_s: float
+    heartbeat_s: float
+
+
+@record
+class Told:
+    """A model that is being executed said something; any thread may say so."""
+
+    number: int
+    said: Progress | Output
+
+
+_Inbox: TypeAlias = ToPort | Told | Loaded | Stored
+
+
+@dataclass
+class _Owed:
+    """A call that the store has not answered, and what is to be done with its answer.
+
+    Attributes:
+        errors: how often the store was there, and could not carry it out.
+    """
+
+    call: Call[Any]
+    then: Callable[[Any], None]
+    errors: int = 0
+
+
+class JobPort:
+    """See the module's docstring.
+
+    Args:
+        place: whose jobs.
+        store, wake_up: connections to the job store, one for each thread.
+        blobs: where large inputs and results lie; None: nowhere.
+        to_loop: takes what the loop is to know.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        store: Store,
+        wake_up: WakeUp,
+        blobs: Blobs | None,
+        to_loop: Mailbox[FromPort],
+    ) -> None:
+        self._place = place
+        self._store = store
+        self._wake_up = wake_up
+        self._to_loop = to_loop
+        self._inbox: queue.SimpleQueue[_Inbox] = queue.SimpleQueue()
+        self._listen: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._carrier = BlobCarrier(blobs, self._inbox.put)
+        self._leases = Leases(place.lease_s, place.heartbeat_s)
+        self._owed: list[_Owed] = []
+        self._durability: Durability | None = None
+        self._retry_at = 0.0
+        self._retry_s = RETRY_S
+        self._away = False
+        self._leaving = False
+        self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
+
+    def start(self) -> None:
+        """Start the threads; they end with the process, or by `close`."""
+        self._thread.start()
+        threading.Thread(target=self._hear, name="job-hints", daemon=True).start()
+        self._carrier.start()
+
+    def tell(self, message: ToPort | Told) -> None:
+        """Something for the port to do. Any thread may call this."""
+        self._inbox.put(message)
+
+    def close(self, timeout_s: float) -> bool:
+        """Give back what is held and tell what is owed; False if that took too long."""
+        self.tell(Leave())
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    # The thread for hints
+
+    def _hear(self) -> None:
+        while True:
+            self._listen.get()
+            self._wake_up.wait(LOOK_S)
+            self._to_loop.put(Hinted())
+
+    # The thread for everything else
+
+    def _run(self) -> None:
+        while not self._leaving or self._owed or len(self._leases):
+            for message in self._receive():
+                self._take(message, time.monotonic())
+            if time.monotonic() >= self._retry_at:
+                self._send()
+
+    def _receive(self) -> list[_Inbox]:
+        """What came; waits for it until something else is due."""
+        due = 0.0 if self._owed else self._leases.next_beat()
+        timeout_s = None
+        if due is not None:
+            timeout_s = max(due, self._retry_at) - time.monotonic()
+        messages: list[_Inbox] = []
+        with suppress(queue.Empty):
+            if timeout_s is None or timeout_s > 0:
+                messages.append(self._inbox.get(timeout=timeout_s))
+            while True:
+                messages.append(self._inbox.get_nowait())
+        return messages
+
+    def _take(self, message: _Inbox, now: float) -> None:
+        match message:
+            case Pull():
+                self._pull(message)
+            case Ended():
+                for answer in message.answers:
+                    self._end(answer.attempt_id, answer, now)
+            case Began():
+                self._leases.began(message.numbers, message.expected_s, now)
+            case Told():
+                self._leases.told(message.number, message.said, now)
+            case Loaded():
+                self._loaded(message, now)
+            case Stored():
+                self._stored(message)
+            case Leave():
+                self._leaving = True
+                for number in self._leases.numbers:
+                    if not self._leases[number].ending:
+                        self._give_back(number)
+
+    def _owe(self, call: Call[Any], then: Callable[[Any], None]) -> None:
+        self._owed.append(_Owed(call, then))
+
+    # What the store is asked
+
+    def _send(self) -> None:
+        """All that is due, and what is made of the answers."""
+        now = time.monotonic()
+        owed, self._owed = self._owed, []
+        beats = [
+            _Owed(self._leases.beat(number, now), partial(self._beaten, number))
+            for number in self._leases.due(now)
+        ]
+        if not owed and not beats:
+            return
+        try:
+            answers = self._ask([each.call for each in (*owed, *beats)])
+        except StateStoreError as error:
+            self._owed = owed
+            self._store_is_away(error)
+            return
+        failed = False
+        for at, (each, answer) in enumerate(zip((*owed, *beats), answers, strict=True)):
+            if isinstance(answer, Exception):
+                failed = True
+                self._refused(each, answer, keep=at < len(owed))
+            else:
+                each.then(answer)
+        if failed:
+            self._back_off()
+        else:
+            self._store_is_back()
+
+    def _ask(self, wanted: Sequence[Call[Any]]) -> list[Any]:
+        """Answers, in order: in one go, unless some take long that others need not wait for."""
+        if self._durability is None:
+            self._durability = self._store.durability()
+        if self._durability is not Durability.ASKED or len({call.durable for call in wanted}) < 2:
+            return self._store.run_many(wanted)
+        answers: dict[int, Any] = {}
+        for durable in (False, True):
+            places = [at for at, call in enumerate(wanted) if call.durable is durable]
+            part = self._store.run_many([wanted[at] for at in places])
+            answers.update(zip(places, part, strict=True))
+        return [answers[at] for at in range(len(wanted))]
+
+    def _refused(self, owed: _Owed, error: Exception, *, keep: bool) -> None:
+        """The store is there, and did not carry this out."""
+        owed.errors += 1
+        if keep and isinstance(error, StateStoreError) and owed.errors < ERRORS_MAX:
+            self._owed.append(owed)
+            return
+        log.warning("the job store refused a call", call=owed.call.script, error=str(error))
+        if keep:
+            owed.then(None)
+
+    def _store_is_away(self, error: StateStoreError) -> None:
+        self._durability = None  # the next connection may lead to another server
+        self._back_off()
+        if not self._away:
+            self._away = True
+            held = len(self._leases)
+            log.warning("the job store does not answer", held=held, error=error.message)
+
+    def _back_off(self) -> None:
+        self._retry_at = time.monotonic() + self._retry_s
+        self._retry_s = min(2 * self._retry_s, RETRY_S_MAX)
+
+    def _store_is_back(self) -> None:
+        self._retry_s = RETRY_S
+        if self._away:
+            self._away = False
+            log.info("the job store answers again", held=len(self._leases))
+
+    # Leasing
+
+    def _pull(self, pull: Pull) -> None:
+        if self._leaving:
+            return
+        place = self._place
+        call = calls.lease(
+            place.model,
+            place.revision,
+            place.holder,
+            new_request_id(),
+            most=pull.most,
+            lease_ms=int(place.lease_s * 1000),
+            idle=pull.idle,
+        )
+        self._owe(call, partial(self._leased, pull))
+
+    def _leased(self, pull: Pull, answer: LeasedFromStore | None) -> None:
+        leased = answer.jobs if answer is not None else []
+        now = time.monotonic()
+        numbers = self._leases.add(leased, now)
+        if self._leaving:
+            for number in numbers:
+                self._give_back(number)
+            return
+        jobs = []
+        for number, each in zip(numbers, leased, strict=True):
+            if each.body is not None:
+                job = self._read(number, each.body, now)
+                jobs += [job] if job is not None else []
+            elif each.record.payload is not None:
+                self._carrier.load(number, each.record.payload.blob)
+        held = [number for number in numbers if not self._leases[number].ending]
+        alone = any(each.record.deaths for each in leased)
+        more = bool(leased) and (alone or len(leased) >= pull.most)
+        suspects = answer is not None and answer.suspects_waiting > 0
+        self._to_loop.put(Leased(held, jobs, more, suspects))
+        if not more and not suspects:
+            self._listen.put(None)
+
+    def _read(self, number: int, body: bytes, now: float) -> Job | None:
+        """A job of its input; None if that cannot be read, which ends it."""
+        lease = self._leases[number]
+        try:
+            read = unpack_input(body)
+        except WireError as error:
+            failure = Failure(ErrorCode.INTERNAL, f"the job's input cannot be read: {error}")
+            self._end(number, Final(number, failure=failure), now)
+            return None
+        lease.client_id = read.client_id
+        wanted = lease.record
+        request = replace(
+            read.request,
+            attempt_id=number,
+            priority=wanted.job.priority,
+            suspect=wanted.deaths > 0,
+            traceparent="",
+        )
+        timeout_ms = wanted.job.timeout_ms
+        return Job(number, request, timeout_ms / 1000 if timeout_ms else None)
+
+    def _loaded(self, loaded: Loaded, now: float) -> None:
+        number = loaded.number
+        if number not in self._leases or self._leases[number].ending:
+            return
+        if isinstance(loaded.data, Failure):
+            self._end(number, Final(number, failure=loaded.data), now)
+            self._to_loop.put(Gone(number))
+            return
+        job = self._read(number, loaded.data, now)
+        self._to_loop.put(Gone(number) if job is None else Fetched(job))
+
+    # Keeping and ending leases
+
+    def _beaten(self, number: int, answer: Beat) -> None:
+        unwanted = self._leases.beaten(number, answer, time.monotonic())
+        if not unwanted:
+            return
+        self._to_loop.put(Gone(number))
+        if answer is Beat.LOST:
+            self._leases.drop(number)
+        elif not self._leases[number].ending:
+            self._give_back(number)
+
+    def _give_back(self, number: int) -> None:
+        self._leases[number].ending = True
+        self._owe(self._leases.release(number), partial(self._ended, number))
+
+    def _end(self, number: int, answer: Final | Nack, now: float) -> None:
+        """The loop is done with a job."""
+        if number not in self._leases or self._leases[number].ending:
+            return  # canceled, or lost
+        lease = self._leases[number]
+        if isinstance(answer, Nack):
+            self._give_back(number)
+            return
+        lease.ending = True
+        if self._leases.owes_outputs(number):
+            self._owe(self._leases.beat(number, now), partial(self._beaten, number))
+        if answer.failure is not None:
+            self._owe(self._leases.fail(number, answer.failure), partial(self._ended, number))
+            return
+        body = self._leases.result(number, answer)
+        if len(body) > calls.INLINE_BYTES_MAX:
+            self._carrier.store(number, lease.record.id, body)
+            return
+        commit = self._leases.commit(number, Content(RESULT_TYPE, len(body)), body)
+        self._owe(commit, partial(self._ended, number))
+
+    def _stored(self, stored: Stored) -> None:
+        """A large result lies where it can be fetched, or nowhere."""
+        number = stored.number
+        if number not in self._leases:
+            return  # lost meanwhile; the sweep of blobs finds it
+        if isinstance(stored.name, Failure):
+            call = self._leases.fail(number, stored.name)
+        else:
+            content = Content(RESULT_TYPE, stored.size, stored.name)
+            call = self._leases.commit(number, content, b"")
+        self._owe(call, partial(self._ended, number))
+
+    def _ended(self, number: int, state: JobState | None) -> None:
+        """The store has taken note of the end; None: it was no longer ours."""
+        if state is None and number in self._leases:
+            log.warning("a job was lost to another", job=self._leases[number].record.id)
+        self._leases.drop(number)

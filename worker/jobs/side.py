@@ -1,0 +1,124 @@
+"""The jobs' side of a replica's loop: between the session, the desk and the port. A thin shell.
+
+Previous stop of a job: `worker.jobs.port`. Next: `worker.session`; then back the same way.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from math import inf
+
+from shared.deployment import ModelInterface
+from shared.jobs.blocking_store import BlockingJobStore, BlockingWakeUp
+from shared.keys import Keys
+from shared.messages import Final, Message, Nack
+from shared.telemetry import get_logger
+from worker.batching import Item
+from worker.commands import Command
+from worker.control import JobsStart, Start
+from worker.jobs.desk import BATCHES_HELD, JobDesk
+from worker.jobs.messages import JOBS, Began, Ended, Fetched, FromPort, Gone, Leased
+from worker.jobs.port import JobPort, Place
+from worker.mailbox import Mailbox
+from worker.session import Session
+
+LONG_S = 1.0
+"""Executions that are expected to take longer have their progress estimated."""
+
+SWITCH_S = 0.5e-3
+"""While there are jobs, a thread that wants the interpreter gets it after so long, instead of after
+Python's 5 ms: the port's thread reads and writes as many jobs at a time as fit two batches, and a
+call would wait for that."""
+
+FLUSH_S = 10.0
+"""How long a replica that ends waits for a store that is away; leases end by themselves."""
+
+log = get_logger("jobs")
+
+
+class Jobs:
+    """Used by the replica's loop; only the mailbox is written to by other threads.
+
+    Args:
+        start: with `jobs`.
+    """
+
+    def __init__(self, start: Start) -> None:
+        self._start = start
+        self._mailbox: Mailbox[FromPort] = Mailbox()
+        self.wake_fd = self._mailbox.wake_fd
+        self._port: JobPort | None = None
+        self._desk = JobDesk(0)
+        self._usual_switch_s = sys.getswitchinterval()
+
+    def start(self, interface: ModelInterface) -> None:
+        """The model is loaded: begin to lease."""
+        held_max = self._start.settings.job_concurrency
+        if held_max is None:
+            held_max = BATCHES_HELD * max(interface.max_batch_size, 1)
+        self._desk = JobDesk(held_max)
+        self._port = _port(self._start, self._mailbox)
+        self._port.start()
+
+    def next_deadline(self, now: float) -> float:
+        """When `pull` must be called at the latest."""
+        deadline = self._desk.next_deadline(now)
+        return inf if deadline is None else deadline
+
+    def collect(self, session: Session, now: float) -> list[Command]:
+        """Take in what the port said."""
+        commands: list[Command] = []
+        for message in self._mailbox.collect():
+            self._desk.heard(message, now)
+            match message:
+                case Leased():
+                    sys.setswitchinterval(SWITCH_S if message.numbers else self._usual_switch_s)
+                    commands += session.jobs_arrived(message.jobs, now)
+                case Fetched():
+                    commands += session.jobs_arrived([message.job], now)
+                case Gone():
+                    if session.job_gone(message.number):
+                        self._desk.left(message.number)
+                case _:
+                    pass
+        return commands
+
+    def pull(self, session: Session, now: float) -> None:
+        """Lease more if there is room."""
+        if self._port is None or not self._desk.wants(now):
+            return
+        pull = self._desk.pull(session.busyness(), now)
+        if pull is not None:
+            self._port.tell(pull)
+
+    def executing(self, session: Session, items: Sequence[Item]) -> None:
+        """A batch is about to run."""
+        if items[-1].key[0] != JOBS or self._port is None:
+            return  # jobs stand behind calls
+        expected_s = session.expected_s(items)
+        if expected_s > LONG_S:
+            numbers = [item.key[1] for item in items if item.key[0] == JOBS]
+            self._port.tell(Began(numbers, expected_s))
+
+    def ended(self, messages: Sequence[Message], now: float) -> None:
+        """The session answers jobs."""
+        answers = [message for message in messages if isinstance(message, Final | Nack)]
+        self._desk.ended(answers, now)
+        if self._port is not None:
+            self._port.tell(Ended(answers))
+
+    def close(self) -> None:
+        """Give back what is held, and see that the store knows of all results."""
+        if self._port is not None and not self._port.close(FLUSH_S):
+            log.warning("the job store does not answer: results are dropped, their jobs run again")
+
+
+def _port(start: Start, mailbox: Mailbox[FromPort]) -> JobPort:
+    jobs = start.jobs
+    assert isinstance(jobs, JobsStart)
+    keys = Keys(jobs.namespace)
+    place = Place(start.model, start.revision, start.replica, jobs.lease_s, jobs.heartbeat_s)
+    store = BlockingJobStore(jobs.redis_url, keys)
+    wake_up = BlockingWakeUp(jobs.redis_url, keys.job_queue(start.model, start.revision))
+    return JobPort(place, store, wake_up, None, mailbox)
