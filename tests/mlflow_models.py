@@ -217,6 +217,42 @@ def napping(folder: Path) -> Path:
     return python_model(folder, predict, NUMBERS)
 
 
+def painting(folder: Path) -> Path:
+    """Yields x, 2 x, ... with progress between, for as many steps of 0.1 s as x says."""
+
+    class Painting(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+            return model_input
+
+        def predict_stream(self, context: Any, model_input: Any, params: Any = None) -> Any:
+            import time  # noqa: PLC0415 - runs in the replica
+
+            number = float(np.ravel(model_input)[0])  # MLflow hands over the row itself
+            steps = int(number)
+            for step in range(1, steps + 1):
+                time.sleep(0.1)
+                yield {"progress": step / steps, "message": f"step {step}"}
+                yield np.array([number * step])
+
+    mlflow.pyfunc.save_model(
+        str(folder), python_model=Painting(), signature=NUMBERS, pip_requirements=[]
+    )
+    return folder
+
+
+def widening(folder: Path) -> Path:
+    """y = x, repeated 100,000 times in each row: 800 kB."""
+    signature = ModelSignature(
+        inputs=tensors((np.float64, (-1,), None)),
+        outputs=tensors((np.float64, (-1, 100_000), None)),
+    )
+
+    def predict(x: Any, params: Any) -> Any:
+        return np.repeat(x[:, None], 100_000, axis=1)
+
+    return python_model(folder, predict, signature)
+
+
 def hungry(folder: Path) -> Path:
     """y = 10 * x; more than 8 rows are too much for its memory, or 2 if any is not 0."""
 

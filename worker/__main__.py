@@ -13,6 +13,7 @@ from shared.artifact_cache import ArtifactCache
 from shared.clock import SystemClock
 from shared.curve import read_worker_keys
 from shared.jobs import calls
+from shared.jobs.blobs import BlobStore
 from shared.jobs.store import JobStore
 from shared.keys import Keys
 from shared.lifecycle import die_with_parent
@@ -34,6 +35,7 @@ def run_with(settings: WorkerSettings) -> None:
     Raises:
         OSError: if the metrics port or the cache folder cannot be had.
         KeysError: if the folder of keys lacks one, or shows one to everyone.
+        PenstockError: if the URL of the blob store cannot be used.
     """
     die_with_parent()
     setproctitle.setproctitle(f"penstock worker {settings.worker}")
@@ -46,6 +48,8 @@ def run_with(settings: WorkerSettings) -> None:
 async def _run(settings: WorkerSettings) -> None:
     if settings.keys_dir is not None:
         read_worker_keys(settings.keys_dir)  # a mistake is told here, not by each replica
+    if settings.blobs_url:
+        BlobStore(settings.blobs_url)  # likewise
     logs = {"PENSTOCK_LOG_LEVEL": settings.log_level, "PENSTOCK_LOG_FORMAT": settings.log_format}
     keys = Keys(settings.namespace)
     store, jobs = RedisStateStore(settings.redis_url, keys), JobStore(settings.redis_url, keys)

@@ -67,6 +67,7 @@ class DispatchReason(StrEnum):
     FULL = "full"  # no more rows fit
     DEADLINE = "deadline"  # one row more would have missed a deadline
     WAITED = "waited"  # the queue delay that the operator allows was used
+    JOBS = "jobs"  # no call waits; never said of a `BatchQueue`
 
 
 Key: TypeAlias = tuple[str, int]

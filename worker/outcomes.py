@@ -35,11 +35,16 @@ class Completed:
 
 @record
 class Failed:
-    """An execution failed; the runtime's own words are for the operator, never for callers."""
+    """An execution failed; the runtime's own words are for the operator, never for callers.
+
+    Attributes:
+        told: what callers are told; empty: that it failed.
+    """
 
     kind: FailureKind
     infer_s: float
     reason: str = ""
+    told: str = ""
 
     def failure(self, model: str, version: str) -> Failure:
         """What callers are told, of a request that failed alone."""
@@ -47,7 +52,8 @@ class Failed:
         if self.kind is FailureKind.OUT_OF_MEMORY:
             message = f"{name} ran out of memory on this request alone"
             return Failure(ErrorCode.OUT_OF_MEMORY, message)
-        return Failure(ErrorCode.MODEL_ERROR, f"{name} failed to execute this request")
+        told = self.told or "failed to execute this request"
+        return Failure(ErrorCode.MODEL_ERROR, f"{name} {told}")
 
 
 Outcome: TypeAlias = Completed | Failed

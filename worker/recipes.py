@@ -38,6 +38,7 @@ OWN_PACKAGES = ("shared", "worker")
 """The packages of ours that a replica imports."""
 
 REPLICA_NEEDS = (
+    "fsspec",
     "msgpack",
     "numpy",
     "orjson",

@@ -304,6 +304,10 @@ class Replica:
             self._spans.executing(execute.items, execute.reason)
         if self._jobs is not None:
             self._jobs.executing(self._session, execute.items)
+            stream = self._jobs.stream(self._runtime, execute.items)
+            if stream is not None:
+                self._executor.submit(stream)
+                return
         job = partial(run_batch, self._runtime, [item.payload for item in execute.items])
         if not execute.short or not self._runtime.any_thread:
             self._executor.submit(job)

@@ -22,7 +22,6 @@ from shared.deployment import (
     ArtifactManifest,
     ArtifactSource,
     ReplicaReport,
-    ReplicaSettings,
     ReplicaState,
 )
 from shared.errors import PenstockError
@@ -66,7 +65,7 @@ from worker.supervision import (
     Tick,
 )
 from worker.supervisor import Supervisor
-from worker.wanted import GatewayBook, Wanted, device_for, local_slots, threads_for
+from worker.wanted import Assignment, GatewayBook, Wanted, device_for, local_slots, threads_for
 
 END_TIMEOUT_S = 2.0
 """Longest wait for processes that were killed; what the kernel cannot end is left to it."""
@@ -338,16 +337,17 @@ class ReplicaHost:
             gateways=self._gateways.addresses,
             route=self._wanted.route(assignment.model),
             keys_dir=str(self._settings.keys_dir.resolve()) if self._settings.keys_dir else None,
-            jobs=self._jobs(assignment.settings),
+            jobs=self._jobs(assignment),
         )
 
-    def _jobs(self, replica: ReplicaSettings) -> JobsStart | None:
-        if replica.jobs == "off":
+    def _jobs(self, assignment: Assignment) -> JobsStart | None:
+        if assignment.settings.jobs == "off" or assignment.duty == "calls":
             return None
         settings = self._settings
         return JobsStart(
             redis_url=settings.redis_url,
             namespace=settings.namespace,
+            blobs_url=settings.blobs_url,
             lease_s=settings.job_lease_s,
             heartbeat_s=settings.job_heartbeat_s,
             execution_s_max=settings.job_execution_s_max,

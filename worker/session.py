@@ -41,7 +41,7 @@ from shared.messages import (
     Request,
     SuspectTurn,
 )
-from worker.batching import BatchLimits, BatchQueue, Item, Key
+from worker.batching import BatchLimits, BatchQueue, DispatchReason, Item, Key
 from worker.buckets import Buckets
 from worker.commands import Command, End, Execute, Send
 from worker.counters import Counters
@@ -65,9 +65,6 @@ would else look a hundred times slower than its peers, and be sent nothing to te
 
 LONG_BATCH_S = 0.05
 """A batch that has run for so long is told of by name: if it hangs, it is known what hung."""
-
-JOBS_REASON = "jobs"
-"""Why a batch was released in which there are jobs alone."""
 
 SUSPECT_TURN_S = 0.25
 """How long the runtime waits for a gateway to let a suspect proceed; then others get their turn."""
@@ -373,10 +370,10 @@ class Session:
     def _start_jobs(self, now: float, commands: list[Command]) -> None:
         items = self._jobs.release(self._queue.rows_per_batch)
         self._job_bucket = items[0].bucket
-        self._count(JOBS_REASON)
+        self._count(DispatchReason.JOBS.value)
         if items[0].suspect:
             commands += self._tell_others(JOBS, Alone(active=True))
-        self._run(tuple(items), JOBS_REASON, now, commands)
+        self._run(tuple(items), DispatchReason.JOBS.value, now, commands)
 
     def _count(self, reason: str) -> None:
         self.counters.dispatched[reason] = self.counters.dispatched.get(reason, 0) + 1

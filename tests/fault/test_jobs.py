@@ -12,6 +12,8 @@ from gateway.calls import InferenceCall
 from shared.deployment import ReplicaSettings
 from shared.errors import ErrorCode
 from shared.jobs import calls
+from shared.jobs.blobs import BlobStore
+from shared.jobs.payload import unpack_result
 from shared.jobs.record import JobState
 from shared.tensors import AnyArray, array_from_tensor, tensor_from_array
 from tests import mlflow_models, models
@@ -200,3 +202,37 @@ async def test_a_job_that_takes_longer_than_its_client_allows_is_ended(tmp_path:
             record = await bench.finished(long)
             assert (record.state, record.deaths) == (JobState.FAILED, 2)
             assert await plane.restarts() == 2
+
+
+async def test_a_model_that_streams_tells_progress_and_outputs_and_can_be_stopped(
+    tmp_path: Path,
+) -> None:
+    async with job_plane() as plane:
+        await plane.join(mlflow_models.painting(tmp_path / "m"), ONE_THREAD, heartbeat_s=0.2)
+        done = await plane.submit(number(5), name=INPUT)
+        assert (await plane.result(done)).tolist() == [25]
+        events = await plane.store.run(calls.events(done))
+        assert len([event for event in events if event.output is not None]) == 5
+        assert any(event.progress and event.progress.message == "step 5" for event in events)
+        long = await plane.submit(number(300), name=INPUT)
+        record = await plane.until(long, lambda record: bool(record.partial))
+        assert not record.progress_estimated
+        assert await plane.store.run(calls.cancel(long)) is JobState.CANCELING
+        after = await plane.submit(number(2), name=INPUT)
+        assert (await plane.result(after)).tolist() == [4]
+        assert (await plane.record(long)).state is JobState.CANCELED
+
+
+async def test_what_the_store_does_not_keep_lies_in_the_blob_store(tmp_path: Path) -> None:
+    folder, blobs = mlflow_models.widening(tmp_path / "m"), tmp_path / "blobs"
+    async with job_plane() as plane:
+        await plane.join(folder, ONE_THREAD, blobs_url=str(blobs))
+        job_id = await plane.submit(number(7), name=INPUT)
+        record = await plane.finished(job_id)
+        assert record.state is JobState.SUCCEEDED
+        assert record.result is not None
+        data = BlobStore(str(blobs)).get(record.result.blob)
+        assert len(data) == record.result.size_bytes
+        answer = array_from_tensor(unpack_result(data).final.outputs[0])
+        assert answer.shape == (1, 100_000)
+        assert answer.max() == answer.min() == 7

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeAlias, TypeVar
 
 from shared.errors import ErrorCode, PenstockError, StateStoreError
+from shared.jobs.record import Content
 from shared.messages import Failure
 from shared.records import record
 from shared.tensors import Buffer
@@ -60,7 +61,15 @@ class Stored:
     name: str | Failure
 
 
-Carried: TypeAlias = Loaded | Stored
+@record
+class OutputStored:
+    """An output of a stream is a blob now."""
+
+    number: int
+    content: Content
+
+
+Carried: TypeAlias = Loaded | Stored | OutputStored
 
 
 class BlobCarrier:
@@ -74,7 +83,7 @@ class BlobCarrier:
     def __init__(self, blobs: Blobs | None, deliver: Callable[[Carried], None]) -> None:
         self._blobs = blobs
         self._deliver = deliver
-        self._tasks: queue.SimpleQueue[Callable[[], Carried]] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[Callable[[], Carried | None]] = queue.SimpleQueue()
 
     def start(self) -> None:
         """Start the thread; it ends with the process."""
@@ -91,9 +100,22 @@ class BlobCarrier:
             lambda: Stored(number, size, self._try(lambda blobs: blobs.put(job_id, data)))
         )
 
+    def store_output(self, number: int, job_id: str, media_type: str, data: bytes) -> None:
+        """Keep an output of a stream; where that fails, it is not told."""
+
+        def store() -> Carried | None:
+            name = self._try(lambda blobs: blobs.put(job_id, data))
+            if isinstance(name, Failure):
+                return None
+            return OutputStored(number, Content(media_type, len(data), name))
+
+        self._tasks.put(store)
+
     def _run(self) -> None:
         while True:
-            self._deliver(self._tasks.get()())
+            carried = self._tasks.get()()
+            if carried is not None:
+                self._deliver(carried)
 
     def _try(self, transfer: Callable[[Blobs], Answer]) -> Answer | Failure:
         if self._blobs is None:

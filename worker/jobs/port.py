@@ -35,7 +35,7 @@ from shared.jobs.record import Content, JobState
 from shared.messages import Failure, Final, Nack
 from shared.records import record
 from shared.telemetry import get_logger
-from worker.jobs.blob_carrier import BlobCarrier, Blobs, Loaded, Stored
+from worker.jobs.blob_carrier import BlobCarrier, Blobs, Carried, Loaded, OutputStored, Stored
 from worker.jobs.leases import Leases, Output
 from worker.jobs.messages import (
     Began,
@@ -104,7 +104,7 @@ class Told:
     said: Progress | Output
 
 
-_Inbox: TypeAlias = ToPort | Told | Loaded | Stored
+_Inbox: TypeAlias = ToPort | Told | Carried
 
 
 @dataclass
@@ -211,7 +211,9 @@ class JobPort:
             case Began():
                 self._leases.began(message.numbers, message.expected_s, now)
             case Told():
-                self._leases.told(message.number, message.said, now)
+                self._told(message, now)
+            case OutputStored():
+                self._leases.told(message.number, (message.content, b""), now)
             case Loaded():
                 self._loaded(message, now)
             case Stored():
@@ -369,6 +371,17 @@ class JobPort:
         self._to_loop.put(Gone(number) if job is None else Fetched(job))
 
     # Keeping and ending leases
+
+    def _told(self, told: Told, now: float) -> None:
+        if isinstance(told.said, Progress) or told.number not in self._leases:
+            self._leases.told(told.number, told.said, now)
+            return
+        content, body = told.said
+        if len(body) <= calls.OUTPUT_BYTES_MAX:
+            self._leases.told(told.number, told.said, now)
+            return
+        job_id = self._leases[told.number].record.id
+        self._carrier.store_output(told.number, job_id, content.media_type, body)
 
     def _beaten(self, number: int, answer: Beat) -> None:
         unwanted = self._leases.beaten(number, answer, time.monotonic())

@@ -6,21 +6,27 @@ Previous stop of a job: `worker.jobs.port`. Next: `worker.session`; then back th
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
+from threading import Event
 
 from shared.deployment import ModelInterface
+from shared.jobs.blobs import BlobStore
 from shared.jobs.blocking_store import BlockingJobStore, BlockingWakeUp
 from shared.keys import Keys
-from shared.messages import Final, Message, Nack
+from shared.messages import Final, Message, Nack, Request
 from shared.telemetry import get_logger
 from worker.batching import Item
 from worker.commands import Command
 from worker.control import JobsStart, Start
 from worker.jobs.desk import BATCHES_HELD, JobDesk
 from worker.jobs.messages import JOBS, Began, Ended, Fetched, FromPort, Gone, Leased
-from worker.jobs.port import JobPort, Place
+from worker.jobs.port import JobPort, Place, Told
+from worker.jobs.stream import NoAnswer, Stopped, run_stream, streams
 from worker.mailbox import Mailbox
+from worker.outcomes import Failed, FailureKind, Outcome
+from worker.runtimes.base import Runtime
 from worker.session import Session
 
 LONG_S = 1.0
@@ -50,6 +56,7 @@ class Jobs:
         self.wake_fd = self._mailbox.wake_fd
         self._port: JobPort | None = None
         self._desk = JobDesk(0)
+        self._stop: dict[int, Event] = {}  # of the stream that runs
         self._usual_switch_s = sys.getswitchinterval()
 
     def start(self, interface: ModelInterface) -> None:
@@ -80,6 +87,8 @@ class Jobs:
                 case Gone():
                     if session.job_gone(message.number):
                         self._desk.left(message.number)
+                    elif message.number in self._stop:
+                        self._stop[message.number].set()
                 case _:
                     pass
         return commands
@@ -101,10 +110,21 @@ class Jobs:
             numbers = [item.key[1] for item in items if item.key[0] == JOBS]
             self._port.tell(Began(numbers, expected_s))
 
+    def stream(self, runtime: Runtime, items: Sequence[Item]) -> Callable[[], Outcome] | None:
+        """How to execute a job whose answer comes in parts; None: this batch is none."""
+        request = items[0].payload
+        if items[0].key[0] != JOBS or self._port is None or not streams(runtime, request):
+            return None
+        number = items[0].key[1]
+        stop = self._stop[number] = Event()
+        return partial(_run_stream, self._port, runtime, number, request, stop)
+
     def ended(self, messages: Sequence[Message], now: float) -> None:
         """The session answers jobs."""
         answers = [message for message in messages if isinstance(message, Final | Nack)]
         self._desk.ended(answers, now)
+        for answer in answers:
+            self._stop.pop(answer.attempt_id, None)
         if self._port is not None:
             self._port.tell(Ended(answers))
 
@@ -114,6 +134,21 @@ class Jobs:
             log.warning("the job store does not answer: results are dropped, their jobs run again")
 
 
+def _run_stream(
+    port: JobPort, runtime: Runtime, number: int, request: Request, stop: Event
+) -> Outcome:
+    """Execute a job in parts; on the executor's thread."""
+    ended = run_stream(runtime, request, lambda said: port.tell(Told(number, said)), stop.is_set)
+    match ended:
+        case Stopped():
+            return Failed(FailureKind.INPUT, ended.infer_s, "stopped")  # nobody will hear of it
+        case NoAnswer():
+            told = f"gave no answer: {ended.message}"
+            return Failed(FailureKind.INPUT, ended.infer_s, ended.message, told)
+        case _:
+            return ended
+
+
 def _port(start: Start, mailbox: Mailbox[FromPort]) -> JobPort:
     jobs = start.jobs
     assert isinstance(jobs, JobsStart)
@@ -121,4 +156,5 @@ def _port(start: Start, mailbox: Mailbox[FromPort]) -> JobPort:
     place = Place(start.model, start.revision, start.replica, jobs.lease_s, jobs.heartbeat_s)
     store = BlockingJobStore(jobs.redis_url, keys)
     wake_up = BlockingWakeUp(jobs.redis_url, keys.job_queue(start.model, start.revision))
-    return JobPort(place, store, wake_up, None, mailbox)
+    blobs = BlobStore(jobs.blobs_url) if jobs.blobs_url else None
+    return JobPort(place, store, wake_up, blobs, mailbox)

@@ -26,6 +26,7 @@ from worker.supervision import (
     KillReason,
     Loaded,
     LoadRefused,
+    Lose,
     Placed,
     Policy,
     Shutdown,
@@ -166,6 +167,28 @@ def test_crash_restarts_at_once_then_with_delays_that_double(bench: Bench) -> No
         bench.loaded()
     assert delays == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
     assert bench.supervisor.reports()[0].restarts == 10
+
+
+def test_who_served_and_ended_unasked_is_told_of_and_who_leaves_is_not(bench: Bench) -> None:
+    bench.place(assignment("a"))
+    bench.fetched()
+    assert Lose not in kinds(bench.ended())
+    bench.loaded()
+    served = bench.replicas["a"]
+    assert Lose(served) in bench.ended()
+    bench.advance(10)
+    bench.loaded()
+    bench.place()
+    assert bench.ended() == []
+
+
+def test_an_operator_may_let_a_drain_take_longer(bench: Bench) -> None:
+    long = ReplicaSettings(drain_timeout_s=POLICY.drain_grace_s + 60)
+    bench.place(replace(assignment("a"), settings=long))
+    bench.make_ready()
+    bench.place()
+    assert bench.advance(POLICY.drain_grace_s + 59) == []
+    assert kinds(bench.advance(1)) == [Terminate]
 
 
 def test_health_wipes_the_record(bench: Bench) -> None:
