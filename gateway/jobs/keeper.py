@@ -18,9 +18,9 @@ from gateway.jobs.backlog import Backlogs
 from gateway.jobs.chores import Chore, due, samples
 from gateway.jobs.collector import Blobs, JobCollector
 from gateway.jobs.courier import Sender, WebhookCourier
+from gateway.jobs.keeper_settings import JobKeeperSettings
 from gateway.jobs.moves import Move, Unserved
 from gateway.jobs.outages import Outage
-from gateway.jobs.keeper_settings import JobKeeperSettings
 from shared.clock import Clock
 from shared.errors import StateStoreError
 from shared.jobs import calls

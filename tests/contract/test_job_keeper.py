@@ -25,8 +25,8 @@ from structlog.testing import capture_logs
 
 from gateway.calls import DeployedModel
 from gateway.jobs.keeper import JobKeeper
-from gateway.jobs.metrics import JobsCollector
 from gateway.jobs.keeper_settings import JobKeeperSettings, webhook_settings
+from gateway.jobs.metrics import JobsCollector
 from gateway.webhooks.connections import tls_context
 from gateway.webhooks.sender import WebhookSender
 from shared.clock import SystemClock
