@@ -293,3 +293,18 @@ def straying(folder: Path) -> Path:
         return x * 10
 
     return python_model(folder, predict, NUMBERS)
+
+
+def noting(folder: Path, ms: float, notes: Path) -> Path:
+    """y = 10 * x after a sleep of `ms`, with a line in the file `notes` for each x."""
+    path = str(notes)
+
+    def predict(x: Any, params: Any) -> Any:
+        import time  # noqa: PLC0415 - runs in the replica
+
+        with open(path, "a") as file:  # noqa: PTH123 - appended at once, whoever else does
+            file.write("".join(f"{number}\n" for number in x))
+        time.sleep(ms / 1000)
+        return x * 10
+
+    return python_model(folder, predict, NUMBERS)

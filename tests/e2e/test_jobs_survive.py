@@ -1,0 +1,252 @@
+"""Jobs while everything that could run, take or keep them dies: each ends, once, with its result."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from shared.jobs.calls import events
+from shared.jobs.record import FINISHED
+from shared.jobs.store import JobStore
+from shared.keys import Keys
+from tests import mlflow_models
+from tests.e2e.folder import folder_system
+from tests.e2e.system import LocalSystem, alive, wait_until
+
+JOBS = 2000
+SLEEP_MS = 40.0
+REPLICAS = 4
+CLIENTS = 32
+RECOVERY_S = 60.0
+END_S = 180.0
+"""Longest that all jobs may take, faults and all; what is lost would never end."""
+
+STALL_S = 5.0
+STALLS = 3
+STALLED_JOBS = 600
+ANSWER_TIMEOUT_S = 4.0
+"""Shorter than a stall: so a client does not know what became of its submit, and asks again."""
+
+
+def body_of(number: int) -> bytes:
+    tensor = {"name": "x", "datatype": "FP64", "shape": [1], "data": [float(number)]}
+    return json.dumps({"inputs": [tensor]}).encode()
+
+
+class Submitting:
+    """Clients that submit each number once, with a key of its own, until it is accepted."""
+
+    def __init__(self, system: LocalSystem, numbers: Sequence[int]) -> None:
+        self._url = f"{system.url}/v2/models/m/jobs"
+        self._left = list(reversed(numbers))
+        self.ids: dict[int, set[str]] = {}
+        self.tries = 0
+
+    async def run(self, pause_s: float = 0.0) -> None:
+        timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            await asyncio.gather(*[self._client(session, pause_s) for _ in range(CLIENTS)])
+
+    async def _client(self, session: aiohttp.ClientSession, pause_s: float) -> None:
+        while self._left:
+            number = self._left.pop()
+            while not await self._submitted(session, number):
+                await asyncio.sleep(random.uniform(0.1, 0.5))
+            await asyncio.sleep(pause_s)
+
+    async def _submitted(self, session: aiohttp.ClientSession, number: int) -> bool:
+        self.tries += 1
+        headers = {"idempotency-key": f"number-{number}"}
+        try:
+            async with session.post(self._url, data=body_of(number), headers=headers) as response:
+                text = await response.text()
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+        if response.status == 202:
+            self.ids.setdefault(number, set()).add(json.loads(text)["id"])
+            return True
+        assert response.status in (500, 502, 503, 504), text
+        return False
+
+
+async def ended(system: LocalSystem, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Every job once it is finished."""
+    give_up = time.monotonic() + END_S
+    found: dict[str, dict[str, Any]] = {}
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
+        while missing := [each for each in ids if each not in found]:
+            assert time.monotonic() < give_up, f"{len(missing)} jobs have not ended: {missing[:3]}"
+            for job_id in missing:
+                path = f"{system.url}/v2/jobs/{job_id}?wait=5"
+                async with session.get(path) as response:
+                    document = await response.json()
+                if document.get("state") in FINISHED:
+                    found[job_id] = document
+    return found
+
+
+async def check_results(system: LocalSystem, ids: dict[int, set[str]]) -> None:
+    """Each number has one job, and its result is the number's own."""
+    assert [number for number, own in ids.items() if len(own) != 1] == [], "submitted twice"
+    async with aiohttp.ClientSession() as session:
+        for number, (job_id,) in ids.items():
+            async with session.get(f"{system.url}/v2/jobs/{job_id}/result") as response:
+                document = await response.json()
+                assert response.status == 200, document
+            assert document["outputs"][0]["data"] == [10.0 * number], (number, document)
+
+
+async def endings(system: LocalSystem, ids: Sequence[str]) -> Counter[int]:
+    """How often jobs have finished, by the store's own account."""
+    file = system.system_file()
+    store = JobStore(file["redis_url"], Keys(file["namespace"]))
+    try:
+        counts: Counter[int] = Counter()
+        for job_id in ids:
+            told = await store.run(events(job_id))
+            counts[sum(event.state in FINISHED for event in told if event.state)] += 1
+        return counts
+    finally:
+        await store.close()
+
+
+def executions(notes: Path) -> Counter[float]:
+    """How often each number was executed, as the model noted."""
+    return Counter(float(line) for line in notes.read_text().split())
+
+
+def replica_pids(system: LocalSystem) -> list[int]:
+    """Of the replicas that are ready."""
+    try:
+        (model,) = system.status()["models"]
+    except (AssertionError, ValueError):
+        return []
+    found = [replica for revision in model["revisions"] for replica in revision["replicas"]]
+    return [int(replica["pid"]) for replica in found if replica["state"] == "ready"]
+
+
+def child(system: LocalSystem, kind: str) -> int:
+    """The pid of the first process of a kind."""
+    processes = system.system_file()["processes"]
+    return int(processes[sorted(name for name in processes if name.startswith(kind))[0]])
+
+
+def kill(system: LocalSystem, kind: str) -> None:
+    """kill -9, and wait until another is there in its place."""
+    pid = child(system, kind)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not alive(pid), 10, f"{kind} is gone")
+    wait_until(lambda: child(system, kind) != pid, RECOVERY_S, f"{kind} is back")
+
+
+def kill_everything(system: LocalSystem) -> None:
+    """All processes at once, then `penstock up` again on what they left."""
+    pids = system.processes()
+    system.kill()
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue  # its guardian was faster
+    wait_until(lambda: not any(map(alive, pids)), 20, "everything is gone")
+    system.start()
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> Any:
+    """One gateway and two workers with two replicas each, with the defaults."""
+    system = folder_system(tmp_path, "--workers", "2")
+    mlflow_models.noting(tmp_path / "models" / "m" / "1", SLEEP_MS, tmp_path / "notes")
+    (tmp_path / "models" / "m" / "tags.yaml").write_text(
+        f"penstock.replicas: {REPLICAS}\npenstock.max_batch_size: 1\n"
+    )
+    (tmp_path / "notes").touch()
+    system.start()
+    wait_until(lambda: len(replica_pids(system)) == REPLICAS, RECOVERY_S, "all replicas are ready")
+    try:
+        yield system
+    finally:
+        assert system.stop() == 0, system.output
+
+
+@pytest.mark.timeout(600)
+async def test_two_thousand_jobs_outlive_everything(system: LocalSystem, tmp_path: Path) -> None:
+    submitting = Submitting(system, range(JOBS))
+    tasks = asyncio.create_task(submitting.run(pause_s=0.3))
+    faults: list[Callable[[], None]] = [
+        lambda: os.kill(replica_pids(system)[0], signal.SIGKILL),
+        lambda: os.kill(replica_pids(system)[-1], signal.SIGKILL),
+        lambda: kill(system, "worker"),
+        lambda: kill(system, "gateway"),
+        lambda: kill(system, "valkey"),
+        lambda: kill_everything(system),
+    ]
+    for fault in faults:
+        await asyncio.sleep(2.0)
+        await asyncio.to_thread(fault)
+        ready = lambda: len(replica_pids(system)) == REPLICAS  # noqa: E731
+        await asyncio.to_thread(wait_until, ready, RECOVERY_S, "all replicas are ready")
+    await tasks
+    ids = [next(iter(own)) for own in submitting.ids.values()]
+    found = await ended(system, ids)
+    states = Counter(document["state"] for document in found.values())
+    failed = [document for document in found.values() if document["state"] != "succeeded"]
+    done = executions(tmp_path / "notes")
+    print(
+        f"{JOBS} jobs, {submitting.tries} submits: {dict(states)}; {sum(done.values())} executions,"
+        f" attempts {sorted(Counter(document['attempts'] for document in found.values()).items())}"
+    )
+    assert states == {"succeeded": JOBS}, failed[:3]
+    await check_results(system, submitting.ids)
+    assert await endings(system, ids) == {1: JOBS}
+    assert len(done) == JOBS
+
+
+@pytest.mark.timeout(300)
+async def test_a_store_that_stalls_makes_no_job_twice(system: LocalSystem, tmp_path: Path) -> None:
+    submitting = Submitting(system, range(STALLED_JOBS))
+    task = asyncio.create_task(submitting.run(pause_s=0.5))
+    for _ in range(STALLS):
+        await asyncio.sleep(1.5)
+        pid = child(system, "valkey")
+        os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(STALL_S)
+        os.kill(pid, signal.SIGCONT)
+    await task
+    ids = [next(iter(own)) for own in submitting.ids.values()]
+    found = await ended(system, ids)
+    assert Counter(each["state"] for each in found.values()) == {"succeeded": STALLED_JOBS}
+    await check_results(system, submitting.ids)
+    assert await endings(system, ids) == {1: STALLED_JOBS}
+    done = executions(tmp_path / "notes")
+    print(
+        f"{STALLED_JOBS} jobs, {submitting.tries} submits, {STALLS} stalls of {STALL_S:.0f} s: all"
+        f" succeeded, {sum(done.values())} executions"
+    )
+    async with aiohttp.ClientSession() as session:
+        listed = await listing(session, system)
+    assert len(listed) == len(set(listed)) == STALLED_JOBS, "a job that nobody was told of"
+
+
+async def listing(session: aiohttp.ClientSession, system: LocalSystem) -> list[str]:
+    """Ids of all jobs."""
+    ids: list[str] = []
+    cursor = ""
+    while True:
+        async with session.get(f"{system.url}/v2/jobs?limit=100&cursor={cursor}") as response:
+            page = await response.json()
+        ids += [job["id"] for job in page["jobs"]]
+        cursor = page["next_cursor"]
+        if not cursor:
+            return ids
