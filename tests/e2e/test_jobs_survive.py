@@ -1,4 +1,4 @@
-"""Jobs while everything that could run, take or keep them dies: each ends, once, with its result."""
+"""Jobs while all that runs, takes or keeps them dies: each ends, once, with its result."""
 
 from __future__ import annotations
 
@@ -25,9 +25,12 @@ from tests.e2e.folder import folder_system
 from tests.e2e.system import LocalSystem, alive, wait_until
 
 JOBS = 2000
-SLEEP_MS = 40.0
+SLEEP_MS = 80.0
 REPLICAS = 4
 CLIENTS = 32
+PAUSE_S = 0.8
+"""Between two submits of a client: so there are some under way whatever dies, and jobs that wait."""
+
 RECOVERY_S = 60.0
 END_S = 180.0
 """Longest that all jobs may take, faults and all; what is lost would never end."""
@@ -40,7 +43,7 @@ ANSWER_TIMEOUT_S = 4.0
 
 
 def body_of(number: int) -> bytes:
-    tensor = {"name": "x", "datatype": "FP64", "shape": [1], "data": [float(number)]}
+    tensor = {"name": "input-0", "datatype": "FP64", "shape": [1], "data": [float(number)]}
     return json.dumps({"inputs": [tensor]}).encode()
 
 
@@ -183,7 +186,7 @@ def system(tmp_path: Path) -> Any:
 @pytest.mark.timeout(600)
 async def test_two_thousand_jobs_outlive_everything(system: LocalSystem, tmp_path: Path) -> None:
     submitting = Submitting(system, range(JOBS))
-    tasks = asyncio.create_task(submitting.run(pause_s=0.3))
+    tasks = asyncio.create_task(submitting.run(pause_s=PAUSE_S))
     faults: list[Callable[[], None]] = [
         lambda: os.kill(replica_pids(system)[0], signal.SIGKILL),
         lambda: os.kill(replica_pids(system)[-1], signal.SIGKILL),
@@ -216,7 +219,7 @@ async def test_two_thousand_jobs_outlive_everything(system: LocalSystem, tmp_pat
 @pytest.mark.timeout(300)
 async def test_a_store_that_stalls_makes_no_job_twice(system: LocalSystem, tmp_path: Path) -> None:
     submitting = Submitting(system, range(STALLED_JOBS))
-    task = asyncio.create_task(submitting.run(pause_s=0.5))
+    task = asyncio.create_task(submitting.run(pause_s=PAUSE_S))
     for _ in range(STALLS):
         await asyncio.sleep(1.5)
         pid = child(system, "valkey")
