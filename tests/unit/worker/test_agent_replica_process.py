@@ -68,7 +68,8 @@ async def test_only_the_newest_of_each_kind_waits(tmp_path: Path) -> None:
     program = """
 while not flag.exists(): time.sleep(0.01)
 data = b""
-while not data.endswith(b'{"type":"drain","grace_s":null}\\n'): data += control.recv(1 << 20)
+while not data.endswith(b'{"type":"drain","grace_s":null}\\n'):
+    data += control.recv(1 << 20) or sys.exit("the agent is gone")
 out.write_bytes(data)
 """
     bench = Bench(tmp_path, program)
