@@ -29,6 +29,13 @@ class SendProceed:
 
 
 @record
+class SendProbe:
+    """Ask a replica how it does, though it is not yet time to."""
+
+    replica: str
+
+
+@record
 class SendCancel:
     """Tell a replica that nobody waits for an attempt any more."""
 
@@ -60,4 +67,6 @@ class Streamed:
     chunk: Chunk
 
 
-Command: TypeAlias = SendRequest | SendProceed | SendCancel | Answered | Failed | Streamed
+Command: TypeAlias = (
+    SendRequest | SendProceed | SendProbe | SendCancel | Answered | Failed | Streamed
+)

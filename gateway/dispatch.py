@@ -54,6 +54,7 @@ from gateway.commands import (
     Command,
     Failed,
     SendCancel,
+    SendProbe,
     SendProceed,
     Streamed,
 )
@@ -348,9 +349,14 @@ class Dispatch:
     def _hedge(self, call: Call, now: float) -> list[Command]:
         """Send another attempt beside the one in flight, if that may be; else look again later."""
         call.hedge_at = NEVER
-        unfit = call.attempt is None or call.suspect or call.streaming or call.start_by <= now
-        if unfit or call.hedge is not None or call.sent >= self._limits.attempts_max:
+        attempt = call.attempt
+        if attempt is None or call.suspect or call.streaming or call.start_by <= now:
             return []
+        if call.hedge is not None or call.sent >= self._limits.attempts_max:
+            return []
+        asking = self._asking(call, attempt.replica, now)
+        if asking is not None:
+            return asking
         choice = self._hedges.choose(call, now)
         if isinstance(choice, HedgeDenial):
             if not call.denials:
@@ -363,6 +369,18 @@ class Dispatch:
         call.model.hedges.spend()
         call.model.throttle.hedged()
         return [self._in_flight.begin(call, choice, AttemptReason.HEDGE, now)]
+
+    def _asking(self, call: Call, source: Replica, now: float) -> list[Command] | None:
+        """Ask the slow replica of a call whether it lives, and look again; None: that is known."""
+        again_at = self._hedges.ask_again_at(source, now)
+        if again_at is None:
+            return None
+        call.hedge_at = again_at
+        self._timers.set(call, call.next_timer(parked=False))
+        if source.asked_at > source.heard_at:
+            return []
+        source.asked_at = now
+        return [SendProbe(source.id)]
 
     def _hedge_next(self, ended: Attempt, now: float) -> list[Command]:
         """A hedge won: the next call of the same replica that was denied one may have its turn."""

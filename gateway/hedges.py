@@ -43,6 +43,18 @@ class Hedges:
         latency = call.revision.latencies.of(call.rows)
         return hedge_delay(call.policy, latency, self._settings)
 
+    def ask_again_at(self, source: Replica, now: float) -> float | None:
+        """When to look whether a slow replica has answered; None: it has, or had its time."""
+        settings = self._settings
+        if source.heard_at >= now - settings.answer_look_s:
+            return None
+        is_asked = source.asked_at >= now - settings.answer_s
+        if is_asked and source.heard_at > source.asked_at:
+            return None
+        if source.asked_at > source.heard_at and not is_asked:
+            return None
+        return now + settings.answer_look_s
+
     def choose(self, call: Call, now: float) -> Replica | HedgeDenial:
         """Where to send the hedge of a call that has one attempt in flight; or why not to.
 

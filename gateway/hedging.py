@@ -18,6 +18,9 @@ the first has taken longer than most do, ends the wait, and costs only the calls
   replica: if one of them is what hung it, another one hangs with that call alone. A call
   that both executed is then the culprit, and no innocent ones are lost twice with it. A replica
   that does not even tell its load has stopped with all it holds, and nothing holds those back.
+- *Only beside a replica that lives*: one that was not heard just now is asked how it does, and a
+  hedge waits for its answer, or for `answer_s`. A process that died needs a moment to be found
+  lost; what it died of would kill the next one meanwhile.
 
 What is learned. Each call's first attempt counts once, from its sending to its end: a fair sample,
 which hedges, sent to replicas that look better, are not. One that is cancelled because its hedge
@@ -75,6 +78,10 @@ class HedgeSettings:
         delay_s_min: shortest learned delay; a turn of a busy event loop takes about as long.
         tail_min: shortest learned delay in medians. At 1.5, a hedge that takes a median more ends
             before 2.5 medians: calls that would end before that anyway are not worth one.
+        answer_s: how long a hedge waits for the answer of a replica that may have died: its end is
+            known by then.
+        answer_look_s: how often it is looked whether the answer came; heard so recently, a replica
+            is not asked.
         stopped_s: a replica that was silent for so long has stopped: three probes got no answer.
         look_s_max: longest wait between two looks at a call whose hedge was denied, each wait being
             twice as long as the one before; unless the learned delay is longer.
@@ -85,6 +92,8 @@ class HedgeSettings:
     samples_min: int = 40
     delay_s_min: float = 0.002
     tail_min: float = 1.5
+    answer_s: float = 0.025
+    answer_look_s: float = 0.002
     stopped_s: float = 0.35
     look_s_max: float = 0.25
     saturated_batches: int = 2

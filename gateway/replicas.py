@@ -42,6 +42,7 @@ class Replica:
         overdue: our attempts there that take longer than most, or did when they were given up,
             since it was heard last.
         overdue_now: of those, the ones in flight.
+        asked_at: when it was asked how it does because a call of it was slow.
         hedged_at: other replicas that hold a hedge of one of its calls.
         standing: how it behaves beside its peers.
     """
@@ -64,6 +65,7 @@ class Replica:
     executing: tuple[int, ...] = ()
     overdue: int = 0
     overdue_now: int = 0
+    asked_at: float = 0.0
     hedged_at: set[str] = field(default_factory=set)
     standing: Standing = field(default_factory=Standing)
 

@@ -24,6 +24,7 @@ from gateway.commands import (
     Command,
     Failed,
     SendCancel,
+    SendProbe,
     SendProceed,
     SendRequest,
     Streamed,
@@ -48,6 +49,7 @@ from shared.messages import (
     Load,
     Message,
     Nack,
+    Probe,
     Request,
     SuspectTurn,
 )
@@ -458,6 +460,8 @@ class InferenceService:
                     self._tell(command.call_id, command.answer)
                 case Failed(call_id, error):
                     self._tell(call_id, error)
+                case SendProbe(replica_id):
+                    self._transport.send(replica_id, Probe(known=True))
                 case SendProceed(replica_id, proceed):
                     self._transport.send(replica_id, proceed)
                 case SendCancel(replica_id, cancel):

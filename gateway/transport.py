@@ -6,10 +6,11 @@ its file descriptor says so; ZeroMQ signals *edges*, so it is read until it is e
 again after every send.
 
 A replica that went away is found by sending to it: ROUTER_MANDATORY makes that fail with
-EHOSTUNREACH. `PROBE_INTERVAL_S` bounds how long that takes when there is nothing else to send;
-between hosts, ZMTP's heartbeats close a dead connection first. A replica that connects anew while
-we still held its old connection (ROUTER_HANDOVER) is taken for lost and introduced again: what was
-on the old connection is gone, in both directions, and nothing else would say so.
+EHOSTUNREACH. So all are sent a probe when any connection has ended (`gateway.departures`), and
+every `PROBE_INTERVAL_S`; between hosts, ZMTP's heartbeats close a dead connection first. A replica
+that connects anew while we still held its old connection (ROUTER_HANDOVER) is taken for lost and
+introduced again: what was on the old connection is gone, in both directions, and nothing else would
+say so.
 
 Previous stop of a request: `gateway.dispatch`. Next: `worker.replica`, over `shared.wire`.
 """
@@ -25,6 +26,7 @@ from typing import Protocol
 
 import zmq
 
+from gateway.departures import Departures
 from gateway.doorkeeper import Doorkeeper
 from shared.curve import GatewayKeys, serve_with_keys
 from shared.errors import ErrorCode, PenstockError, WireError
@@ -182,6 +184,7 @@ class Transport:
         self._keys = keys
         self._context = zmq.Context()
         self._doorkeeper: Doorkeeper | None = None
+        self._departures: Departures | None = None
         self._socket: zmq.Socket[bytes] | None = None
         self._outbox: dict[str, list[Message]] = {}
         self._peers: set[str] = set()
@@ -221,6 +224,8 @@ class Transport:
             serve_with_keys(router, self._keys, ZAP_DOMAIN)
             self._doorkeeper = Doorkeeper(self._context, self._keys.admitted)
             self._doorkeeper.open()
+        self._departures = Departures(router, self._probe_all)
+        self._departures.open()
         try:
             router.bind(self._endpoint)
         except zmq.ZMQError as error:
@@ -233,8 +238,7 @@ class Transport:
     async def probe_forever(self) -> None:
         """Ask every replica for its load, again and again."""
         while True:
-            for replica_id in self._peers:
-                self.send(replica_id, Probe(self._receiver.knows(replica_id)))
+            self._probe_all()
             await asyncio.sleep(PROBE_INTERVAL_S)
 
     def send(self, replica_id: str, message: Message) -> None:
@@ -259,6 +263,8 @@ class Transport:
         asyncio.get_running_loop().remove_reader(_fd(self._socket))
         if self._peers:
             time.sleep(FAREWELL_READ_S)  # at the very end: nobody is kept waiting
+        if self._departures is not None:
+            self._departures.close()
         self._socket.close(linger=linger_ms)
         self._socket = None
         if self._doorkeeper is not None:
@@ -267,6 +273,10 @@ class Transport:
         if self._endpoint.startswith("ipc://"):
             with contextlib.suppress(OSError):
                 Path(self._endpoint.removeprefix("ipc://")).unlink()
+
+    def _probe_all(self) -> None:
+        for replica_id in self._peers:
+            self.send(replica_id, Probe(self._receiver.knows(replica_id)))
 
     def _flush(self) -> None:
         self._flush_scheduled = False

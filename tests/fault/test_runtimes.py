@@ -15,7 +15,7 @@ from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
 from shared.tensors import AnyArray, array_from_tensor, tensor_from_array
 from tests import mlflow_models as models
-from tests.data_plane import DataPlane, data_plane
+from tests.data_plane import DataPlane, data_plane, until
 from worker.control import LoadFailed
 from worker.environments import Environments
 
@@ -172,16 +172,29 @@ async def test_what_makes_the_model_fail_fails_alone(tmp_path: Path) -> None:
         assert child.process.poll() is None
 
 
+REPLICAS = 4
+THIRDS_MAX = 3
+"""Rounds in which a third replica dies: the call had been hedged, and its two died together. That
+looks like the death of their worker, for which no call may be blamed."""
+
+
 async def killer_rounds(folder: Path, rounds: int) -> None:
-    """Two replicas at most die of a query of death, and no other call notices."""
+    """Two replicas die of a query of death, seldom a third, and no other call notices."""
     async with data_plane() as plane:
-        await asyncio.gather(*[plane.join(folder) for _ in range(3)])
+        await asyncio.gather(*[plane.join(folder) for _ in range(REPLICAS)])
         for number in range(1, rounds + 1):
             assert await among_good_ones(plane, 99.0) is ErrorCode.REPLICA_CRASHED
-            alive = sum(plane.service.ready_counts().values())
-            assert len(plane.children) - alive <= 2 * number
+            # The gateway notices the last death a moment after its call has failed.
+            await until(lambda: processes(plane) == sum(plane.service.ready_counts().values()))
+            alive = processes(plane)
+            assert len(plane.children) - alive <= 2 * number + THIRDS_MAX
             if number < rounds:
-                await asyncio.gather(*[plane.join(folder) for _ in range(3 - alive)])
+                await asyncio.gather(*[plane.join(folder) for _ in range(REPLICAS - alive)])
+
+
+def processes(plane: DataPlane) -> int:
+    """Replicas that live."""
+    return sum(child.process.poll() is None for child in plane.children)
 
 
 async def test_an_input_that_ends_the_process_fails_alone(tmp_path: Path) -> None:

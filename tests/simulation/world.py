@@ -22,7 +22,15 @@ import numpy as np
 
 from gateway.attempts import EXTRA, AttemptReason
 from gateway.calls import InferenceCall
-from gateway.commands import Answered, Failed, SendCancel, SendProceed, SendRequest, Streamed
+from gateway.commands import (
+    Answered,
+    Failed,
+    SendCancel,
+    SendProbe,
+    SendProceed,
+    SendRequest,
+    Streamed,
+)
 from gateway.commands import Command as GatewayCommand
 from gateway.dispatch import Dispatch
 from gateway.dispatch_limits import DispatchLimits
@@ -176,6 +184,8 @@ class SimulatedGateway:
                     self.world.to_replica(self, replica, request)
                 case SendProceed(replica, proceed):
                     self.world.to_replica(self, replica, proceed)
+                case SendProbe(replica):
+                    self.world.to_replica(self, replica, Probe(known=True))
                 case SendCancel(replica, cancel):
                     self.world.to_replica(self, replica, cancel)
                 case Answered():

@@ -10,6 +10,7 @@ from gateway.commands import (
     Command,
     Failed,
     SendCancel,
+    SendProbe,
     SendProceed,
     SendRequest,
     Streamed,
@@ -62,6 +63,7 @@ class World:
         self.cancels: list[int] = []
         self.streamed: list[int] = []
         self.proceeding: list[int] = []
+        self.probed: list[str] = []
         self.lives = 0
 
     def do(self, commands: list[Command]) -> list[Command]:
@@ -69,6 +71,8 @@ class World:
             match command:
                 case SendRequest():
                     self.sent[command.request.attempt_id] = command
+                case SendProbe(name):
+                    self.probed.append(name)
                 case SendProceed():
                     self.proceeding.append(command.proceed.attempt_id)
                 case SendCancel():
@@ -122,9 +126,15 @@ class World:
         self.do(self.dispatch.nack(name, Nack(attempt, reason), self.now))
 
     def advance(self, seconds: float) -> None:
+        """Time passes, and all replicas are heard."""
         self.now += seconds
         for replica in self.replicas:
             replica.heard_at = self.now
+        self.do(self.dispatch.advance(self.now))
+
+    def pass_time(self, seconds: float) -> None:
+        """Time passes, and nobody says anything."""
+        self.now += seconds
         self.do(self.dispatch.advance(self.now))
 
     def code(self, number: int) -> ErrorCode:

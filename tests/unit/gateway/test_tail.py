@@ -216,6 +216,37 @@ def test_the_next_call_is_hedged_when_a_hedge_has_won() -> None:
     assert len(world.outcomes) == 3
 
 
+def test_a_hedge_waits_for_a_word_of_the_slow_replica_or_for_its_time() -> None:
+    world = world_of(2)
+    world.submit(1)
+    slow = world.replicas.get(world.sent[1].replica)
+    assert slow is not None
+    world.pass_time(0.1)
+    assert len(world.sent) == 1
+    assert world.probed == [slow.id], "it may have died of the call"
+    world.pass_time(0.004)
+    assert world.probed == [slow.id], "it is asked once"
+    slow.heard_at = world.now
+    world.pass_time(0.002)
+    assert len(world.sent) == 2, "it lives"
+    world.submit(3)
+    silent = world.replicas.get(world.sent[3].replica)
+    assert silent is not None
+    world.pass_time(0.1)
+    world.pass_time(0.03)
+    assert len([sent for sent in world.sent.values() if sent.number == 2]) == 2
+
+
+def test_a_call_that_its_replica_died_of_is_not_hedged_meanwhile() -> None:
+    world = world_of(2)
+    world.submit(1)
+    first = world.sent[1].replica
+    world.pass_time(0.1)
+    world.pass_time(0.02)
+    world.lose(first)
+    assert [sent.request.suspect for sent in world.sent.values()] == [True]
+
+
 def test_a_replica_that_is_silent_is_not_chosen_while_another_can_be_heard() -> None:
     """Whatever the hedging: with it off, no call is ever overdue."""
     world = World(hedge="off")

@@ -188,3 +188,17 @@ async def test_a_replica_that_is_gone_is_a_loss_once_however_many_messages_it_sh
         assert told.lost == []  # nobody is told of anything within a call of theirs
         await asyncio.sleep(0.05)
         assert told.lost == ["gone"]
+
+
+async def test_a_replica_that_dies_is_lost_without_a_word_to_it() -> None:
+    async with bound() as (transport, told):
+        with zmq.Context() as context:
+            links = [dial(context, name, transport.endpoint, None) for name in ("a", "b")]
+            for link in links:
+                assert await probed(link) == [Probe(known=True)]
+            links[0].close()
+            async with asyncio.timeout(5):
+                while not told.lost:
+                    await asyncio.sleep(0.01)
+            assert told.lost == ["a"]
+            links[1].close()
