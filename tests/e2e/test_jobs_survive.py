@@ -29,7 +29,7 @@ SLEEP_MS = 80.0
 REPLICAS = 4
 CLIENTS = 32
 PAUSE_S = 0.8
-"""Between two submits of a client: so there are some under way whatever dies, and jobs that wait."""
+"""Between two submits of a client: some are under way whatever dies, and some jobs wait."""
 
 RECOVERY_S = 60.0
 END_S = 180.0
