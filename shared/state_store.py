@@ -25,6 +25,7 @@ from shared.deployment import Deployment, GatewayReport, SyncReport, WorkerRepor
 from shared.errors import LeaseLostError, StateStoreError
 from shared.keys import Keys
 from shared.routing import RoutingTable
+from shared.store_url import without_password
 
 SOCKET_TIMEOUT_S = 5.0
 """Longest wait for one answer of the store; it holds small documents only, so more is an outage."""
@@ -279,7 +280,8 @@ class RedisStateStore:
         try:
             return await cancellable(command)
         except (RedisError, OSError) as error:
-            raise StateStoreError(f"state store at {self._url}: {error}") from error
+            where = without_password(self._url)
+            raise StateStoreError(f"state store at {where}: {error}") from error
 
 
 def _parse(model: type[Report], raw: bytes) -> Report:

@@ -116,6 +116,18 @@ def dead_letters(
     raise typer.Exit(_jobs().run_list(client, model, None, True, limit, cursor, as_json))
 
 
+@jobs.command("webhooks")
+def webhooks(
+    limit: LimitOption = 20,
+    cursor: CursorOption = None,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    data_dir: DataDirOption = HERE,
+) -> None:
+    """List webhooks that were given up, newest first."""
+    raise typer.Exit(_jobs().run_webhooks(_client(url, data_dir), limit, cursor, as_json))
+
+
 @jobs.command("show")
 def show(
     job: JobArgument,

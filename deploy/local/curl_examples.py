@@ -50,8 +50,17 @@ def status_command(url: str) -> str:
     return f"curl -s {shlex.quote(f'{url}/v2/models/{DEMO_MODEL}')}"
 
 
-def describe_system(system: SystemFile, logs: Path, *, demo: bool) -> str:
-    """Where everything is, and with `demo` three commands that work when pasted."""
+def describe_system(
+    system: SystemFile, logs: Path, webhook_secret: Path | None, *, demo: bool
+) -> str:
+    """Where everything is, and with `demo` three commands that work when pasted.
+
+    Args:
+        system: what runs.
+        logs: their folder.
+        webhook_secret: the file with it; None: the operator has one of their own, or none.
+        demo: whether the demo's model is there.
+    """
     lines = [
         "",
         "Penstock is running.",
@@ -60,6 +69,8 @@ def describe_system(system: SystemFile, logs: Path, *, demo: bool) -> str:
     ]
     if system.metrics_url:
         lines.append(f"  metrics   {system.metrics_url}")
+    if webhook_secret is not None:
+        lines.append(f"  webhooks  signed by the secret in {shlex.quote(str(webhook_secret))}")
     lines.append(f"  logs      tail -F {shlex.quote(str(logs))}/*.log")
     if demo:
         lines += [

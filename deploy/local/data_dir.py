@@ -57,6 +57,11 @@ class DataDir:
         """Large payloads and results of jobs."""
         return self.path / "blobs"
 
+    @property
+    def webhook_secret(self) -> Path:
+        """By which webhooks are signed, unless the operator has a secret of their own."""
+        return self.path / "webhook-secret"
+
     def log_of(self, name: str) -> Path:
         """The log of the child called `name`."""
         return self.logs / f"{name}.log"

@@ -80,6 +80,29 @@ class JobsPage(_Document):
     next_cursor: str | None = None
 
 
+class UndeliveredWebhook(_Document):
+    """A state of a job that its webhook was not told."""
+
+    job: str
+    state: JobState
+    attempts: int
+    reason: str
+    given_up_at: str | None = None
+
+    @property
+    def line(self) -> str:
+        """All of it; the reason may be long, so this is no table."""
+        told = f"{self.state}: {self.reason}; attempts: {self.attempts}"
+        return f"{self.job}  {shown_time(self.given_up_at)}  {told}"
+
+
+class WebhooksPage(_Document):
+    """Some of those, newest first; `next_cursor` leads to older ones, if there are any."""
+
+    webhooks: list[UndeliveredWebhook]
+    next_cursor: str | None = None
+
+
 def read_job(body: bytes) -> JobDocument:
     """A job out of an answer's body.
 
@@ -96,6 +119,15 @@ def read_page(body: bytes) -> JobsPage:
         CommandError: if it is none.
     """
     return _read(JobsPage, body)
+
+
+def read_webhooks(body: bytes) -> WebhooksPage:
+    """A page of webhooks that were given up out of an answer's body.
+
+    Raises:
+        CommandError: if it is none.
+    """
+    return _read(WebhooksPage, body)
 
 
 def _read(kind: type[Document], body: bytes) -> Document:

@@ -7,10 +7,17 @@ from urllib.parse import quote
 
 import orjson
 from rich.console import Console
+from rich.table import Table
 
 from deploy.local.failures import CommandError
 from deploy.local.gateway_client import GatewayClient, patiently
-from deploy.local.job_document import JobsPage, lines_of, read_job, read_page, table_of
+from deploy.local.job_document import (
+    lines_of,
+    read_job,
+    read_page,
+    read_webhooks,
+    table_of,
+)
 
 
 def run_list(
@@ -33,18 +40,36 @@ def run_list(
     if as_json:
         print(_indented(body))
     else:
-        print_page(read_page(body), Console(highlight=False, markup=False))
+        page = read_page(body)
+        shown = [table_of(page.jobs)] if page.jobs else []
+        _print_page(shown, "No jobs.", page.next_cursor)
     return 0
 
 
-def print_page(page: JobsPage, console: Console) -> None:
-    """The jobs of a page, and how to see those after it."""
-    if page.jobs:
-        console.print(table_of(page.jobs))
+def run_webhooks(client: GatewayClient, limit: int, cursor: str | None, as_json: bool) -> int:
+    """Print webhooks that were given up, newest first; returns the exit code.
+
+    Raises:
+        CommandError: if the gateway does not tell.
+    """
+    query = {"limit": str(limit)} | ({"cursor": cursor} if cursor else {})
+    body = patiently(lambda: client.call("GET", "/v2/webhooks/undelivered", query=query))
+    if as_json:
+        print(_indented(body))
     else:
-        console.print("No jobs.")
-    if page.next_cursor:
-        console.print(f"older ones: --cursor {page.next_cursor}", soft_wrap=True)
+        page = read_webhooks(body)
+        lines = [each.line for each in page.webhooks]
+        _print_page(lines, "No webhooks were given up.", page.next_cursor)
+    return 0
+
+
+def _print_page(shown: Sequence[Table | str], nothing: str, next_cursor: str | None) -> None:
+    """A page of a list, and how to see the one after it."""
+    console = Console(highlight=False, markup=False)
+    for part in shown or [nothing]:
+        console.print(part, soft_wrap=isinstance(part, str))
+    if next_cursor:
+        console.print(f"older ones: --cursor {next_cursor}", soft_wrap=True)
 
 
 def run_show(client: GatewayClient, job_id: str, as_json: bool) -> int:

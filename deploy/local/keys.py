@@ -6,12 +6,12 @@ that role; the hosts of the other role need its public key alone.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import zmq
 
 from deploy.local.failures import CommandError
+from deploy.local.whole_file import write_whole
 from shared.curve import (
     ADMITTED_WORKERS,
     GATEWAY_PUBLIC,
@@ -51,18 +51,8 @@ def make_keys(folder: Path, *, force: bool) -> str:
         folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         for secret_name, public_name in pairs:
             public, secret = zmq.curve_keypair()
-            _write(folder / secret_name, secret, SECRET_MODE)
-            _write(folder / public_name, public, PUBLIC_MODE)
+            write_whole(folder / secret_name, secret + b"\n", SECRET_MODE)
+            write_whole(folder / public_name, public + b"\n", PUBLIC_MODE)
     except OSError as error:
         raise CommandError(f"cannot write keys to {folder}: {error.strerror}") from error
     return EXPLANATION.format(folder=folder)
-
-
-def _write(path: Path, key: bytes, mode: int) -> None:
-    """Write a file that is never there half, nor with more rights than it is to have."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(key + b"\n")
-    fresh.replace(path)

@@ -46,7 +46,7 @@ class ProcessSpec:
     name: str
     command: tuple[str, ...]
     log: Path
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)  # holds secrets
     working_dir: Path | None = None
     pass_fds: tuple[int, ...] = ()
     grace_s: float = 10.0

@@ -6,7 +6,7 @@ and arguments are visible to every user of the machine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from deploy.local.data_dir import DataDir
 from deploy.local.processes import EXEC_CHILD, PENSTOCK, PYTHON, ProcessSpec
@@ -25,6 +25,7 @@ class SystemPlan:
     Attributes:
         redis_url, mlflow_uri: as the children reach them; without MLflow, the latter is empty.
         listen_fd, port: the gateways' shared listening socket.
+        webhook_secrets: by which the gateways sign webhooks; with several, spaces between them.
     """
 
     settings: UpSettings
@@ -34,6 +35,7 @@ class SystemPlan:
     mlflow_uri: str
     listen_fd: int
     port: int
+    webhook_secrets: str = field(repr=False)
 
     def gateways(self) -> list[ProcessSpec]:
         """The gateways."""
@@ -96,6 +98,7 @@ class SystemPlan:
             "LISTEN_FD": str(self.listen_fd),
             "ENDPOINT": f"ipc://{self.runtime.path / name}.ipc",
             "BLOBS_URL": self._blobs_url,
+            "WEBHOOK_SECRETS": self.webhook_secrets,
             **self._draining(),
         }
         return self._service(name, "gateway", settings, pass_fds=(self.listen_fd,))

@@ -37,6 +37,7 @@ from deploy.local.runtime_dir import RuntimeDir
 from deploy.local.system_file import SystemFile, remove_system, write_system
 from deploy.local.system_plan import SystemPlan
 from deploy.local.up_settings import UpSettings
+from deploy.local.webhook_secret import kept_secret
 from shared.keys import Keys
 from shared.state_store import RedisStateStore
 
@@ -98,7 +99,14 @@ def _plan(
         mlflow_uri=_mlflow_uri(settings),
         listen_fd=listener.fileno(),
         port=port_of(listener),
+        webhook_secrets=_webhook_secrets(settings, data_dir),
     )
+
+
+def _webhook_secrets(settings: UpSettings, data_dir: DataDir) -> str:
+    if settings.webhook_secrets is not None:
+        return settings.webhook_secrets.get_secret_value()
+    return kept_secret(data_dir.webhook_secret)
 
 
 class _System:
@@ -172,10 +180,13 @@ class _System:
         finally:
             await store.close()
         with self._metrics_server():
-            logs = self._plan.data_dir.logs
-            demo = self._settings.demo
-            self._progress.say(describe_system(self._system_file(), logs, demo=demo))
+            self._progress.say(self._description())
             await self._keep()
+
+    def _description(self) -> str:
+        data_dir, settings = self._plan.data_dir, self._settings
+        secret = data_dir.webhook_secret if settings.webhook_secrets is None else None
+        return describe_system(self._system_file(), data_dir.logs, secret, demo=settings.demo)
 
     async def _keep(self) -> None:
         """Keep everything running, and restart parts of it when asked."""

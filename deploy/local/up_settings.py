@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -43,6 +43,12 @@ class UpSettings(BaseSettings):
         min_length=1,
         description="Folder, or URL such as s3://BUCKET/PREFIX, for large payloads and results of "
         "jobs; without one a folder of the data directory.",
+    )
+    webhook_secrets: SecretStr | None = Field(
+        None,
+        description="By which webhooks of jobs are signed, as for `gateway`; without it a secret "
+        "is made once and kept in the data directory; empty: no webhooks. A flag shows in the list "
+        "of processes, the variable does not.",
     )
     namespace: str = Field("penstock", description="Prefix of all keys, to share a Redis.")
     metrics_port: int = Field(

@@ -14,7 +14,7 @@ import orjson
 from gateway.http.json_tensors import flat_values
 from gateway.jobs.outcomes import eta_s
 from shared.errors import PenstockError, WireError
-from shared.jobs.answers import JobEvent, JobView, Progress
+from shared.jobs.answers import JobEvent, JobView, Progress, Undelivered
 from shared.jobs.payload import RESULT_TYPE, unpack_result
 from shared.jobs.record import Content, JobRecord, JobState
 from shared.tensors import Tensor
@@ -39,6 +39,23 @@ def job_document(
 def page_document(found: list[JobRecord], next_cursor: str | None, now_ms: float) -> dict[str, Any]:
     """A page of the listing."""
     return {"jobs": [_summary(each, now_ms) for each in found], "next_cursor": next_cursor}
+
+
+def undelivered_document(found: list[Undelivered], next_cursor: str | None) -> dict[str, Any]:
+    """A page of the webhooks that were given up."""
+    return {"webhooks": [_undelivered(each) for each in found], "next_cursor": next_cursor}
+
+
+def _undelivered(found: Undelivered) -> dict[str, Any]:
+    return {
+        "id": found.id,
+        "job": found.job_id,
+        "model": found.model,
+        "state": found.state,
+        "attempts": found.tries,
+        "reason": found.reason,
+        "given_up_at": time_text(found.at_ms),
+    }
 
 
 def _summary(found: JobRecord, now_ms: float) -> dict[str, Any]:

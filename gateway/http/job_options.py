@@ -276,9 +276,7 @@ def page_of(query: Mapping[str, str], most: int) -> Page:
         PenstockError: INVALID_INPUT, which names the query.
     """
     check_names(query, ("model", "state", "dead", "limit", "cursor"))
-    limit = query.get("limit", str(min(50, most)))
-    if not _DIGITS.fullmatch(limit) or not 1 <= int(limit) <= most:
-        raise mismatch('query "limit"', f"a whole number from 1 to {most}", quoted(limit))
+    limit = _limit(query, most)
     dead = _choice("dead", query.get("dead", "false"), ("true", "false")) == "true"
     state = query.get("state")
     if state is not None:
@@ -289,7 +287,27 @@ def page_of(query: Mapping[str, str], most: int) -> Page:
     if cursor and not re.fullmatch(r"[0-9a-f]{32}", cursor):
         raise mismatch('query "cursor"', "the next_cursor of an answer", quoted(cursor))
     found_state = None if state is None else JobState(state)
-    return Page(query.get("model", ""), found_state, dead, cursor, int(limit))
+    return Page(query.get("model", ""), found_state, dead, cursor, limit)
+
+
+def webhook_page_of(query: Mapping[str, str], most: int) -> tuple[str, int]:
+    """Which webhooks a listing asks for: those before a cursor ("": the newest), and how many.
+
+    Raises:
+        PenstockError: INVALID_INPUT, which names the query.
+    """
+    check_names(query, ("limit", "cursor"))
+    cursor = query.get("cursor", "")
+    if cursor and not _EVENT_ID.fullmatch(cursor):
+        raise mismatch('query "cursor"', "the next_cursor of an answer", quoted(cursor))
+    return cursor, _limit(query, most)
+
+
+def _limit(query: Mapping[str, str], most: int) -> int:
+    given = query.get("limit", str(min(50, most)))
+    if not _DIGITS.fullmatch(given) or not 1 <= int(given) <= most:
+        raise mismatch('query "limit"', f"a whole number from 1 to {most}", quoted(given))
+    return int(given)
 
 
 def _choice(name: str, given: str, known: Sequence[str]) -> str:

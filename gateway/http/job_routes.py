@@ -22,6 +22,7 @@ from gateway.http.job_documents import (
     job_event_text,
     output_document,
     page_document,
+    undelivered_document,
 )
 from gateway.http.job_events import HEADERS, EventStream
 from gateway.http.job_intake import JobIntake
@@ -32,15 +33,18 @@ from gateway.http.job_options import (
     event_id_of,
     page_of,
     wait_s_of,
+    webhook_page_of,
 )
 from gateway.http.job_schemas import (
     EVENTS_OPENAPI,
     JOB_ACCEPTED,
     LIST_OPENAPI,
     SUBMIT_OPENAPI,
+    UNDELIVERED_OPENAPI,
     WAIT_OPENAPI,
     JobBody,
     JobPage,
+    UndeliveredPage,
 )
 from gateway.http.lean_route import add_delete, add_get, add_post
 from gateway.http.oip_routes import ERRORS, Model, Version
@@ -131,6 +135,13 @@ class JobEndpoints:
         document = page_document(found, cursor_after(found, page.limit), time.time() * 1000)
         return Response(as_json(document), media_type="application/json")
 
+    async def undelivered_webhooks(self, request: Request) -> Response:
+        """States of jobs that their webhooks were not told, newest first; the last 1,000."""
+        before, limit = webhook_page_of(request.query_params, self._jobs.settings.jobs_page_max)
+        found = await self._jobs.undelivered_webhooks(before, limit)
+        document = undelivered_document(found, cursor_after(found, limit))
+        return Response(as_json(document), media_type="application/json")
+
     async def _event_texts(self, view: JobView, after: str) -> AsyncGenerator[bytes, None]:
         yield event_text("job", job_document(view, time.time() * 1000))
         async for event in self._jobs.events(view.record.id, after):
@@ -178,5 +189,9 @@ def add_job_routes(router: APIRouter, endpoints: JobEndpoints) -> None:
         answers: dict[int | str, dict[str, Any]] = {**shown, 202: JOB_ACCEPTED}
         summary = f"{action.capitalize()} it"
         add_post(router, f"{job}/{action}", endpoint, summary, "jobs", answers, NO_BODY_OPENAPI)
+    lost: dict[int | str, dict[str, Any]] = {200: {"model": UndeliveredPage}, **ERRORS}
+    summary, listed = "Webhooks that were given up", endpoints.undelivered_webhooks
+    path = "/v2/webhooks/undelivered"  # below /v2/jobs it would be taken for a job's id
+    add_get(router, path, listed, summary, "jobs", lost, UNDELIVERED_OPENAPI)
     gone: dict[int | str, dict[str, Any]] = {204: {"description": "It is gone."}, **ERRORS}
     add_delete(router, job, endpoints.forget, "Delete it", "jobs", gone)

@@ -79,6 +79,25 @@ class JobPage(BaseModel):
     next_cursor: str | None
 
 
+class UndeliveredWebhook(BaseModel):
+    """A state of a job that its webhook was not told."""
+
+    id: str
+    job: str
+    model: str
+    state: JobState
+    attempts: int = Field(description="How often it was tried.")
+    reason: str = Field(examples=["answered 404"])
+    given_up_at: str
+
+
+class UndeliveredPage(BaseModel):
+    """A part of the list of webhooks that were given up."""
+
+    webhooks: list[UndeliveredWebhook]
+    next_cursor: str | None
+
+
 JOB_ACCEPTED: dict[str, Any] = {
     "model": JobBody,
     "description": "It is accepted; `Location` says where it is, `Retry-After` when to look.",
@@ -132,12 +151,18 @@ EVENTS_OPENAPI: dict[str, Any] = {
     "parameters": [_header("Last-Event-ID", "string", "Go on after this event.")]
 }
 
+_PAGE = [
+    _query("limit", "integer", "Most entries in the answer."),
+    _query("cursor", "string", "`next_cursor` of the page before."),
+]
+
+UNDELIVERED_OPENAPI: dict[str, Any] = {"parameters": _PAGE}
+
 LIST_OPENAPI: dict[str, Any] = {
     "parameters": [
         _query("model", "string", "Only jobs of this model."),
         _query("state", "string", "Only jobs in this state."),
         _query("dead", "boolean", "Only dead letters."),
-        _query("limit", "integer", "Most jobs in the answer."),
-        _query("cursor", "string", "`next_cursor` of the page before."),
+        *_PAGE,
     ]
 }

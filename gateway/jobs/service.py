@@ -20,7 +20,7 @@ from gateway.jobs.watching import JobWatch, News
 from gateway.webhooks.addresses import Network
 from shared.errors import ErrorCode, PenstockError
 from shared.jobs import calls
-from shared.jobs.answers import JobEvent, JobView
+from shared.jobs.answers import JobEvent, JobView, Undelivered
 from shared.jobs.calls import INLINE_BYTES_MAX, StoreLimits
 from shared.jobs.ids import is_job_id, made_ms, new_job_id
 from shared.jobs.payload import INPUT_TYPE, pack_input, unpack_result
@@ -215,6 +215,10 @@ class JobService:
         if dead:
             return await self._access.run(calls.dead_letters(model, before, most))
         return await self._access.run(calls.jobs(model, state, before, most))
+
+    async def undelivered_webhooks(self, before: str, most: int) -> list[Undelivered]:
+        """Webhooks that were given up, newest first: those before the id `before`."""
+        return await self._access.run(calls.undelivered_webhooks(before, most))
 
     async def _blob_of(self, job: NewJob, body: bytes) -> str:
         """Where a large input lies now; "" for one that the store keeps itself."""

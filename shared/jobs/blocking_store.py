@@ -18,6 +18,7 @@ from shared.jobs.durability import Durability
 from shared.jobs.scripts import Command, Exchange, Scripts, detect, waits_for_disk
 from shared.keys import Keys
 from shared.state_store import SOCKET_TIMEOUT_S
+from shared.store_url import without_password
 
 Answer = TypeVar("Answer")
 
@@ -78,7 +79,8 @@ class BlockingJobStore:
             return end.value
         except (RedisError, OSError) as error:
             self._durability = None  # the next connection may lead to another server
-            raise StateStoreError(f"job store at {self._url}: {error}") from error
+            where = without_password(self._url)
+            raise StateStoreError(f"job store at {where}: {error}") from error
 
     def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
         pipeline = self._redis.pipeline(transaction=False)

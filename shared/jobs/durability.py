@@ -2,8 +2,9 @@
 
     always    a write is on the server's disk before it is answered
     asked     the same, since we ask for it after writing (WAITAOF)
-    everysec  a write reaches the disk within about a second: a crash of the server alone loses
-              nothing, a crash of its machine the last second or two
+    everysec  a write reaches the disk within about a second: a crash of the machine loses the last
+              second or two. So may one of the server alone, since it acknowledges writes for up to
+              two seconds that it has not handed to the kernel while that flushes others
     none      nothing is written as it comes; a crash loses what came since the last snapshot
     unknown   the server does not say, and cannot be asked to wait
 

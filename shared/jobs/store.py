@@ -22,6 +22,7 @@ from shared.jobs.durability import Durability
 from shared.jobs.scripts import Command, Exchange, Scripts, detect, waits_for_disk
 from shared.keys import Keys
 from shared.state_store import connect
+from shared.store_url import without_password
 
 Answer = TypeVar("Answer")
 
@@ -171,7 +172,8 @@ class _Lane:
         try:
             return await self._drive(exchange)
         except (RedisError, OSError) as error:
-            raise StateStoreError(f"job store at {self._url}: {error}") from error
+            where = without_password(self._url)
+            raise StateStoreError(f"job store at {where}: {error}") from error
 
     async def _drive(self, exchange: Exchange) -> Any:
         commands = next(exchange)

@@ -215,6 +215,30 @@ async def test_dead_letters_are_listed(bench: Bench) -> None:
     assert (await bench.ask("POST", f"{path}/retry")).status_code == 202
 
 
+async def test_webhooks_that_were_given_up_are_listed_newest_first(bench: Bench) -> None:
+    listed = "/v2/webhooks/undelivered"
+    asked = {"parameters": {"webhook": "https://example.com/"}}
+    ids = []
+    for _ in range(3):
+        path = (await bench.submit({**GOOD, **asked})).headers["location"]
+        await bench.ask("POST", f"{path}/cancel")
+        for due in await bench.store.run(calls.webhooks_due(hold_ms=60_000)):
+            await bench.store.run(calls.webhook_told(due, 9, gave_up="answered 404"))
+        ids.append(path.rpartition("/")[2])
+    first = (await bench.ask("GET", f"{listed}?limit=2")).json()
+    assert [each["job"] for each in first["webhooks"]] == ids[:0:-1]
+    told = first["webhooks"][0]
+    assert (told["model"], told["state"], told["attempts"]) == ("double", "canceled", 9)
+    assert (told["reason"], told["given_up_at"][-1]) == ("answered 404", "Z")
+    rest = (await bench.ask("GET", f"{listed}?cursor={first['next_cursor']}")).json()
+    assert ids[0] in [each["job"] for each in rest["webhooks"]]
+    assert rest["next_cursor"] is None
+    for bad in ("limit=0", "cursor=x", "state=failed"):
+        answer = await bench.ask("GET", f"{listed}?{bad}")
+        assert answer.status_code == 400
+        assert bad.partition("=")[0] in answer.json()["error"]
+
+
 # Bounds -------------------------------------------------------------------------------------------
 
 LARGE: dict[str, Any] = {
@@ -278,6 +302,7 @@ async def test_without_its_store_only_jobs_fail_and_they_come_back() -> None:
                 await asyncio.sleep(0.01)
             server.kill()
             asked = [("POST", JOBS), ("GET", path), ("GET", f"{path}/result"), ("GET", "/v2/jobs")]
+            asked.append(("GET", "/v2/webhooks/undelivered"))
             for method, each in asked:
                 options = {"json": GOOD} if method == "POST" else {}
                 refused = await bench.ask(method, each, **options)

@@ -38,7 +38,7 @@ CONFIG = schemathesis.Config.from_dict({"phases": {"coverage": {"enabled": False
 """Without its thousand ways to leave out a header."""
 
 SCHEMA = schemathesis.openapi.from_dict(app_at("unix:///nowhere").openapi(), config=CONFIG).include(
-    path_regex="jobs"
+    path_regex="jobs|webhooks"
 )
 
 

@@ -118,7 +118,7 @@ async def test_openapi_shows_the_routes(bench: Bench) -> None:
     assert set(paths["/v2/models/{model}/jobs"]) == {"post"}
     assert set(paths["/v2/models/{model}/versions/{version}/jobs"]) == {"post"}
     assert set(paths[job]) == {"get", "delete"}
-    for path in ("/v2/jobs", f"{job}/result", f"{job}/events"):
+    for path in ("/v2/jobs", f"{job}/result", f"{job}/events", "/v2/webhooks/undelivered"):
         assert set(paths[path]) == {"get"}
     for action in ("cancel", "retry"):
         assert set(paths[f"{job}/{action}"]) == {"post"}

@@ -50,9 +50,13 @@ def test_commands_are_shown_with_the_demo_only_each_on_one_line() -> None:
         pid=1, url="http://[::1]:80", mlflow_uri="http://m", redis_url="", namespace=""
     )
     logs = Path("/a b/logs")
-    shown = describe_system(system, logs, demo=True).splitlines()
+    shown = describe_system(system, logs, None, demo=True).splitlines()
     for command in (predict_command(system.url), swap_command("http://m")):
         assert f"  {command}" in shown
     assert f"  {status_command(system.url)}" in shown
-    assert "tail -F '/a b/logs'/*.log" in describe_system(system, logs, demo=False)
-    assert "curl" not in describe_system(system, logs, demo=False)
+    secret = Path("/a b/webhook-secret")
+    plain = describe_system(system, logs, secret, demo=False)
+    assert "tail -F '/a b/logs'/*.log" in plain
+    assert "signed by the secret in '/a b/webhook-secret'" in plain
+    assert "curl" not in plain
+    assert not any("webhooks" in line for line in shown)

@@ -207,6 +207,22 @@ def test_dead_letters_are_listed(gateway: FakeGateway) -> None:
     assert gateway.asked[0][1] == "/v2/jobs?dead=true&limit=20"
 
 
+def test_webhooks_that_were_given_up_are_listed(gateway: FakeGateway) -> None:
+    lost = {"id": "5-0", "job": JOB, "model": "mlp", "state": "failed", "attempts": 9}
+    lost |= {"reason": "answered 404", "given_up_at": "2026-01-02T03:04:05.678Z"}
+    page = {"webhooks": [lost], "next_cursor": "5-0"}
+    gateway.will("GET /v2/webhooks/undelivered", (200, page), (200, {"webhooks": []}), (200, page))
+    done = run(gateway, "jobs", "webhooks", "--limit", "1")
+    assert done.stdout == (
+        f"{JOB}  2026-01-02 03:04:05  failed: answered 404; attempts: 9\nolder ones: --cursor 5-0\n"
+    )
+    assert run(gateway, "jobs", "webhooks").stdout == "No webhooks were given up.\n"
+    as_json = run(gateway, "jobs", "webhooks", "--cursor", "5-0", "--json")
+    assert orjson.loads(as_json.stdout) == page
+    asked = [target.partition("?")[2] for _, target, _, _ in gateway.asked]
+    assert asked == ["limit=1", "limit=20", "limit=20&cursor=5-0"]
+
+
 def test_a_job_is_shown(gateway: FakeGateway) -> None:
     progress = {"fraction": 0.25, "message": "step 1", "estimated": True, "eta_seconds": 12.3}
     gateway.will(GET, (200, job("running", progress=progress)))

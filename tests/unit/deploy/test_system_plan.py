@@ -25,6 +25,12 @@ def test_gateways_and_workers_share_one_place_for_blobs(tmp_path: Path, url: str
         mlflow_uri="",
         listen_fd=0,
         port=1,
+        webhook_secrets="whsec_x",
     )
     told = {spec.environment["PENSTOCK_BLOBS_URL"] for spec in plan.gateways() + plan.workers()}
     assert told == {url or str(tmp_path / "data" / "blobs")}
+    (gateway,) = plan.gateways()
+    assert gateway.environment["PENSTOCK_WEBHOOK_SECRETS"] == "whsec_x"
+    assert "whsec_x" not in repr(plan) + repr(gateway)
+    (worker,) = plan.workers()
+    assert "PENSTOCK_WEBHOOK_SECRETS" not in worker.environment
