@@ -156,5 +156,6 @@ def _port(start: Start, mailbox: Mailbox[FromPort]) -> JobPort:
     place = Place(start.model, start.revision, start.replica, jobs.lease_s, jobs.heartbeat_s)
     store = BlockingJobStore(jobs.redis_url, keys)
     wake_up = BlockingWakeUp(jobs.redis_url, keys.job_queue(start.model, start.revision))
+    cancels = BlockingWakeUp(jobs.redis_url, keys.job_holder(start.replica))
     blobs = BlobStore(jobs.blobs_url) if jobs.blobs_url else None
-    return JobPort(place, store, wake_up, blobs, mailbox)
+    return JobPort(place, store, wake_up, cancels, blobs, mailbox)
