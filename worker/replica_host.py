@@ -54,6 +54,7 @@ from worker.supervision import (
     FetchFailed,
     Finished,
     Kill,
+    KillReason,
     Loaded,
     LoadRefused,
     Lose,
@@ -351,6 +352,7 @@ class ReplicaHost:
             lease_s=settings.job_lease_s,
             heartbeat_s=settings.job_heartbeat_s,
             execution_s_max=settings.job_execution_s_max,
+            cancel_grace_s=settings.job_cancel_grace_s,
         )
 
     def _said(self, key: str, replica: str, message: ToAgent) -> None:
@@ -365,7 +367,9 @@ class ReplicaHost:
                 rows = (message.queued_rows, message.executing_rows)
                 self.feed(Beat(key, replica, *rows, message.batch_ends_in_s))
             case Drained():
-                self.feed(Finished(key, replica))
+                if message.replace:
+                    self._totals.killed(self._children[replica].label, KillReason.JOB_CANCELED)
+                self.feed(Finished(key, replica, message.replace))
 
     def _ended(self, key: str, replica: str, how: str) -> None:
         """A replica's process is gone."""

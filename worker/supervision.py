@@ -16,6 +16,7 @@ class KillReason(StrEnum):
     """Why a process had to be killed."""
 
     EXECUTION_TIMEOUT = "execution_timeout"  # its batch took longer than the operator allows
+    JOB_CANCELED = "job_canceled"  # nobody wants its batch any more; it ended by itself for that
     HUNG = "hung"  # it was silent for too long, or nobody waits for its batch any more
     LOAD_TIMEOUT = "load_timeout"  # it was not ready in time
     NOT_ENDED = "not_ended"  # it was to end, and did not
@@ -96,10 +97,15 @@ class Beat:
 
 @dataclass(frozen=True)
 class Finished:
-    """A replica answered all it had accepted, and will end."""
+    """A replica answered all it had accepted, and will end.
+
+    Attributes:
+        replace: unasked, to stop an execution that nobody wants: another is to take its place.
+    """
 
     key: str
     replica: str
+    replace: bool = False
 
 
 @dataclass(frozen=True)

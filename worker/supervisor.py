@@ -22,7 +22,8 @@ of all that happens there. At most one process lives in a slot. Its steps, and w
 
 When a process has ended, what follows depends on why it was to end, never on how it ended: a slot
 that is `leaving` makes room (for its `successor`, if it was placed anew meanwhile), one with a
-`verdict` is given up, any other starts again after a delay.
+`verdict` is given up, one that made room for the next one has it loaded at once, any other starts
+again after a delay.
 
 Invariants:
 - A process is spawned only into a slot without one, for a placement that still stands.
@@ -270,6 +271,7 @@ class Supervisor:
                 if slot.step is Step.READY:
                     self._heard(slot, life, event.batch_ends_in_s, now)
             case Finished() if slot.step not in (Step.TERMINATING, Step.KILLED):
+                life.replace = event.replace
                 at_once = now + self._policy.end_grace_s
                 # Said again, it moves nothing: a drain ends in time whatever the replica says.
                 limit = slot.deadline if slot.step is Step.DRAINING else NEVER
@@ -301,6 +303,10 @@ class Supervisor:
                 slot.message = f"ended {slot.load_crashes} times while loading: {slot.message}"
         if slot.verdict is not None:
             self._enter(slot, Step.GIVEN_UP)
+            return
+        if life.replace:
+            slot.crashes, slot.message = 0, ""
+            self._enter(slot, Step.LOAD_QUEUED)
             return
         healthy = not loading and now - (life.ready_at or now) >= self._policy.healthy_after_s
         slot.crashes = 1 if healthy else slot.crashes + 1

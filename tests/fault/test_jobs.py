@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from gateway.calls import InferenceCall
 from shared.deployment import ReplicaSettings
@@ -17,7 +21,7 @@ from shared.jobs.payload import unpack_result
 from shared.jobs.record import JobState
 from shared.tensors import AnyArray, array_from_tensor, tensor_from_array
 from tests import mlflow_models, models
-from tests.agent_plane import agent_plane
+from tests.agent_plane import AgentPlane, agent_plane
 from tests.data_plane import ReplicaChild, rows
 from tests.fault.job_plane import KEYS, JobBench, JobPlane, job_bench, job_plane
 from worker.control import Drained, DrainNow
@@ -86,7 +90,7 @@ async def _napping(plane: JobPlane, tmp_path: Path, **settings: object) -> Repli
     """A replica that sleeps for as many milliseconds as its input says, one job at a time."""
     folder = mlflow_models.napping(tmp_path / "m")
     wanted = ReplicaSettings(threads=1, max_batch_size=1, **settings)
-    return await plane.join(folder, wanted, heartbeat_s=0.2)
+    return await plane.join(folder, wanted, heartbeat_s=0.2, cancel_grace_s=10.0)
 
 
 async def test_cancel_of_what_waits_and_of_what_runs(tmp_path: Path) -> None:
@@ -101,6 +105,70 @@ async def test_cancel_of_what_waits_and_of_what_runs(tmp_path: Path) -> None:
         after = await plane.submit(number(3), name=INPUT)
         assert (await plane.result(after)).tolist() == [3]
         assert (await plane.record(running)).result is None
+
+
+async def test_a_cancel_is_heard_long_before_the_next_heartbeat(tmp_path: Path) -> None:
+    folder = mlflow_models.napping(tmp_path / "m")
+    async with job_plane() as plane:
+        await plane.join(folder, ONE_THREAD, heartbeat_s=60, lease_s=120, cancel_grace_s=60)
+        running = await plane.submit(number(5000), name=INPUT)
+        await plane.until_state(running, JobState.RUNNING)
+        began = time.monotonic()
+        assert await plane.store.run(calls.cancel(running)) is JobState.CANCELING
+        assert (await plane.finished(running)).state is JobState.CANCELED
+        assert time.monotonic() - began < 3
+
+
+@contextlib.asynccontextmanager
+async def _looked_after(
+    folder: Path, settings: ReplicaSettings, **changes: object
+) -> AsyncIterator[tuple[JobBench, AgentPlane]]:
+    """One replica that its agent replaces, and tells the store of when it dies."""
+    async with job_bench("m-r") as bench:
+        losses = Losses(partial(_lose, bench))
+        store = {"redis_url": bench.server.url, "namespace": KEYS.namespace}
+        async with agent_plane(folder, 1, settings, losses, **store, **changes) as plane:
+            yield bench, plane
+
+
+@pytest.mark.parametrize("name", ["napping", "painting"])
+async def test_a_canceled_job_that_goes_on_alone_is_ended_with_its_replica(
+    tmp_path: Path, name: str
+) -> None:
+    folder = getattr(mlflow_models, name)(tmp_path / "m")
+    endless = number(60_000) if name == "napping" else number(-60)
+    async with _looked_after(folder, ONE_THREAD, job_cancel_grace_s=0.5) as (bench, plane):
+        job_id = await bench.submit(endless, name=INPUT)
+        await bench.until_state(job_id, JobState.RUNNING)
+        after = await bench.submit(number(3), name=INPUT)
+        began = time.monotonic()
+        assert await bench.store.run(calls.cancel(job_id)) is JobState.CANCELING
+        assert (await bench.finished(job_id)).state is JobState.CANCELED
+        assert time.monotonic() - began < 3
+        record = await bench.finished(after)
+        assert (record.state, record.attempts, record.deaths) == (JobState.SUCCEEDED, 1, 0)
+        await plane.all_ready(1)
+        assert (await bench.record(job_id)).deaths == 0
+        assert await plane.restarts() == 0
+        assert await plane.kills() == {"job_canceled": 1}
+
+
+async def test_a_canceled_job_that_a_call_waits_behind_is_not_ended_by_force(
+    tmp_path: Path,
+) -> None:
+    folder = mlflow_models.napping(tmp_path / "m")
+    async with _looked_after(folder, ONE_THREAD, job_cancel_grace_s=0.5) as (bench, plane):
+        (before,) = await plane.replicas()
+        job_id = await bench.submit(number(4000), name=INPUT)
+        await bench.until_state(job_id, JobState.RUNNING)
+        behind = asyncio.create_task(plane.infer(5))
+        await asyncio.sleep(0.2)
+        await bench.store.run(calls.cancel(job_id))
+        assert (await bench.finished(job_id)).state is JobState.CANCELED
+        assert await behind == 5
+        (now,) = await plane.replicas()
+        assert now.replica == before.replica
+        assert await plane.kills() == {}
 
 
 async def test_long_executions_tell_an_estimate_of_their_progress(tmp_path: Path) -> None:

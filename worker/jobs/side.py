@@ -85,7 +85,7 @@ class Jobs:
                 case Fetched():
                     commands += session.jobs_arrived([message.job], now)
                 case Gone():
-                    if session.job_gone(message.number):
+                    if session.job_gone(message.number, now):
                         self._desk.left(message.number)
                     elif message.number in self._stop:
                         self._stop[message.number].set()

@@ -42,9 +42,11 @@ class JobItem(Item):
 
     Attributes:
         timeout_s: longest execution; None: the job does not say.
+        gone: it was canceled, or its lease is lost, and it runs all the same.
     """
 
     timeout_s: float | None = None
+    gone: bool = False
 
 
 def job_item(job: Job, bucket: Hashable, rows: int, now: float) -> JobItem:

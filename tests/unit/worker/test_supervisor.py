@@ -182,6 +182,26 @@ def test_who_served_and_ended_unasked_is_told_of_and_who_leaves_is_not(bench: Be
     assert bench.ended() == []
 
 
+def test_who_ends_to_stop_what_nobody_wants_is_replaced_at_once_and_did_not_crash(
+    bench: Bench,
+) -> None:
+    bench.place(assignment("a"))
+    bench.make_ready()
+    for _ in range(5):
+        bench.do(Finished("a", bench.replicas["a"], replace=True))
+        commands = bench.ended(how="exited with code 0")
+        assert kinds(commands) == [Spawn]
+        assert isinstance(commands[0], Spawn)
+        assert not commands[0].restart
+        bench.loaded()
+    (report,) = bench.supervisor.reports()
+    assert (report.state, report.restarts, report.message) == (ReplicaState.READY, 0, "")
+    bench.do(Finished("a", bench.replicas["a"], replace=True))
+    bench.place()
+    assert bench.ended() == []  # nothing is placed here any more
+    assert bench.supervisor.idle
+
+
 def test_an_operator_may_let_a_drain_take_longer(bench: Bench) -> None:
     long = ReplicaSettings(drain_timeout_s=POLICY.drain_grace_s + 60)
     bench.place(replace(assignment("a"), settings=long))
