@@ -44,6 +44,7 @@ class JobsStart(_Control):
         heartbeat_s: how often leases are kept.
         execution_s_max: longest execution where neither job nor operator says how long.
         cancel_grace_s: how long an execution that nobody wants any more may go on.
+        begun_fd: descriptor of the memory that tells the agent what began (`worker.jobs.begun`).
     """
 
     redis_url: str
@@ -53,6 +54,7 @@ class JobsStart(_Control):
     heartbeat_s: float = 3.0
     execution_s_max: float = 3600.0
     cancel_grace_s: float = 2.0
+    begun_fd: int | None = None
 
 
 class Start(_Control):

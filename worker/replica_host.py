@@ -127,7 +127,8 @@ class ReplicaHost:
         wanted, gateways: what the agent read last, for replicas that start.
         totals: takes in what replicas count.
         on_change: called after reports have changed in more than row counts.
-        on_loss: called with each replica that served, and ended unasked.
+        on_loss: called with each replica that served, and ended unasked, and with the jobs that it
+            may have died of (None: any).
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class ReplicaHost:
         totals: ReplicaTotals,
         clock: Clock,
         on_change: Callable[[], None],
-        on_loss: Callable[[str], None],
+        on_loss: Callable[[str, Collection[str] | None], None],
     ) -> None:
         self._settings = settings
         self._machine = machine
@@ -247,7 +248,7 @@ class ReplicaHost:
             case Spawn():
                 self._spawn(command)
             case Lose():
-                self._on_loss(command.replica)
+                self._on_loss(command.replica, command.begun)
             case _:
                 self._end(command)
 
@@ -376,7 +377,7 @@ class ReplicaHost:
         child = self._children.pop(replica)
         self._totals.ended(child.label, replica)
         self._child_ended.set()
-        self.feed(Ended(key, replica, how))
+        self.feed(Ended(key, replica, how, child.handle.begun_jobs))
 
     def _log_changes(self) -> None:
         """Log which replicas changed state since the last time."""

@@ -6,6 +6,7 @@ is over are ignored, so that the agent may deliver them late.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -110,11 +111,17 @@ class Finished:
 
 @dataclass(frozen=True)
 class Ended:
-    """A replica's process is gone, or could not be spawned; `how` is for the operator."""
+    """A replica's process is gone, or could not be spawned.
+
+    Attributes:
+        how: for the operator.
+        begun: ids of the jobs that it began last; None: not known.
+    """
 
     key: str
     replica: str
     how: str
+    begun: Collection[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -199,9 +206,14 @@ class Kill:
 
 @dataclass(frozen=True)
 class Lose:
-    """Report that a replica died unasked: what it had leased is to run elsewhere."""
+    """Report that a replica died unasked: what it had leased is to run elsewhere.
+
+    Attributes:
+        begun: ids of the jobs that it may have died of; None: any that it had leased.
+    """
 
     replica: str
+    begun: Collection[str] | None = None
 
 
 Command = Fetch | CancelFetch | Spawn | Drain | Terminate | Kill | Lose

@@ -277,7 +277,7 @@ class Supervisor:
                 limit = slot.deadline if slot.step is Step.DRAINING else NEVER
                 self._enter(slot, Step.DRAINING, min(limit, at_once))
             case Ended():
-                self._ended(slot, life, event.how, now)
+                self._ended(slot, life, event, now)
 
     def _heard(self, slot: Slot, life: Life, batch_ends_in_s: float | None, now: float) -> None:
         """A replica that serves said what runs in it."""
@@ -286,10 +286,10 @@ class Supervisor:
         life.patience = self._policy.patience(batch_ends_in_s, timeout_s)
         slot.deadline = now + life.patience.seconds
 
-    def _ended(self, slot: Slot, life: Life, how: str, now: float) -> None:
+    def _ended(self, slot: Slot, life: Life, event: Ended, now: float) -> None:
         slot.life = None
         if life.ready_at is not None and not slot.leaving and slot.step is not Step.DRAINING:
-            self._commands.append(Lose(life.replica))
+            self._commands.append(Lose(life.replica, event.begun))
         if slot.leaving:
             self._vacate(slot)
             return
@@ -297,7 +297,7 @@ class Supervisor:
         slot.load_crashes += loading
         if slot.verdict is None:
             # A process that we killed has said nothing of itself: our reason is the better one.
-            slot.message = slot.message if slot.step is Step.KILLED else how
+            slot.message = slot.message if slot.step is Step.KILLED else event.how
             if loading and slot.load_crashes >= self._policy.load_crashes_max:
                 slot.verdict = ReplicaState.FAILED
                 slot.message = f"ended {slot.load_crashes} times while loading: {slot.message}"

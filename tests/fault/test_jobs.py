@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from functools import partial
 from pathlib import Path
 
@@ -231,8 +231,8 @@ async def test_a_store_that_is_away_keeps_no_result_and_no_call_waiting(tmp_path
         assert (await plane.result(after)).tolist() == [3]
 
 
-async def _lose(bench: JobBench, replica: str) -> int:
-    lost = await bench.store.run(calls.lose(replica))
+async def _lose(bench: JobBench, replica: str, begun: Collection[str] | None) -> int:
+    lost = await bench.store.run(calls.lose(replica, begun))
     return len(lost)
 
 
@@ -241,7 +241,7 @@ async def test_a_job_that_kills_its_replica_does_so_twice_and_harms_no_other(
 ) -> None:
     folder = mlflow_models.moody(tmp_path / "m")
     async with job_bench("m-r") as bench:
-        losses = Losses(lambda replica: _lose(bench, replica))
+        losses = Losses(partial(_lose, bench))
         store = {"redis_url": bench.server.url, "namespace": KEYS.namespace}
         async with agent_plane(folder, 2, ONE_THREAD, losses, **store) as plane:
             wanted = [float(each) for each in (*range(30), 99, *range(30, 60))]
@@ -252,16 +252,38 @@ async def test_a_job_that_kills_its_replica_does_so_twice_and_harms_no_other(
             killer = await bench.finished(ids[30])
             assert (killer.state, killer.deaths, killer.dead) == (JobState.FAILED, 2, True)
             assert killer.error_code == ErrorCode.REPLICA_CRASHED
-            assert await plane.restarts() == 2
+            await plane.restarted(2)
             records = [await bench.record(job_id) for job_id in ids]
             print("executions:", sum(record.attempts for record in records), "of", len(records))
             assert await plane.infer(7) == 70
 
 
+async def test_jobs_that_had_not_begun_when_their_replica_died_are_no_suspects(
+    tmp_path: Path,
+) -> None:
+    folder = mlflow_models.moody(tmp_path / "m")
+    alone = ReplicaSettings(threads=1, max_batch_size=1, job_concurrency=32)
+    async with _looked_after(folder, alone) as (bench, _):
+        ids = await bench.submit_all([number(each) for each in range(50)], name=INPUT)
+        for job_id in ids:  # now it is known how short they are, so many are leased ahead
+            await bench.finished(job_id)
+        wanted = [1.0] * 40 + [99.0] + [2.0] * 40
+        ids = await bench.submit_all([number(each) for each in wanted], name=INPUT)
+        records = [await bench.finished(job_id) for job_id in ids]
+        assert (records[40].state, records[40].deaths) == (JobState.FAILED, 2)
+        for record in (*records[:40], *records[41:]):
+            assert record.state is JobState.SUCCEEDED
+        spared = [(record.attempts, record.deaths) for record in records[41:]]
+        assert spared == [(1, 0)] * 40
+        totals = await bench.store.run(calls.totals())
+        print("given back:", totals["m"].released, "executed anew:", totals["m"].lost)
+        assert totals["m"].released > 0
+
+
 async def test_a_job_that_takes_longer_than_its_client_allows_is_ended(tmp_path: Path) -> None:
     folder = mlflow_models.napping(tmp_path / "m")
     async with job_bench("m-r") as bench:
-        losses = Losses(lambda replica: _lose(bench, replica))
+        losses = Losses(partial(_lose, bench))
         store = {"redis_url": bench.server.url, "namespace": KEYS.namespace}
         async with agent_plane(folder, 1, ONE_THREAD, losses, **store) as plane:
             long = await bench.submit(number(60_000), name=INPUT, timeout_ms=1000)
@@ -269,7 +291,7 @@ async def test_a_job_that_takes_longer_than_its_client_allows_is_ended(tmp_path:
             assert (await bench.result(short)).tolist() == [5]
             record = await bench.finished(long)
             assert (record.state, record.deaths) == (JobState.FAILED, 2)
-            assert await plane.restarts() == 2
+            await plane.restarted(2)
 
 
 async def test_a_model_that_streams_tells_progress_and_outputs_and_can_be_stopped(

@@ -373,7 +373,7 @@ class JobPort:
             traceparent="",
         )
         timeout_ms = wanted.job.timeout_ms
-        return Job(number, request, timeout_ms / 1000 if timeout_ms else None)
+        return Job(number, request, timeout_ms / 1000 if timeout_ms else None, wanted.id)
 
     def _loaded(self, loaded: Loaded, now: float) -> None:
         number = loaded.number

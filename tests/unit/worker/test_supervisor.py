@@ -175,7 +175,7 @@ def test_who_served_and_ended_unasked_is_told_of_and_who_leaves_is_not(bench: Be
     assert Lose not in kinds(bench.ended())
     bench.loaded()
     served = bench.replicas["a"]
-    assert Lose(served) in bench.ended()
+    assert Lose(served, {"job"}) in bench.do(Ended("a", served, "exited", {"job"}))
     bench.advance(10)
     bench.loaded()
     bench.place()
