@@ -35,7 +35,8 @@ from worker.control import (
     decode_for_agent,
     encode_line,
 )
-from worker.jobs.begun import new_memory, read_begun
+from worker.jobs.begun import JOBS_MAX, new_memory, read_begun
+from worker.jobs.desk import BATCHES_HELD
 
 READ_BYTES = 64 * 1024
 """Read at a time."""
@@ -127,10 +128,11 @@ class ProcessSpawner:
     ) -> ReplicaHandle:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("replicas are spawned from the main thread only")
-        begun = _Begun(new_memory() if start.jobs is not None else None)
+        begun = _Begun()
         ours, theirs = socket.socketpair()
         try:
             with theirs:
+                start = begun.open_for(start)
                 process = subprocess.Popen(
                     [*self._command_for(start), "--control-fd", str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
@@ -151,7 +153,7 @@ class ProcessSpawner:
             ours.close()
             begun.close()
             raise
-        replica.send(begun.told(start))
+        replica.send(start)
         return replica
 
     def _command_for(self, start: Start) -> tuple[str, ...]:
@@ -171,14 +173,17 @@ def replica_environment(threads: int | None) -> dict[str, str]:
 class _Begun:
     """Our end of the memory in which a replica writes down what jobs it begins, if it runs any."""
 
-    def __init__(self, descriptor: int | None) -> None:
-        self.descriptors = () if descriptor is None else (descriptor,)
+    def __init__(self) -> None:
+        self.descriptors: tuple[int, ...] = ()
         self.jobs: Collection[str] | None = None
 
-    def told(self, start: Start) -> Start:
-        """The start message that says where the memory is."""
-        if start.jobs is None or not self.descriptors:
+    def open_for(self, start: Start) -> Start:
+        """Make the memory; the start message that says where it is."""
+        settings = start.settings
+        held_max = settings.job_concurrency or BATCHES_HELD * settings.max_batch_size
+        if start.jobs is None or held_max > JOBS_MAX:
             return start
+        self.descriptors = (new_memory(),)
         jobs = start.jobs.model_copy(update={"begun_fd": self.descriptors[0]})
         return start.model_copy(update={"jobs": jobs})
 

@@ -3,8 +3,8 @@
 An execution may end its process at any moment, so what began must be known elsewhere before it
 begins, and to tell a store or an agent of each batch would cost more than many a batch. The agent
 and its replica share some memory instead: the replica writes ids there, the agent reads them when
-the process is gone. The newest `JOBS_MAX` are known. That is many times what a replica holds, so
-of what it held when it died nothing that began is missing.
+the process is gone. The newest `JOBS_MAX` are known. That is many times what a replica holds as a
+rule, and what was held when it died is among the newest.
 
 Previous stop: `worker.jobs.side`, in the replica. Next: `worker.replica_process`, in the agent, and
 then `worker.jobs.losses`.
@@ -20,6 +20,7 @@ ID_BYTES = 32
 """What an id of `shared.jobs.ids` takes."""
 
 JOBS_MAX = 4096
+"""More may be begun, and less be known of them: so who may hold more than this gets no memory."""
 
 _BYTES = ID_BYTES * JOBS_MAX
 _NONE = bytes(ID_BYTES)

@@ -14,8 +14,9 @@ from typing import TypeAlias
 from shared.errors import StateStoreError
 from shared.telemetry import get_logger
 
-LOSSES_MAX = 1000
-"""Deaths that wait for a store that is away; of more, the oldest are left to their leases' ends."""
+LOSSES_MAX = 200
+"""Deaths that wait for a store that is away; of more, the oldest are left to their leases' ends.
+Each may hold the ids of some thousand jobs."""
 
 RETRY_S = 1.0
 """How long until a store that did not answer is told again."""
