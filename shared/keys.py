@@ -64,6 +64,10 @@ class Keys:
         """The channel that tells of new jobs for one revision of a model."""
         return self._key(f"jobs:wake:{model}/{revision}")
 
+    def job_holder(self, holder: str) -> str:
+        """The channel that tells a holder of jobs to beat, since one of them is to be canceled."""
+        return self._key(f"jobs:beat:{holder}")
+
     def index(self, kind: str) -> str:
         """The sorted set of `workers`, `gateways` or `syncs`."""
         return self._key(f"{kind}s")

@@ -53,6 +53,13 @@ class AgentPlane:
         """How many replicas were replaced so far."""
         return sum(replica.restarts for replica in await self.replicas())
 
+    async def restarted(self, count: int) -> None:
+        """Wait until so many replicas were replaced after crashes, and no more."""
+        async with asyncio.timeout(LOAD_S):
+            while await self.restarts() < count:
+                await asyncio.sleep(0.05)
+        assert await self.restarts() == count
+
     async def kills(self) -> dict[str, float]:
         """How many replicas the agent had to kill so far, by reason; by its metrics."""
         (worker,) = await self._store.workers()

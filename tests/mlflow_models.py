@@ -218,7 +218,10 @@ def napping(folder: Path) -> Path:
 
 
 def painting(folder: Path) -> Path:
-    """Yields x, 2 x, ... with progress between, for as many steps of 0.1 s as x says."""
+    """Yields x, 2 x, ... with progress between, for as many steps of 0.1 s as x says.
+
+    Below 0 there is one step, of -x seconds.
+    """
 
     class Painting(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
@@ -228,9 +231,9 @@ def painting(folder: Path) -> Path:
             import time  # noqa: PLC0415 - runs in the replica
 
             number = float(np.ravel(model_input)[0])  # MLflow hands over the row itself
-            steps = int(number)
+            steps = max(int(number), 1)
             for step in range(1, steps + 1):
-                time.sleep(0.1)
+                time.sleep(0.1 if number > 0 else -number)
                 yield {"progress": step / steps, "message": f"step {step}"}
                 yield np.array([number * step])
 

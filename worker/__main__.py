@@ -6,6 +6,7 @@ Next stop: `worker.agent`.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 import setproctitle
 
@@ -54,8 +55,8 @@ async def _run(settings: WorkerSettings) -> None:
     keys = Keys(settings.namespace)
     store, jobs = RedisStateStore(settings.redis_url, keys), JobStore(settings.redis_url, keys)
 
-    async def lose(replica: str) -> int:
-        lost = await jobs.run(calls.lose(replica))
+    async def lose(replica: str, begun: Collection[str] | None) -> int:
+        lost = await jobs.run(calls.lose(replica, begun))
         return len(lost)
 
     # Replicas are told absolute paths: nothing says that they share our working folder.

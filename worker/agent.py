@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 from contextlib import suppress
 from typing import TypeVar
 
@@ -284,9 +284,9 @@ class Agent:
         else:
             logger.info("state store answers again")
 
-    def _replica_lost(self, replica: str) -> None:
+    def _replica_lost(self, replica: str, begun: Collection[str] | None) -> None:
         if self._losses is not None:
-            self._losses.add(replica)
+            self._losses.add(replica, begun)
 
     def _host_changed(self) -> None:
         """What is to be reported is no longer what was."""

@@ -33,9 +33,15 @@ class Execute:
 
 @record
 class End:
-    """The replica has nothing left to do here: `fatal` if it must not be used again."""
+    """The replica has nothing left to do here.
+
+    Attributes:
+        fatal: it must not be used again.
+        replace: it ends to stop what nobody wants, and another is to take its place at once.
+    """
 
     fatal: bool
+    replace: bool = False
 
 
 Command: TypeAlias = Send | Execute | End

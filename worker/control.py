@@ -43,6 +43,8 @@ class JobsStart(_Control):
         lease_s: how long a lease lasts without a heartbeat.
         heartbeat_s: how often leases are kept.
         execution_s_max: longest execution where neither job nor operator says how long.
+        cancel_grace_s: how long an execution that nobody wants any more may go on.
+        begun_fd: descriptor of the memory that tells the agent what began (`worker.jobs.begun`).
     """
 
     redis_url: str
@@ -51,6 +53,8 @@ class JobsStart(_Control):
     lease_s: float = 15.0
     heartbeat_s: float = 3.0
     execution_s_max: float = 3600.0
+    cancel_grace_s: float = 2.0
+    begun_fd: int | None = None
 
 
 class Start(_Control):
@@ -172,9 +176,15 @@ class Heartbeat(_Control):
 
 
 class Drained(_Control):
-    """Everything accepted was answered; the replica ends."""
+    """Everything accepted was answered; the replica ends.
+
+    Attributes:
+        replace: nobody asked it to: it ends to stop an execution that nobody wants any more, and is
+            to be replaced at once.
+    """
 
     type: Literal["drained"] = "drained"
+    replace: bool = False
 
 
 ToReplica = Annotated[Start | Gateways | RouteChanged | DrainNow, Field(discriminator="type")]

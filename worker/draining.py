@@ -28,13 +28,21 @@ class Draining:
         now: when it began.
         told: whether there is any gateway that was told.
         grace_s: how long until it is ended by force; None: it will not be.
+        replace: whether it only makes room for another of its kind.
     """
 
-    def __init__(self, now: float, *, told: bool, grace_s: float | None) -> None:
+    def __init__(
+        self, now: float, *, told: bool, grace_s: float | None, replace: bool = False
+    ) -> None:
+        self.replace = replace
         self._leaves_at = now + (FAREWELL_S if told else 0.0)
         self._gives_back_at = inf
         if grace_s is not None:
             self._gives_back_at = max(self._leaves_at, now + grace_s - GIVE_BACK_S)
+
+    def hurry(self, now: float) -> None:
+        """Leave jobs that still run alone from now on."""
+        self._gives_back_at = min(self._gives_back_at, max(self._leaves_at, now))
 
     def ends_at(self, owed: Collection[Key]) -> float:
         """When it may end if nothing changes in what it owes; infinite: not by itself."""

@@ -218,9 +218,16 @@ class Replica:
             job_execution_s_max=start.jobs.execution_s_max if start.jobs else inf,
         )
         slice_ms = start.settings.job_slice_ms
-        slice_s = None if slice_ms is None else slice_ms / 1000
         hello = self._hello(interface)
-        self._session = Session(hello, interface, limits, loaded.latency, run_limits, slice_s)
+        self._session = Session(
+            hello,
+            interface,
+            limits,
+            loaded.latency,
+            run_limits,
+            job_slice_s=None if slice_ms is None else slice_ms / 1000,
+            job_cancel_grace_s=start.jobs.cancel_grace_s if start.jobs else inf,
+        )
         if self._jobs is not None:
             self._jobs.start(interface)
         gc.collect()
@@ -370,8 +377,8 @@ class Replica:
         self._context.term()
         if self._tracer is not None:
             self._tracer.flush()
-        self._control.send(Drained())
-        log.info("drained")
+        self._control.send(Drained(replace=end.replace))
+        log.info("ended with a job that nobody wants" if end.replace else "drained")
         os._exit(0)  # a model's threads must not hold up the end
 
 

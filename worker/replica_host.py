@@ -54,6 +54,7 @@ from worker.supervision import (
     FetchFailed,
     Finished,
     Kill,
+    KillReason,
     Loaded,
     LoadRefused,
     Lose,
@@ -126,7 +127,8 @@ class ReplicaHost:
         wanted, gateways: what the agent read last, for replicas that start.
         totals: takes in what replicas count.
         on_change: called after reports have changed in more than row counts.
-        on_loss: called with each replica that served, and ended unasked.
+        on_loss: called with each replica that served, and ended unasked, and with the jobs that it
+            may have died of (None: any).
     """
 
     def __init__(
@@ -143,7 +145,7 @@ class ReplicaHost:
         totals: ReplicaTotals,
         clock: Clock,
         on_change: Callable[[], None],
-        on_loss: Callable[[str], None],
+        on_loss: Callable[[str, Collection[str] | None], None],
     ) -> None:
         self._settings = settings
         self._machine = machine
@@ -246,7 +248,7 @@ class ReplicaHost:
             case Spawn():
                 self._spawn(command)
             case Lose():
-                self._on_loss(command.replica)
+                self._on_loss(command.replica, command.begun)
             case _:
                 self._end(command)
 
@@ -351,6 +353,7 @@ class ReplicaHost:
             lease_s=settings.job_lease_s,
             heartbeat_s=settings.job_heartbeat_s,
             execution_s_max=settings.job_execution_s_max,
+            cancel_grace_s=settings.job_cancel_grace_s,
         )
 
     def _said(self, key: str, replica: str, message: ToAgent) -> None:
@@ -365,14 +368,16 @@ class ReplicaHost:
                 rows = (message.queued_rows, message.executing_rows)
                 self.feed(Beat(key, replica, *rows, message.batch_ends_in_s))
             case Drained():
-                self.feed(Finished(key, replica))
+                if message.replace:
+                    self._totals.killed(self._children[replica].label, KillReason.JOB_CANCELED)
+                self.feed(Finished(key, replica, message.replace))
 
     def _ended(self, key: str, replica: str, how: str) -> None:
         """A replica's process is gone."""
         child = self._children.pop(replica)
         self._totals.ended(child.label, replica)
         self._child_ended.set()
-        self.feed(Ended(key, replica, how))
+        self.feed(Ended(key, replica, how, child.handle.begun_jobs))
 
     def _log_changes(self) -> None:
         """Log which replicas changed state since the last time."""

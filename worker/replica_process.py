@@ -20,7 +20,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from pydantic import ValidationError
@@ -34,6 +35,8 @@ from worker.control import (
     decode_for_agent,
     encode_line,
 )
+from worker.jobs.begun import JOBS_MAX, new_memory, read_begun
+from worker.jobs.desk import BATCHES_HELD
 
 READ_BYTES = 64 * 1024
 """Read at a time."""
@@ -59,6 +62,11 @@ class ReplicaHandle(Protocol):
     @property
     def pid(self) -> int:
         """The process id."""
+        ...
+
+    @property
+    def begun_jobs(self) -> Collection[str] | None:
+        """Ids of the jobs that it began last, once it has ended; None: not known."""
         ...
 
     def send(self, message: ToReplica) -> None:
@@ -120,26 +128,30 @@ class ProcessSpawner:
     ) -> ReplicaHandle:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("replicas are spawned from the main thread only")
+        begun = _Begun()
         ours, theirs = socket.socketpair()
         try:
             with theirs:
+                start = begun.open_for(start)
                 process = subprocess.Popen(
                     [*self._command_for(start), "--control-fd", str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
                     env=replica_environment(start.settings.threads) | self._environment,
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[theirs.fileno(), *begun.descriptors],
                     start_new_session=True,
                 )
         except BaseException:
             ours.close()
+            begun.close()
             raise
-        replica = ReplicaProcess(process, ours, on_message, on_end)
+        replica = ReplicaProcess(process, ours, on_message, on_end, begun)
         try:
             replica.attach(asyncio.get_running_loop())
         except OSError:  # no descriptor left to notice its end by: nobody may lose sight of it
             replica.kill()
             process.wait()
             ours.close()
+            begun.close()
             raise
         replica.send(start)
         return replica
@@ -158,6 +170,32 @@ def replica_environment(threads: int | None) -> dict[str, str]:
     return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **environment_of_child(), **limits}
 
 
+class _Begun:
+    """Our end of the memory in which a replica writes down what jobs it begins, if it runs any."""
+
+    def __init__(self) -> None:
+        self.descriptors: tuple[int, ...] = ()
+        self.jobs: Collection[str] | None = None
+
+    def open_for(self, start: Start) -> Start:
+        """Make the memory; the start message that says where it is."""
+        settings = start.settings
+        held_max = settings.job_concurrency or BATCHES_HELD * settings.max_batch_size
+        if start.jobs is None or held_max > JOBS_MAX:
+            return start
+        self.descriptors = (new_memory(),)
+        jobs = start.jobs.model_copy(update={"begun_fd": self.descriptors[0]})
+        return start.model_copy(update={"jobs": jobs})
+
+    def close(self) -> None:
+        """Nothing will be written any more: what was is in `jobs`."""
+        for descriptor in self.descriptors:
+            with suppress(OSError):
+                self.jobs = read_begun(descriptor)
+            os.close(descriptor)
+        self.descriptors = ()
+
+
 class ReplicaProcess:
     """A child process and our end of its socket pair.
 
@@ -165,6 +203,7 @@ class ReplicaProcess:
         process: the child.
         control: our end.
         on_message, on_end: see `Spawner.spawn`.
+        begun: what it begins.
     """
 
     def __init__(
@@ -173,7 +212,9 @@ class ReplicaProcess:
         control: socket.socket,
         on_message: Callable[[ToAgent], None],
         on_end: Callable[[str], None],
+        begun: _Begun,
     ) -> None:
+        self._begun = begun
         self._process = process
         self._control = control
         self._on_message = on_message
@@ -192,6 +233,10 @@ class ReplicaProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def begun_jobs(self) -> Collection[str] | None:
+        return self._begun.jobs
 
     @property
     def _alive(self) -> bool:
@@ -307,6 +352,7 @@ class ReplicaProcess:
         self._control.close()
         self.kill()
         how = _how_it_ended(self._process.wait())
+        self._begun.close()
         self._on_end(f"{self._fault}, {how}" if self._fault else how)
 
     def _pending(self) -> bool:

@@ -9,7 +9,8 @@ that its turn has come, so that a second death names the culprit beyond doubt.
 
 Jobs (`worker.jobs`) come over a link of their own, `JOBS`, and are answered over it; no gateway is
 there. They run when no call waits, or fill up a batch of calls (`WaitingJobs`). A suspect among
-them begins at once or is refused: what might die with it is then only what runs alone anyway.
+them begins at once or is refused: what might die with it is then only what runs alone anyway. If
+nobody wants what runs any more, the replica may drain and end to stop it (`GivingUp`).
 
 Every method returns the commands that the shell is to carry out, in order.
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode
@@ -47,6 +49,7 @@ from worker.commands import Command, End, Execute, Send
 from worker.counters import Counters
 from worker.draining import Draining
 from worker.jobs.desk import Busyness
+from worker.jobs.giving_up import GivingUp
 from worker.jobs.messages import JOBS, Job
 from worker.jobs.waiting_jobs import JobItem, WaitingJobs, job_item
 from worker.latency_model import LatencyModel
@@ -94,6 +97,7 @@ class Session:
         latency: execution times; may already hold those of the warm-up.
         run_limits: how long executions may take.
         job_slice_s: longest batch with jobs in it; None: see `WaitingJobs`.
+        job_cancel_grace_s: how long jobs that nobody wants any more may run.
     """
 
     def __init__(
@@ -104,6 +108,7 @@ class Session:
         latency: LatencyModel,
         run_limits: RunLimits,
         job_slice_s: float | None = None,
+        job_cancel_grace_s: float = inf,
     ) -> None:
         self.counters = Counters()
         self._identity = identity
@@ -115,6 +120,7 @@ class Session:
         merges = self._batches and not interface.streams
         self._jobs = WaitingJobs(latency, job_slice_s, merges=merges)
         self._job_bucket: Hashable = None
+        self._giving_up = GivingUp(job_cancel_grace_s)
         self._buckets = Buckets(batches=self._batches)
         self._short_runs = ShortRuns()
         self._links: dict[str, str] = {}
@@ -201,13 +207,16 @@ class Session:
                 self._jobs.offer(item)
         return commands
 
-    def job_gone(self, number: int) -> bool:
+    def job_gone(self, number: int, now: float) -> bool:
         """Nobody wants this job any more; False: it runs, and its answer is still to come."""
         item = self._owed.get((JOBS, number))
         if item is None:
             return True
         assert isinstance(item, JobItem)
         if not self._jobs.cancel(item):
+            item.gone = True
+            if self._running is not None:
+                self._giving_up.gone(self._running.items, now)
             return False
         item.unwanted = True
         self._settle(item)
@@ -235,6 +244,7 @@ class Session:
         if self._running is None:
             raise ValueError("nothing was running")
         running, self._running = self._running, None
+        self._giving_up.over()
         if running.short:
             self._short_runs.ran(outcome.infer_s)
         if isinstance(outcome, Completed):
@@ -274,8 +284,11 @@ class Session:
                 self._start(items, reason, now, commands)
         if self._jobs and self._idle and not self._queue.rows:
             self._start_jobs(now, commands)
+        give_up_at = self._giving_up.due(self._owed)
+        if give_up_at is not None and now >= give_up_at:
+            commands += self._give_up(now)
         if self._draining is not None and now >= self._draining.ends_at(self._owed):
-            commands.append(End(fatal=False))
+            commands.append(End(fatal=False, replace=self._draining.replace))
         return commands
 
     def next_deadline(self) -> float | None:
@@ -284,6 +297,9 @@ class Session:
         if self._draining is not None:
             ends_at = self._draining.ends_at(self._owed)
             deadline = ends_at if deadline is None else min(deadline, ends_at)
+        give_up_at = self._giving_up.due(self._owed)
+        if give_up_at is not None:
+            deadline = give_up_at if deadline is None else min(deadline, give_up_at)
         if self._turn is None and not self._again:
             return deadline
         due = [item.deadline for items in self._again for item in items]
@@ -296,15 +312,26 @@ class Session:
         self._identity = replace(self._identity, route=route)
         return [Send(link, self._identity) for link in self._links]
 
-    def drain(self, now: float, grace_s: float | None = None) -> list[Command]:
+    def drain(
+        self, now: float, grace_s: float | None = None, *, replace: bool = False
+    ) -> list[Command]:
         """Take nothing new, finish what was accepted, then end (`worker.draining`)."""
         if self._draining is not None:
             return []
-        self._draining = Draining(now, told=bool(self._links), grace_s=grace_s)
+        told = bool(self._links)
+        self._draining = Draining(now, told=told, grace_s=grace_s, replace=replace)
         commands: list[Command] = [Send(link, Drain()) for link in self._links]
         for item in self._jobs.clear():
             self._settle(item)
             commands.append(Send(JOBS, Nack(item.key[1], NackReason.DRAINING)))
+        return commands
+
+    def _give_up(self, now: float) -> list[Command]:
+        """End, since that is the only way to stop what runs."""
+        self._giving_up.over()
+        commands = self.drain(now, replace=True)
+        assert self._draining is not None
+        self._draining.hurry(now)
         return commands
 
     def _greet(self, link: str, gateway: str) -> list[Command]:
@@ -425,6 +452,9 @@ class Session:
         for item in items:
             if item.unwanted:
                 self._settle(item)
+            elif isinstance(item, JobItem) and item.gone:
+                self._settle(item)
+                commands.append(Send(JOBS, Nack(item.key[1], NackReason.DRAINING)))  # not again
             elif item.deadline <= now:
                 commands += self._too_late(item, now)
             else:

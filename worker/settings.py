@@ -83,6 +83,12 @@ class WorkerSettings(CommonSettings):
         description="Longest execution of a job for which neither its client nor "
         "penstock.execution_timeout_ms says how long; then its replica is killed.",
     )
+    job_cancel_grace_s: float = Field(
+        2.0,
+        ge=0,
+        description="How long the execution of a canceled job may go on that is alone in its "
+        "replica; then the replica is replaced.",
+    )
     heartbeat_interval_s: float = Field(
         0.5, gt=0, description="How often replicas prove that their loop turns."
     )

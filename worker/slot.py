@@ -54,6 +54,7 @@ class Life:
     Attributes:
         ready_at: None while it has never been ready.
         patience: how long to wait for its next word, since its last one.
+        replace: it ends to make room for the next one, without fault.
     """
 
     replica: str
@@ -64,6 +65,7 @@ class Life:
     queued_rows: int = 0
     executing_rows: int = 0
     patience: Patience | None = None
+    replace: bool = False
 
 
 @dataclass

@@ -6,6 +6,7 @@ is over are ignored, so that the agent may deliver them late.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,6 +17,7 @@ class KillReason(StrEnum):
     """Why a process had to be killed."""
 
     EXECUTION_TIMEOUT = "execution_timeout"  # its batch took longer than the operator allows
+    JOB_CANCELED = "job_canceled"  # nobody wants its batch any more; it ended by itself for that
     HUNG = "hung"  # it was silent for too long, or nobody waits for its batch any more
     LOAD_TIMEOUT = "load_timeout"  # it was not ready in time
     NOT_ENDED = "not_ended"  # it was to end, and did not
@@ -96,19 +98,30 @@ class Beat:
 
 @dataclass(frozen=True)
 class Finished:
-    """A replica answered all it had accepted, and will end."""
+    """A replica answered all it had accepted, and will end.
+
+    Attributes:
+        replace: unasked, to stop an execution that nobody wants: another is to take its place.
+    """
 
     key: str
     replica: str
+    replace: bool = False
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A replica's process is gone, or could not be spawned; `how` is for the operator."""
+    """A replica's process is gone, or could not be spawned.
+
+    Attributes:
+        how: for the operator.
+        begun: ids of the jobs that it began last; None: not known.
+    """
 
     key: str
     replica: str
     how: str
+    begun: Collection[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -193,9 +206,14 @@ class Kill:
 
 @dataclass(frozen=True)
 class Lose:
-    """Report that a replica died unasked: what it had leased is to run elsewhere."""
+    """Report that a replica died unasked: what it had leased is to run elsewhere.
+
+    Attributes:
+        begun: ids of the jobs that it may have died of; None: any that it had leased.
+    """
 
     replica: str
+    begun: Collection[str] | None = None
 
 
 Command = Fetch | CancelFetch | Spawn | Drain | Terminate | Kill | Lose

@@ -22,7 +22,8 @@ of all that happens there. At most one process lives in a slot. Its steps, and w
 
 When a process has ended, what follows depends on why it was to end, never on how it ended: a slot
 that is `leaving` makes room (for its `successor`, if it was placed anew meanwhile), one with a
-`verdict` is given up, any other starts again after a delay.
+`verdict` is given up, one that made room for the next one has it loaded at once, any other starts
+again after a delay.
 
 Invariants:
 - A process is spawned only into a slot without one, for a placement that still stands.
@@ -270,12 +271,13 @@ class Supervisor:
                 if slot.step is Step.READY:
                     self._heard(slot, life, event.batch_ends_in_s, now)
             case Finished() if slot.step not in (Step.TERMINATING, Step.KILLED):
+                life.replace = event.replace
                 at_once = now + self._policy.end_grace_s
                 # Said again, it moves nothing: a drain ends in time whatever the replica says.
                 limit = slot.deadline if slot.step is Step.DRAINING else NEVER
                 self._enter(slot, Step.DRAINING, min(limit, at_once))
             case Ended():
-                self._ended(slot, life, event.how, now)
+                self._ended(slot, life, event, now)
 
     def _heard(self, slot: Slot, life: Life, batch_ends_in_s: float | None, now: float) -> None:
         """A replica that serves said what runs in it."""
@@ -284,10 +286,10 @@ class Supervisor:
         life.patience = self._policy.patience(batch_ends_in_s, timeout_s)
         slot.deadline = now + life.patience.seconds
 
-    def _ended(self, slot: Slot, life: Life, how: str, now: float) -> None:
+    def _ended(self, slot: Slot, life: Life, event: Ended, now: float) -> None:
         slot.life = None
         if life.ready_at is not None and not slot.leaving and slot.step is not Step.DRAINING:
-            self._commands.append(Lose(life.replica))
+            self._commands.append(Lose(life.replica, event.begun))
         if slot.leaving:
             self._vacate(slot)
             return
@@ -295,12 +297,16 @@ class Supervisor:
         slot.load_crashes += loading
         if slot.verdict is None:
             # A process that we killed has said nothing of itself: our reason is the better one.
-            slot.message = slot.message if slot.step is Step.KILLED else how
+            slot.message = slot.message if slot.step is Step.KILLED else event.how
             if loading and slot.load_crashes >= self._policy.load_crashes_max:
                 slot.verdict = ReplicaState.FAILED
                 slot.message = f"ended {slot.load_crashes} times while loading: {slot.message}"
         if slot.verdict is not None:
             self._enter(slot, Step.GIVEN_UP)
+            return
+        if life.replace:
+            slot.crashes, slot.message = 0, ""
+            self._enter(slot, Step.LOAD_QUEUED)
             return
         healthy = not loading and now - (life.ready_at or now) >= self._policy.healthy_after_s
         slot.crashes = 1 if healthy else slot.crashes + 1

@@ -11,7 +11,7 @@ A call may raise, when it is run: `StateStoreError` (not reached; it may have ha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -242,9 +242,17 @@ def release(job_id: str, token: int) -> Call[JobState | None]:
 # For those who watch over holders -----------------------------------------------------------------
 
 
-def lose(holder: str) -> Call[list[tuple[str, JobState]]]:
-    """A holder was seen to die: its jobs return as suspects, or end. Their states now."""
-    return Call("lose", (holder, SUSPECT_DEATHS), answers.states_of)
+def lose(holder: str, begun: Collection[str] | None = None) -> Call[list[tuple[str, JobState]]]:
+    """A holder was seen to die: its jobs return, or end. Their states now.
+
+    Args:
+        holder: whose jobs.
+        begun: ids of jobs that it had begun, which return as suspects; of others it does not
+            matter which are here. None: nobody knows, so all that it held are suspects.
+    """
+    known = begun is not None
+    arguments: tuple[Argument, ...] = (holder, SUSPECT_DEATHS, int(known), *sorted(begun or ()))
+    return Call("lose", arguments, answers.states_of)
 
 
 def reclaim(

@@ -35,6 +35,7 @@ LIMITS: Mapping[str, int] = {
     "event_bytes": 1 << 20,
     "priority_ms": 1 << 43,  # more than any wall clock reads until the year 2248
     "passed_over": 32,  # suspects that a lease looks behind, so that it stays short
+    "spared": 3,  # times that a job's replica may die before it began, and no attempt counts
     "grant_ms": 60_000,  # longer than anybody sends one request again
     "undelivered": 1_000,  # webhooks that were given up, for the operator to look at
     "totals_ms": 30 * 24 * 3_600_000,  # how long a model's totals outlive its last job

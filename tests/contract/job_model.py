@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from shared.jobs.record import FINISHED, HELD, JobState
 
 PASSED_OVER = 32
+SPARED = 3
 
 
 @dataclass
@@ -24,6 +25,7 @@ class ModelJob:
     state: JobState = JobState.QUEUED
     attempts: int = 0
     deaths: int = 0
+    spared: int = 0
     token: int = 0
     beat: int = 0
     holder: str = ""
@@ -149,15 +151,25 @@ class JobModel:
             return None
         if job.state is JobState.FAILED:
             job.state, job.dead, job.attempts, job.deaths = JobState.QUEUED, False, 0, 0
+            job.spared = 0
             job.queued_ms = self.now_ms
             job.expires_ms = self.now_ms + job.queue_ttl_ms if job.queue_ttl_ms else 0
         return job.state
 
-    def lose(self, holder: str) -> set[tuple[str, JobState]]:
+    def lose(self, holder: str, begun: Collection[str] | None) -> set[tuple[str, JobState]]:
         lost = [job for job in self.jobs.values() if job.state in HELD and job.holder == holder]
         for job in lost:
-            job.deaths += 1
-            self._end_attempt(job, final=job.deaths >= 2, dead=True)
+            if begun is None or job.id in begun:
+                job.deaths += 1
+                self._end_attempt(job, final=job.deaths >= 2, dead=True)
+            elif job.state is JobState.RUNNING and job.spared < SPARED:
+                job.state, job.attempts, job.spared = (
+                    JobState.QUEUED,
+                    job.attempts - 1,
+                    job.spared + 1,
+                )
+            else:
+                self._end_attempt(job, final=False, dead=True)
         return {(job.id, job.state) for job in lost}
 
     def reclaim(self) -> set[tuple[str, JobState]]:

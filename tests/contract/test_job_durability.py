@@ -233,6 +233,28 @@ def test_idle_holders_are_woken() -> None:
         store.close()
 
 
+def test_a_holder_is_told_when_a_job_that_it_runs_is_canceled() -> None:
+    with a_server() as server:
+        store = BlockingJobStore(server.url, KEYS)
+        cancels = BlockingWakeUp(server.url, KEYS.job_holder("h1"))
+        others = BlockingWakeUp(server.url, KEYS.job_holder("h2"))
+        assert cancels.wait(5)
+        assert others.wait(5)
+        running = store.run(submit_call()).id
+        store.run(lease_call("h1"))
+        waiting = store.run(submit_call()).id
+        store.run(calls.cancel(waiting))
+        assert not cancels.wait(0.05)
+        store.run(calls.cancel(running))
+        assert cancels.wait(5)
+        store.run(calls.cancel(running))
+        assert not cancels.wait(0.05)
+        assert not others.wait(0.05)
+        cancels.close()
+        others.close()
+        store.close()
+
+
 async def test_throughput() -> None:
     """Prints figures; asserts none, since the machine may be busy."""
     count, batch = 5_000, 100

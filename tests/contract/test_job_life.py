@@ -218,7 +218,9 @@ class JobLife(RuleBasedStateMachine):
         holders = {job.holder for job in self.model.jobs.values() if job.state in HELD}
         name = data.draw(st.sampled_from(sorted(holders)))
         self.losses += 1
-        assert set(self.call(calls.lose(name), again)) == self.model.lose(name)
+        held = sorted(job.id for job in self.model.jobs.values() if job.holder == name)
+        begun = data.draw(st.none() | st.sets(st.sampled_from(held)))
+        assert set(self.call(calls.lose(name, begun), again)) == self.model.lose(name, begun)
 
     @precondition(lambda self: self.leases)
     @rule(minutes=st.sampled_from([0, 1, 2, 3, 40]), again=st.booleans())

@@ -473,6 +473,41 @@ async def test_after_an_absence_holders_may_prolong_first(bench: Bench) -> None:
     assert await bench.run(reclaim) == [(job.id, JobState.QUEUED)]
 
 
+async def test_jobs_that_had_not_begun_when_their_holder_died_are_no_suspects(bench: Bench) -> None:
+    culprit, waiting, canceled = [await bench.submit(max_attempts=2) for _ in range(3)]
+    await bench.lease(3, holder="h1")
+    await bench.run(calls.cancel(canceled))
+    lose = calls.lose("h1", {culprit, "another"})
+    assert await bench.run(lose) == [
+        (culprit, JobState.QUEUED),
+        (waiting, JobState.QUEUED),
+        (canceled, JobState.CANCELED),
+    ]
+    assert await bench.run(lose) == []
+    record = await bench.record(waiting)
+    assert (record.attempts, record.deaths, record.error_code) == (0, 0, "")
+    record = await bench.record(culprit)
+    assert (record.attempts, record.deaths) == (1, 1)
+    [again] = await bench.lease(1, holder="h2", idle=False)
+    assert again.record.id == waiting
+
+
+async def test_a_job_whose_holders_die_before_it_begins_does_not_go_round_for_ever(
+    bench: Bench,
+) -> None:
+    job_id = await bench.submit(max_attempts=2)
+    for attempts in (0, 0, 0, 1, 2):
+        await bench.lease(holder="h")
+        await bench.run(calls.lose("h", ()))
+        record = await bench.record(job_id)
+        assert (record.attempts, record.deaths) == (attempts, 0)
+    assert (record.state, record.dead) == (JobState.FAILED, True)
+    await bench.run(calls.retry(record))
+    await bench.lease(holder="h")
+    await bench.run(calls.lose("h", ()))
+    assert (await bench.record(job_id)).attempts == 0
+
+
 async def test_a_job_that_kills_its_replica_twice_is_a_dead_letter(bench: Bench) -> None:
     culprit, innocent = await bench.submit(), await bench.submit()
     await bench.lease(2, holder="h1")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterator, Collection
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from gateway.calls import InferenceCall
 from shared.deployment import ReplicaSettings
@@ -17,7 +21,7 @@ from shared.jobs.payload import unpack_result
 from shared.jobs.record import JobState
 from shared.tensors import AnyArray, array_from_tensor, tensor_from_array
 from tests import mlflow_models, models
-from tests.agent_plane import agent_plane
+from tests.agent_plane import AgentPlane, agent_plane
 from tests.data_plane import ReplicaChild, rows
 from tests.fault.job_plane import KEYS, JobBench, JobPlane, job_bench, job_plane
 from worker.control import Drained, DrainNow
@@ -86,7 +90,7 @@ async def _napping(plane: JobPlane, tmp_path: Path, **settings: object) -> Repli
     """A replica that sleeps for as many milliseconds as its input says, one job at a time."""
     folder = mlflow_models.napping(tmp_path / "m")
     wanted = ReplicaSettings(threads=1, max_batch_size=1, **settings)
-    return await plane.join(folder, wanted, heartbeat_s=0.2)
+    return await plane.join(folder, wanted, heartbeat_s=0.2, cancel_grace_s=10.0)
 
 
 async def test_cancel_of_what_waits_and_of_what_runs(tmp_path: Path) -> None:
@@ -101,6 +105,70 @@ async def test_cancel_of_what_waits_and_of_what_runs(tmp_path: Path) -> None:
         after = await plane.submit(number(3), name=INPUT)
         assert (await plane.result(after)).tolist() == [3]
         assert (await plane.record(running)).result is None
+
+
+async def test_a_cancel_is_heard_long_before_the_next_heartbeat(tmp_path: Path) -> None:
+    folder = mlflow_models.napping(tmp_path / "m")
+    async with job_plane() as plane:
+        await plane.join(folder, ONE_THREAD, heartbeat_s=60, lease_s=120, cancel_grace_s=60)
+        running = await plane.submit(number(5000), name=INPUT)
+        await plane.until_state(running, JobState.RUNNING)
+        began = time.monotonic()
+        assert await plane.store.run(calls.cancel(running)) is JobState.CANCELING
+        assert (await plane.finished(running)).state is JobState.CANCELED
+        assert time.monotonic() - began < 3
+
+
+@contextlib.asynccontextmanager
+async def _looked_after(
+    folder: Path, settings: ReplicaSettings, **changes: object
+) -> AsyncIterator[tuple[JobBench, AgentPlane]]:
+    """One replica that its agent replaces, and tells the store of when it dies."""
+    async with job_bench("m-r") as bench:
+        losses = Losses(partial(_lose, bench))
+        store = {"redis_url": bench.server.url, "namespace": KEYS.namespace}
+        async with agent_plane(folder, 1, settings, losses, **store, **changes) as plane:
+            yield bench, plane
+
+
+@pytest.mark.parametrize("name", ["napping", "painting"])
+async def test_a_canceled_job_that_goes_on_alone_is_ended_with_its_replica(
+    tmp_path: Path, name: str
+) -> None:
+    folder = getattr(mlflow_models, name)(tmp_path / "m")
+    endless = number(60_000) if name == "napping" else number(-60)
+    async with _looked_after(folder, ONE_THREAD, job_cancel_grace_s=0.5) as (bench, plane):
+        job_id = await bench.submit(endless, name=INPUT)
+        await bench.until_state(job_id, JobState.RUNNING)
+        after = await bench.submit(number(3), name=INPUT)
+        began = time.monotonic()
+        assert await bench.store.run(calls.cancel(job_id)) is JobState.CANCELING
+        assert (await bench.finished(job_id)).state is JobState.CANCELED
+        assert time.monotonic() - began < 3
+        record = await bench.finished(after)
+        assert (record.state, record.attempts, record.deaths) == (JobState.SUCCEEDED, 1, 0)
+        await plane.all_ready(1)
+        assert (await bench.record(job_id)).deaths == 0
+        assert await plane.restarts() == 0
+        assert await plane.kills() == {"job_canceled": 1}
+
+
+async def test_a_canceled_job_that_a_call_waits_behind_is_not_ended_by_force(
+    tmp_path: Path,
+) -> None:
+    folder = mlflow_models.napping(tmp_path / "m")
+    async with _looked_after(folder, ONE_THREAD, job_cancel_grace_s=0.5) as (bench, plane):
+        (before,) = await plane.replicas()
+        job_id = await bench.submit(number(4000), name=INPUT)
+        await bench.until_state(job_id, JobState.RUNNING)
+        behind = asyncio.create_task(plane.infer(5))
+        await asyncio.sleep(0.2)
+        await bench.store.run(calls.cancel(job_id))
+        assert (await bench.finished(job_id)).state is JobState.CANCELED
+        assert await behind == 5
+        (now,) = await plane.replicas()
+        assert now.replica == before.replica
+        assert await plane.kills() == {}
 
 
 async def test_long_executions_tell_an_estimate_of_their_progress(tmp_path: Path) -> None:
@@ -163,8 +231,8 @@ async def test_a_store_that_is_away_keeps_no_result_and_no_call_waiting(tmp_path
         assert (await plane.result(after)).tolist() == [3]
 
 
-async def _lose(bench: JobBench, replica: str) -> int:
-    lost = await bench.store.run(calls.lose(replica))
+async def _lose(bench: JobBench, replica: str, begun: Collection[str] | None) -> int:
+    lost = await bench.store.run(calls.lose(replica, begun))
     return len(lost)
 
 
@@ -173,7 +241,7 @@ async def test_a_job_that_kills_its_replica_does_so_twice_and_harms_no_other(
 ) -> None:
     folder = mlflow_models.moody(tmp_path / "m")
     async with job_bench("m-r") as bench:
-        losses = Losses(lambda replica: _lose(bench, replica))
+        losses = Losses(partial(_lose, bench))
         store = {"redis_url": bench.server.url, "namespace": KEYS.namespace}
         async with agent_plane(folder, 2, ONE_THREAD, losses, **store) as plane:
             wanted = [float(each) for each in (*range(30), 99, *range(30, 60))]
@@ -184,16 +252,38 @@ async def test_a_job_that_kills_its_replica_does_so_twice_and_harms_no_other(
             killer = await bench.finished(ids[30])
             assert (killer.state, killer.deaths, killer.dead) == (JobState.FAILED, 2, True)
             assert killer.error_code == ErrorCode.REPLICA_CRASHED
-            assert await plane.restarts() == 2
+            await plane.restarted(2)
             records = [await bench.record(job_id) for job_id in ids]
             print("executions:", sum(record.attempts for record in records), "of", len(records))
             assert await plane.infer(7) == 70
 
 
+async def test_jobs_that_had_not_begun_when_their_replica_died_are_no_suspects(
+    tmp_path: Path,
+) -> None:
+    folder = mlflow_models.moody(tmp_path / "m")
+    alone = ReplicaSettings(threads=1, max_batch_size=1, job_concurrency=32)
+    async with _looked_after(folder, alone) as (bench, _):
+        ids = await bench.submit_all([number(each) for each in range(50)], name=INPUT)
+        for job_id in ids:  # now it is known how short they are, so many are leased ahead
+            await bench.finished(job_id)
+        wanted = [1.0] * 40 + [99.0] + [2.0] * 40
+        ids = await bench.submit_all([number(each) for each in wanted], name=INPUT)
+        records = [await bench.finished(job_id) for job_id in ids]
+        assert (records[40].state, records[40].deaths) == (JobState.FAILED, 2)
+        for record in (*records[:40], *records[41:]):
+            assert record.state is JobState.SUCCEEDED
+        spared = [(record.attempts, record.deaths) for record in records[41:]]
+        assert spared == [(1, 0)] * 40
+        totals = await bench.store.run(calls.totals())
+        print("given back:", totals["m"].released, "executed anew:", totals["m"].lost)
+        assert totals["m"].released > 0
+
+
 async def test_a_job_that_takes_longer_than_its_client_allows_is_ended(tmp_path: Path) -> None:
     folder = mlflow_models.napping(tmp_path / "m")
     async with job_bench("m-r") as bench:
-        losses = Losses(lambda replica: _lose(bench, replica))
+        losses = Losses(partial(_lose, bench))
         store = {"redis_url": bench.server.url, "namespace": KEYS.namespace}
         async with agent_plane(folder, 1, ONE_THREAD, losses, **store) as plane:
             long = await bench.submit(number(60_000), name=INPUT, timeout_ms=1000)
@@ -201,7 +291,7 @@ async def test_a_job_that_takes_longer_than_its_client_allows_is_ended(tmp_path:
             assert (await bench.result(short)).tolist() == [5]
             record = await bench.finished(long)
             assert (record.state, record.deaths) == (JobState.FAILED, 2)
-            assert await plane.restarts() == 2
+            await plane.restarted(2)
 
 
 async def test_a_model_that_streams_tells_progress_and_outputs_and_can_be_stopped(

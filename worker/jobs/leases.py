@@ -34,7 +34,8 @@ OUTPUTS_MAX = 256
 """Outputs that wait for the next heartbeat; the store keeps no more events of a job either."""
 
 OUTPUT_GAP_S = 0.2
-"""Outputs and progress are told as they come, but not more often than this."""
+"""What cannot wait for the next heartbeat is told and asked at once, but not more often than this:
+outputs, progress, and whether a job is still wanted."""
 
 RETRYABLE = frozenset({ErrorCode.OUT_OF_MEMORY, ErrorCode.UNAVAILABLE, ErrorCode.STORE_FULL})
 """Failures after which another attempt, perhaps elsewhere, may go better."""
@@ -131,9 +132,14 @@ class Leases:
             lease.progress = said
         else:
             lease.outputs.append(said)
-        lease.next_beat = min(lease.next_beat, max(now, lease.beat_at + OUTPUT_GAP_S))
+        _hasten(lease, now)
 
     # Heartbeats
+
+    def beat_soon(self, now: float) -> None:
+        """One of the jobs may be wanted no more: ask, of all of them."""
+        for lease in self._leases.values():
+            _hasten(lease, now)
 
     def next_beat(self) -> float | None:
         """When the next heartbeat is due; None: nothing is held."""
@@ -193,6 +199,10 @@ class Leases:
         """Ends a lease without either; a job that is to be canceled is canceled by that."""
         record = self._leases[number].record
         return calls.release(record.id, record.token)
+
+
+def _hasten(lease: Lease, now: float) -> None:
+    lease.next_beat = min(lease.next_beat, max(now, lease.beat_at + OUTPUT_GAP_S))
 
 
 def _estimate(lease: Lease, now: float) -> Progress | None:

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from typing import TypeAlias
 
 from shared.errors import StateStoreError
 from shared.telemetry import get_logger
 
-LOSSES_MAX = 1000
-"""Deaths that wait for a store that is away; of more, the oldest are left to their leases' ends."""
+LOSSES_MAX = 200
+"""Deaths that wait for a store that is away; of more, the oldest are left to their leases' ends.
+Each may hold the ids of some thousand jobs."""
 
 RETRY_S = 1.0
 """How long until a store that did not answer is told again."""
+
+Begun: TypeAlias = Collection[str] | None
 
 log = get_logger("agent")
 
@@ -26,18 +30,19 @@ class Losses:
     """Reports deaths, in order, until the store has answered.
 
     Args:
-        lose: tells the store of one holder; raises `StateStoreError` if it does not answer, and may
-            be repeated. It gives how many jobs that one held.
+        lose: tells the store of one holder, and of the jobs that it had begun (None: not known);
+            raises `StateStoreError` if it does not answer, and may be repeated. It gives how many
+            jobs that one held.
     """
 
-    def __init__(self, lose: Callable[[str], Awaitable[int]]) -> None:
+    def __init__(self, lose: Callable[[str, Begun], Awaitable[int]]) -> None:
         self._lose = lose
-        self._waiting: deque[str] = deque(maxlen=LOSSES_MAX)
+        self._waiting: deque[tuple[str, Begun]] = deque(maxlen=LOSSES_MAX)
         self._news = asyncio.Event()
 
-    def add(self, replica: str) -> None:
-        """A replica died."""
-        self._waiting.append(replica)
+    def add(self, replica: str, begun: Begun) -> None:
+        """A replica died, with these jobs or any that it held."""
+        self._waiting.append((replica, begun))
         self._news.set()
 
     async def run(self) -> None:
@@ -46,13 +51,13 @@ class Losses:
             await self._news.wait()
             self._news.clear()
             while self._waiting:
-                replica = self._waiting[0]
+                loss = replica, begun = self._waiting[0]
                 try:
-                    jobs = await self._lose(replica)
+                    jobs = await self._lose(replica, begun)
                 except StateStoreError:
                     await asyncio.sleep(RETRY_S)
                     continue
-                if self._waiting and self._waiting[0] == replica:
+                if self._waiting and self._waiting[0] is loss:
                     self._waiting.popleft()
                 if jobs:
                     log.warning("a replica died with jobs", replica=replica, jobs=jobs)

@@ -28,11 +28,13 @@ class Job:
         number: names it in this replica.
         request: what to execute; `suspect` if a replica died with it.
         timeout_s: longest execution that its client wants; None: it did not say.
+        id: names it everywhere.
     """
 
     number: int
     request: Request
     timeout_s: float | None = None
+    id: str = ""
 
 
 # From the port

@@ -2,8 +2,8 @@
 
 The port's thread leases, keeps leases by heartbeats, and ends them. It is apart from the loop, so
 that a loop which runs a batch itself, or waits for the interpreter, keeps its leases, and a store
-that is slow or away stops no call. All that is due leaves in one pipeline. A second thread waits
-for hints, a third moves blobs, so that neither delays a heartbeat.
+that is slow or away stops no call. All that is due leaves in one pipeline. Two threads wait for
+hints (of new jobs, and of cancels), a fourth moves blobs, so that none delays a heartbeat.
 
 While the store is away, what it is owed waits here and is sent again and again; a call that is sent
 twice happens once. That is bounded: a replica holds so many jobs, and leases no more meanwhile.
@@ -104,7 +104,12 @@ class Told:
     said: Progress | Output
 
 
-_Inbox: TypeAlias = ToPort | Told | Carried
+@record
+class _BeatSoon:
+    """A job that is held may be wanted no more."""
+
+
+_Inbox: TypeAlias = ToPort | Told | Carried | _BeatSoon
 
 
 @dataclass
@@ -125,7 +130,8 @@ class JobPort:
 
     Args:
         place: whose jobs.
-        store, wake_up: connections to the job store, one for each thread.
+        store, wake_up, cancels: connections to the job store, one for each thread; the latter two
+            for hints of new jobs, and of jobs of this holder that are to be canceled.
         blobs: where large inputs and results lie; None: nowhere.
         to_loop: takes what the loop is to know.
     """
@@ -135,12 +141,14 @@ class JobPort:
         place: Place,
         store: Store,
         wake_up: WakeUp,
+        cancels: WakeUp,
         blobs: Blobs | None,
         to_loop: Mailbox[FromPort],
     ) -> None:
         self._place = place
         self._store = store
         self._wake_up = wake_up
+        self._cancels = cancels
         self._to_loop = to_loop
         self._inbox: queue.SimpleQueue[_Inbox] = queue.SimpleQueue()
         self._listen: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -158,6 +166,7 @@ class JobPort:
         """Start the threads; they end with the process, or by `close`."""
         self._thread.start()
         threading.Thread(target=self._hear, name="job-hints", daemon=True).start()
+        threading.Thread(target=self._hear_cancels, name="job-cancels", daemon=True).start()
         self._carrier.start()
 
     def tell(self, message: ToPort | Told) -> None:
@@ -170,13 +179,18 @@ class JobPort:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    # The thread for hints
+    # The threads for hints
 
     def _hear(self) -> None:
         while True:
             self._listen.get()
             self._wake_up.wait(LOOK_S)
             self._to_loop.put(Hinted())
+
+    def _hear_cancels(self) -> None:
+        while True:
+            if self._cancels.wait(LOOK_S):
+                self._inbox.put(_BeatSoon())
 
     # The thread for everything else
 
@@ -212,6 +226,8 @@ class JobPort:
                 self._leases.began(message.numbers, message.expected_s, now)
             case Told():
                 self._told(message, now)
+            case _BeatSoon():
+                self._leases.beat_soon(now)
             case OutputStored():
                 self._leases.told(message.number, (message.content, b""), now)
             case Loaded():
@@ -357,7 +373,7 @@ class JobPort:
             traceparent="",
         )
         timeout_ms = wanted.job.timeout_ms
-        return Job(number, request, timeout_ms / 1000 if timeout_ms else None)
+        return Job(number, request, timeout_ms / 1000 if timeout_ms else None, wanted.id)
 
     def _loaded(self, loaded: Loaded, now: float) -> None:
         number = loaded.number

@@ -20,10 +20,12 @@ from shared.telemetry import get_logger
 from worker.batching import Item
 from worker.commands import Command
 from worker.control import JobsStart, Start
+from worker.jobs.begun import BegunJobs
 from worker.jobs.desk import BATCHES_HELD, JobDesk
 from worker.jobs.messages import JOBS, Began, Ended, Fetched, FromPort, Gone, Leased
 from worker.jobs.port import JobPort, Place, Told
 from worker.jobs.stream import NoAnswer, Stopped, run_stream, streams
+from worker.jobs.waiting_jobs import JobItem
 from worker.mailbox import Mailbox
 from worker.outcomes import Failed, FailureKind, Outcome
 from worker.runtimes.base import Runtime
@@ -57,6 +59,7 @@ class Jobs:
         self._port: JobPort | None = None
         self._desk = JobDesk(0)
         self._stop: dict[int, Event] = {}  # of the stream that runs
+        self._begun: BegunJobs | None = None
         self._usual_switch_s = sys.getswitchinterval()
 
     def start(self, interface: ModelInterface) -> None:
@@ -65,6 +68,8 @@ class Jobs:
         if held_max is None:
             held_max = BATCHES_HELD * max(interface.max_batch_size, 1)
         self._desk = JobDesk(held_max)
+        if self._start.jobs is not None and self._start.jobs.begun_fd is not None:
+            self._begun = BegunJobs(self._start.jobs.begun_fd)
         self._port = _port(self._start, self._mailbox)
         self._port.start()
 
@@ -85,7 +90,7 @@ class Jobs:
                 case Fetched():
                     commands += session.jobs_arrived([message.job], now)
                 case Gone():
-                    if session.job_gone(message.number):
+                    if session.job_gone(message.number, now):
                         self._desk.left(message.number)
                     elif message.number in self._stop:
                         self._stop[message.number].set()
@@ -105,6 +110,8 @@ class Jobs:
         """A batch is about to run."""
         if items[-1].key[0] != JOBS or self._port is None:
             return  # jobs stand behind calls
+        if self._begun is not None:
+            self._begun.add([item.job_id for item in items if isinstance(item, JobItem)])
         expected_s = session.expected_s(items)
         if expected_s > LONG_S:
             numbers = [item.key[1] for item in items if item.key[0] == JOBS]
@@ -156,5 +163,6 @@ def _port(start: Start, mailbox: Mailbox[FromPort]) -> JobPort:
     place = Place(start.model, start.revision, start.replica, jobs.lease_s, jobs.heartbeat_s)
     store = BlockingJobStore(jobs.redis_url, keys)
     wake_up = BlockingWakeUp(jobs.redis_url, keys.job_queue(start.model, start.revision))
+    cancels = BlockingWakeUp(jobs.redis_url, keys.job_holder(start.replica))
     blobs = BlobStore(jobs.blobs_url) if jobs.blobs_url else None
-    return JobPort(place, store, wake_up, blobs, mailbox)
+    return JobPort(place, store, wake_up, cancels, blobs, mailbox)

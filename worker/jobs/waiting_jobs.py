@@ -42,9 +42,13 @@ class JobItem(Item):
 
     Attributes:
         timeout_s: longest execution; None: the job does not say.
+        job_id: names it everywhere.
+        gone: it was canceled, or its lease is lost, and it runs all the same.
     """
 
     timeout_s: float | None = None
+    job_id: str = ""
+    gone: bool = False
 
 
 def job_item(job: Job, bucket: Hashable, rows: int, now: float) -> JobItem:
@@ -52,7 +56,7 @@ def job_item(job: Job, bucket: Hashable, rows: int, now: float) -> JobItem:
     request = job.request
     key, never = (JOBS, job.number), inf
     item = JobItem(key, bucket, rows, request.priority, never, never, now, request)
-    item.suspect, item.timeout_s = request.suspect, job.timeout_s
+    item.suspect, item.timeout_s, item.job_id = request.suspect, job.timeout_s, job.id
     return item
 
 

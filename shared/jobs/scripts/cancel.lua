@@ -6,5 +6,6 @@ if job.state == 'queued' then
   enter(job, 'canceled')
 elseif job.state == 'running' then
   enter(job, 'canceling')
+  redis.call('PUBLISH', key('beat', job.holder), job.id)
 end
 return job.state

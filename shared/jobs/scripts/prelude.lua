@@ -26,6 +26,7 @@
 -- Channels, whose messages are hints to look:
 --   wake:<model>/<revision>   something to lease
 --   changed:<id>              an event of the job; wake:webhooks: something to tell
+--   beat:<holder>             one of its jobs is to be canceled
 
 local function key(kind, name)
   if name then return KEYS[1] .. ':' .. kind .. ':' .. name end

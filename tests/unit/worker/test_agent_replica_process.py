@@ -14,6 +14,7 @@ from worker.control import (
     GatewayAddress,
     Gateways,
     Heartbeat,
+    JobsStart,
     Start,
     ToAgent,
     decode_for_replica,
@@ -43,13 +44,13 @@ flag, out = pathlib.Path(os.environ["FLAG"]), pathlib.Path(os.environ["OUT"])
 class Bench:
     """A child that runs a program, and what it said."""
 
-    def __init__(self, folder: Path, program: str) -> None:
+    def __init__(self, folder: Path, program: str, start: Start = START) -> None:
         self.flag, self.out = folder / "flag", folder / "out"
         self.said: list[ToAgent] = []
         self.ends: list[str] = []
         environment = {"FLAG": str(self.flag), "OUT": str(self.out)}
         spawner = ProcessSpawner((sys.executable, "-c", PRELUDE + program), environment)
-        self.handle = spawner.spawn(START, self.said.append, self.ends.append)
+        self.handle = spawner.spawn(start, self.said.append, self.ends.append)
 
     async def end(self) -> str:
         await eventually(lambda: bool(self.ends))
@@ -127,3 +128,23 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment["OMP_NUM_THREADS"] == environment["MKL_NUM_THREADS"] == "3"
     assert environment["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
     assert replica_environment(None)["OMP_NUM_THREADS"] == "64"
+
+
+@pytest.mark.parametrize(("held_max", "begun"), [(4096, {"j" * 32}), (4097, None)])
+async def test_what_a_replica_began_is_known_when_it_is_gone(
+    tmp_path: Path, held_max: int, begun: set[str] | None
+) -> None:
+    program = """
+import json
+data = b""
+while not data.endswith(b"\\n"): data += control.recv(1 << 20)
+fd = json.loads(data)["jobs"]["begun_fd"]
+if fd is not None: os.pwrite(fd, b"j" * 32, 0)
+os.kill(os.getpid(), 9)
+"""
+    settings = ReplicaSettings(threads=3, job_concurrency=held_max)
+    jobs = JobsStart(redis_url="redis://nowhere", namespace="n")
+    start = START.model_copy(update={"settings": settings, "jobs": jobs})
+    bench = Bench(tmp_path, program, start)
+    assert await bench.end() == "ended by SIGKILL"
+    assert bench.handle.begun_jobs == begun

@@ -43,9 +43,13 @@ RUN_LIMITS = RunLimits()
 HELLO = Hello("replica-1", "worker", "m", "1", "m/1-a", INTERFACE.model_dump_json().encode(), b"")
 
 
+CANCEL_GRACE_S = 2.0
+
+
 def session(queue_rows_max: int = 100, run_limits: RunLimits = RUN_LIMITS) -> Session:
     limits = BatchLimits(4, 0.0, queue_rows_max)
-    return Session(HELLO, INTERFACE, limits, LatencyModel(), run_limits)
+    grace = {"job_cancel_grace_s": CANCEL_GRACE_S}
+    return Session(HELLO, INTERFACE, limits, LatencyModel(), run_limits, **grace)
 
 
 def request(
@@ -426,11 +430,100 @@ def test_jobs_run_when_no_call_waits_and_fill_up_batches_of_calls() -> None:
 def test_a_job_that_nobody_wants_leaves_the_queue_or_ends_unheard() -> None:
     live = session()
     assert executing(bring(live, job(11), job(12))) == [11]
-    assert live.job_gone(12)
-    assert not live.job_gone(11)
-    assert live.job_gone(99)
+    assert live.job_gone(12, 0.0)
+    assert not live.job_gone(11, 0.0)
+    assert live.job_gone(99, 0.0)
     assert len(job_answers(complete(live, 1))) == 1
     assert live.busyness().idle
+
+
+def ends(commands: list[Command]) -> list[End]:
+    return [command for command in commands if isinstance(command, End)]
+
+
+REPLACED = End(fatal=False, replace=True)
+
+
+def test_a_job_that_nobody_wants_and_that_goes_on_ends_its_replica_if_it_is_alone() -> None:
+    live = session()
+    tell(live, Probe(known=True))
+    assert executing(bring(live, job(11))) == [11]
+    assert live.next_deadline() is None
+    assert not live.job_gone(11, 5.0)
+    assert live.next_deadline() == 5.0 + CANCEL_GRACE_S
+    assert live.advance(6.9) == []
+    commands = live.advance(7.0)
+    assert sent(commands, Drain)
+    assert not ends(commands)
+    late = tell(live, request(1), now=7.1)
+    assert sent(late, Nack) == [Nack(1, NackReason.DRAINING)]  # it goes elsewhere
+    assert ends(live.advance(7.0 + FAREWELL_S)) == [REPLACED]
+
+
+def test_one_that_ends_by_itself_within_the_grace_is_only_unheard() -> None:
+    live = session()
+    bring(live, job(11))
+    live.job_gone(11, 0.0)
+    complete(live, 1, now=1.9)
+    assert live.next_deadline() is None
+    assert executing(bring(live, job(12), now=10.0)) == [12]
+    assert not ends(live.advance(20.0))
+
+
+def test_jobs_that_wait_behind_one_that_nobody_wants_are_given_back() -> None:
+    live = session()
+    bring(live, job(11), job(12))
+    live.job_gone(11, 0.0)
+    commands = live.advance(CANCEL_GRACE_S)
+    assert job_answers(commands) == [Nack(12, NackReason.DRAINING)]
+    assert ends(commands) == [REPLACED]
+
+
+def test_a_call_that_waits_keeps_the_replica_of_a_job_that_nobody_wants() -> None:
+    live = session()
+    bring(live, job(11))
+    live.job_gone(11, 0.0)
+    tell(live, request(1, budget_s=5), now=1.0)
+    assert not ends(live.advance(4.0))
+    assert live.next_deadline() == 6.0
+    expired = live.advance(6.1)  # the call has waited in vain: now the job is alone
+    assert ends(expired + live.advance(6.1 + FAREWELL_S)) == [REPLACED]
+
+
+def test_what_shares_a_batch_with_a_call_or_a_wanted_job_is_never_ended() -> None:
+    live = taught()
+    tell(live, request(1))
+    bring(live, job(11))
+    tell(live, request(2))
+    assert executing(complete(live, 1)) == [2, 11]
+    live.job_gone(11, 0.0)
+    assert not ends(live.advance(5.0))
+    other = taught()
+    assert executing(bring(other, job(11), job(12))) == [11, 12]
+    other.job_gone(11, 0.0)
+    assert not ends(other.advance(5.0))
+    other.job_gone(12, 5.0)
+    other.advance(5.0 + CANCEL_GRACE_S)
+    assert ends(other.advance(5.0 + CANCEL_GRACE_S + FAREWELL_S)) == [REPLACED]
+
+
+def test_a_job_that_nobody_wants_does_not_run_again_when_its_batch_failed() -> None:
+    live = taught()
+    assert executing(bring(live, job(11), job(12))) == [11, 12]
+    live.job_gone(12, 0.0)
+    assert executing(fail(live)) == [11]
+    commands = complete(live, 1)
+    assert not [command for command in commands if isinstance(command, Execute)]
+    assert live.busyness().idle
+
+
+def test_a_drain_waits_for_no_job_that_nobody_wants() -> None:
+    live = session()
+    bring(live, job(11))
+    live.drain(0.0, grace_s=30.0)
+    live.job_gone(11, 1.0)
+    assert not ends(live.advance(2.9))
+    assert ends(live.advance(1.0 + CANCEL_GRACE_S)) == [End(fatal=False)]
 
 
 def test_a_suspect_among_jobs_begins_at_once_or_is_refused() -> None:

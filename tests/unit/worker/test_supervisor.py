@@ -175,11 +175,31 @@ def test_who_served_and_ended_unasked_is_told_of_and_who_leaves_is_not(bench: Be
     assert Lose not in kinds(bench.ended())
     bench.loaded()
     served = bench.replicas["a"]
-    assert Lose(served) in bench.ended()
+    assert Lose(served, {"job"}) in bench.do(Ended("a", served, "exited", {"job"}))
     bench.advance(10)
     bench.loaded()
     bench.place()
     assert bench.ended() == []
+
+
+def test_who_ends_to_stop_what_nobody_wants_is_replaced_at_once_and_did_not_crash(
+    bench: Bench,
+) -> None:
+    bench.place(assignment("a"))
+    bench.make_ready()
+    for _ in range(5):
+        bench.do(Finished("a", bench.replicas["a"], replace=True))
+        commands = bench.ended(how="exited with code 0")
+        assert kinds(commands) == [Spawn]
+        assert isinstance(commands[0], Spawn)
+        assert not commands[0].restart
+        bench.loaded()
+    (report,) = bench.supervisor.reports()
+    assert (report.state, report.restarts, report.message) == (ReplicaState.READY, 0, "")
+    bench.do(Finished("a", bench.replicas["a"], replace=True))
+    bench.place()
+    assert bench.ended() == []  # nothing is placed here any more
+    assert bench.supervisor.idle
 
 
 def test_an_operator_may_let_a_drain_take_longer(bench: Bench) -> None:

@@ -92,6 +92,18 @@ def test_what_a_model_tells_leaves_soon_but_not_too_often() -> None:
     assert leases.next_beat() == 101.0 + OUTPUT_GAP_S
 
 
+def test_whether_jobs_are_still_wanted_is_asked_soon_but_not_too_often() -> None:
+    leases, number = one_lease()
+    leases.beat_soon(101.0)
+    assert leases.due(101.0) == [number]
+    assert beat(leases, number, 101.0) == (1, "", "", "")
+    leases.beaten(number, Beat.CONTINUE, 101.0)
+    leases.beat_soon(101.05)
+    assert leases.next_beat() == 101.0 + OUTPUT_GAP_S
+    leases.beat_soon(110.0)
+    assert leases.next_beat() == 101.0 + OUTPUT_GAP_S
+
+
 def test_progress_is_estimated_where_the_model_tells_none() -> None:
     leases, number = one_lease()
     assert beat(leases, number, 101.0)[1:] == ("", "", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Collection
 
 import pytest
 
@@ -20,12 +21,14 @@ class FakeStore:
         self.away = False
         self.tries = 0
         self.lost: list[str] = []
+        self.begun: list[Collection[str] | None] = []
 
-    async def lose(self, replica: str) -> int:
+    async def lose(self, replica: str, begun: Collection[str] | None) -> int:
         self.tries += 1
         if self.away:
             raise StateStoreError("away")
         self.lost.append(replica)
+        self.begun.append(begun)
         return 1
 
 
@@ -36,13 +39,14 @@ async def test_deaths_wait_for_a_store_that_is_away(monkeypatch: pytest.MonkeyPa
     reports = Losses(store.lose)
     task = asyncio.create_task(reports.run())
     try:
-        reports.add("r1")
+        reports.add("r1", {"job"})
         await eventually(lambda: store.tries > 2)
-        reports.add("r2")
+        reports.add("r2", None)
         store.away = False
         await eventually(lambda: store.lost == ["r1", "r2"])
+        assert store.begun == [{"job"}, None]
         for number in range(LOSSES_MAX + 5):
-            reports.add(str(number))
+            reports.add(str(number), None)
         await eventually(lambda: len(store.lost) == 2 + LOSSES_MAX)
         assert store.lost[-1] == str(LOSSES_MAX + 4)
     finally:

@@ -1,0 +1,44 @@
+"""When a replica ends because of an execution that nobody wants any more. Pure.
+
+Theory. What computes cannot be interrupted, so the only way to stop it is to end its process. That
+costs a load of the model, so it gets a grace to end by itself; and it harms others, so it is done
+only where nobody else has anything running or waiting there but jobs that have not begun, which are
+given back and cost nothing by that.
+
+Previous stop: `worker.session`. Next: `worker.draining`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from worker.batching import Item, Key
+from worker.jobs.messages import JOBS
+from worker.jobs.waiting_jobs import JobItem
+
+
+class GivingUp:
+    """See the module's docstring.
+
+    Args:
+        grace_s: how long an execution may go on when none of its jobs is wanted any more.
+    """
+
+    def __init__(self, grace_s: float) -> None:
+        self._grace_s = grace_s
+        self._at: float | None = None
+
+    def gone(self, running: Sequence[Item], now: float) -> None:
+        """A job of those that run is wanted no more."""
+        if self._at is None and all(isinstance(item, JobItem) and item.gone for item in running):
+            self._at = now + self._grace_s
+
+    def over(self) -> None:
+        """The execution has ended."""
+        self._at = None
+
+    def due(self, owed: Iterable[Key]) -> float | None:
+        """When the replica is to end if nothing changes in what it owes; None: not for this."""
+        if self._at is None or any(link != JOBS for link, _ in owed):
+            return None
+        return self._at
