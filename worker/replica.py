@@ -216,6 +216,7 @@ class Replica:
             execution_timeout_s=None if timeout_ms is None else timeout_ms / 1000,
             abandoned_grace_s=start.abandoned_grace_s,
             job_execution_s_max=start.jobs.execution_s_max if start.jobs else inf,
+            jobs_only=start.duty == "jobs",
         )
         slice_ms = start.settings.job_slice_ms
         hello = self._hello(interface)

@@ -10,8 +10,11 @@ An operator may say how long one execution may take (`penstock.execution_timeout
 may go on for as long as anybody may wait for it, and a grace: to load a model again costs more than
 to let a batch end that is late, and a batch that nobody waits for only keeps others waiting.
 
-Nobody waits for a job, so it has no deadline. It may run for as long as
-its client says or the operator does, whichever is less, else for `job_execution_s_max`.
+Nobody waits for a job, so it has no deadline. It may run for `job_execution_s_max`, unless the
+operator said how long one execution may take. What its client allows ends the job
+(`worker.jobs.leases`), never a replica that calls share, or any client could have it reloaded; but
+it may be longer than `job_execution_s_max`. In a replica for jobs alone, an execution whose job has
+ended by its client's timeout gets the grace that calls get.
 
 Previous stop: `worker.session`. Next: `worker.supervision`, in the agent.
 """
@@ -32,20 +35,27 @@ class RunLimits:
     Attributes:
         execution_timeout_s: longest execution of one batch; None: see `abandoned_grace_s`.
         abandoned_grace_s: how long after the last deadline in it a batch may go on.
-        job_execution_s_max: longest execution of jobs where nobody says how long.
+        job_execution_s_max: longest execution of jobs where the operator does not say how long.
+        jobs_only: no calls come to this replica.
     """
 
     execution_timeout_s: float | None = None
     abandoned_grace_s: float = 30.0
     job_execution_s_max: float = 3600.0
+    jobs_only: bool = False
 
     def ends_by(self, items: Sequence[Item], started: float) -> float:
         """When a batch of these items, started then, must have ended."""
-        own = [item.timeout_s for item in items if isinstance(item, JobItem)]
-        limits = [limit for limit in (self.execution_timeout_s, *own) if limit is not None]
-        if limits:
-            return started + min(limits)
+        if self.execution_timeout_s is not None:
+            return started + self.execution_timeout_s
         deadlines = [item.deadline for item in items if not isinstance(item, JobItem)]
         if deadlines:
             return max(deadlines) + self.abandoned_grace_s
-        return started + self.job_execution_s_max
+        return started + max(self._of_job(item) for item in items if isinstance(item, JobItem))
+
+    def _of_job(self, item: JobItem) -> float:
+        """How long an execution of jobs may take, as far as this one matters, in seconds."""
+        if item.timeout_s is None:
+            return self.job_execution_s_max
+        abandoned_s = item.timeout_s + self.abandoned_grace_s
+        return abandoned_s if self.jobs_only else max(abandoned_s, self.job_execution_s_max)

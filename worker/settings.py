@@ -80,8 +80,8 @@ class WorkerSettings(CommonSettings):
     job_execution_s_max: float = Field(
         3600.0,
         gt=0,
-        description="Longest execution of a job for which neither its client nor "
-        "penstock.execution_timeout_ms says how long; then its replica is killed.",
+        description="Longest execution of a job where penstock.execution_timeout_ms does not say "
+        "how long (a client may allow its own more); then its replica is killed.",
     )
     job_cancel_grace_s: float = Field(
         2.0,

@@ -280,18 +280,27 @@ async def test_jobs_that_had_not_begun_when_their_replica_died_are_no_suspects(
         assert totals["m"].released > 0
 
 
-async def test_a_job_that_takes_longer_than_its_client_allows_is_ended(tmp_path: Path) -> None:
-    folder = mlflow_models.napping(tmp_path / "m")
-    async with job_bench("m-r") as bench:
-        losses = Losses(partial(_lose, bench))
-        store = {"redis_url": bench.server.url, "namespace": KEYS.namespace}
-        async with agent_plane(folder, 1, ONE_THREAD, losses, **store) as plane:
-            long = await bench.submit(number(60_000), name=INPUT, timeout_ms=1000)
-            short = await bench.submit(number(5), name=INPUT, timeout_ms=20_000)
-            assert (await bench.result(short)).tolist() == [5]
-            record = await bench.finished(long)
-            assert (record.state, record.deaths) == (JobState.FAILED, 2)
-            await plane.restarted(2)
+@pytest.mark.parametrize("name", ["napping", "painting"])
+async def test_a_clients_timeout_ends_its_job_and_never_a_replica_that_calls_share(
+    tmp_path: Path, name: str
+) -> None:
+    folder = getattr(mlflow_models, name)(tmp_path / "m")
+    long = number(4000 if name == "napping" else 40)  # milliseconds, or steps of 0.1 s
+    async with _looked_after(folder, ONE_THREAD, abandoned_grace_s=0) as (bench, plane):
+        (before,) = await plane.replicas()
+        job_id = await bench.submit(long, name=INPUT, timeout_ms=300)
+        began = time.monotonic()
+        record = await bench.finished(job_id)
+        assert time.monotonic() - began < 2
+        assert (record.state, record.attempts, record.deaths) == (JobState.FAILED, 1, 0)
+        assert record.error_code == ErrorCode.DEADLINE_EXCEEDED
+        after = await bench.submit(number(5), name=INPUT, timeout_ms=20_000)
+        assert (await bench.finished(after)).state is JobState.SUCCEEDED
+        if name == "painting":
+            assert time.monotonic() - began < 3  # it was stopped, and not waited for
+        (now,) = await plane.replicas()
+        assert now.replica == before.replica
+        assert await plane.kills() == {}
 
 
 async def test_a_model_that_streams_tells_progress_and_outputs_and_can_be_stopped(

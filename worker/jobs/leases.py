@@ -5,6 +5,9 @@ also while its end waits for a store that is away. A heartbeat has a number, and
 (progress, outputs) is fixed with it: sent again after an error, it is the same heartbeat, which the
 store counts once.
 
+A client may say how long its job's execution may take. When that is over, the job has failed, and no
+other attempt would help; what its execution still comes to is dropped.
+
 Progress comes from the model where it tells any. Else, of an execution whose duration is known from
 others, it is the share of that which has passed, said to be an estimate; it stops at
 `ESTIMATE_MAX`.
@@ -17,6 +20,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import TypeAlias
 
 from shared.errors import ErrorCode
@@ -25,7 +29,7 @@ from shared.jobs.answers import Beat, JobWithBytes, Progress
 from shared.jobs.calls import Call
 from shared.jobs.payload import JobResult, pack_result
 from shared.jobs.record import Content, JobRecord, JobState
-from shared.messages import Failure, Final
+from shared.messages import Failure, Final, Nack
 
 ESTIMATE_MAX = 0.95
 """An estimate says that an execution is nearly over, never that it is."""
@@ -61,12 +65,15 @@ class Lease:
         client_id: what the client called its request; known once the input was read.
         ending: what ends it is under way.
         next_beat: monotonic time.
+        ends_at: when it ends by itself as `ends_as`, in monotonic time.
     """
 
     record: JobRecord
     next_beat: float
     client_id: str = ""
     ending: bool = False
+    ends_at: float = inf
+    ends_as: Final | None = None
     began: float | None = None
     expected_s: float = 0.0
     progress: Progress | None = None
@@ -116,12 +123,36 @@ class Leases:
         """A lease has ended."""
         self._leases.pop(number, None)
 
-    def began(self, numbers: Sequence[int], expected_s: float, now: float) -> None:
+    def began(self, numbers: Sequence[int], expected_s: float, at: float) -> None:
         """Jobs are being executed, which is expected to take so long; 0: not known."""
         for number in numbers:
-            if number in self._leases:
-                self._leases[number].began = now
-                self._leases[number].expected_s = expected_s
+            lease = self._leases.get(number)
+            if lease is None or lease.ending:
+                continue
+            lease.began, lease.expected_s = at, expected_s
+            timeout_ms = lease.record.job.timeout_ms
+            if timeout_ms:
+                message = f"its execution took longer than its timeout, {timeout_ms} ms"
+                failure = Failure(ErrorCode.DEADLINE_EXCEEDED, message)
+                lease.ends_at, lease.ends_as = (
+                    at + timeout_ms / 1000,
+                    Final(number, failure=failure),
+                )
+
+    def judged(self, answer: Final | Nack, at: float) -> Final | Nack:
+        """An answer that came then, or what the job had come to before it."""
+        lease = self._leases.get(answer.attempt_id)
+        if lease is None or lease.ends_as is None or isinstance(answer, Nack) or at < lease.ends_at:
+            return answer
+        return lease.ends_as
+
+    def overdue(self, now: float) -> list[Final]:
+        """Of leases that end by themselves now, what their jobs came to."""
+        return [
+            lease.ends_as
+            for lease in self._leases.values()
+            if lease.ends_as is not None and lease.ends_at <= now and not lease.ending
+        ]
 
     def told(self, number: int, said: Progress | Output, now: float) -> None:
         """A model that is being executed said something."""
@@ -141,9 +172,15 @@ class Leases:
         for lease in self._leases.values():
             _hasten(lease, now)
 
-    def next_beat(self) -> float | None:
-        """When the next heartbeat is due; None: nothing is held."""
-        return min((lease.next_beat for lease in self._leases.values()), default=None)
+    def next_due(self) -> float | None:
+        """When a heartbeat is due, or a lease ends by itself; None: nothing is held."""
+        return min(
+            (
+                lease.next_beat if lease.ending else min(lease.next_beat, lease.ends_at)
+                for lease in self._leases.values()
+            ),
+            default=None,
+        )
 
     def due(self, now: float) -> list[int]:
         """Leases that are to be kept now."""

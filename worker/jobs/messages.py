@@ -92,17 +92,23 @@ class Pull:
 
 @record
 class Began:
-    """These jobs are being executed, which is expected to take so long (0: not known)."""
+    """These jobs are being executed, which is expected to take so long (0: not known).
+
+    Attributes:
+        at: since when, in monotonic time.
+    """
 
     numbers: Sequence[int]
     expected_s: float
+    at: float
 
 
 @record
 class Ended:
-    """These jobs were answered, or refused before they began."""
+    """These jobs were answered, or refused before they began; at a monotonic time."""
 
     answers: Sequence[messages.Final | messages.Nack]
+    at: float
 
 
 @record

@@ -196,14 +196,17 @@ class JobPort:
 
     def _run(self) -> None:
         while not self._leaving or self._owed or len(self._leases):
+            before = time.monotonic()  # whatever came until now is taken below
             for message in self._receive():
                 self._take(message, time.monotonic())
+            for answer in self._leases.overdue(before):
+                self._end(answer.attempt_id, answer, before)
             if time.monotonic() >= self._retry_at:
                 self._send()
 
     def _receive(self) -> list[_Inbox]:
         """What came; waits for it until something else is due."""
-        due = 0.0 if self._owed else self._leases.next_beat()
+        due = 0.0 if self._owed else self._leases.next_due()
         timeout_s = None
         if due is not None:
             timeout_s = max(due, self._retry_at) - time.monotonic()
@@ -221,9 +224,9 @@ class JobPort:
                 self._pull(message)
             case Ended():
                 for answer in message.answers:
-                    self._end(answer.attempt_id, answer, now)
+                    self._end(answer.attempt_id, self._leases.judged(answer, message.at), now)
             case Began():
-                self._leases.began(message.numbers, message.expected_s, now)
+                self._leases.began(message.numbers, message.expected_s, message.at)
             case Told():
                 self._told(message, now)
             case _BeatSoon():

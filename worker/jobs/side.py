@@ -6,6 +6,7 @@ Previous stop of a job: `worker.jobs.port`. Next: `worker.session`; then back th
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
@@ -110,21 +111,28 @@ class Jobs:
         """A batch is about to run."""
         if items[-1].key[0] != JOBS or self._port is None:
             return  # jobs stand behind calls
+        jobs = [item for item in items if isinstance(item, JobItem)]
         if self._begun is not None:
-            self._begun.add([item.job_id for item in items if isinstance(item, JobItem)])
+            self._begun.add([job.job_id for job in jobs])
         expected_s = session.expected_s(items)
-        if expected_s > LONG_S:
-            numbers = [item.key[1] for item in items if item.key[0] == JOBS]
-            self._port.tell(Began(numbers, expected_s))
+        if expected_s <= LONG_S:
+            expected_s = 0.0
+        if expected_s or any(job.timeout_s is not None for job in jobs):
+            self._port.tell(Began([job.key[1] for job in jobs], expected_s, time.monotonic()))
 
     def stream(self, runtime: Runtime, items: Sequence[Item]) -> Callable[[], Outcome] | None:
         """How to execute a job whose answer comes in parts; None: this batch is none."""
-        request = items[0].payload
-        if items[0].key[0] != JOBS or self._port is None or not streams(runtime, request):
+        job = items[0]
+        if not isinstance(job, JobItem) or self._port is None or not streams(runtime, job.payload):
             return None
-        number = items[0].key[1]
-        stop = self._stop[number] = Event()
-        return partial(_run_stream, self._port, runtime, number, request, stop)
+        number = job.key[1]
+        unwanted = self._stop[number] = Event()
+        ends_at = inf if job.timeout_s is None else time.monotonic() + job.timeout_s
+
+        def stop() -> bool:
+            return unwanted.is_set() or time.monotonic() >= ends_at
+
+        return partial(_run_stream, self._port, runtime, number, job.payload, stop)
 
     def ended(self, messages: Sequence[Message], now: float) -> None:
         """The session answers jobs."""
@@ -133,7 +141,7 @@ class Jobs:
         for answer in answers:
             self._stop.pop(answer.attempt_id, None)
         if self._port is not None:
-            self._port.tell(Ended(answers))
+            self._port.tell(Ended(answers, now))
 
     def close(self) -> None:
         """Give back what is held, and see that the store knows of all results."""
@@ -142,10 +150,10 @@ class Jobs:
 
 
 def _run_stream(
-    port: JobPort, runtime: Runtime, number: int, request: Request, stop: Event
+    port: JobPort, runtime: Runtime, number: int, request: Request, stop: Callable[[], bool]
 ) -> Outcome:
     """Execute a job in parts; on the executor's thread."""
-    ended = run_stream(runtime, request, lambda said: port.tell(Told(number, said)), stop.is_set)
+    ended = run_stream(runtime, request, lambda said: port.tell(Told(number, said)), stop)
     match ended:
         case Stopped():
             return Failed(FailureKind.INPUT, ended.infer_s, "stopped")  # nobody will hear of it

@@ -11,7 +11,7 @@ a call waits for jobs about as long as it would for another call; but not below 
 of smaller batches the most goes into handing them over.
 
 Jobs of one batch have one bucket, as calls have. One with a time limit of its own is merged with
-its like alone: the replica is killed over it. A suspect runs alone.
+its like alone, so that all of them are over when it is. A suspect runs alone.
 
 Few wait here (`JobDesk` sees to that), so a sorted list does.
 

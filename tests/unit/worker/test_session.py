@@ -566,7 +566,13 @@ def test_jobs_may_run_as_long_as_somebody_says_or_else_for_an_hour() -> None:
     assert live.batch_ends_by() == 3601.0
     complete(live, 1)
     bring(live, job(12, timeout_s=5.0), now=1.0)
-    assert live.batch_ends_by() == 6.0
+    assert live.batch_ends_by() == 3601.0  # its client's limit ends the job, not the replica
+    complete(live, 1)
+    bring(live, job(14, timeout_s=7200.0), now=1.0)
+    assert live.batch_ends_by() == 7201.0 + RUN_LIMITS.abandoned_grace_s
+    alone = session(run_limits=RunLimits(jobs_only=True))
+    bring(alone, job(12, timeout_s=5.0), now=1.0)
+    assert alone.batch_ends_by() == 6.0 + RUN_LIMITS.abandoned_grace_s
     limited = session(run_limits=RunLimits(execution_timeout_s=2.0))
     bring(limited, job(13, timeout_s=5.0), now=1.0)
     assert limited.batch_ends_by() == 3.0

@@ -9,15 +9,15 @@ from shared.jobs.answers import Beat, JobWithBytes, Progress
 from shared.jobs.calls import Call
 from shared.jobs.payload import unpack_result
 from shared.jobs.record import Content, JobRecord, JobState, NewJob
-from shared.messages import Failure, Final
+from shared.messages import Failure, Final, Nack, NackReason
 from worker.jobs.leases import ESTIMATE_MAX, OUTPUT_GAP_S, Leases
 
 LEASE_S, HEARTBEAT_S = 15.0, 3.0
 TEXT = Content("text/plain", 2)
 
 
-def record(job_id: str = "j", token: int = 4) -> JobRecord:
-    new = NewJob(id=job_id, model="m", version="1", revision="r")
+def record(job_id: str = "j", token: int = 4, timeout_ms: int = 0) -> JobRecord:
+    new = NewJob(id=job_id, model="m", version="1", revision="r", timeout_ms=timeout_ms)
     return JobRecord(
         job=new,
         state=JobState.RUNNING,
@@ -60,7 +60,7 @@ def beat(leases: Leases, number: int, now: float) -> tuple[object, ...]:
 
 def test_a_lease_is_kept_by_beats_that_are_numbered() -> None:
     leases, number = one_lease()
-    assert leases.next_beat() == 100.0 + HEARTBEAT_S
+    assert leases.next_due() == 100.0 + HEARTBEAT_S
     assert leases.due(102.9) == []
     assert leases.due(103.0) == [number]
     assert beat(leases, number, 103.0) == (1, "", "", "")
@@ -89,7 +89,7 @@ def test_what_a_model_tells_leaves_soon_but_not_too_often() -> None:
     leases.beaten(number, Beat.CONTINUE, 101.0)
     assert not leases.owes_outputs(number)
     leases.told(number, (TEXT, b"cd"), 101.05)
-    assert leases.next_beat() == 101.0 + OUTPUT_GAP_S
+    assert leases.next_due() == 101.0 + OUTPUT_GAP_S
 
 
 def test_whether_jobs_are_still_wanted_is_asked_soon_but_not_too_often() -> None:
@@ -99,9 +99,9 @@ def test_whether_jobs_are_still_wanted_is_asked_soon_but_not_too_often() -> None
     assert beat(leases, number, 101.0) == (1, "", "", "")
     leases.beaten(number, Beat.CONTINUE, 101.0)
     leases.beat_soon(101.05)
-    assert leases.next_beat() == 101.0 + OUTPUT_GAP_S
+    assert leases.next_due() == 101.0 + OUTPUT_GAP_S
     leases.beat_soon(110.0)
-    assert leases.next_beat() == 101.0 + OUTPUT_GAP_S
+    assert leases.next_due() == 101.0 + OUTPUT_GAP_S
 
 
 def test_progress_is_estimated_where_the_model_tells_none() -> None:
@@ -121,7 +121,7 @@ def test_a_job_may_be_wanted_no_more(answer: Beat) -> None:
     assert leases.beaten(number, answer, 103.0)
     leases.drop(number)
     assert not leases.beaten(number, answer, 103.0)
-    assert leases.next_beat() is None
+    assert leases.next_due() is None
 
 
 def test_a_lease_ends_with_a_result_an_error_or_neither() -> None:
@@ -135,3 +135,24 @@ def test_a_lease_ends_with_a_result_an_error_or_neither() -> None:
     assert fatal.arguments == ("j", 4, "model_error", "it raised", 0)
     again = leases.fail(number, Failure(ErrorCode.OUT_OF_MEMORY, "too large"))
     assert again.arguments[-1] == 1
+
+
+def test_a_job_that_outlasts_its_timeout_has_failed_whatever_it_comes_to() -> None:
+    leases = Leases(LEASE_S, HEARTBEAT_S)
+    (number,) = leases.add([JobWithBytes(record(timeout_ms=500), b"")], 100.0)
+    answer = Final(number)
+    assert leases.judged(answer, 200.0) is answer  # it waits, for as long as it must
+    leases.began([number], 0.0, 101.0)
+    assert leases.next_due() == 101.5
+    assert leases.overdue(101.4) == []
+    assert leases.judged(answer, 101.4) is answer
+    (late,) = leases.overdue(101.5)
+    assert leases.judged(answer, 101.5) is late
+    assert late.failure is not None
+    assert late.failure.code is ErrorCode.DEADLINE_EXCEEDED
+    assert leases.fail(number, late.failure).arguments[-1] == 0
+    assert leases.judged(Nack(number, NackReason.DRAINING), 102.0) == Nack(
+        number, NackReason.DRAINING
+    )
+    leases[number].ending = True
+    assert (leases.overdue(200.0), leases.next_due()) == ([], 100.0 + HEARTBEAT_S)
