@@ -66,7 +66,6 @@ class JobDesk:
         self._look_again = False
         self._suspects = False
         self._not_before = 0.0
-        self._closed = False
 
     def __repr__(self) -> str:
         return f"<JobDesk {len(self._held)} held{', asked' if self._asked else ''}>"
@@ -78,11 +77,11 @@ class JobDesk:
 
     def wants(self, now: float) -> bool:
         """Whether `pull` may have something to ask for; cheap, for every turn of the loop."""
-        return self._look and not self._asked and not self._closed and now >= self._not_before
+        return self._look and not self._asked and now >= self._not_before
 
     def next_deadline(self, now: float) -> float | None:
         """When `wants` may change without another event; None: never."""
-        waits = self._look and not self._asked and not self._closed
+        waits = self._look and not self._asked
         return self._not_before if waits and self._not_before > now else None
 
     def heard(self, message: FromPort, now: float) -> None:
@@ -123,10 +122,6 @@ class JobDesk:
             return None
         self._asked = True
         return Pull(most, busy.idle and not self._held)
-
-    def close(self) -> None:
-        """Ask for nothing any more."""
-        self._closed = True
 
     def _room(self, busy: Busyness) -> int:
         if busy.crowded:

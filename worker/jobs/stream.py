@@ -62,7 +62,6 @@ def run_stream(
     request: Request,
     tell: Callable[[Told], None],
     stop: Callable[[], bool],
-    client_id: str = "",
 ) -> StreamOutcome:
     """Execute a request, alone. Never raises: a failure is an outcome, told to the log.
 
@@ -73,7 +72,6 @@ def run_stream(
         request: of one job.
         tell: is given whatever the model yields, at once; it must not block for long.
         stop: whether to give the execution up.
-        client_id: what the client called its request.
 
     Returns:
         `Completed` with one share of outputs; or how it ended without.
@@ -87,7 +85,7 @@ def run_stream(
     try:
         with closing(_values(runtime, request)) as values:
             for value in values:
-                last = _heard(value, runtime, request, client_id, tell) or last
+                last = _heard(value, runtime, request, tell) or last
                 if stop():
                     break
             else:
@@ -105,7 +103,6 @@ def _heard(
     value: object,
     runtime: Runtime,
     request: Request,
-    client_id: str,
     tell: Callable[[Told], None],
 ) -> Output | None:
     """Tell what was yielded; the output, if it is one."""
@@ -113,7 +110,7 @@ def _heard(
     if progress is not None:
         tell(progress)
         return None
-    output = output_of(value, request, runtime.interface, client_id)
+    output = output_of(value, request, runtime.interface)
     tell((output.content, output.data))
     return output
 

@@ -71,9 +71,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and bool(value == value)
 
 
-def output_of(
-    value: object, request: Request, interface: ModelInterface, client_id: str = ""
-) -> Output:
+def output_of(value: object, request: Request, interface: ModelInterface) -> Output:
     """What is yielded and no progress, as bytes.
 
     Args:
@@ -81,7 +79,6 @@ def output_of(
             in JSON as well as it can be.
         request: of one row; it may ask for some of the outputs only.
         interface: of the model.
-        client_id: what the client called its request.
     """
     try:
         batches = interface.max_batch_size > 0
@@ -90,7 +87,7 @@ def output_of(
     except ValueError as error:
         data = _json(value)
         return Output(Content(JSON_TYPE, len(data)), data, misfit=str(error))
-    data = pack_result(JobResult(client_id, Final(0, tensors)))
+    data = pack_result(JobResult("", Final(0, tensors)))
     return Output(Content(RESULT_TYPE, len(data)), data)
 
 

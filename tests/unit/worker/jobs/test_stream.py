@@ -56,7 +56,7 @@ class Model:
 def run(model: Model, stop_after: int = 99, rows: int = 1) -> tuple[StreamOutcome, list[Told]]:
     """Run a stream that is told to stop after so many things were told."""
     told: list[Told] = []
-    outcome = run_stream(model, request(rows), told.append, lambda: len(told) >= stop_after, "mine")
+    outcome = run_stream(model, request(rows), told.append, lambda: len(told) >= stop_after)
     return outcome, told
 
 
