@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shared.ids import node_name
 from shared.settings import CommonSettings
@@ -13,6 +13,10 @@ from shared.settings import CommonSettings
 def default_worker_name() -> str:
     """A name that the first worker of this machine keeps over restarts."""
     return f"{node_name()}-worker-0"
+
+
+BEATS_PER_LEASE = 3
+"""Heartbeats that a lease lasts for at least: one may be late, and one lost."""
 
 
 class WorkerSettings(CommonSettings):
@@ -108,3 +112,11 @@ class WorkerSettings(CommonSettings):
     memory_bytes: int | None = Field(
         None, gt=0, description="Memory that replicas may use in all; default: the machine's."
     )
+
+    @model_validator(mode="after")
+    def _leases_outlast_heartbeats(self) -> WorkerSettings:
+        if self.job_lease_s < BEATS_PER_LEASE * self.job_heartbeat_s:
+            raise ValueError(
+                f"--job-lease-s must be at least {BEATS_PER_LEASE} times --job-heartbeat-s"
+            )
+        return self
