@@ -10,6 +10,7 @@ import http.client
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from math import inf
 from typing import TypeVar
 from urllib.parse import urlencode, urlsplit
 
@@ -131,14 +132,16 @@ def patiently(attempt: Callable[[], Answer], patience_s: float = PATIENCE_S) -> 
     """What `attempt` returns; it is made again while the gateway is away.
 
     Raises:
-        GatewayAwayError: if that lasts for longer than `patience_s`.
+        GatewayAwayError: if that lasts for longer than `patience_s` after the first failure; an
+            attempt may last for as long as it goes well.
     """
     pause_s, longest_s = PAUSE_S
-    give_up = time.monotonic() + patience_s
+    give_up = inf
     while True:
         try:
             return attempt()
         except GatewayAwayError:
+            give_up = min(give_up, time.monotonic() + patience_s)
             if time.monotonic() + pause_s > give_up:
                 raise
         time.sleep(pause_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -273,6 +274,19 @@ def test_a_gateway_that_is_away() -> None:
     client = GatewayClient("http://127.0.0.1:1/prefix/")
     with pytest.raises(GatewayAwayError, match=r"does not answer: .*refused"):
         patiently(lambda: client.call("GET", "/v2/jobs"), patience_s=0.3)
+
+
+def test_patience_begins_with_the_first_failure() -> None:
+    tries = []
+
+    def lost_late() -> str:
+        tries.append(1)
+        if len(tries) > 1:
+            return "there again"
+        time.sleep(0.4)
+        raise GatewayAwayError("lost")
+
+    assert patiently(lost_late, patience_s=0.3) == "there again"
 
 
 @pytest.mark.parametrize("url", ["localhost:8080", "ftp://x", "http://", "http://h:port"])
