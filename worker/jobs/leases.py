@@ -5,7 +5,7 @@ also while its end waits for a store that is away. A heartbeat has a number, and
 (progress, outputs) is fixed with it: sent again after an error, it is the same heartbeat, which the
 store counts once.
 
-A client may say how long its job's execution may take. When that is over, the job has failed, and no
+A client may say how long its job may be executed. When that is over, the job has failed, and no
 other attempt would help; what its execution still comes to is dropped.
 
 Progress comes from the model where it tells any. Else, of an execution whose duration is known from
