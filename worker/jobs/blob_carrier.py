@@ -1,15 +1,17 @@
 """Moves inputs and results that are too large for the job store, on a thread of its own.
 
 Storage that fails is asked again for a while: an attempt that ended because of it would only have
-the next one fail, too. Previous and next stop: `worker.jobs.port`.
+the next one fail, too. Outputs of streams come after inputs and results, and are tried less often;
+of those that wait, the oldest make room for the newest. Previous and next stop: `worker.jobs.port`.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, TypeAlias, TypeVar
 
 from shared.errors import ErrorCode, PenstockError, StateStoreError
@@ -20,6 +22,12 @@ from shared.tensors import Buffer
 
 TRIES = 6
 """Of each transfer; with the pauses between them, about ten seconds."""
+
+OUTPUT_TRIES = 2
+"""Of an output: it only shows how far a job has got, and what comes after it must not wait."""
+
+WAITING_BYTES_MAX = 64 << 20
+"""Bytes of outputs that wait; a model may yield faster than any storage takes."""
 
 PAUSE_S = 0.3
 """Before the second try; it doubles from there."""
@@ -63,13 +71,21 @@ class Stored:
 
 @record
 class OutputStored:
-    """An output of a stream is a blob now."""
+    """An output of a stream is a blob now; None: it was dropped, or the storage failed."""
 
     number: int
-    content: Content
+    content: Content | None
 
 
 Carried: TypeAlias = Loaded | Stored | OutputStored
+
+
+@record
+class _Output:
+    number: int
+    job_id: str
+    media_type: str
+    data: bytes
 
 
 class BlobCarrier:
@@ -77,13 +93,16 @@ class BlobCarrier:
 
     Args:
         blobs: where they lie; None: nowhere, and every transfer fails.
-        deliver: takes what was done; called by the carrier's thread.
+        deliver: takes what was done, or dropped; any thread may call it.
     """
 
     def __init__(self, blobs: Blobs | None, deliver: Callable[[Carried], None]) -> None:
         self._blobs = blobs
         self._deliver = deliver
-        self._tasks: queue.SimpleQueue[Callable[[], Carried | None]] = queue.SimpleQueue()
+        self._changed = threading.Condition()  # guards what is below
+        self._tasks: deque[Callable[[], Carried]] = deque()
+        self._outputs: deque[_Output] = deque()
+        self._output_bytes = 0
 
     def start(self) -> None:
         """Start the thread; it ends with the process."""
@@ -91,36 +110,58 @@ class BlobCarrier:
 
     def load(self, number: int, name: str) -> None:
         """Get a job's input."""
-        self._tasks.put(lambda: Loaded(number, self._try(lambda blobs: blobs.get(name))))
+        self._do(lambda: Loaded(number, self._try(lambda blobs: blobs.get(name))))
 
     def store(self, number: int, job_id: str, data: bytes) -> None:
         """Keep a job's result."""
         size = len(data)
-        self._tasks.put(
-            lambda: Stored(number, size, self._try(lambda blobs: blobs.put(job_id, data)))
-        )
+        self._do(lambda: Stored(number, size, self._try(lambda blobs: blobs.put(job_id, data))))
 
     def store_output(self, number: int, job_id: str, media_type: str, data: bytes) -> None:
-        """Keep an output of a stream; where that fails, it is not told."""
+        """Keep an output of a stream; where that fails, or others make it wait, it is dropped."""
+        dropped: list[_Output] = []
+        with self._changed:
+            self._outputs.append(_Output(number, job_id, media_type, data))
+            self._output_bytes += len(data)
+            while self._output_bytes > WAITING_BYTES_MAX and len(self._outputs) > 1:
+                dropped.append(self._take_output())
+            self._changed.notify()
+        for output in dropped:
+            self._deliver(OutputStored(output.number, None))
 
-        def store() -> Carried | None:
-            name = self._try(lambda blobs: blobs.put(job_id, data))
-            if isinstance(name, Failure):
-                return None
-            return OutputStored(number, Content(media_type, len(data), name))
+    def _take_output(self) -> _Output:
+        output = self._outputs.popleft()
+        self._output_bytes -= len(output.data)
+        return output
 
-        self._tasks.put(store)
+    def _do(self, task: Callable[[], Carried]) -> None:
+        with self._changed:
+            self._tasks.append(task)
+            self._changed.notify()
+
+    def _next(self) -> Callable[[], Carried]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._tasks or self._outputs)
+            if self._tasks:
+                return self._tasks.popleft()
+            return partial(self._store_output, self._take_output())
 
     def _run(self) -> None:
         while True:
-            carried = self._tasks.get()()
-            if carried is not None:
-                self._deliver(carried)
+            task = self._next()
+            self._deliver(task())
 
-    def _try(self, transfer: Callable[[Blobs], Answer]) -> Answer | Failure:
+    def _store_output(self, output: _Output) -> OutputStored:
+        name = self._try(lambda blobs: blobs.put(output.job_id, output.data), OUTPUT_TRIES)
+        if isinstance(name, Failure):
+            return OutputStored(output.number, None)
+        content = Content(output.media_type, len(output.data), name)
+        return OutputStored(output.number, content)
+
+    def _try(self, transfer: Callable[[Blobs], Answer], tries: int = TRIES) -> Answer | Failure:
         if self._blobs is None:
             return NO_BLOBS
-        for attempt in range(TRIES):
+        for attempt in range(tries):
             if attempt:
                 time.sleep(PAUSE_S * 2 ** (attempt - 1))
             try:

@@ -232,7 +232,8 @@ class JobPort:
             case _BeatSoon():
                 self._leases.beat_soon(now)
             case OutputStored():
-                self._leases.told(message.number, (message.content, b""), now)
+                if message.content is not None:
+                    self._leases.told(message.number, (message.content, b""), now)
             case Loaded():
                 self._loaded(message, now)
             case Stored():
