@@ -153,6 +153,7 @@ class JobRecord:
         token: of the last lease; each lease has a higher one.
         lease_expires_ms: when the lease ends.
         dead: whether it is a dead letter.
+        moved_from: the version that it was submitted for, if another has taken it over.
     """
 
     job: NewJob
@@ -177,6 +178,7 @@ class JobRecord:
     token: int
     lease_expires_ms: int
     dead: bool
+    moved_from: str = ""
 
     @property
     def id(self) -> str:
@@ -245,6 +247,7 @@ def record_of(fields: Mapping[str, str]) -> JobRecord:
         token=integer("token"),
         lease_expires_ms=integer("lease_expires_ms"),
         dead="dead" in fields,
+        moved_from=fields.get("moved_from", ""),
     )
 
 

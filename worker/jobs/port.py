@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
+from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, StateStoreError, WireError
 from shared.ids import new_request_id
 from shared.jobs import calls
@@ -31,11 +32,12 @@ from shared.jobs.answers import Leased as LeasedFromStore
 from shared.jobs.calls import Call
 from shared.jobs.durability import Durability
 from shared.jobs.payload import RESULT_TYPE, unpack_input
-from shared.jobs.record import Content, JobState
+from shared.jobs.record import Content, JobRecord, JobState
 from shared.messages import Failure, Final, Nack
 from shared.records import record
 from shared.telemetry import get_logger
 from worker.jobs.blob_carrier import BlobCarrier, Blobs, Carried, Loaded, OutputStored, Stored
+from worker.jobs.fitting import misfit
 from worker.jobs.leases import Leases, Output
 from worker.jobs.messages import (
     Began,
@@ -130,6 +132,7 @@ class JobPort:
 
     Args:
         place: whose jobs.
+        interface: of the model, which their inputs must fit.
         store, wake_up, cancels: connections to the job store, one for each thread; the latter two
             for hints of new jobs, and of jobs of this holder that are to be canceled.
         blobs: where large inputs and results lie; None: nowhere.
@@ -139,6 +142,7 @@ class JobPort:
     def __init__(
         self,
         place: Place,
+        interface: ModelInterface,
         store: Store,
         wake_up: WakeUp,
         cancels: WakeUp,
@@ -146,6 +150,7 @@ class JobPort:
         to_loop: Mailbox[FromPort],
     ) -> None:
         self._place = place
+        self._interface = interface
         self._store = store
         self._wake_up = wake_up
         self._cancels = cancels
@@ -367,6 +372,11 @@ class JobPort:
             failure = Failure(ErrorCode.INTERNAL, f"the job's input cannot be read: {error}")
             self._end(number, Final(number, failure=failure), now)
             return None
+        reason = misfit(read.request, self._interface)
+        if reason:
+            failure = Failure(ErrorCode.INVALID_INPUT, _moved(lease.record, reason))
+            self._end(number, Final(number, failure=failure), now)
+            return None
         lease.client_id = read.client_id
         wanted = lease.record
         request = replace(
@@ -455,3 +465,11 @@ class JobPort:
         if state is None and number in self._leases:
             log.warning("a job was lost to another", job=self._leases[number].record.id)
         self._leases.drop(number)
+
+
+def _moved(job: JobRecord, reason: str) -> str:
+    """That a job's input does not fit, in words for its client."""
+    version = f"version {job.job.version!r}"
+    if not job.moved_from:
+        return f"the input does not fit {version}: {reason}"
+    return f"submitted for version {job.moved_from!r}, the input does not fit {version}: {reason}"

@@ -71,7 +71,7 @@ class Jobs:
         self._desk = JobDesk(held_max)
         if self._start.jobs is not None and self._start.jobs.begun_fd is not None:
             self._begun = BegunJobs(self._start.jobs.begun_fd)
-        self._port = _port(self._start, self._mailbox)
+        self._port = _port(self._start, interface, self._mailbox)
         self._port.start()
 
     def next_deadline(self, now: float) -> float:
@@ -164,7 +164,7 @@ def _run_stream(
             return ended
 
 
-def _port(start: Start, mailbox: Mailbox[FromPort]) -> JobPort:
+def _port(start: Start, interface: ModelInterface, mailbox: Mailbox[FromPort]) -> JobPort:
     jobs = start.jobs
     assert isinstance(jobs, JobsStart)
     keys = Keys(jobs.namespace)
@@ -173,4 +173,4 @@ def _port(start: Start, mailbox: Mailbox[FromPort]) -> JobPort:
     wake_up = BlockingWakeUp(jobs.redis_url, keys.job_queue(start.model, start.revision))
     cancels = BlockingWakeUp(jobs.redis_url, keys.job_holder(start.replica))
     blobs = BlobStore(jobs.blobs_url) if jobs.blobs_url else None
-    return JobPort(place, store, wake_up, cancels, blobs, mailbox)
+    return JobPort(place, interface, store, wake_up, cancels, blobs, mailbox)

@@ -53,8 +53,9 @@ StreamOutcome: TypeAlias = Completed | Failed | Stopped | NoAnswer
 
 def streams(runtime: Runtime, request: Request) -> bool:
     """Whether a request is executed as a stream: MLflow streams for one row only."""
-    one_row = not runtime.interface.max_batch_size or request.inputs[0].rows == 1
-    return runtime.interface.streams and one_row
+    if not runtime.interface.streams:
+        return False
+    return not (runtime.interface.max_batch_size and request.inputs) or request.inputs[0].rows == 1
 
 
 def run_stream(

@@ -22,7 +22,8 @@ for _, id in ipairs(redis.call('ZRANGE', queue, 0, ARGV[6] - 1)) do
   else
     local goal = job.pin or (served[job.version] and job.version) or version
     unfile(job)
-    change(job, {revision = served[goal], version = goal})
+    local first = goal ~= job.version and (job.moved_from or job.version) or job.moved_from
+    change(job, {revision = served[goal], version = goal, moved_from = first})
     file(job)
     moved = moved + 1
   end
