@@ -66,6 +66,8 @@ class Lease:
         ending: what ends it is under way.
         next_beat: monotonic time.
         ends_at: when it ends by itself as `ends_as`, in monotonic time.
+        uploads: outputs that are on their way to the blob store.
+        answered: its job was answered, which only waits for them.
     """
 
     record: JobRecord
@@ -74,6 +76,8 @@ class Lease:
     ending: bool = False
     ends_at: float = inf
     ends_as: Final | None = None
+    uploads: int = 0
+    answered: bool = False
     began: float | None = None
     expected_s: float = 0.0
     progress: Progress | None = None

@@ -64,6 +64,9 @@ LOOK_S = 5.0
 ERRORS_MAX = 20
 """Times that the store, being there, may refuse the same call, until its lease is let go."""
 
+OUTPUTS_WAIT_S = 3.0
+"""How long an answered job waits for its large outputs to be stored, so that they can be told."""
+
 log = get_logger("jobs")
 
 
@@ -237,8 +240,7 @@ class JobPort:
             case _BeatSoon():
                 self._leases.beat_soon(now)
             case OutputStored():
-                if message.content is not None:
-                    self._leases.told(message.number, (message.content, b""), now)
+                self._output_stored(message, now)
             case Loaded():
                 self._loaded(message, now)
             case Stored():
@@ -246,7 +248,7 @@ class JobPort:
             case Leave():
                 self._leaving = True
                 for number in self._leases.numbers:
-                    if not self._leases[number].ending:
+                    if not (self._leases[number].ending or self._leases[number].answered):
                         self._give_back(number)
 
     def _owe(self, call: Call[Any], then: Callable[[Any], None]) -> None:
@@ -410,8 +412,22 @@ class JobPort:
         if len(body) <= calls.OUTPUT_BYTES_MAX:
             self._leases.told(told.number, told.said, now)
             return
-        job_id = self._leases[told.number].record.id
-        self._carrier.store_output(told.number, job_id, content.media_type, body)
+        lease = self._leases[told.number]
+        if lease.ending or lease.answered:
+            return
+        lease.uploads += 1
+        self._carrier.store_output(told.number, lease.record.id, content.media_type, body)
+
+    def _output_stored(self, stored: OutputStored, now: float) -> None:
+        """A large output can be told, or was dropped."""
+        if stored.number not in self._leases:
+            return  # lost meanwhile; the sweep of blobs finds it
+        lease = self._leases[stored.number]
+        lease.uploads -= 1
+        if stored.content is not None:
+            self._leases.told(stored.number, (stored.content, b""), now)
+        if lease.answered and not lease.uploads and lease.ends_as is not None:
+            self._end(stored.number, lease.ends_as, now)
 
     def _beaten(self, number: int, answer: Beat) -> None:
         unwanted = self._leases.beaten(number, answer, time.monotonic())
@@ -434,6 +450,9 @@ class JobPort:
         lease = self._leases[number]
         if isinstance(answer, Nack):
             self._give_back(number)
+            return
+        if lease.uploads and not lease.answered:
+            lease.answered, lease.ends_at, lease.ends_as = True, now + OUTPUTS_WAIT_S, answer
             return
         lease.ending = True
         if self._leases.owes_outputs(number):
