@@ -212,10 +212,17 @@ class Leases:
         lease.beat_at, lease.next_beat = now, now + self._heartbeat_s
         return answer is not Beat.CONTINUE
 
-    def owes_outputs(self, number: int) -> bool:
-        """Whether there is something to tell before the lease ends."""
+    def last_beats(self, number: int, now: float) -> list[Call[Beat]]:
+        """Heartbeats, in order, that tell all outputs which the store was not told of."""
         lease = self._leases[number]
-        return bool(lease.outputs or (lease.unanswered and lease.unanswered.outputs))
+        last = []
+        if lease.unanswered is not None and lease.unanswered.outputs:
+            last.append(self.beat(number, now))
+        if lease.outputs:
+            if lease.unanswered is not None:  # what came since is another heartbeat's
+                lease.beats, lease.unanswered = lease.unanswered.number, None
+            last.append(self.beat(number, now))
+        return last
 
     # Ends
 

@@ -455,8 +455,8 @@ class JobPort:
             lease.answered, lease.ends_at, lease.ends_as = True, now + OUTPUTS_WAIT_S, answer
             return
         lease.ending = True
-        if self._leases.owes_outputs(number):
-            self._owe(self._leases.beat(number, now), partial(self._beaten, number))
+        for beat in self._leases.last_beats(number, now):
+            self._owe(beat, partial(self._beaten, number))
         if answer.failure is not None:
             self._owe(self._leases.fail(number, answer.failure), partial(self._ended, number))
             return
