@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from typing import Any, Protocol, TypeAlias
 
 from shared.deployment import ModelInterface
@@ -63,6 +64,10 @@ LOOK_S = 5.0
 
 ERRORS_MAX = 20
 """Times that the store, being there, may refuse the same call, until its lease is let go."""
+
+LEASE_WAIT_S = 1.0
+"""How long who leaves asks what it was leased by a call that got no answer; then the leases end by
+themselves."""
 
 OUTPUTS_WAIT_S = 3.0
 """How long an answered job waits for its large outputs to be stored, so that they can be told."""
@@ -123,11 +128,18 @@ class _Owed:
 
     Attributes:
         errors: how often the store was there, and could not carry it out.
+        sent: whether it may have reached the store.
     """
 
     call: Call[Any]
     then: Callable[[Any], None]
     errors: int = 0
+    sent: bool = False
+
+    @property
+    def is_lease(self) -> bool:
+        """Whether it asks for more jobs."""
+        return self.call.script == "lease"
 
 
 class JobPort:
@@ -168,6 +180,7 @@ class JobPort:
         self._retry_s = RETRY_S
         self._away = False
         self._leaving = False
+        self._leaves_at = inf
         self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
 
     def start(self) -> None:
@@ -211,6 +224,8 @@ class JobPort:
                 self._end(answer.attempt_id, answer, before)
             if time.monotonic() >= self._retry_at:
                 self._send()
+            if time.monotonic() >= self._leaves_at:
+                self._owed = [each for each in self._owed if not each.is_lease]
 
     def _receive(self) -> list[_Inbox]:
         """What came; waits for it until something else is due."""
@@ -246,7 +261,8 @@ class JobPort:
             case Stored():
                 self._stored(message)
             case Leave():
-                self._leaving = True
+                self._leaving, self._leaves_at = True, now + LEASE_WAIT_S
+                self._owed = [each for each in self._owed if each.sent or not each.is_lease]
                 for number in self._leases.numbers:
                     if not (self._leases[number].ending or self._leases[number].answered):
                         self._give_back(number)
@@ -269,6 +285,8 @@ class JobPort:
         try:
             answers = self._ask([each.call for each in (*owed, *beats)])
         except StateStoreError as error:
+            for each in owed:
+                each.sent = True
             self._owed = owed
             self._store_is_away(error)
             return
