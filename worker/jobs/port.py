@@ -63,7 +63,8 @@ LOOK_S = 5.0
 """How long without a hint until the queue is looked at all the same: a hint may be lost."""
 
 ERRORS_MAX = 20
-"""Times that the store, being there, may refuse the same call, until its lease is let go."""
+"""Times that the store, being there, may refuse the same call. What ends a lease is sent for as long
+as the store answers its heartbeats."""
 
 LEASE_WAIT_S = 1.0
 """How long who leaves asks what it was leased by a call that got no answer; then the leases end by
@@ -128,12 +129,14 @@ class _Owed:
 
     Attributes:
         errors: how often the store was there, and could not carry it out.
+        ends: the lease that it ends.
         sent: whether it may have reached the store.
     """
 
     call: Call[Any]
     then: Callable[[Any], None]
     errors: int = 0
+    ends: int | None = None
     sent: bool = False
 
     @property
@@ -270,6 +273,9 @@ class JobPort:
     def _owe(self, call: Call[Any], then: Callable[[Any], None]) -> None:
         self._owed.append(_Owed(call, then))
 
+    def _owe_end(self, number: int, call: Call[JobState | None]) -> None:
+        self._owed.append(_Owed(call, partial(self._ended, number), ends=number))
+
     # What the store is asked
 
     def _send(self) -> None:
@@ -318,12 +324,21 @@ class JobPort:
     def _refused(self, owed: _Owed, error: Exception, *, keep: bool) -> None:
         """The store is there, and did not carry this out."""
         owed.errors += 1
-        if keep and isinstance(error, StateStoreError) and owed.errors < ERRORS_MAX:
+        goes_on = owed.errors < ERRORS_MAX or self._is_kept(owed.ends)
+        if keep and isinstance(error, StateStoreError) and goes_on:
             self._owed.append(owed)
             return
         log.warning("the job store refused a call", call=owed.call.script, error=str(error))
+        if owed.ends is not None:
+            self._leases.drop(owed.ends)  # it ends by itself
         if keep:
             owed.then(None)
+
+    def _is_kept(self, number: int | None) -> bool:
+        """Whether the store answers a lease's heartbeats."""
+        if number is None or number not in self._leases:
+            return False
+        return time.monotonic() - self._leases[number].beat_at < self._place.lease_s
 
     def _store_is_away(self, error: StateStoreError) -> None:
         self._durability = None  # the next connection may lead to another server
@@ -459,7 +474,7 @@ class JobPort:
 
     def _give_back(self, number: int) -> None:
         self._leases[number].ending = True
-        self._owe(self._leases.release(number), partial(self._ended, number))
+        self._owe_end(number, self._leases.release(number))
 
     def _end(self, number: int, answer: Final | Nack, now: float) -> None:
         """The loop is done with a job."""
@@ -476,14 +491,14 @@ class JobPort:
         for beat in self._leases.last_beats(number, now):
             self._owe(beat, partial(self._beaten, number))
         if answer.failure is not None:
-            self._owe(self._leases.fail(number, answer.failure), partial(self._ended, number))
+            self._owe_end(number, self._leases.fail(number, answer.failure))
             return
         body = self._leases.result(number, answer)
         if len(body) > calls.INLINE_BYTES_MAX:
             self._carrier.store(number, lease.record.id, body)
             return
         commit = self._leases.commit(number, Content(RESULT_TYPE, len(body)), body)
-        self._owe(commit, partial(self._ended, number))
+        self._owe_end(number, commit)
 
     def _stored(self, stored: Stored) -> None:
         """A large result lies where it can be fetched, or nowhere."""
@@ -495,7 +510,7 @@ class JobPort:
         else:
             content = Content(RESULT_TYPE, stored.size, stored.name)
             call = self._leases.commit(number, content, b"")
-        self._owe(call, partial(self._ended, number))
+        self._owe_end(number, call)
 
     def _ended(self, number: int, state: JobState | None) -> None:
         """The store has taken note of the end; None: it was no longer ours."""
