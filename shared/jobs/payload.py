@@ -45,6 +45,10 @@ class JobResult:
     final: Final
 
 
+class OtherVersionError(WireError):
+    """Bytes that another version of this software wrote."""
+
+
 def pack_input(job_input: JobInput) -> bytes:
     """The input as bytes."""
     return _pack(job_input.client_id, job_input.request)
@@ -54,6 +58,7 @@ def unpack_input(data: Buffer) -> JobInput:
     """The input that the bytes hold; its tensors are views of them.
 
     Raises:
+        OtherVersionError: if somebody else may be able to read them.
         WireError: if they hold none.
     """
     client_id, message = _unpack(data)
@@ -89,8 +94,10 @@ def _unpack(data: Buffer) -> tuple[str, Message]:
         version, client_id, *frames = msgpack.unpackb(data, max_bin_len=PAYLOAD_BYTES_MAX)
     except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
         raise WireError(f"a job's data that is no msgpack: {type(error).__name__}") from error
+    if version != VERSION and type(version) is int:
+        raise OtherVersionError(f"a job's data of version {version}, expected {VERSION}")
     if version != VERSION or type(client_id) is not str or not frames:
-        raise WireError(f"a job's data of version {version!r}, expected {VERSION}")
+        raise WireError("a job's data that is neither an input nor a result")
     messages = decode(frames).messages
     if len(messages) != 1:
         raise WireError("a job's data with more or less than one message")

@@ -75,7 +75,7 @@ class Lease:
     client_id: str = ""
     ending: bool = False
     ends_at: float = inf
-    ends_as: Final | None = None
+    ends_as: Final | Nack | None = None
     uploads: int = 0
     answered: bool = False
     began: float | None = None
@@ -150,7 +150,7 @@ class Leases:
             return answer
         return lease.ends_as
 
-    def overdue(self, now: float) -> list[Final]:
+    def overdue(self, now: float) -> list[Final | Nack]:
         """Of leases that end by themselves now, what their jobs came to."""
         return [
             lease.ends_as

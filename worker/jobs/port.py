@@ -32,9 +32,9 @@ from shared.jobs.answers import Beat, Progress
 from shared.jobs.answers import Leased as LeasedFromStore
 from shared.jobs.calls import Call
 from shared.jobs.durability import Durability
-from shared.jobs.payload import RESULT_TYPE, unpack_input
+from shared.jobs.payload import RESULT_TYPE, OtherVersionError, unpack_input
 from shared.jobs.record import Content, JobRecord, JobState
-from shared.messages import Failure, Final, Nack
+from shared.messages import Failure, Final, Nack, NackReason
 from shared.records import record
 from shared.telemetry import get_logger
 from worker.jobs.blob_carrier import BlobCarrier, Blobs, Carried, Loaded, OutputStored, Stored
@@ -69,6 +69,10 @@ as the store answers its heartbeats."""
 LEASE_WAIT_S = 1.0
 """How long who leaves asks what it was leased by a call that got no answer; then the leases end by
 themselves."""
+
+OTHER_VERSION_S = 5.0
+"""How long a job is held whose input this replica cannot read: it is given back for another one, and
+would come again at once."""
 
 OUTPUTS_WAIT_S = 3.0
 """How long an answered job waits for its large outputs to be stored, so that they can be told."""
@@ -225,6 +229,8 @@ class JobPort:
                 self._take(message, time.monotonic())
             for answer in self._leases.overdue(before):
                 self._end(answer.attempt_id, answer, before)
+                if isinstance(answer, Nack):
+                    self._to_loop.put(Gone(answer.attempt_id))
             if time.monotonic() >= self._retry_at:
                 self._send()
             if time.monotonic() >= self._leaves_at:
@@ -399,10 +405,15 @@ class JobPort:
             self._listen.put(None)
 
     def _read(self, number: int, body: bytes, now: float) -> Job | None:
-        """A job of its input; None if that cannot be read, which ends it."""
+        """A job of its input; None if that cannot be read, which ends the lease, soon or at once."""
         lease = self._leases[number]
         try:
             read = unpack_input(body)
+        except OtherVersionError as error:
+            log.warning("a job is left to other replicas", job=lease.record.id, reason=str(error))
+            given_back = Nack(number, NackReason.DRAINING)
+            lease.ends_at, lease.ends_as = now + OTHER_VERSION_S, given_back
+            return None
         except WireError as error:
             failure = Failure(ErrorCode.INTERNAL, f"the job's input cannot be read: {error}")
             self._end(number, Final(number, failure=failure), now)
@@ -433,7 +444,10 @@ class JobPort:
             self._to_loop.put(Gone(number))
             return
         job = self._read(number, loaded.data, now)
-        self._to_loop.put(Gone(number) if job is None else Fetched(job))
+        if job is not None:
+            self._to_loop.put(Fetched(job))
+        elif self._leases[number].ending:
+            self._to_loop.put(Gone(number))
 
     # Keeping and ending leases
 
