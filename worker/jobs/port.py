@@ -63,16 +63,16 @@ LOOK_S = 5.0
 """How long without a hint until the queue is looked at all the same: a hint may be lost."""
 
 ERRORS_MAX = 20
-"""Times that the store, being there, may refuse the same call. What ends a lease is sent for as long
-as the store answers its heartbeats."""
+"""Times that the store, being there, may refuse the same call. What ends a lease is sent for as
+long as the store answers its heartbeats."""
 
 LEASE_WAIT_S = 1.0
 """How long who leaves asks what it was leased by a call that got no answer; then the leases end by
 themselves."""
 
 OTHER_VERSION_S = 5.0
-"""How long a job is held whose input this replica cannot read: it is given back for another one, and
-would come again at once."""
+"""How long a job is held whose input this replica cannot read: it is given back for another one,
+and would come again at once."""
 
 OUTPUTS_WAIT_S = 3.0
 """How long an answered job waits for its large outputs to be stored, so that they can be told."""
@@ -344,7 +344,7 @@ class JobPort:
         """Whether the store answers a lease's heartbeats."""
         if number is None or number not in self._leases:
             return False
-        return time.monotonic() - self._leases[number].beat_at < self._place.lease_s
+        return time.monotonic() - self._leases[number].next_beat < self._place.lease_s
 
     def _store_is_away(self, error: StateStoreError) -> None:
         self._durability = None  # the next connection may lead to another server
@@ -405,7 +405,7 @@ class JobPort:
             self._listen.put(None)
 
     def _read(self, number: int, body: bytes, now: float) -> Job | None:
-        """A job of its input; None if that cannot be read, which ends the lease, soon or at once."""
+        """A job of its input; None if that is of no use here, which ends the lease, soon or now."""
         lease = self._leases[number]
         try:
             read = unpack_input(body)

@@ -84,10 +84,10 @@ def test_what_a_model_tells_leaves_soon_but_not_too_often() -> None:
     leases, number = one_lease()
     leases.told(number, (TEXT, b"ab"), 101.0)
     assert leases.due(101.0) == [number]
-    assert leases.owes_outputs(number)
     beat(leases, number, 101.0)
+    assert len(leases.last_beats(number, 101.0)) == 1
     leases.beaten(number, Beat.CONTINUE, 101.0)
-    assert not leases.owes_outputs(number)
+    assert leases.last_beats(number, 101.0) == []
     leases.told(number, (TEXT, b"cd"), 101.05)
     assert leases.next_due() == 101.0 + OUTPUT_GAP_S
 
@@ -148,6 +148,7 @@ def test_a_job_that_outlasts_its_timeout_has_failed_whatever_it_comes_to() -> No
     assert leases.judged(answer, 101.4) is answer
     (late,) = leases.overdue(101.5)
     assert leases.judged(answer, 101.5) is late
+    assert isinstance(late, Final)
     assert late.failure is not None
     assert late.failure.code is ErrorCode.DEADLINE_EXCEEDED
     assert leases.fail(number, late.failure).arguments[-1] == 0
