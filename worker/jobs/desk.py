@@ -5,10 +5,11 @@ as many as fill a slice when nothing is held, and more only where they begin so 
 could not be asked in between (`PREFETCH_S`). Never more than the operator allows, and none while
 more calls wait than the next batch takes.
 
-While calls come, jobs are leased a few at a time, at a bounded rate (`PACED_JOBS`, `PACE_S`). To read
-and write a job takes a fraction of a millisecond of the interpreter, which the loop and the port's
-thread share: as many as fit two batches at once, again and again, make calls wait for that more
-than for the jobs' executions. Jobs that take longer than their share of the pace do not notice it.
+While calls come, jobs are leased a few at a time, at a bounded rate (`PACED_JOBS`, `PACE_S`). To
+read and write a job takes a fraction of a millisecond of the interpreter, which the loop and the
+port's thread share: as many as fit two batches at once, again and again, make calls wait for that
+more than for the jobs' executions. Jobs that take longer than their share of the pace do not notice
+it.
 
 Nobody polls: after the queue was found empty, a hint says when to look again. A hint that comes
 while a request is under way may be about what the request just missed, so it counts afterwards.
