@@ -83,8 +83,9 @@ class JobService:
         """Accept a job; once this returns, it is as durable as the store makes it.
 
         Raises:
-            PenstockError: PAYLOAD_TOO_LARGE, IDEMPOTENCY_MISMATCH, STORE_FULL, QUEUE_FULL (too many
-                submits are under way), UNAVAILABLE (it may have been accepted all the same).
+            PenstockError: PAYLOAD_TOO_LARGE, IDEMPOTENCY_MISMATCH, JOB_GONE (the job of its key is
+                not kept any more), STORE_FULL, QUEUE_FULL (too many submits are under way),
+                UNAVAILABLE (it may have been accepted all the same).
         """
         size = sum(memoryview(tensor.data).nbytes for tensor in submission.input.request.inputs)
         under_way = self._submitting_bytes
@@ -113,7 +114,10 @@ class JobService:
             return accepted(job, payload, submitted)
         if blob:
             await self._access.drop_blob(blob)
-        return await self.job(submitted.id)
+        found = await self._access.run(calls.get(submitted.id))
+        if found is None:
+            raise _job_of_key_gone(submitted.id)
+        return found
 
     async def job(self, job_id: str, wait_s: float = 0.0) -> JobView:
         """A job, once it is finished or after `wait_s`.
@@ -262,6 +266,15 @@ def _known(view: JobView | None, job_id: str) -> JobView:
 
 def _not_found(job_id: str) -> PenstockError:
     return PenstockError(ErrorCode.JOB_NOT_FOUND, f"there is no job {job_id[:64]!r}")
+
+
+def _job_of_key_gone(job_id: str) -> PenstockError:
+    """Its key still stands for it: it was accepted once, and is not to run once more by accident."""
+    message = (
+        f"this idempotency key stands for job {job_id}, which is not kept any more: its time is "
+        "over, or it was deleted; to run it again, use another key"
+    )
+    return PenstockError(ErrorCode.JOB_GONE, message)
 
 
 def _wrong_state(job_id: str, state: JobState | None, rule: str) -> PenstockError:
