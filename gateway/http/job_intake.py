@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable
-from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
 
@@ -44,13 +43,13 @@ from gateway.http.request_headers import (
     timeout_s_header,
     trace_context_of,
 )
-from gateway.jobs.access import StoreAwayError
+from gateway.jobs.outcomes import check_succeeded
 from gateway.jobs.service import JobAnswer, JobService
 from gateway.jobs.submission import Submission
 from shared.errors import ErrorCode, PenstockError
 from shared.jobs.answers import JobView
 from shared.jobs.payload import JobInput
-from shared.jobs.record import FINISHED
+from shared.jobs.record import FINISHED, JobState
 from shared.messages import Request
 from shared.tensors import Buffer
 
@@ -114,16 +113,43 @@ class JobIntake:
     ) -> Response:
         parsed, submission = await self._read(scope, receive, model, version)
         view = await self._jobs.submit(submission)
-        with suppress(StoreAwayError):  # it is accepted, whatever is known of it now
+        headers: RawHeaders = dict(scope["headers"])
+        try:
+            response = await self._result_in_time(headers, receive, parsed, view, wait_s)
+        except Exception as error:  # who sees it is to find the job all the same
+            request_id = request_id_of(headers)
+            response = failure_response(error, request_id, self._settings.retry_after_s)
+        response.headers["location"] = location_of(view)
+        return response
+
+    async def _result_in_time(
+        self,
+        headers: RawHeaders,
+        receive: Receive,
+        parsed: ParsedInfer,
+        view: JobView,
+        wait_s: float,
+    ) -> Response:
+        """What an inference would have answered; the job (202) if that cannot be told for now.
+
+        Raises:
+            PenstockError: what the job failed with, or why there will be no result.
+        """
+        try:
             if wait_s > 0 and not self._jobs.watch.is_full:
                 waiting = self._jobs.job(view.record.id, wait_s)
                 view = await unless_client_goes(waiting, receive)
-            if view.record.state in FINISHED:
+            if view.record.state is JobState.SUCCEEDED:
                 found = await self._jobs.result(view.record.id)
-                response = await self.result_response(dict(scope["headers"]), found, parsed)
-                response.headers["location"] = location_of(view)
-                return response
-        return self.job_response(view, accepted=True)
+                return await self.result_response(headers, found, parsed)
+        except PenstockError as error:
+            if not error.retryable:
+                raise
+        if view.record.state in FINISHED:
+            check_succeeded(view.record)
+        response = self.job_response(view, accepted=True)
+        response.status_code = HTTPStatus.ACCEPTED  # 200 would be an inference's answer
+        return response
 
     async def _read(
         self, scope: Scope, receive: Receive, model: str, pin: str | None

@@ -269,7 +269,7 @@ def _not_found(job_id: str) -> PenstockError:
 
 
 def _job_of_key_gone(job_id: str) -> PenstockError:
-    """Its key still stands for it: it was accepted once, and is not to run once more by accident."""
+    """Its key still stands for it: what was accepted once is not to run twice."""
     message = (
         f"this idempotency key stands for job {job_id}, which is not kept any more: its time is "
         "over, or it was deleted; to run it again, use another key"
