@@ -68,8 +68,7 @@ class JobService:
     ) -> None:
         self.settings = settings
         self.webhook_networks = webhook_networks
-        timeout_s, retry_s = settings.jobs_store_timeout_s, settings.jobs_retry_after_s
-        self._access = JobAccess(store, blobs, timeout_s, retry_s)
+        self._access = JobAccess(store, blobs, settings)
         self.watch = JobWatch(self._access, news, settings)
         self._wall_s = wall_s
         self._limits = StoreLimits(settings.jobs_max, settings.jobs_bytes_max)

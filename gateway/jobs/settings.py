@@ -16,6 +16,16 @@ class JobSettings(BaseModel):
         le=120,
         description="Longest wait for the job store in one request; then 503.",
     )
+    jobs_blob_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        description="Longest read or write of a large payload in one request; then 503.",
+    )
+    jobs_blobs_at_once_max: int = Field(
+        32,
+        gt=0,
+        description="Most reads and writes of large payloads at once, each in a thread; more wait.",
+    )
     jobs_retry_after_s: float = Field(
         1.0, gt=0, le=3600, description="Retry-After of answers about jobs that are not finished."
     )

@@ -16,6 +16,7 @@ from tests.contract.job_bench import (
     DOUBLED,
     GOOD,
     INFER,
+    SETTINGS,
     Bench,
     MemoryBlobs,
     bench_at,
@@ -82,3 +83,25 @@ async def test_a_job_that_fails_is_named(bench: Bench) -> None:
     assert (answer.status_code, answer.json()) == (500, {"error": "it broke"})
     assert answer.headers["preference-applied"] == "respond-async"
     assert (await bench.job(answer.headers["location"]))["state"] == "failed"
+
+
+# Bounds -------------------------------------------------------------------------------------------
+
+
+async def test_reads_that_hang_hold_up_nobody_else(job_server: Server) -> None:
+    settings = SETTINGS.model_copy(update={"jobs_blob_timeout_s": 0.5})
+    blobs = MoodyBlobs()
+    async with bench_at(job_server.url, settings, blobs) as bench:
+        path = (await bench.submit()).headers["location"]
+        await finish_by_blob(bench, blobs)
+        blobs.may_read.clear()
+        try:
+            reads = [bench.ask("GET", f"{path}/result") for _ in range(12)]
+            reading = asyncio.gather(*reads)
+            await asyncio.sleep(0.1)
+            large = await bench.ask("POST", "/v2/models/texts/jobs", json=LARGE, timeout=5)
+            assert large.status_code == 202
+            assert {answer.status_code for answer in await reading} == {503}
+        finally:
+            blobs.may_read.set()
+        assert (await bench.ask("GET", f"{path}/result")).status_code == 200

@@ -47,7 +47,7 @@ class NoNews:
 
 
 async def test_a_stream_ends_with_the_end() -> None:
-    access = JobAccess(FinishingStore(), None, timeout_s=5.0, retry_after_s=1.0)
-    watch = JobWatch(access, NoNews(), JobSettings(jobs_keepalive_s=0.01))
+    settings = JobSettings(jobs_keepalive_s=0.01)
+    watch = JobWatch(JobAccess(FinishingStore(), None, settings), NoNews(), settings)
     seen = [event async for event in watch.events("id", "1-0")]
     assert [event for event in seen if event] == [END]
