@@ -13,7 +13,7 @@ from dataclasses import replace
 from http import HTTPStatus
 
 from fastapi import Response
-from starlette.types import Receive, Scope
+from starlette.types import Receive, Scope, Send
 
 from gateway.http.call_route import (
     CallContext,
@@ -43,6 +43,7 @@ from gateway.http.request_headers import (
     timeout_s_header,
     trace_context_of,
 )
+from gateway.jobs.byte_budget import ByteShare
 from gateway.jobs.outcomes import check_succeeded
 from gateway.jobs.service import JobAnswer, JobService
 from gateway.jobs.submission import Submission
@@ -219,7 +220,17 @@ class JobIntake:
     async def result_response(
         self, headers: RawHeaders, found: JobAnswer, parsed: ParsedInfer
     ) -> Response:
-        """A result as an inference would have answered it to this request."""
+        """A result as an inference would have answered it to this request.
+
+        The result's share is released once the response was sent.
+        """
+        try:
+            return ResultResponse(await self._reply(headers, found, parsed), found.share)
+        except BaseException:
+            found.share.release()
+            raise
+
+    async def _reply(self, headers: RawHeaders, found: JobAnswer, parsed: ParsedInfer) -> Reply:
         job = found.record.job
         exchange: Exchange[ParsedInfer] = Exchange(job.model, job.version, headers)
         exchange.parsed = parsed
@@ -227,7 +238,22 @@ class JobIntake:
         if body.wanted is not None:
             body = await compressed(body, body.wanted)
         total_s = time.perf_counter() - exchange.started_s
-        return ReplyResponse(Reply(reply_head(exchange, found.answer, body, total_s), body.parts))
+        return Reply(reply_head(exchange, found.answer, body, total_s), body.parts)
+
+
+class ResultResponse(ReplyResponse):
+    """A result for ASGI, which holds a share of the bytes of results until it was sent."""
+
+    def __init__(self, reply: Reply, share: ByteShare) -> None:
+        super().__init__(reply)
+        self._share = share
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send headers and parts."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._share.release()
 
 
 def location_of(view: JobView) -> str:

@@ -54,6 +54,11 @@ class JobSettings(BaseModel):
         gt=0,
         description="Most bytes of inputs of submits that are under way; more get 429.",
     )
+    jobs_result_bytes_max: int = Field(
+        256 * 1024 * 1024,
+        gt=0,
+        description="Most bytes of results that are on their way to clients; more get 429.",
+    )
     jobs_attempts_max: int = Field(
         3, gt=0, le=100, description="Executions of a job that may fail by accident; then it fails."
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from typing import Any
 
 from shared.errors import StateStoreError
@@ -34,20 +33,20 @@ LARGE: dict[str, Any] = {
 
 
 class MoodyBlobs(MemoryBlobs):
-    """Reads may fail, or take long."""
+    """Reads may fail, or wait."""
 
     def __init__(self) -> None:
         super().__init__()
         self.away = False
-        self.read_s = 0.0
+        self.reading = threading.Event()
         self.may_read = threading.Event()
         self.may_read.set()
 
     def get(self, name: str) -> bytes:
         if self.away:
             raise StateStoreError("no such bucket")
+        self.reading.set()
         self.may_read.wait()
-        time.sleep(self.read_s)
         return super().get(name)
 
 
@@ -105,3 +104,27 @@ async def test_reads_that_hang_hold_up_nobody_else(job_server: Server) -> None:
         finally:
             blobs.may_read.set()
         assert (await bench.ask("GET", f"{path}/result")).status_code == 200
+
+
+async def test_bytes_of_results_under_way_are_bounded(job_server: Server) -> None:
+    settings = SETTINGS.model_copy(update={"jobs_result_bytes_max": 1})
+    blobs = MoodyBlobs()
+    async with bench_at(job_server.url, settings, blobs) as bench:
+        path = (await bench.submit()).headers["location"]
+        await finish_by_blob(bench, blobs)
+        result = f"{path}/result"
+        assert (await bench.ask("GET", result)).status_code == 200  # one, whatever its size
+        blobs.may_read.clear()
+        try:
+            blobs.reading.clear()
+            first = asyncio.create_task(bench.ask("GET", result))
+            await asyncio.to_thread(blobs.reading.wait)
+            refused = await bench.ask("GET", result)
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        finally:
+            blobs.may_read.set()
+        assert (await first).status_code == 200
+        blobs.away = True
+        assert (await bench.ask("GET", result)).status_code == 503
+        blobs.away = False
+        assert (await bench.ask("GET", result)).status_code == 200
