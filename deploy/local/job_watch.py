@@ -13,7 +13,7 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from deploy.local.gateway_client import GatewayClient, patiently
+from deploy.local.gateway_client import GatewayAwayError, GatewayClient, patiently
 from deploy.local.job_document import JobDocument, JobProgress, read_job
 from deploy.local.server_events import ServerEvent
 from shared.jobs.record import JobState
@@ -112,11 +112,22 @@ class _Follower:
         return job
 
     def follow(self) -> None:
-        """Show events until their stream ends."""
-        for event in self._client.follow(f"{self._path}/events", self._last_id):
-            self._last_id = event.id or self._last_id
-            self._take(event)
-            self._show()
+        """Show events until their stream ends, or breaks off.
+
+        Raises:
+            GatewayAwayError: if there is no stream; not if it ends so: how long one lasted is not
+                time that the gateway was away.
+        """
+        heard = False
+        try:
+            for event in self._client.follow(f"{self._path}/events", self._last_id):
+                heard = True
+                self._last_id = event.id or self._last_id
+                self._take(event)
+                self._show()
+        except GatewayAwayError:
+            if not heard:
+                raise
 
     def _take(self, event: ServerEvent) -> None:
         if event.kind == "job":  # what it was when the stream began
