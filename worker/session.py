@@ -227,7 +227,7 @@ class Session:
         rows_max = self._queue.rows_per_batch
         crowded = self._draining is not None or self._queue.rows > rows_max
         jobs, seconds = self._jobs.slice_of(self._job_bucket, rows_max)
-        return Busyness(self._idle_of_all, crowded, jobs, seconds)
+        return Busyness(self._idle_of_all, crowded, jobs, seconds, self.counters.requests)
 
     def expected_s(self, items: Sequence[Item]) -> float:
         """How long a batch is expected to take; 0: not known."""

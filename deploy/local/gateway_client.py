@@ -10,7 +10,6 @@ import http.client
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from math import inf
 from typing import TypeVar
 from urllib.parse import urlencode, urlsplit
 
@@ -132,17 +131,17 @@ def patiently(attempt: Callable[[], Answer], patience_s: float = PATIENCE_S) -> 
     """What `attempt` returns; it is made again while the gateway is away.
 
     Raises:
-        GatewayAwayError: if that lasts for longer than `patience_s` after the first failure; an
-            attempt may last for as long as it goes well.
+        GatewayAwayError: if that lasts for longer than `patience_s` from the first failure on.
     """
     pause_s, longest_s = PAUSE_S
-    give_up = inf
+    give_up = 0.0
     while True:
         try:
             return attempt()
         except GatewayAwayError:
-            give_up = min(give_up, time.monotonic() + patience_s)
-            if time.monotonic() + pause_s > give_up:
+            now = time.monotonic()
+            give_up = give_up or now + patience_s
+            if now + pause_s > give_up:
                 raise
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, longest_s)

@@ -112,10 +112,11 @@ class _Follower:
         return job
 
     def follow(self) -> None:
-        """Show events until their stream ends, or is lost after some came.
+        """Show events until their stream ends, or breaks off.
 
         Raises:
-            GatewayAwayError: if none came.
+            GatewayAwayError: if there is no stream; not if it ends so: how long one lasted is not
+                time that the gateway was away.
         """
         heard = False
         try:

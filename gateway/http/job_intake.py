@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable
-from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
 
 from fastapi import Response
-from starlette.types import Receive, Scope
+from starlette.types import Receive, Scope, Send
 
 from gateway.http.call_route import (
     CallContext,
@@ -44,13 +43,14 @@ from gateway.http.request_headers import (
     timeout_s_header,
     trace_context_of,
 )
-from gateway.jobs.access import StoreAwayError
+from gateway.jobs.byte_budget import ByteShare
+from gateway.jobs.outcomes import check_succeeded
 from gateway.jobs.service import JobAnswer, JobService
 from gateway.jobs.submission import Submission
 from shared.errors import ErrorCode, PenstockError
 from shared.jobs.answers import JobView
 from shared.jobs.payload import JobInput
-from shared.jobs.record import FINISHED
+from shared.jobs.record import FINISHED, JobState
 from shared.messages import Request
 from shared.tensors import Buffer
 
@@ -114,16 +114,43 @@ class JobIntake:
     ) -> Response:
         parsed, submission = await self._read(scope, receive, model, version)
         view = await self._jobs.submit(submission)
-        with suppress(StoreAwayError):  # it is accepted, whatever is known of it now
+        headers: RawHeaders = dict(scope["headers"])
+        try:
+            response = await self._result_in_time(headers, receive, parsed, view, wait_s)
+        except Exception as error:  # who sees it is to find the job all the same
+            request_id = request_id_of(headers)
+            response = failure_response(error, request_id, self._settings.retry_after_s)
+        response.headers["location"] = location_of(view)
+        return response
+
+    async def _result_in_time(
+        self,
+        headers: RawHeaders,
+        receive: Receive,
+        parsed: ParsedInfer,
+        view: JobView,
+        wait_s: float,
+    ) -> Response:
+        """What an inference would have answered; the job (202) if that cannot be told for now.
+
+        Raises:
+            PenstockError: what the job failed with, or why there will be no result.
+        """
+        try:
             if wait_s > 0 and not self._jobs.watch.is_full:
                 waiting = self._jobs.job(view.record.id, wait_s)
                 view = await unless_client_goes(waiting, receive)
-            if view.record.state in FINISHED:
+            if view.record.state is JobState.SUCCEEDED:
                 found = await self._jobs.result(view.record.id)
-                response = await self.result_response(dict(scope["headers"]), found, parsed)
-                response.headers["location"] = location_of(view)
-                return response
-        return self.job_response(view, accepted=True)
+                return await self.result_response(headers, found, parsed)
+        except PenstockError as error:
+            if not error.retryable:
+                raise
+        if view.record.state in FINISHED:
+            check_succeeded(view.record)
+        response = self.job_response(view, accepted=True)
+        response.status_code = HTTPStatus.ACCEPTED  # 200 would be an inference's answer
+        return response
 
     async def _read(
         self, scope: Scope, receive: Receive, model: str, pin: str | None
@@ -193,7 +220,17 @@ class JobIntake:
     async def result_response(
         self, headers: RawHeaders, found: JobAnswer, parsed: ParsedInfer
     ) -> Response:
-        """A result as an inference would have answered it to this request."""
+        """A result as an inference would have answered it to this request.
+
+        The result's share is released once the response was sent.
+        """
+        try:
+            return ResultResponse(await self._reply(headers, found, parsed), found.share)
+        except BaseException:
+            found.share.release()
+            raise
+
+    async def _reply(self, headers: RawHeaders, found: JobAnswer, parsed: ParsedInfer) -> Reply:
         job = found.record.job
         exchange: Exchange[ParsedInfer] = Exchange(job.model, job.version, headers)
         exchange.parsed = parsed
@@ -201,7 +238,22 @@ class JobIntake:
         if body.wanted is not None:
             body = await compressed(body, body.wanted)
         total_s = time.perf_counter() - exchange.started_s
-        return ReplyResponse(Reply(reply_head(exchange, found.answer, body, total_s), body.parts))
+        return Reply(reply_head(exchange, found.answer, body, total_s), body.parts)
+
+
+class ResultResponse(ReplyResponse):
+    """A result for ASGI, which holds a share of the bytes of results until it was sent."""
+
+    def __init__(self, reply: Reply, share: ByteShare) -> None:
+        super().__init__(reply)
+        self._share = share
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send headers and parts."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._share.release()
 
 
 def location_of(view: JobView) -> str:

@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+from gateway.jobs.settings import JobSettings
+from shared.blocking import in_thread
 from shared.errors import ErrorCode, PenstockError, StateStoreError, StoreFullError
 from shared.jobs.calls import Call
 from shared.telemetry import get_logger
@@ -18,11 +20,11 @@ from shared.tensors import Buffer
 log = get_logger("jobs")
 
 Answer = TypeVar("Answer")
-T = TypeVar("T")
 
 TRIES = 2
 
 AWAY = "the job store cannot be reached now; nothing that it accepted is lost"
+BLOBS_AWAY = "the store of large payloads cannot be reached now"
 
 
 class Store(Protocol):
@@ -54,17 +56,16 @@ class JobAccess:
     Args:
         store: of the jobs.
         blobs: of what is too large for it; None: there is no such place.
-        timeout_s: longest wait for the store in one call.
-        retry_after_s: what clients are told when it does not answer.
+        settings: how long it is waited for, and what clients are told when it does not answer.
     """
 
-    def __init__(
-        self, store: Store, blobs: Blobs | None, timeout_s: float, retry_after_s: float
-    ) -> None:
+    def __init__(self, store: Store, blobs: Blobs | None, settings: JobSettings) -> None:
         self._store = store
         self._blobs = blobs
-        self._timeout_s = timeout_s
-        self._retry_after_s = retry_after_s
+        self._timeout_s = settings.jobs_store_timeout_s
+        self._blob_timeout_s = settings.jobs_blob_timeout_s
+        self._blob_slots = asyncio.Semaphore(settings.jobs_blobs_at_once_max)
+        self._retry_after_s = settings.jobs_retry_after_s
         self._is_away = False
 
     @property
@@ -93,18 +94,18 @@ class JobAccess:
     async def put_blob(self, job_id: str, data: bytes) -> str:
         """Keep bytes; their name."""
         blobs = self._needed_blobs()
-        return await self._in_thread(lambda: blobs.put(job_id, data))
+        return await self._with_blobs(lambda: blobs.put(job_id, data))
 
     async def get_blob(self, name: str) -> bytes:
         """The bytes of a blob."""
         blobs = self._needed_blobs()
-        return await self._in_thread(lambda: blobs.get(name))
+        return await self._with_blobs(lambda: blobs.get(name))
 
     async def drop_blob(self, name: str) -> None:
         """Delete a blob that nothing refers to; if that fails, a sweep finds it later."""
         blobs = self._needed_blobs()
         try:
-            await self._in_thread(lambda: blobs.delete([name]))
+            await self._with_blobs(lambda: blobs.delete([name]))
         except PenstockError as error:
             log.warning("a blob is left over", reason=error.message)
 
@@ -118,16 +119,22 @@ class JobAccess:
                 self._note_away(error)
         return await self._store.run(call)
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    async def _with_blobs(self, work: Callable[[], Answer]) -> Answer:
         try:
-            return await asyncio.to_thread(work)
+            async with asyncio.timeout(self._blob_timeout_s):
+                return await self._in_slot(work)
         except StoreFullError as error:
             raise PenstockError(error.code, error.message, self._retry_after_s) from error
-        except StateStoreError as error:
-            log.warning("blobs cannot be reached", reason=error.message)
-            raise PenstockError(
-                error.code, "the store of large payloads cannot be reached now", self._retry_after_s
-            ) from error
+        except (StateStoreError, TimeoutError) as error:
+            log.warning("blobs cannot be reached", reason=str(error) or repr(error))
+            raise PenstockError(ErrorCode.UNAVAILABLE, BLOBS_AWAY, self._retry_after_s) from error
+
+    async def _in_slot(self, work: Callable[[], Answer]) -> Answer:
+        """Run it in a thread. Its slot is free when the thread is through, heard or not."""
+        await self._blob_slots.acquire()
+        running = asyncio.ensure_future(in_thread(work))
+        running.add_done_callback(lambda _: self._blob_slots.release())
+        return await asyncio.shield(running)
 
     def _needed_blobs(self) -> Blobs:
         if self._blobs is None:

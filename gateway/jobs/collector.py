@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from gateway.jobs.outages import Outage
@@ -69,32 +69,36 @@ class JobCollector:
     async def run(self) -> None:
         """Go on until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._collect_forever())
+            tasks.create_task(self._forever("erasing jobs", self._erase))
+            tasks.create_task(self._forever("deleting blobs of jobs", self._empty))
             if self._blobs is not None:
                 tasks.create_task(self._sweep_forever(self._blobs))
 
-    async def _collect_forever(self) -> None:
-        outage = Outage("collecting jobs")
+    async def _forever(self, what: str, step: Callable[[], Awaitable[int]]) -> None:
+        """Go step by step, without a pause as long as steps are full."""
+        outage = Outage(what)
         while True:
             try:
-                pause_s = await self._collect()
+                pause_s = 0.0 if await step() == STEP_JOBS else self._collect_s
                 outage.worked()
             except StateStoreError as error:
                 pause_s = outage.failed(error)
             await asyncio.sleep(pause_s)
 
-    async def _collect(self) -> float:
-        """Erase some; returns how long to wait before the next ones."""
-        collected = await self._store.run(calls.collect())
-        deleted = await self._delete(collected.blobs) if collected.blobs else 0
-        return 0.0 if STEP_JOBS in (collected.erased, deleted) else self._collect_s
+    async def _erase(self) -> int:
+        """Erase some jobs; returns how many."""
+        return (await self._store.run(calls.collect(blobs=0))).erased
 
-    async def _delete(self, names: Sequence[str]) -> int:
-        """Delete blobs, and report those that are gone; returns how many."""
+    async def _empty(self) -> int:
+        """Delete some blobs, and report those that are gone; returns how many."""
         blobs = self._blobs
+        names = list((await self._store.run(calls.collect(most=0))).blobs)
+        if not names:
+            return 0
         if blobs is None:
             self._warn(len(names))
             return 0
+        random.shuffle(names)  # some may fail every time, and after a few nothing is tried
         gone = await in_thread(lambda: blobs.delete(names))
         await self._store.run(calls.swept(gone))
         return len(gone)

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from gateway.calls import InferenceAnswer
 from gateway.jobs.access import Blobs, JobAccess, Store
+from gateway.jobs.byte_budget import ByteBudget, ByteShare
 from gateway.jobs.outcomes import answer_of, check_succeeded, event_before
 from gateway.jobs.settings import JobSettings
 from gateway.jobs.submission import Submission, accepted, digest_of, new_job
@@ -20,12 +21,15 @@ from gateway.jobs.watching import JobWatch, News
 from gateway.webhooks.addresses import Network
 from shared.errors import ErrorCode, PenstockError
 from shared.jobs import calls
-from shared.jobs.answers import JobEvent, JobView, Undelivered
+from shared.jobs.answers import JobEvent, JobView, JobWithBytes, Undelivered
 from shared.jobs.calls import INLINE_BYTES_MAX, StoreLimits
 from shared.jobs.ids import is_job_id, made_ms, new_job_id
 from shared.jobs.payload import INPUT_TYPE, pack_input, unpack_result
 from shared.jobs.record import Content, JobRecord, JobState, NewJob
 from shared.records import record
+
+SUBMITS_FULL = "too many submits of jobs are under way at this gateway"
+RESULTS_FULL = "too many results of jobs are under way at this gateway"
 
 CLOCKS_APART_MS = 300_000
 """How far ahead of this gateway's clock another one's may be."""
@@ -33,11 +37,19 @@ CLOCKS_APART_MS = 300_000
 
 @record
 class JobAnswer:
-    """The result of a job, and what the client called its request ("": nothing)."""
+    """The result of a job.
+
+    Attributes:
+        record: of the job.
+        client_id: what the client called its request ("": nothing).
+        answer: what an inference would have answered.
+        share: of the bytes that results may hold; to be released once it was sent.
+    """
 
     record: JobRecord
     client_id: str
     answer: InferenceAnswer
+    share: ByteShare
 
 
 class JobService:
@@ -68,12 +80,13 @@ class JobService:
     ) -> None:
         self.settings = settings
         self.webhook_networks = webhook_networks
-        timeout_s, retry_s = settings.jobs_store_timeout_s, settings.jobs_retry_after_s
-        self._access = JobAccess(store, blobs, timeout_s, retry_s)
+        self._access = JobAccess(store, blobs, settings)
         self.watch = JobWatch(self._access, news, settings)
         self._wall_s = wall_s
         self._limits = StoreLimits(settings.jobs_max, settings.jobs_bytes_max)
-        self._submitting_bytes = 0
+        retry_s = settings.jobs_retry_after_s
+        self._submits = ByteBudget(settings.jobs_submit_bytes_max, SUBMITS_FULL, retry_s)
+        self._results = ByteBudget(settings.jobs_result_bytes_max, RESULTS_FULL, retry_s)
 
     def begin_drain(self) -> None:
         """The gateway leaves: who waits is let go."""
@@ -83,19 +96,16 @@ class JobService:
         """Accept a job; once this returns, it is as durable as the store makes it.
 
         Raises:
-            PenstockError: PAYLOAD_TOO_LARGE, IDEMPOTENCY_MISMATCH, STORE_FULL, QUEUE_FULL (too many
-                submits are under way), UNAVAILABLE (it may have been accepted all the same).
+            PenstockError: PAYLOAD_TOO_LARGE, IDEMPOTENCY_MISMATCH, JOB_GONE (the job of its key is
+                not kept any more), STORE_FULL, QUEUE_FULL (too many submits are under way),
+                UNAVAILABLE (it may have been accepted all the same).
         """
         size = sum(memoryview(tensor.data).nbytes for tensor in submission.input.request.inputs)
-        under_way = self._submitting_bytes
-        if under_way and under_way + size > self.settings.jobs_submit_bytes_max:
-            message = "too many submits of jobs are under way at this gateway"
-            raise PenstockError(ErrorCode.QUEUE_FULL, message, self.settings.jobs_retry_after_s)
-        self._submitting_bytes += size
+        share = self._submits.take(size)
         try:
             return await self._submit(submission, size)
         finally:
-            self._submitting_bytes -= size
+            share.release()
 
     async def _submit(self, submission: Submission, size: int) -> JobView:
         job = new_job(new_job_id(), submission, self.settings)
@@ -113,7 +123,10 @@ class JobService:
             return accepted(job, payload, submitted)
         if blob:
             await self._access.drop_blob(blob)
-        return await self.job(submitted.id)
+        found = await self._access.run(calls.get(submitted.id))
+        if found is None:
+            raise _job_of_key_gone(submitted.id)
+        return found
 
     async def job(self, job_id: str, wait_s: float = 0.0) -> JobView:
         """A job, once it is finished or after `wait_s`.
@@ -135,23 +148,34 @@ class JobService:
         return events[0] if events and events[0].id == found.partial else None
 
     async def result(self, job_id: str) -> JobAnswer:
-        """What an inference would have answered.
+        """What an inference would have answered; its share is the caller's to release.
 
         Raises:
             PenstockError: JOB_NOT_FOUND, JOB_STATE (unfinished), JOB_GONE (no result, and there
-                will be none), UNAVAILABLE, or what the job failed with.
+                will be none), QUEUE_FULL (too many results are under way), UNAVAILABLE, or what the
+                job failed with.
         """
         found = await self._access.run(calls.result(_checked(job_id)))
         if found is None:
             raise self._nothing_there(job_id)
         check_succeeded(found.record)
+        content = found.record.result
+        share = self._results.take(content.size_bytes if content else 0)
+        try:
+            return await self._answer(found, share)
+        except BaseException:
+            share.release()
+            raise
+
+    async def _answer(self, found: JobWithBytes, share: ByteShare) -> JobAnswer:
         content, body = found.record.result, found.body
         if body is None and content is not None and content.blob:
             body = await self._access.get_blob(content.blob)
         if body is None:
-            raise PenstockError(ErrorCode.JOB_GONE, f"the result of job {job_id} is gone")
+            raise PenstockError(ErrorCode.JOB_GONE, f"the result of job {found.record.id} is gone")
         unpacked = unpack_result(body)
-        return JobAnswer(found.record, unpacked.client_id, answer_of(found.record, unpacked.final))
+        answer = answer_of(found.record, unpacked.final)
+        return JobAnswer(found.record, unpacked.client_id, answer, share)
 
     async def first_events(self, job_id: str, after: str) -> tuple[JobView, list[JobEvent]]:
         """A job, and what happened to it after an event, before `events` is asked to follow.
@@ -266,6 +290,15 @@ def _known(view: JobView | None, job_id: str) -> JobView:
 
 def _not_found(job_id: str) -> PenstockError:
     return PenstockError(ErrorCode.JOB_NOT_FOUND, f"there is no job {job_id[:64]!r}")
+
+
+def _job_of_key_gone(job_id: str) -> PenstockError:
+    """Its key still stands for it: what was accepted once is not to run twice."""
+    message = (
+        f"this idempotency key stands for job {job_id}, which is not kept any more: its time is "
+        "over, or it was deleted; to run it again, use another key"
+    )
+    return PenstockError(ErrorCode.JOB_GONE, message)
 
 
 def _wrong_state(job_id: str, state: JobState | None, rule: str) -> PenstockError:

@@ -16,6 +16,16 @@ class JobSettings(BaseModel):
         le=120,
         description="Longest wait for the job store in one request; then 503.",
     )
+    jobs_blob_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        description="Longest read or write of a large payload in one request; then 503.",
+    )
+    jobs_blobs_at_once_max: int = Field(
+        32,
+        gt=0,
+        description="Most reads and writes of large payloads at once, each in a thread; more wait.",
+    )
     jobs_retry_after_s: float = Field(
         1.0, gt=0, le=3600, description="Retry-After of answers about jobs that are not finished."
     )
@@ -43,6 +53,11 @@ class JobSettings(BaseModel):
         256 * 1024 * 1024,
         gt=0,
         description="Most bytes of inputs of submits that are under way; more get 429.",
+    )
+    jobs_result_bytes_max: int = Field(
+        256 * 1024 * 1024,
+        gt=0,
+        description="Most bytes of results that are on their way to clients; more get 429.",
     )
     jobs_attempts_max: int = Field(
         3, gt=0, le=100, description="Executions of a job that may fail by accident; then it fails."

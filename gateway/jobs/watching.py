@@ -111,11 +111,8 @@ class JobWatch:
 
     async def step(self, job_id: str, after: str) -> tuple[JobView | None, list[JobEvent]]:
         """The job, and then some events: what finished the job is among them, if it is finished."""
-        view, events = await asyncio.gather(
-            self._access.run(calls.get(job_id)),
-            self._access.run(calls.events(job_id, after, EVENTS_MOST)),
-        )
-        return view, events
+        view = await self._access.run(calls.get(job_id))  # first: an end may come in between
+        return view, await self._access.run(calls.events(job_id, after, EVENTS_MOST))
 
     @contextmanager
     def _watch(self, job_id: str) -> Iterator[asyncio.Event]:

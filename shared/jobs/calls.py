@@ -274,7 +274,7 @@ def expire(most: int = STEP_JOBS) -> Call[list[str]]:
 
 
 def collect(most: int = STEP_JOBS, blobs: int = STEP_JOBS) -> Call[Collected]:
-    """Erase finished jobs past their time. Blobs to delete, again and again until `swept`."""
+    """Erase finished jobs past their time. Some blobs to delete, again and again until `swept`."""
     return Call("collect", (most, blobs), answers.collected_of)
 
 

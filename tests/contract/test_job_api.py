@@ -184,6 +184,18 @@ async def test_the_same_key_and_input_is_the_same_job(bench: Bench) -> None:
     assert (bad.status_code, "idempotency-key" in bad.json()["error"]) == (400, True)
 
 
+async def test_a_key_outlives_its_job(bench: Bench) -> None:
+    key = {"idempotency-key": "order 67"}
+    path = (await bench.submit(headers=key)).headers["location"]
+    await bench.ask("POST", f"{path}/cancel")
+    assert (await bench.ask("DELETE", path)).status_code == 204
+    for url in (JOBS, INFER):
+        headers = {**key, "prefer": "respond-async"}
+        gone = await bench.ask("POST", url, json=GOOD, headers=headers)
+        assert gone.status_code == 410
+        assert "another key" in gone.json()["error"]
+
+
 # Listing ------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import hmac
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -32,6 +33,7 @@ from gateway.webhooks.sender import WebhookSender
 from shared.clock import SystemClock
 from shared.errors import StateStoreError
 from shared.jobs import calls
+from shared.jobs.blobs import FAILURES_MAX
 from shared.jobs.blocking_store import BlockingJobStore
 from shared.jobs.ids import new_job_id
 from shared.jobs.record import Content, JobRecord, JobState, NewJob
@@ -95,13 +97,18 @@ class MemoryBlobs:
 
     def __init__(self, *names: str) -> None:
         self.names = set(names)
+        self.stuck: set[str] = set()
         self.away = False
+        self.answers = threading.Event()
+        self.answers.set()
 
     def delete(self, names: Sequence[str]) -> list[str]:
-        if self.away:
+        self.answers.wait()
+        if self.away or self.stuck.issuperset(names[:FAILURES_MAX]):
             raise StateStoreError("the blobs are away")
-        self.names -= set(names)
-        return list(names)
+        gone = [name for name in names if name not in self.stuck]
+        self.names -= set(gone)
+        return gone
 
     def sweep(self, older_than_s: float, known: Callable[[str], bool]) -> int:
         orphans = {name for name in self.names if not known(name.partition("-")[0])}
@@ -252,6 +259,27 @@ async def test_blobs_go_with_their_jobs(server: Server) -> None:
         system.blobs.away = False
         await eventually(lambda: holds(lambda: "a-1" not in system.blobs.names))
         await eventually(lambda: holds(lambda: not system.redis.zcard(f"{KEYS.jobs}:garbage")))
+
+
+async def test_blobs_that_cannot_be_deleted_hold_up_no_others(server: Server) -> None:
+    async with kept(server) as system:
+        system.blobs.stuck = {f"stuck-{each}" for each in range(FAILURES_MAX)}
+        system.blobs.names = {"free", *system.blobs.stuck}
+        waiting = {**dict.fromkeys(system.blobs.stuck, 1), "free": 2}
+        system.redis.zadd(f"{KEYS.jobs}:garbage", waiting)
+        await eventually(lambda: holds(lambda: system.blobs.names == system.blobs.stuck))
+
+
+async def test_blobs_that_hang_hold_up_no_jobs(server: Server) -> None:
+    async with kept(server) as system:
+        system.blobs.answers.clear()
+        try:
+            for payload in (Content(TEXT, 2, "a-1"), Content(TEXT, 2)):
+                job = await system.submit(payload=payload, result_ttl_ms=1)
+                await system.store.run(calls.cancel(job))
+                await eventually(partial(gone, system, job))
+        finally:
+            system.blobs.answers.set()
 
 
 async def test_orphaned_blobs_are_swept(server: Server) -> None:

@@ -574,6 +574,7 @@ async def test_waiting_jobs_follow_their_model_to_another_revision(bench: Bench)
     moved = await bench.lease(9, revision="r2")
     assert [job.record.id for job in moved] == [*free, same]
     assert {job.record.job.version for job in moved} == {"2"}
+    assert [job.record.moved_from for job in moved] == ["1"] * len(free) + [""]
 
 
 async def test_jobs_of_a_version_that_became_another_revision_stay_with_it(bench: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -212,7 +213,6 @@ def test_submit_shows_progress_while_it_waits(system: LocalSystem, tmp_path: Pat
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["outputs"][0]["data"] == [100.0]
     lines = done.stderr.splitlines()
-    assert any(line.startswith("running: step 5 ") and line.endswith("50%") for line in lines), (
-        lines
-    )
+    shown = [line for line in lines if re.fullmatch(r"running: step \d+ .*[1-9]0%", line)]
+    assert shown, lines  # which of them depends on how busy the machine is: only the last is kept
     assert lines[-1] == "succeeded 100%"

@@ -76,7 +76,7 @@ class Submitting:
                 text = await response.text()
         except (aiohttp.ClientError, TimeoutError):
             return False
-        if response.status == 202:
+        if response.status in (200, 202):  # 200: an earlier try was accepted, and is finished
             self.ids.setdefault(number, set()).add(json.loads(text)["id"])
             return True
         assert response.status in (500, 502, 503, 504), text

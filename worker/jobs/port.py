@@ -34,7 +34,7 @@ from shared.jobs.calls import Call
 from shared.jobs.durability import Durability
 from shared.jobs.payload import RESULT_TYPE, OtherVersionError, unpack_input
 from shared.jobs.record import Content, JobRecord, JobState
-from shared.messages import Failure, Final, Nack, NackReason
+from shared.messages import Failure, Final, Nack, NackReason, Request
 from shared.records import record
 from shared.telemetry import get_logger
 from worker.jobs.blob_carrier import BlobCarrier, Blobs, Carried, Loaded, OutputStored, Stored
@@ -418,9 +418,9 @@ class JobPort:
             failure = Failure(ErrorCode.INTERNAL, f"the job's input cannot be read: {error}")
             self._end(number, Final(number, failure=failure), now)
             return None
-        reason = misfit(read.request, self._interface)
+        reason = self._misfit(lease.record, read.request)
         if reason:
-            failure = Failure(ErrorCode.INVALID_INPUT, _moved(lease.record, reason))
+            failure = Failure(ErrorCode.INVALID_INPUT, reason)
             self._end(number, Final(number, failure=failure), now)
             return None
         lease.client_id = read.client_id
@@ -434,6 +434,14 @@ class JobPort:
         )
         timeout_ms = wanted.job.timeout_ms
         return Job(number, request, timeout_ms / 1000 if timeout_ms else None, wanted.id)
+
+    def _misfit(self, job: JobRecord, request: Request) -> str:
+        """Why a job that another version was meant for is none for this one; else empty."""
+        reason = misfit(request, self._interface) if job.moved_from else ""
+        if not reason:
+            return ""
+        before, now = job.moved_from, job.job.version
+        return f"submitted for version {before!r}, the input does not fit version {now!r}: {reason}"
 
     def _loaded(self, loaded: Loaded, now: float) -> None:
         number = loaded.number
@@ -531,11 +539,3 @@ class JobPort:
         if state is None and number in self._leases:
             log.warning("a job was lost to another", job=self._leases[number].record.id)
         self._leases.drop(number)
-
-
-def _moved(job: JobRecord, reason: str) -> str:
-    """That a job's input does not fit, in words for its client."""
-    version = f"version {job.job.version!r}"
-    if not job.moved_from:
-        return f"the input does not fit {version}: {reason}"
-    return f"submitted for version {job.moved_from!r}, the input does not fit {version}: {reason}"

@@ -1,6 +1,6 @@
 -- Finished jobs whose time has come are erased. ARGV: 2 most jobs, 3 most blobs.
 -- Answers {jobs looked at, blobs to delete}: those of these jobs and of all that went before, until
--- `swept`.
+-- `swept`; any of them, by chance, so that none that cannot be deleted stands before the others.
 
 local ids = redis.call('ZRANGEBYSCORE', key('retained'), '-inf', now, 'LIMIT', 0, ARGV[2])
 for _, id in ipairs(ids) do
@@ -11,4 +11,4 @@ for _, id in ipairs(ids) do
     erase(job)
   end
 end
-return {#ids, redis.call('ZRANGE', key('garbage'), 0, ARGV[3] - 1)}
+return {#ids, redis.call('ZRANDMEMBER', key('garbage'), ARGV[3])}

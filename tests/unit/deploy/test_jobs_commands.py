@@ -19,6 +19,7 @@ from deploy.local.gateway_client import GatewayAwayError, GatewayClient, Refused
 from deploy.local.job_result import picture_of
 from deploy.local.job_watch import watch
 from deploy.local.png import SIGNATURE
+from deploy.local.server_events import ServerEvent
 from deploy.local.submit import SubmitOptions
 from tests.unit.deploy.fake_gateway import JOB, FakeGateway, event, job
 
@@ -159,6 +160,22 @@ def test_watching_goes_on_after_the_last_event(gateway: FakeGateway) -> None:
     assert resumed == [None, "7-1", "7-1"]
 
 
+class BreakingClient(GatewayClient):
+    """Its streams break off after their first event."""
+
+    def follow(self, path: str, last_event_id: str = "") -> Iterator[ServerEvent]:
+        yield next(super().follow(path, last_event_id))
+        raise GatewayAwayError("the connection is lost")
+
+
+def test_patience_begins_anew_after_each_stream(gateway: FakeGateway) -> None:
+    gateway.will(GET, (200, job("running")), (200, job("running")), (200, job("succeeded")))
+    gateway.will(EVENTS, (200, event("progress", "7-1", fraction=0.25, message="")))
+    watch(BreakingClient(gateway.url), JOB, Console(file=io.StringIO()))
+    paths = [path.rpartition("/")[2] for _, path, _, _ in gateway.asked]
+    assert paths == [JOB, "events", JOB, "events", JOB]
+
+
 def test_a_terminal_is_shown_a_bar(gateway: FakeGateway) -> None:
     gateway.will(GET, (200, job("running")), (200, job("succeeded")))
     gateway.will(EVENTS, (200, event("progress", "1-1", fraction=0.5, message="half")))
@@ -276,17 +293,16 @@ def test_a_gateway_that_is_away() -> None:
         patiently(lambda: client.call("GET", "/v2/jobs"), patience_s=0.3)
 
 
-def test_patience_begins_with_the_first_failure() -> None:
-    tries = []
+def test_patience_counts_from_the_first_failure() -> None:
+    tries = iter(range(9))
 
-    def lost_late() -> str:
-        tries.append(1)
-        if len(tries) > 1:
-            return "there again"
-        time.sleep(0.4)
-        raise GatewayAwayError("lost")
+    def slow_at_first() -> str:
+        if next(tries) == 0:
+            time.sleep(0.4)
+            raise GatewayAwayError("lost")
+        return "there"
 
-    assert patiently(lost_late, patience_s=0.3) == "there again"
+    assert patiently(slow_at_first, patience_s=0.3) == "there"
 
 
 @pytest.mark.parametrize("url", ["localhost:8080", "ftp://x", "http://", "http://h:port"])

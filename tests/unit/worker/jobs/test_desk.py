@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from shared.messages import Final, Nack, NackReason
-from worker.jobs.desk import PREFETCH_S, SUSPECT_RETRY_S, Busyness, JobDesk
+from worker.jobs.desk import (
+    CALLS_PAST_S,
+    PACE_S,
+    PACED_JOBS,
+    PREFETCH_S,
+    SUSPECT_RETRY_S,
+    Busyness,
+    JobDesk,
+)
 from worker.jobs.messages import Hinted, Leased, Pull
 
 HELD_MAX = 8
@@ -62,6 +71,22 @@ def test_nothing_is_leased_while_calls_gather() -> None:
     desk = JobDesk(HELD_MAX)
     assert desk.pull(CROWDED, 0.0) is None
     assert desk.pull(IDLE, 0.0) is not None
+
+
+def test_while_calls_come_few_are_leased_at_a_time_and_at_a_pace() -> None:
+    desk = JobDesk(64)
+    many = replace(IDLE, slice_jobs=32)
+    assert desk.pull(many, 0.0) == Pull(32, True)
+    desk.heard(leased(more=True), 0.0)
+    assert desk.pull(replace(many, calls=1), 1.0) == Pull(PACED_JOBS, True)
+    desk.heard(leased(*range(PACED_JOBS), more=True), 1.0)
+    end(desk, *range(PACED_JOBS))
+    soonest = 1.0 + PACED_JOBS * PACE_S
+    assert desk.pull(replace(many, calls=1), 1.001) is None
+    assert desk.next_deadline(1.001) == soonest
+    assert desk.pull(replace(many, calls=2), soonest) == Pull(PACED_JOBS, True)
+    desk.heard(leased(more=True), soonest)
+    assert desk.pull(replace(many, calls=2), soonest + CALLS_PAST_S) == Pull(32, True)
 
 
 def test_where_suspects_wait_held_jobs_run_out_first() -> None:

@@ -1,0 +1,49 @@
+"""A bound on the bytes that some kind of request holds at once in this gateway."""
+
+from __future__ import annotations
+
+from shared.errors import ErrorCode, PenstockError
+
+
+class ByteBudget:
+    """Bytes that may be held; one request alone may hold more, or it could never be answered.
+
+    Args:
+        bytes_max: held at once.
+        refusal: what is told to those for whom there is no room.
+        retry_after_s: when they may come again.
+    """
+
+    def __init__(self, bytes_max: int, refusal: str, retry_after_s: float) -> None:
+        self._bytes_max = bytes_max
+        self._refusal = refusal
+        self._retry_after_s = retry_after_s
+        self._held_bytes = 0
+
+    def take(self, size_bytes: int) -> ByteShare:
+        """Hold so many bytes, until the share is released.
+
+        Raises:
+            PenstockError: QUEUE_FULL.
+        """
+        if self._held_bytes and self._held_bytes + size_bytes > self._bytes_max:
+            raise PenstockError(ErrorCode.QUEUE_FULL, self._refusal, self._retry_after_s)
+        self._held_bytes += size_bytes
+        return ByteShare(self, size_bytes)
+
+    def give_back(self, size_bytes: int) -> None:
+        """For shares: they are held no more."""
+        self._held_bytes -= size_bytes
+
+
+class ByteShare:
+    """Bytes of a budget that are held."""
+
+    def __init__(self, budget: ByteBudget, size_bytes: int) -> None:
+        self._budget = budget
+        self._size_bytes = size_bytes
+
+    def release(self) -> None:
+        """They are held no more; a second time changes nothing."""
+        self._budget.give_back(self._size_bytes)
+        self._size_bytes = 0

@@ -1,0 +1,32 @@
+"""A bound on bytes held at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.jobs.byte_budget import ByteBudget
+from shared.errors import ErrorCode, PenstockError
+
+
+def test_shares_are_bounded_together() -> None:
+    budget = ByteBudget(10, "too much", 2.0)
+    first, second = budget.take(4), budget.take(6)
+    with pytest.raises(PenstockError, match="too much") as raised:
+        budget.take(1)
+    assert (raised.value.code, raised.value.retry_after_s) == (ErrorCode.QUEUE_FULL, 2.0)
+    for _ in range(2):
+        first.release()
+    budget.take(4)
+    with pytest.raises(PenstockError):
+        budget.take(1)
+    second.release()
+    budget.take(6)
+
+
+def test_one_alone_may_be_larger() -> None:
+    budget = ByteBudget(10, "too much", 2.0)
+    share = budget.take(100)
+    with pytest.raises(PenstockError):
+        budget.take(1)
+    share.release()
+    budget.take(100)
