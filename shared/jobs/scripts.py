@@ -34,7 +34,7 @@ LIMITS: Mapping[str, int] = {
     "events": 256,  # of one job; outputs of a stream that nobody reads must not add up
     "event_bytes": 1 << 20,
     "priority_ms": 1 << 43,  # more than any wall clock reads until the year 2248
-    "passed_over": 32,  # suspects that a lease looks behind, so that it stays short
+    "overdue": 32,  # jobs that a lease finds overdue and looks behind, so that it stays short
     "grant_ms": 60_000,  # longer than anybody sends one request again
     "undelivered": 1_000,  # webhooks that were given up, for the operator to look at
     "totals_ms": 30 * 24 * 3_600_000,  # how long a model's totals outlive its last job

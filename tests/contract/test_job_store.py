@@ -493,6 +493,23 @@ async def test_a_job_that_kills_its_replica_twice_is_a_dead_letter(bench: Bench)
     assert [job.record.id for job in await bench.lease(9, holder="h4")] == [innocent]
 
 
+async def test_suspects_keep_no_healthy_job_waiting_however_many_they_are(bench: Bench) -> None:
+    suspects = [await bench.submit() for _ in range(40)]
+    await bench.lease(40, holder="h1")
+    await bench.run(calls.lose("h1"))
+    healthy = await bench.submit()
+    last = await bench.submit(priority=1)
+    assert (await bench.run(calls.get(healthy))).place == 1
+    assert (await bench.run(calls.get(suspects[0]))).place == 2
+    busy = await bench.run(lease_call(1, holder="h2", idle=False))
+    assert [job.record.id for job in busy.jobs] == [last]
+    assert busy.suspects_waiting == 0  # of those whose turn it was
+    [suspect] = await bench.lease(9, holder="h3")
+    assert suspect.record.id == suspects[0]  # where a holder is idle, each has its turn
+    busy = await bench.run(lease_call(9, holder="h2", idle=False))
+    assert ([job.record.id for job in busy.jobs], busy.suspects_waiting) == ([healthy], 39)
+
+
 async def test_who_waits_too_long_expires(bench: Bench) -> None:
     swept, leased, patient = [await bench.submit(queue_ttl_ms=ttl) for ttl in (100_000, 200_000, 0)]
     bench.pass_ms(150_000)

@@ -8,7 +8,8 @@
 --   job:<id>                  hash: the record, the one authority
 --   payload:<id>, result:<id> bytes that are kept here; larger ones are blobs elsewhere
 --   events:<id>               stream: what happened to the job, for those who watch it
---   queue:<model>/<revision>  sorted set of queued jobs, by priority and then time
+--   queue:<model>/<revision>  sorted set of queued jobs, by priority and then time; suspects
+--                             behind all others, `SUSPECTS` later
 --   queues                    set of the queues that hold something
 --   expiring                  sorted set of queued jobs with a ttl, by its end
 --   leases                    sorted set of running and canceling jobs, by their leases' ends
@@ -193,12 +194,21 @@ local function is_held(state)
   return state == 'running' or state == 'canceling'
 end
 
+-- A job that was in a replica as it died is a suspect. In its queue it stands behind all others,
+-- so that these are found without looking past however many suspects there are.
+local SUSPECTS = 10 * LIMITS.priority_ms
+
+-- By when it wants to run, however suspect it is.
+local function turn_of(job)
+  return number(job, 'priority') * LIMITS.priority_ms + number(job, 'queued_ms')
+end
+
 -- Puts the job into the indexes of its state.
 local function file(job)
   local state, id = job.state, job.id
   if state == 'queued' then
     local queue = queue_of(job)
-    local score = number(job, 'priority') * LIMITS.priority_ms + number(job, 'queued_ms')
+    local score = turn_of(job) + (number(job, 'deaths') > 0 and SUSPECTS or 0)
     redis.call('ZADD', key('queue', queue), score, id)
     redis.call('SADD', key('queues'), queue)
     if job.expires_ms then redis.call('ZADD', key('expiring'), job.expires_ms, id) end
