@@ -43,6 +43,7 @@ class JobsStart(_Control):
         lease_s: how long a lease lasts without a heartbeat.
         heartbeat_s: how often leases are kept.
         execution_s_max: longest execution where neither job nor operator says how long.
+        store_bytes_max: most that the job store may hold; results beyond it are blobs.
     """
 
     redis_url: str
@@ -51,6 +52,7 @@ class JobsStart(_Control):
     lease_s: float = 15.0
     heartbeat_s: float = 3.0
     execution_s_max: float = 3600.0
+    store_bytes_max: int = 256 * 1024 * 1024
 
 
 class Start(_Control):

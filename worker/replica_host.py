@@ -351,6 +351,7 @@ class ReplicaHost:
             lease_s=settings.job_lease_s,
             heartbeat_s=settings.job_heartbeat_s,
             execution_s_max=settings.job_execution_s_max,
+            store_bytes_max=settings.jobs_bytes_max,
         )
 
     def _said(self, key: str, replica: str, message: ToAgent) -> None:

@@ -110,6 +110,11 @@ class JobModel:
             job.beat, job.lease_ends_ms = beat, self.now_ms + lease_ms
         return "cancel" if job.state is JobState.CANCELING else "continue"
 
+    def keeps_result(self, job_id: str, token: int) -> bool:
+        """Whether a commit would bring the job a result."""
+        job = self._held(job_id, token)
+        return job is not None and job.state is JobState.RUNNING
+
     def commit(self, job_id: str, token: int, body: bytes) -> JobState | None:
         job = self._held(job_id, token)
         if job is None:
