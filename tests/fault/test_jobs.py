@@ -231,7 +231,7 @@ async def test_what_the_store_does_not_keep_lies_in_the_blob_store(tmp_path: Pat
         record = await plane.finished(job_id)
         assert record.state is JobState.SUCCEEDED
         assert record.result is not None
-        data = BlobStore(str(blobs)).get(record.result.blob)
+        data = BlobStore(str(blobs), KEYS.namespace).get(record.result.blob)
         assert len(data) == record.result.size_bytes
         answer = array_from_tensor(unpack_result(data).final.outputs[0])
         assert answer.shape == (1, 100_000)
@@ -247,7 +247,7 @@ async def test_results_and_outputs_of_a_full_store_lie_in_the_blob_store(tmp_pat
         record = await plane.finished(job_id)
         assert record.state is JobState.SUCCEEDED, record
         assert record.result is not None
-        result = unpack_result(BlobStore(str(blobs)).get(record.result.blob))
+        result = unpack_result(BlobStore(str(blobs), KEYS.namespace).get(record.result.blob))
         assert array_from_tensor(result.final.outputs[0]).shape == (1, 1000)
         events = await plane.store.run(calls.events(job_id))
         outputs = [event.output for event in events if event.output is not None]

@@ -157,5 +157,5 @@ def _port(start: Start, mailbox: Mailbox[FromPort]) -> JobPort:
     place = Place(*whose, jobs.lease_s, jobs.heartbeat_s, jobs.store_bytes_max)
     store = BlockingJobStore(jobs.redis_url, keys)
     wake_up = BlockingWakeUp(jobs.redis_url, keys.job_queue(start.model, start.revision))
-    blobs = BlobStore(jobs.blobs_url) if jobs.blobs_url else None
+    blobs = BlobStore(jobs.blobs_url, jobs.namespace) if jobs.blobs_url else None
     return JobPort(place, store, wake_up, blobs, mailbox)
