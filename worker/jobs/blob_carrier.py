@@ -29,6 +29,11 @@ NO_BLOBS = Failure(
     "the job's data is more than the job store keeps, and the worker has no blob store (blobs_url)",
 )
 
+NO_ROOM = Failure(
+    ErrorCode.STORE_FULL,
+    "the job store has no room for the result, and the worker has no blob store (blobs_url)",
+)
+
 Answer = TypeVar("Answer")
 
 
@@ -84,6 +89,11 @@ class BlobCarrier:
         self._blobs = blobs
         self._deliver = deliver
         self._tasks: queue.SimpleQueue[Callable[[], Carried | None]] = queue.SimpleQueue()
+
+    @property
+    def has_blobs(self) -> bool:
+        """Whether there is a place for blobs."""
+        return self._blobs is not None
 
     def start(self) -> None:
         """Start the thread; it ends with the process."""

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
-from shared.errors import ErrorCode, StateStoreError, WireError
+from shared.errors import ErrorCode, StateStoreError, StoreFullError, WireError
 from shared.ids import new_request_id
 from shared.jobs import calls
 from shared.jobs.answers import Beat, Progress
@@ -35,7 +35,15 @@ from shared.jobs.record import Content, JobState
 from shared.messages import Failure, Final, Nack
 from shared.records import record
 from shared.telemetry import get_logger
-from worker.jobs.blob_carrier import BlobCarrier, Blobs, Carried, Loaded, OutputStored, Stored
+from worker.jobs.blob_carrier import (
+    NO_ROOM,
+    BlobCarrier,
+    Blobs,
+    Carried,
+    Loaded,
+    OutputStored,
+    Stored,
+)
 from worker.jobs.leases import Leases, Output
 from worker.jobs.messages import (
     Began,
@@ -87,13 +95,14 @@ class WakeUp(Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """Whose jobs are leased, by whom, and for how long without a heartbeat."""
+    """Whose jobs are leased, by whom, how long without a heartbeat; how much the store holds."""
 
     model: str
     revision: str
     holder: str
     lease_s: float
     heartbeat_s: float
+    store_bytes_max: int
 
 
 @record
@@ -117,11 +126,13 @@ class _Owed:
     """A call that the store has not answered, and what is to be done with its answer.
 
     Attributes:
+        if_full: what is to be done instead where the store has no room.
         errors: how often the store was there, and could not carry it out.
     """
 
     call: Call[Any]
     then: Callable[[Any], None]
+    if_full: Callable[[], None] | None = None
     errors: int = 0
 
 
@@ -153,7 +164,7 @@ class JobPort:
         self._inbox: queue.SimpleQueue[_Inbox] = queue.SimpleQueue()
         self._listen: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._carrier = BlobCarrier(blobs, self._inbox.put)
-        self._leases = Leases(place.lease_s, place.heartbeat_s)
+        self._leases = Leases(place.lease_s, place.heartbeat_s, place.store_bytes_max)
         self._owed: list[_Owed] = []
         self._durability: Durability | None = None
         self._retry_at = 0.0
@@ -263,7 +274,9 @@ class JobPort:
             return
         failed = False
         for at, (each, answer) in enumerate(zip((*owed, *beats), answers, strict=True)):
-            if isinstance(answer, Exception):
+            if isinstance(answer, StoreFullError) and each.if_full is not None:
+                each.if_full()
+            elif isinstance(answer, Exception):
                 failed = True
                 self._refused(each, answer, keep=at < len(owed))
             else:
@@ -392,14 +405,20 @@ class JobPort:
         if isinstance(told.said, Progress) or told.number not in self._leases:
             self._leases.told(told.number, told.said, now)
             return
-        content, body = told.said
-        if len(body) <= calls.OUTPUT_BYTES_MAX:
+        if len(told.said[1]) <= calls.OUTPUT_BYTES_MAX:
             self._leases.told(told.number, told.said, now)
             return
-        job_id = self._leases[told.number].record.id
-        self._carrier.store_output(told.number, job_id, content.media_type, body)
+        self._store_output(told.number, told.said)
+
+    def _store_output(self, number: int, output: Output) -> None:
+        content, body = output
+        job_id = self._leases[number].record.id
+        self._carrier.store_output(number, job_id, content.media_type, body)
 
     def _beaten(self, number: int, answer: Beat) -> None:
+        if answer is Beat.FULL:
+            for output in self._leases.not_kept(number):
+                self._store_output(number, output)
         unwanted = self._leases.beaten(number, answer, time.monotonic())
         if not unwanted:
             return
@@ -432,7 +451,17 @@ class JobPort:
             self._carrier.store(number, lease.record.id, body)
             return
         commit = self._leases.commit(number, Content(RESULT_TYPE, len(body)), body)
-        self._owe(commit, partial(self._ended, number))
+        if_full = partial(self._store_is_full, number, body)
+        self._owed.append(_Owed(commit, partial(self._ended, number), if_full))
+
+    def _store_is_full(self, number: int, body: bytes) -> None:
+        """The store has no room for a result."""
+        if number not in self._leases:
+            return  # lost meanwhile
+        if self._carrier.has_blobs:
+            self._carrier.store(number, self._leases[number].record.id, body)
+        else:
+            self._owe(self._leases.fail(number, NO_ROOM), partial(self._ended, number))
 
     def _stored(self, stored: Stored) -> None:
         """A large result lies where it can be fetched, or nowhere."""
