@@ -243,6 +243,29 @@ def painting(folder: Path) -> Path:
     return folder
 
 
+def drawing(folder: Path) -> Path:
+    """Yields 1,000 numbers, 8 kB, for as many steps of 0.1 s as its input says."""
+    signature = ModelSignature(
+        inputs=tensors((np.float64, (-1,), None)), outputs=tensors((np.float64, (-1, 1_000), None))
+    )
+
+    class Drawing(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+            return np.zeros((len(model_input), 1_000))
+
+        def predict_stream(self, context: Any, model_input: Any, params: Any = None) -> Any:
+            import time  # noqa: PLC0415 - runs in the replica
+
+            for step in range(int(np.ravel(model_input)[0])):
+                time.sleep(0.1)
+                yield np.full((1, 1_000), float(step))
+
+    mlflow.pyfunc.save_model(
+        str(folder), python_model=Drawing(), signature=signature, pip_requirements=[]
+    )
+    return folder
+
+
 def widening(folder: Path) -> Path:
     """y = x, repeated 100,000 times in each row: 800 kB."""
     signature = ModelSignature(

@@ -50,7 +50,7 @@ async def _run(settings: WorkerSettings) -> None:
     if settings.keys_dir is not None:
         read_worker_keys(settings.keys_dir)  # a mistake is told here, not by each replica
     if settings.blobs_url:
-        BlobStore(settings.blobs_url)  # likewise
+        BlobStore(settings.blobs_url, settings.namespace)  # likewise
     logs = {"PENSTOCK_LOG_LEVEL": settings.log_level, "PENSTOCK_LOG_FORMAT": settings.log_format}
     keys = Keys(settings.namespace)
     store, jobs = RedisStateStore(settings.redis_url, keys), JobStore(settings.redis_url, keys)

@@ -45,6 +45,7 @@ class JobsStart(_Control):
         execution_s_max: longest execution where neither job nor operator says how long.
         cancel_grace_s: how long an execution that nobody wants any more may go on.
         begun_fd: descriptor of the memory that tells the agent what began (`worker.jobs.begun`).
+        store_bytes_max: most that the job store may hold; results beyond it are blobs.
     """
 
     redis_url: str
@@ -55,6 +56,7 @@ class JobsStart(_Control):
     execution_s_max: float = 3600.0
     cancel_grace_s: float = 2.0
     begun_fd: int | None = None
+    store_bytes_max: int = 256 * 1024 * 1024
 
 
 class Start(_Control):

@@ -55,10 +55,22 @@ def discover(root: Path = Path("/"), environ: Mapping[str, str] | None = None) -
     gpus = visible_gpus(_gpu_count(root), visible)
     return Machine(
         cores=_cores(groups),
-        memory_bytes=_memory_bytes(root, groups),
+        memory_bytes=memory_bytes(root),
         devices=("cpu", *(f"cuda:{index}" for index in range(gpus))),
         device_memory_bytes=gpu_memory(_smi(MEMORY_QUERY, root), gpus, visible) if gpus else {},
     )
+
+
+def memory_bytes(root: Path = Path("/")) -> int:
+    """Main memory of this machine or of our container; 0: not known. `root` as for `discover`."""
+    limits = []
+    for line in _text(root / "proc/meminfo").splitlines():
+        match line.split():
+            case ["MemTotal:", kibibytes, "kB"]:
+                limits.append(int(kibibytes) * 1024)
+    files = (_text(group / "memory.max").strip() for group in _cgroups(root))
+    limits += [int(limit) for limit in files if limit.isdigit()]
+    return min(limits, default=0)
 
 
 def visible_gpus(installed: int, cuda_visible_devices: str | None) -> int:
@@ -98,18 +110,6 @@ def _cores(groups: list[Path]) -> int:
             case [quota, period] if quota.isdigit() and period.isdigit() and int(period):
                 cores = min(cores, int(quota) / int(period))
     return max(1, int(cores))
-
-
-def _memory_bytes(root: Path, groups: list[Path]) -> int:
-    limits = []
-    for line in _text(root / "proc/meminfo").splitlines():
-        match line.split():
-            case ["MemTotal:", kibibytes, "kB"]:
-                limits.append(int(kibibytes) * 1024)
-    limits += [
-        int(limit) for group in groups if (limit := _text(group / "memory.max").strip()).isdigit()
-    ]
-    return min(limits, default=0)
 
 
 def _gpu_count(root: Path) -> int:

@@ -354,6 +354,7 @@ class ReplicaHost:
             heartbeat_s=settings.job_heartbeat_s,
             execution_s_max=settings.job_execution_s_max,
             cancel_grace_s=settings.job_cancel_grace_s,
+            store_bytes_max=settings.jobs_bytes_max,
         )
 
     def _said(self, key: str, replica: str, message: ToAgent) -> None:

@@ -93,6 +93,12 @@ class WorkerSettings(CommonSettings):
         description="How long the execution of a canceled job may go on that is alone in its "
         "replica; then the replica is replaced.",
     )
+    jobs_bytes_max: int = Field(
+        256 * 1024 * 1024,
+        gt=0,
+        description="Most bytes of payloads, results and outputs in the store, as for gateways; "
+        "results beyond it go to blobs_url, and without one their jobs fail.",
+    )
     heartbeat_interval_s: float = Field(
         0.5, gt=0, description="How often replicas prove that their loop turns."
     )

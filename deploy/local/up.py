@@ -239,7 +239,7 @@ class _System:
             if not await ready():
                 raise CommandError("no state store answers at the URL given by --redis-url")
             return
-        spec = valkey.valkey_spec(plan.data_dir, plan.runtime)
+        spec = valkey.valkey_spec(plan.data_dir, plan.runtime, self._settings.store_memory)
         pid = await valkey.find_server(plan.data_dir, plan.redis_url)
         if pid is not None:
             part = self._launcher.adopt(spec, pid)

@@ -38,6 +38,12 @@ class UpSettings(BaseSettings):
         pattern=r"^(redis|rediss|unix)://",
         description="State store to use; without one an embedded server is started.",
     )
+    store_memory: str | None = Field(
+        None,
+        pattern=r"^[1-9][0-9]*(kb|mb|gb)?$",
+        description="Most memory of the embedded server's data, in bytes or as 2gb; by default a "
+        "quarter of the machine's, but at least 1gb.",
+    )
     blobs_url: str | None = Field(
         None,
         min_length=1,

@@ -5,6 +5,9 @@ outlives a power cut. What comes in one turn of the server's loop shares an fsyn
 processes, a few per second, cost little. (`everysec` would not even outlive a kill -9 for certain:
 while it flushes, the server acknowledges writes for up to two seconds that it has not handed to the
 kernel.)
+
+Its memory has a bound, at which it refuses what would need more and evicts nothing. The bounds of
+the jobs should come first (docs/jobs.md), since reports of processes are refused then, too.
 """
 
 from __future__ import annotations
@@ -19,8 +22,16 @@ from deploy.local.failures import CommandError
 from deploy.local.processes import EXEC_CHILD, ProcessSpec
 from deploy.local.runtime_dir import LONGEST_SOCKET_NAME, RuntimeDir
 from shared.state_store import connect
+from worker.devices import memory_bytes
 
 NAME = "valkey"
+
+MEMORY_SHARE = 4
+"""By default one such part of the machine's memory: to rewrite its log, the server forks, and may
+need twice as much for a while; and models want the rest."""
+
+MEMORY_BYTES_MIN = 1 << 30
+"""But never less by default: as many jobs as are accepted by default should fit."""
 
 
 def socket_of(runtime: RuntimeDir) -> Path:
@@ -33,8 +44,13 @@ def url_of(runtime: RuntimeDir) -> str:
     return f"unix://{socket_of(runtime)}"
 
 
-def valkey_spec(data_dir: DataDir, runtime: RuntimeDir) -> ProcessSpec:
+def valkey_spec(data_dir: DataDir, runtime: RuntimeDir, memory: str | None = None) -> ProcessSpec:
     """The server as a child.
+
+    Args:
+        data_dir: where its data lie.
+        runtime: where its socket lies.
+        memory: most that its data may take, as 2gb; None: a share of the machine's.
 
     Raises:
         CommandError: if the package with the server is missing or does not fit this machine.
@@ -47,6 +63,8 @@ def valkey_spec(data_dir: DataDir, runtime: RuntimeDir) -> ProcessSpec:
         "appendonly": "yes",
         "appendfsync": "always",
         "save": "",
+        "maxmemory": memory or str(max(memory_bytes() // MEMORY_SHARE, MEMORY_BYTES_MIN)),
+        "maxmemory-policy": "noeviction",
         "daemonize": "no",
         "logfile": "",
     }

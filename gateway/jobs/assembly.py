@@ -38,7 +38,8 @@ class GatewayJobs:
 
     def __init__(self, settings: GatewaySettings, service: InferenceService) -> None:
         keys = Keys(settings.namespace)
-        blobs = BlobStore(settings.blobs_url) if settings.blobs_url else None
+        url, namespace = settings.blobs_url, settings.namespace
+        blobs = BlobStore(url, namespace) if url else None
         self._store = JobStore(settings.redis_url, keys)
         self._news = JobNews(settings.redis_url, keys)
         self._sender = _sender(settings)

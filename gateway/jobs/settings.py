@@ -93,5 +93,6 @@ class JobSettings(BaseModel):
     jobs_bytes_max: int = Field(
         256 * 1024 * 1024,
         gt=0,
-        description="Most bytes of payloads, results and outputs in the store; then 503.",
+        description="Most bytes of payloads, results and outputs in the store, as for workers; "
+        "a submit then gets 503.",
     )

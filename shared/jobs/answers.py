@@ -76,6 +76,8 @@ class Beat(StrEnum):
     CONTINUE = "continue"
     CANCEL = "cancel"
     LOST = "lost"
+    FULL = "full"
+    """Go on; but there was no room for outputs that are not small: they have to be blobs."""
 
 
 @record
@@ -226,6 +228,17 @@ def texts_of(raw: Any) -> list[str]:
 def state_of(raw: bytes) -> JobState | None:
     """A state, or None for a job that is gone or a lease that is lost."""
     return None if raw in (b"lost", b"gone") else JobState(raw.decode())
+
+
+def committed_of(raw: bytes) -> JobState | None:
+    """What became of a commit; None for a lease that is lost.
+
+    Raises:
+        StoreFullError: if there is no room for the result.
+    """
+    if raw == b"full":
+        raise StoreFullError("the job store has no room for the result")
+    return state_of(raw)
 
 
 def states_of(raw: Any) -> list[tuple[str, JobState]]:

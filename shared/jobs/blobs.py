@@ -4,6 +4,9 @@ A *name* is the job's id and 32 hex digits of chance, so nobody guesses one, and
 several. Its first 12 digits are the milliseconds at which the job's id was made: a sweep knows how
 old a blob may be without asking for times, which each kind of storage tells in a way of its own.
 
+Each namespace of a job store has a folder of its own, `<namespace>.jobs`, below the place that
+namespaces may share: to any other store, its blobs would be orphans.
+
 Who writes a blob puts its name into the job's record afterwards. If they die between the two, or
 the record refuses it, nobody knows of the blob: `sweep` removes such orphans once their job is
 gone.
@@ -23,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from fsspec.core import url_to_fs
 
@@ -67,6 +71,7 @@ class BlobStore:
     Args:
         url: a folder's path, or a URL of fsspec (`file://`, `s3://BUCKET/PREFIX`, ...); processes
             that share a job store need the same.
+        namespace: of the job store.
         wall_s: the time in seconds since 1970.
 
     Raises:
@@ -74,8 +79,8 @@ class BlobStore:
             is read or written yet.
     """
 
-    def __init__(self, url: str, wall_s: Callable[[], float] = time.time) -> None:
-        self._storage = _storage_at(url)
+    def __init__(self, url: str, namespace: str, wall_s: Callable[[], float] = time.time) -> None:
+        self._storage = _storage_at(url, f"{quote(namespace, safe='')}.jobs")
         self._wall_s = wall_s
 
     def put(self, job_id: str, data: Buffer) -> str:
@@ -166,13 +171,14 @@ class BlobStore:
 
 
 class _Folder:
-    """A local folder; it is made when something is first written."""
+    """A local folder; it is made when something is first written, as durable as that."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def write(self, name: str, data: Buffer) -> None:
-        self._path.mkdir(parents=True, exist_ok=True)
+        if not self._path.exists():
+            self._make()
         half = self._path / f"{name}{_HALF}"
         try:
             with half.open("wb") as file:
@@ -183,7 +189,7 @@ class _Folder:
         except BaseException:
             half.unlink(missing_ok=True)
             raise
-        self._sync()
+        _sync(self._path)
 
     def read(self, name: str) -> bytes:
         return (self._path / name).read_bytes()
@@ -195,13 +201,20 @@ class _Folder:
         with os.scandir(self._path) as entries:
             yield from (entry.name for entry in entries)
 
-    def _sync(self) -> None:
-        """Make the folder's list of names durable."""
-        descriptor = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    def _make(self) -> None:
+        missing = [path for path in (self._path, *self._path.parents) if not path.exists()]
+        self._path.mkdir(parents=True, exist_ok=True)
+        for path in missing:
+            _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Make a folder's list of names durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class _Remote:
@@ -213,7 +226,7 @@ class _Remote:
 
     def __init__(self, files: Any, path: str) -> None:
         self._files = files
-        self._path = path.rstrip("/")
+        self._path = path
 
     def write(self, name: str, data: Buffer) -> None:
         self._files.pipe_file(f"{self._path}/{name}", bytes(data))
@@ -230,17 +243,17 @@ class _Remote:
             yield path.rpartition("/")[2]
 
 
-def _storage_at(url: str) -> _Storage:
+def _storage_at(url: str, folder: str) -> _Storage:
     scheme, separator, rest = url.partition("://")
     if not separator or scheme in LOCAL:
-        return _Folder(Path(rest if separator else url).expanduser().absolute())
+        return _Folder(Path(rest if separator else url).expanduser().absolute() / folder)
     try:
         files, path = url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
     except ImportError as error:
         raise _unusable(scheme, f"a package is missing: {error}") from error
     except Exception as error:  # whatever a file system has to say about its URL
         raise _unusable(scheme, str(error)) from error
-    return _Remote(files, path)
+    return _Remote(files, f"{path.rstrip('/')}/{folder}")
 
 
 def _unusable(scheme: str, why: str) -> PenstockError:

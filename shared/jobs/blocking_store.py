@@ -90,12 +90,22 @@ class BlockingJobStore:
 
 
 class BlockingWakeUp:
-    """Waits for jobs of one queue on a connection of its own. One thread uses it at a time."""
+    """Waits for jobs of one queue on a connection of its own. One thread uses it at a time.
 
-    def __init__(self, redis_url: str, channel: str) -> None:
+    A server whose host vanished closes no connection, so each silent wait asks for an answer.
+
+    Args:
+        redis_url: of the server.
+        channel: of the queue.
+        answer_s: how long the server may take to answer.
+    """
+
+    def __init__(self, redis_url: str, channel: str, answer_s: float = SOCKET_TIMEOUT_S) -> None:
         self._url = redis_url
         self._channel = channel
+        self._answer_s = answer_s
         self._pubsub: PubSub | None = None
+        self._asked_at: float | None = None
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for a hint that there is something to lease; True also where one may be lost.
@@ -118,6 +128,7 @@ class BlockingWakeUp:
         if self._pubsub is not None:
             self._pubsub.close()
             self._pubsub = None
+            self._asked_at = None
 
     def _subscribe(self) -> None:
         pubsub: PubSub = _connect(self._url).pubsub()  # type: ignore[no-untyped-call]
@@ -127,12 +138,28 @@ class BlockingWakeUp:
             raise OSError("no answer to a subscription")
 
     def _hear(self, until: float) -> bool:
-        """Wait for one message, and take all others that are there with it."""
+        """Wait for one hint, and take all others that are there with it."""
         assert self._pubsub is not None
-        heard = self._pubsub.get_message(timeout=max(0.0, until - time.monotonic())) is not None
-        while heard and self._pubsub.get_message(timeout=0.0) is not None:
-            pass
+        heard = False
+        while True:
+            timeout_s = 0.0 if heard else max(0.0, until - time.monotonic())
+            message = self._pubsub.get_message(timeout=timeout_s)
+            if message is None:
+                break
+            self._asked_at = None
+            heard = heard or message["type"] == "message"
+        if not heard:
+            self._question()
         return heard
+
+    def _question(self) -> None:
+        """Ask for an answer; raises OSError if the one that was asked for is overdue."""
+        assert self._pubsub is not None
+        if self._asked_at is None:
+            self._pubsub.ping()
+            self._asked_at = time.monotonic()
+        elif time.monotonic() - self._asked_at > self._answer_s:
+            raise OSError("no answer to a ping")
 
 
 def _connect(redis_url: str) -> Redis:

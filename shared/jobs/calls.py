@@ -5,7 +5,7 @@ carry them out. Every call is one script, so it happens whole or not at all, and
 the second time changes nothing. docs/jobs.md says what each guarantees.
 
 A call may raise, when it is run: `StateStoreError` (not reached; it may have happened),
-`StoreFullError` (submit), `IdempotencyMismatchError` (submit).
+`StoreFullError` (submit, commit), `IdempotencyMismatchError` (submit).
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ INLINE_BYTES_MAX = 256 * 1024
 OUTPUT_BYTES_MAX = 64 * 1024
 """Largest output of a stream that the store keeps itself."""
 
+SMALL_BYTES = 1024
+"""Results and outputs up to this are kept even by a store that is full: a record has as much."""
+
 MESSAGE_CHARS_MAX = 2_000
 """Longest error or progress message that is kept; the rest is cut off."""
 
@@ -76,7 +79,7 @@ class StoreLimits:
     Attributes:
         jobs_max: of all states; beyond it a submit is refused.
         bytes_max: payloads, results and outputs that the store keeps itself; beyond it a submit is
-            refused, while jobs that were accepted go on.
+            refused, and results and outputs that are not small have to be blobs.
     """
 
     jobs_max: int = 100_000
@@ -195,6 +198,8 @@ def heartbeat(
     lease_ms: int,
     progress: Progress | None = None,
     outputs: Sequence[tuple[Content, bytes]] = (),
+    *,
+    bytes_max: int = DEFAULT_LIMITS.bytes_max,
 ) -> Call[Beat]:
     """Prolong a lease, and tell how far the execution is.
 
@@ -205,6 +210,7 @@ def heartbeat(
         lease_ms: from now.
         progress: None leaves it as it is.
         outputs: what the model yielded since the last beat, with their bytes or as blobs.
+        bytes_max: of `StoreLimits`.
     """
     told: tuple[Argument, ...] = ("", "", "")
     if progress is not None:
@@ -214,15 +220,27 @@ def heartbeat(
     for output, body in outputs:
         _check(output, body, OUTPUT_BYTES_MAX)
         parts += [output.media_type, output.size_bytes, output.blob, body]
-    arguments = (job_id, token, beat, lease_ms, *told, *parts)
+    arguments = (job_id, token, beat, lease_ms, *told, bytes_max, *parts)
     return Call("heartbeat", arguments, answers.beat_of)
 
 
-def commit(job_id: str, token: int, result: Content, body: bytes) -> Call[JobState | None]:
-    """Finish a job. SUCCEEDED; CANCELED, and the result is not kept; None: the lease is lost."""
+def commit(
+    job_id: str,
+    token: int,
+    result: Content,
+    body: bytes,
+    *,
+    bytes_max: int = DEFAULT_LIMITS.bytes_max,
+) -> Call[JobState | None]:
+    """Finish a job. SUCCEEDED; CANCELED, and the result is not kept; None: the lease is lost.
+
+    Where the store has no room for the body (`StoreFullError`), the job is still held, and its
+    result may be committed as a blob. `bytes_max` is that of `StoreLimits`.
+    """
     _check(result, body, INLINE_BYTES_MAX)
-    arguments = (job_id, token, result.media_type, result.size_bytes, result.blob, body)
-    return Call("commit", arguments, answers.state_of, durable=True)
+    content = (result.media_type, result.size_bytes, result.blob, body)
+    arguments = (job_id, token, *content, bytes_max)
+    return Call("commit", arguments, answers.committed_of, durable=True)
 
 
 def fail(

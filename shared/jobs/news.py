@@ -2,6 +2,9 @@
 
 Messages are hints and may be lost; what they announce is read from the store. So who watches looks
 once the subscription is there, and again after every hint and after every reconnection.
+
+A server whose host vanished closes no connection, and silence is usual here. So silence is asked
+whether it is one of those.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ from shared.cancellation import cancellable
 from shared.keys import Keys
 from shared.state_store import RECONNECT_DELAY_S, SOCKET_TIMEOUT_S
 
+SILENCE_S = 10.0
+"""Silence until the server is asked for an answer, and then until the connection is given up."""
+
 
 class JobNews:
     """Tells of changes while `run` runs.
@@ -28,13 +34,16 @@ class JobNews:
     Args:
         redis_url: of the server.
         keys: of the namespace.
+        silence_s: see `SILENCE_S`.
     """
 
-    def __init__(self, redis_url: str, keys: Keys) -> None:
+    def __init__(self, redis_url: str, keys: Keys, silence_s: float = SILENCE_S) -> None:
         self._url = redis_url
         self._keys = keys
         self._listeners: dict[str, set[asyncio.Event]] = {}
         self._wanted = asyncio.Event()
+        self._silence_s = silence_s
+        self._heard = False
 
     @contextmanager
     def of(self, job_id: str) -> Iterator[asyncio.Event]:
@@ -70,6 +79,7 @@ class JobNews:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._subscribe(pubsub))
                     tasks.create_task(self._hear(pubsub))
+                    tasks.create_task(self._question(pubsub))
         except* (RedisError, OSError):
             pass
         finally:
@@ -90,7 +100,20 @@ class JobNews:
 
     async def _hear(self, pubsub: PubSub) -> None:
         async for message in pubsub.listen():
+            self._heard = True
             self._tell(message)
+
+    async def _question(self, pubsub: PubSub) -> None:
+        """Ask for an answer after silence; raises OSError if none comes."""
+        asked = False
+        while True:
+            self._heard = False
+            await asyncio.sleep(self._silence_s)
+            if asked and not self._heard:
+                raise OSError("no answer to a ping")
+            asked = not self._heard
+            if asked:
+                await cancellable(pubsub.ping())
 
     def _tell(self, message: dict[str, Any]) -> None:
         """Tell the listeners, also as their subscription begins: they heard nothing until then."""

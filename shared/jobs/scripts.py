@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError
 
 from shared.errors import PenstockError, StateStoreError, StoreFullError
-from shared.jobs.calls import Call
+from shared.jobs.calls import SMALL_BYTES, Call
 from shared.jobs.durability import Durability, durability_of
 from shared.jobs.record import FINISHED, TRANSITIONS
 from shared.jobs.totals import BOUNDS_MS
@@ -33,8 +33,10 @@ WAIT_FOR_DISK_MS = 3_000
 LIMITS: Mapping[str, int] = {
     "events": 256,  # of one job; outputs of a stream that nobody reads must not add up
     "event_bytes": 1 << 20,
+    "events_if_full": 4,  # of one job that are kept as outputs come to a store that is full
+    "small_bytes": SMALL_BYTES,
     "priority_ms": 1 << 43,  # more than any wall clock reads until the year 2248
-    "passed_over": 32,  # suspects that a lease looks behind, so that it stays short
+    "overdue": 32,  # jobs that a lease finds overdue and looks behind, so that it stays short
     "spared": 3,  # times that a job's replica may die before it began, and no attempt counts
     "grant_ms": 60_000,  # longer than anybody sends one request again
     "undelivered": 1_000,  # webhooks that were given up, for the operator to look at

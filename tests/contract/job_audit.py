@@ -74,8 +74,9 @@ def _indexes(jobs: dict[str, dict[str, str]]) -> Contents:
         add(f"list:{job['model']}:{state}", job_id, 0)
         found.setdefault("models", set()).add(job["model"].encode())
         if state == JobState.QUEUED:
+            suspect = 10 * PRIORITY_MS if int(job.get("deaths", 0)) else 0
             score = int(job["priority"]) * PRIORITY_MS + int(job["queued_ms"])
-            add(f"queue:{queue}", job_id, score)
+            add(f"queue:{queue}", job_id, suspect + score)
             found.setdefault("queues", set()).add(queue.encode())
             if "expires_ms" in job:
                 add("expiring", job_id, job["expires_ms"])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from shared.jobs.record import FINISHED, HELD, JobState
 
-PASSED_OVER = 32
+OVERDUE = 32
 SPARED = 3
 
 
@@ -36,6 +36,11 @@ class ModelJob:
     result: bytes | None = None
     closed: tuple[int, str, JobState] | None = None
 
+    @property
+    def turn(self) -> tuple[int, int, str]:
+        """By when it wants to run."""
+        return self.priority, self.queued_ms, self.id
+
 
 @dataclass
 class JobModel:
@@ -60,29 +65,24 @@ class JobModel:
         return job.id
 
     def queue(self, revision: str) -> list[ModelJob]:
-        """Who waits, in order."""
+        """Who waits, in order; suspects are behind the others."""
         waiting = [
             job
             for job in self.jobs.values()
             if job.state is JobState.QUEUED and job.revision == revision
         ]
-        return sorted(waiting, key=lambda job: (job.priority, job.queued_ms, job.id))
+        return sorted(waiting, key=lambda job: (job.deaths > 0, *job.turn))
 
     def lease(
         self, revision: str, holder: str, most: int, lease_ms: int, idle: bool
     ) -> Sequence[str]:
         """Ids of the jobs that the holder has now."""
-        chosen: list[ModelJob] = []
-        for job in self.queue(revision)[: most + PASSED_OVER]:
-            if len(chosen) == most:
-                break
-            if job.expires_ms and job.expires_ms <= self.now_ms:
-                self._finish(job, JobState.EXPIRED)
-            elif not job.deaths:
-                chosen.append(job)
-            elif idle and not chosen:
-                chosen.append(job)
-                break
+        waiting = self.queue(revision)
+        chosen = self._first([job for job in waiting if not job.deaths], most)
+        suspects = [job for job in waiting if job.deaths] if idle else []
+        for suspect in self._first(suspects, 1):
+            if not chosen or suspect.turn < chosen[0].turn:
+                chosen = [suspect]
         for job in chosen:
             job.state, job.holder, job.lease_ends_ms = (
                 JobState.RUNNING,
@@ -92,6 +92,18 @@ class JobModel:
             job.token, job.attempts, job.beat = job.token + 1, job.attempts + 1, 0
         return [job.id for job in chosen]
 
+    def _first(self, waiting: list[ModelJob], wanted: int) -> list[ModelJob]:
+        """The first that may run; those found overdue on the way expire."""
+        found: list[ModelJob] = []
+        for job in waiting[: wanted + OVERDUE]:
+            if len(found) == wanted:
+                break
+            if job.expires_ms and job.expires_ms <= self.now_ms:
+                self._finish(job, JobState.EXPIRED)
+            else:
+                found.append(job)
+        return found
+
     def heartbeat(self, job_id: str, token: int, beat: int, lease_ms: int) -> str:
         job = self._held(job_id, token)
         if job is None:
@@ -99,6 +111,11 @@ class JobModel:
         if beat > job.beat:
             job.beat, job.lease_ends_ms = beat, self.now_ms + lease_ms
         return "cancel" if job.state is JobState.CANCELING else "continue"
+
+    def keeps_result(self, job_id: str, token: int) -> bool:
+        """Whether a commit would bring the job a result."""
+        job = self._held(job_id, token)
+        return job is not None and job.state is JobState.RUNNING
 
     def commit(self, job_id: str, token: int, body: bytes) -> JobState | None:
         job = self._held(job_id, token)

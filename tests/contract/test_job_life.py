@@ -24,6 +24,7 @@ from hypothesis.stateful import (
 )
 from redis import Redis
 
+from shared.errors import StoreFullError
 from shared.jobs import calls
 from shared.jobs.answers import IdempotencyMismatchError, Progress
 from shared.jobs.blocking_store import BlockingJobStore
@@ -178,11 +179,17 @@ class JobLife(RuleBasedStateMachine):
     @precondition(lambda self: self.leases)
     @rule(
         data=st.data(),
-        what=st.sampled_from(["heartbeat", "commit", "commit", "fail", "fail for good", "release"]),
+        what=st.sampled_from(
+            [
+                *("heartbeat", "commit", "commit", "commit beyond the room"),
+                *("fail", "fail for good", "release"),
+            ]
+        ),
+        bytes_max=st.sampled_from([1, calls.DEFAULT_LIMITS.bytes_max]),
         beat=st.integers(1, 3),
         again=st.booleans(),
     )
-    def hold(self, data: st.DataObject, what: str, beat: int, again: bool) -> None:
+    def hold(self, data: st.DataObject, what: str, bytes_max: int, beat: int, again: bool) -> None:
         self.pass_ms(TICK_MS)
         lease = self.some_lease(data)
         body = "{} {}".format(*lease).encode()
@@ -190,9 +197,15 @@ class JobLife(RuleBasedStateMachine):
         outputs = [(Content("x", 4), b"part"), (Content("x", 4, f"blob-{lease[0]}"), b"")]
         retryable = what == "fail"
         if what == "heartbeat":
-            call = calls.heartbeat(*lease, beat, lease_ms, Progress(beat / 3), outputs)
+            told = (Progress(beat / 3), outputs)
+            call = calls.heartbeat(*lease, beat, lease_ms, *told, bytes_max=bytes_max)
             assert self.call(call, again) == self.model.heartbeat(*lease, beat, lease_ms)
-        elif what == "commit":
+        elif what == "commit beyond the room" and self.model.keeps_result(*lease):
+            body = b"x" * (calls.SMALL_BYTES + 1)
+            commit = calls.commit(*lease, Content("x", len(body)), body, bytes_max=1)
+            with pytest.raises(StoreFullError):
+                self.call(commit, again)
+        elif what.startswith("commit"):
             commit = calls.commit(*lease, Content("x", len(body)), body)
             assert self.call(commit, again) == self.model.commit(*lease, body)
         elif what == "release":

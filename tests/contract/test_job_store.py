@@ -28,6 +28,7 @@ from shared.jobs.blocking_store import BlockingJobStore
 from shared.jobs.calls import Call
 from shared.jobs.ids import new_job_id
 from shared.jobs.record import Content, JobRecord, JobState, NewJob
+from shared.jobs.scripts import LIMITS
 from shared.jobs.store import JobStore
 from shared.jobs.totals import BOUNDS_MS
 from shared.keys import Keys
@@ -88,6 +89,11 @@ class Bench:
         view = await self.run(calls.get(job_id))
         assert view is not None
         return view.record
+
+    async def place(self, job_id: str) -> int | None:
+        view = await self.run(calls.get(job_id))
+        assert view is not None
+        return view.place
 
     async def state(self, job_id: str) -> JobState:
         return (await self.record(job_id)).state
@@ -528,6 +534,23 @@ async def test_a_job_that_kills_its_replica_twice_is_a_dead_letter(bench: Bench)
     assert [job.record.id for job in await bench.lease(9, holder="h4")] == [innocent]
 
 
+async def test_suspects_keep_no_healthy_job_waiting_however_many_they_are(bench: Bench) -> None:
+    suspects = [await bench.submit() for _ in range(40)]
+    await bench.lease(40, holder="h1")
+    await bench.run(calls.lose("h1"))
+    healthy = await bench.submit()
+    last = await bench.submit(priority=1)
+    assert await bench.place(healthy) == 1
+    assert await bench.place(suspects[0]) == 2
+    busy = await bench.run(lease_call(1, holder="h2", idle=False))
+    assert [job.record.id for job in busy.jobs] == [last]
+    assert busy.suspects_waiting == 0  # of those whose turn it was
+    [suspect] = await bench.lease(9, holder="h3")
+    assert suspect.record.id == suspects[0]  # where a holder is idle, each has its turn
+    busy = await bench.run(lease_call(9, holder="h2", idle=False))
+    assert ([job.record.id for job in busy.jobs], busy.suspects_waiting) == ([healthy], 39)
+
+
 async def test_who_waits_too_long_expires(bench: Bench) -> None:
     swept, leased, patient = [await bench.submit(queue_ttl_ms=ttl) for ttl in (100_000, 200_000, 0)]
     bench.pass_ms(150_000)
@@ -766,5 +789,69 @@ async def test_a_full_server_takes_no_more_but_goes_on(bench: Bench) -> None:
         bench.pass_ms(25 * HOUR_MS)
         await bench.run(calls.collect())
         assert await bench.run(calls.get(job.id)) is None
+    finally:
+        bench.redis.config_set("maxmemory", "0")
+
+
+async def test_results_beyond_the_room_are_refused_until_they_are_blobs(bench: Bench) -> None:
+    job = await bench.running()
+    body = b"x" * (calls.SMALL_BYTES + 1)
+    limits = {"bytes_max": len(body) - 1}
+    commit = calls.commit(job.id, job.token, Content(TEXT, len(body)), body, **limits)
+    with pytest.raises(StoreFullError):
+        await bench.twice(commit)
+    assert await bench.state(job.id) is JobState.RUNNING
+    blob = calls.commit(job.id, job.token, Content(TEXT, len(body), "a-blob"), b"", **limits)
+    assert await bench.twice(blob) is JobState.SUCCEEDED
+
+
+async def test_a_result_may_take_its_payloads_place_and_a_small_one_any(bench: Bench) -> None:
+    body = b"x" * (calls.SMALL_BYTES + 1)
+    large = await bench.running(body=body)
+    small = await bench.running()
+    for job, result in ((large, body), (small, body[1:])):
+        commit = calls.commit(job.id, job.token, Content(TEXT, len(result)), result, bytes_max=1)
+        assert await bench.twice(commit) is JobState.SUCCEEDED
+
+
+async def test_outputs_beyond_the_room_are_told_as_blobs_or_in_each_others_place(
+    bench: Bench,
+) -> None:
+    job = await bench.running()
+    large, small = b"x" * (calls.SMALL_BYTES + 1), b"x" * calls.SMALL_BYTES
+    outputs = [(Content(TEXT, len(body)), body) for body in (large, small)]
+
+    def beat(number: int, bytes_max: int = 1) -> Call[Beat]:
+        lease = (job.id, job.token, number, LEASE_MS, Progress(number / 30))
+        return calls.heartbeat(*lease, outputs, bytes_max=bytes_max)
+
+    assert await bench.twice(beat(1)) is Beat.FULL
+    told = [
+        event.output.size_bytes for event in await bench.run(calls.events(job.id)) if event.output
+    ]
+    assert told == [len(small)]
+    outputs[0] = (Content(TEXT, len(large), "a-blob"), b"")
+    for number in range(2, 20):
+        assert await bench.twice(beat(number)) is Beat.CONTINUE
+    events = await bench.run(calls.events(job.id))
+    assert len(events) == LIMITS["events_if_full"]
+    assert (await bench.record(job.id)).progress == 19 / 30
+    assert await bench.run(beat(20, bytes_max=1 << 20)) is Beat.CONTINUE
+    more = await bench.run(calls.events(job.id))
+    assert len(more) == len(events) + 2
+
+
+async def test_a_full_server_takes_large_results_and_outputs_as_blobs_only(bench: Bench) -> None:
+    job = await bench.running()
+    body = b"x" * 2_000
+    content = Content(TEXT, len(body))
+    bench.redis.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(StoreFullError):
+            await bench.run(calls.commit(job.id, job.token, content, body))
+        beat = calls.heartbeat(job.id, job.token, 1, LEASE_MS, None, [(content, body)])
+        assert await bench.run(beat) is Beat.FULL
+        blob = Content(TEXT, len(body), "a-blob")
+        assert await bench.run(calls.commit(job.id, job.token, blob, b"")) is JobState.SUCCEEDED
     finally:
         bench.redis.config_set("maxmemory", "0")

@@ -22,6 +22,7 @@ from deploy.local.restart_policy import RestartPolicy
 from deploy.local.runtime_dir import RuntimeDir
 from shared.state_store import connect
 from tests.e2e.system import alive
+from worker.devices import memory_bytes
 
 TIMEOUT_S = 20.0
 
@@ -29,11 +30,11 @@ TIMEOUT_S = 20.0
 class Store:
     """An embedded store and the launcher that looks after it."""
 
-    def __init__(self, data_dir: DataDir) -> None:
+    def __init__(self, data_dir: DataDir, memory: str | None = None) -> None:
         self.data_dir = data_dir
         self.runtime = RuntimeDir.make(data_dir.path)
         self.url = valkey.url_of(self.runtime)
-        self.spec = valkey.valkey_spec(data_dir, self.runtime)
+        self.spec = valkey.valkey_spec(data_dir, self.runtime, memory)
         self.restarted = asyncio.Event()
         self.guard = Guard(lock_data_dir(data_dir))
         policy = RestartPolicy(first_s=0.05)
@@ -93,6 +94,20 @@ async def test_it_keeps_what_was_written_over_kill_9(data_dir: DataDir) -> None:
     keeping.cancel()
     await store.stop()
     assert not await valkey.ping(store.url)
+
+
+async def test_its_memory_has_a_bound_and_nothing_is_evicted(data_dir: DataDir) -> None:
+    store = Store(data_dir, memory="64mb")
+    await store.start()
+    client = connect(store.url)
+    bound = await client.config_get("maxmemory*")
+    await client.aclose()
+    await store.stop()
+    assert bound["maxmemory"] == str(64 << 20)
+    assert bound["maxmemory-policy"] == "noeviction"
+    options = valkey.valkey_spec(data_dir, store.runtime).command
+    default = int(options[options.index("--maxmemory") + 1])
+    assert default == max(memory_bytes() // 4, 1 << 30)
 
 
 async def test_a_live_server_is_adopted_kept_and_ended(data_dir: DataDir) -> None:

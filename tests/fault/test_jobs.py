@@ -330,8 +330,34 @@ async def test_what_the_store_does_not_keep_lies_in_the_blob_store(tmp_path: Pat
         record = await plane.finished(job_id)
         assert record.state is JobState.SUCCEEDED
         assert record.result is not None
-        data = BlobStore(str(blobs)).get(record.result.blob)
+        data = BlobStore(str(blobs), KEYS.namespace).get(record.result.blob)
         assert len(data) == record.result.size_bytes
         answer = array_from_tensor(unpack_result(data).final.outputs[0])
         assert answer.shape == (1, 100_000)
         assert answer.max() == answer.min() == 7
+
+
+async def test_results_and_outputs_of_a_full_store_lie_in_the_blob_store(tmp_path: Path) -> None:
+    blobs = tmp_path / "blobs"
+    async with job_plane() as plane:
+        full = {"blobs_url": str(blobs), "store_bytes_max": 1, "heartbeat_s": 0.2}
+        await plane.join(mlflow_models.drawing(tmp_path / "m"), ONE_THREAD, **full)
+        job_id = await plane.submit(number(7), name=INPUT)
+        record = await plane.finished(job_id)
+        assert record.state is JobState.SUCCEEDED, record
+        assert record.result is not None
+        result = unpack_result(BlobStore(str(blobs), KEYS.namespace).get(record.result.blob))
+        assert array_from_tensor(result.final.outputs[0]).shape == (1, 1000)
+        events = await plane.store.run(calls.events(job_id))
+        outputs = [event.output for event in events if event.output is not None]
+        assert outputs
+        assert all(output.blob for output in outputs)
+
+
+async def test_a_full_store_without_blobs_fails_the_job_and_says_why(tmp_path: Path) -> None:
+    async with job_plane() as plane:
+        await plane.join(mlflow_models.drawing(tmp_path / "m"), ONE_THREAD, store_bytes_max=1)
+        job_id = await plane.submit(number(1), name=INPUT, max_attempts=2)
+        record = await plane.finished(job_id)
+        assert (record.state, record.error_code) == (JobState.FAILED, ErrorCode.STORE_FULL)
+        assert (record.attempts, record.dead) == (2, True)

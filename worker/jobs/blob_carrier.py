@@ -37,6 +37,11 @@ NO_BLOBS = Failure(
     "the job's data is more than the job store keeps, and the worker has no blob store (blobs_url)",
 )
 
+NO_ROOM = Failure(
+    ErrorCode.STORE_FULL,
+    "the job store has no room for the result, and the worker has no blob store (blobs_url)",
+)
+
 Answer = TypeVar("Answer")
 
 
@@ -103,6 +108,11 @@ class BlobCarrier:
         self._tasks: deque[Callable[[], Carried]] = deque()
         self._outputs: deque[_Output] = deque()
         self._output_bytes = 0
+
+    @property
+    def has_blobs(self) -> bool:
+        """Whether there is a place for blobs."""
+        return self._blobs is not None
 
     def start(self) -> None:
         """Start the thread; it ends with the process."""

@@ -93,11 +93,18 @@ class Leases:
     Args:
         lease_s: how long a lease lasts without a heartbeat.
         heartbeat_s: how often it is kept.
+        bytes_max: most that the store may hold; of `StoreLimits`.
     """
 
-    def __init__(self, lease_s: float, heartbeat_s: float) -> None:
+    def __init__(
+        self,
+        lease_s: float,
+        heartbeat_s: float,
+        bytes_max: int = calls.DEFAULT_LIMITS.bytes_max,
+    ) -> None:
         self._lease_ms = int(lease_s * 1000)
         self._heartbeat_s = heartbeat_s
+        self._bytes_max = bytes_max
         self._leases: dict[int, Lease] = {}
         self._last = 0
 
@@ -200,7 +207,18 @@ class Leases:
             lease.outputs.clear()
         beat = lease.unanswered
         arguments = (lease.record.id, lease.record.token, beat.number, self._lease_ms)
-        return calls.heartbeat(*arguments, beat.progress, beat.outputs)
+        told = (beat.progress, beat.outputs)
+        return calls.heartbeat(*arguments, *told, bytes_max=self._bytes_max)
+
+    def not_kept(self, number: int) -> list[Output]:
+        """Outputs of the unanswered heartbeat that a full store did not keep, and that may still be
+        told as blobs.
+        """
+        lease = self._leases.get(number)
+        if lease is None or lease.ending or lease.unanswered is None:
+            return []
+        outputs = lease.unanswered.outputs
+        return [(content, body) for content, body in outputs if len(body) > calls.SMALL_BYTES]
 
     def beaten(self, number: int, answer: Beat, now: float) -> bool:
         """The store answered a heartbeat; whether the job is wanted no more."""
@@ -210,7 +228,7 @@ class Leases:
         if lease.unanswered is not None:
             lease.beats, lease.unanswered = lease.unanswered.number, None
         lease.beat_at, lease.next_beat = now, now + self._heartbeat_s
-        return answer is not Beat.CONTINUE
+        return answer in (Beat.CANCEL, Beat.LOST)
 
     def last_beats(self, number: int, now: float) -> list[Call[Beat]]:
         """Heartbeats, in order, that tell all outputs which the store was not told of."""
@@ -234,7 +252,8 @@ class Leases:
     def commit(self, number: int, content: Content, body: bytes) -> Call[JobState | None]:
         """Ends a lease with a result; no body if that is a blob."""
         record = self._leases[number].record
-        return calls.commit(record.id, record.token, content, body)
+        arguments = (record.id, record.token, content, body)
+        return calls.commit(*arguments, bytes_max=self._bytes_max)
 
     def fail(self, number: int, failure: Failure) -> Call[JobState | None]:
         """Ends a lease with an error."""

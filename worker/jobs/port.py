@@ -25,7 +25,7 @@ from math import inf
 from typing import Any, Protocol, TypeAlias
 
 from shared.deployment import ModelInterface
-from shared.errors import ErrorCode, StateStoreError, WireError
+from shared.errors import ErrorCode, StateStoreError, StoreFullError, WireError
 from shared.ids import new_request_id
 from shared.jobs import calls
 from shared.jobs.answers import Beat, Progress
@@ -37,7 +37,15 @@ from shared.jobs.record import Content, JobRecord, JobState
 from shared.messages import Failure, Final, Nack, NackReason, Request
 from shared.records import record
 from shared.telemetry import get_logger
-from worker.jobs.blob_carrier import BlobCarrier, Blobs, Carried, Loaded, OutputStored, Stored
+from worker.jobs.blob_carrier import (
+    NO_ROOM,
+    BlobCarrier,
+    Blobs,
+    Carried,
+    Loaded,
+    OutputStored,
+    Stored,
+)
 from worker.jobs.fitting import misfit
 from worker.jobs.leases import Leases, Output
 from worker.jobs.messages import (
@@ -102,13 +110,14 @@ class WakeUp(Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """Whose jobs are leased, by whom, and for how long without a heartbeat."""
+    """Whose jobs are leased, by whom, how long without a heartbeat; how much the store holds."""
 
     model: str
     revision: str
     holder: str
     lease_s: float
     heartbeat_s: float
+    store_bytes_max: int
 
 
 @record
@@ -132,6 +141,7 @@ class _Owed:
     """A call that the store has not answered, and what is to be done with its answer.
 
     Attributes:
+        if_full: what is to be done instead where the store has no room.
         errors: how often the store was there, and could not carry it out.
         ends: the lease that it ends.
         sent: whether it may have reached the store.
@@ -139,6 +149,7 @@ class _Owed:
 
     call: Call[Any]
     then: Callable[[Any], None]
+    if_full: Callable[[], None] | None = None
     errors: int = 0
     ends: int | None = None
     sent: bool = False
@@ -180,7 +191,7 @@ class JobPort:
         self._inbox: queue.SimpleQueue[_Inbox] = queue.SimpleQueue()
         self._listen: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._carrier = BlobCarrier(blobs, self._inbox.put)
-        self._leases = Leases(place.lease_s, place.heartbeat_s)
+        self._leases = Leases(place.lease_s, place.heartbeat_s, place.store_bytes_max)
         self._owed: list[_Owed] = []
         self._durability: Durability | None = None
         self._retry_at = 0.0
@@ -304,7 +315,9 @@ class JobPort:
             return
         failed = False
         for at, (each, answer) in enumerate(zip((*owed, *beats), answers, strict=True)):
-            if isinstance(answer, Exception):
+            if isinstance(answer, StoreFullError) and each.if_full is not None:
+                each.if_full()
+            elif isinstance(answer, Exception):
                 failed = True
                 self._refused(each, answer, keep=at < len(owed))
             else:
@@ -463,15 +476,18 @@ class JobPort:
         if isinstance(told.said, Progress) or told.number not in self._leases:
             self._leases.told(told.number, told.said, now)
             return
-        content, body = told.said
-        if len(body) <= calls.OUTPUT_BYTES_MAX:
+        if len(told.said[1]) <= calls.OUTPUT_BYTES_MAX:
             self._leases.told(told.number, told.said, now)
             return
-        lease = self._leases[told.number]
-        if lease.ending or lease.answered:
+        self._store_output(told.number, told.said)
+
+    def _store_output(self, number: int, output: Output) -> None:
+        content, body = output
+        lease = self._leases[number]
+        if lease.ending:
             return
         lease.uploads += 1
-        self._carrier.store_output(told.number, lease.record.id, content.media_type, body)
+        self._carrier.store_output(number, lease.record.id, content.media_type, body)
 
     def _output_stored(self, stored: OutputStored, now: float) -> None:
         """A large output can be told, or was dropped."""
@@ -485,6 +501,9 @@ class JobPort:
             self._end(stored.number, lease.ends_as, now)
 
     def _beaten(self, number: int, answer: Beat) -> None:
+        if answer is Beat.FULL:
+            for output in self._leases.not_kept(number):
+                self._store_output(number, output)
         unwanted = self._leases.beaten(number, answer, time.monotonic())
         if not unwanted:
             return
@@ -520,7 +539,17 @@ class JobPort:
             self._carrier.store(number, lease.record.id, body)
             return
         commit = self._leases.commit(number, Content(RESULT_TYPE, len(body)), body)
-        self._owe_end(number, commit)
+        if_full = partial(self._store_is_full, number, body)
+        self._owed.append(_Owed(commit, partial(self._ended, number), if_full, ends=number))
+
+    def _store_is_full(self, number: int, body: bytes) -> None:
+        """The store has no room for a result."""
+        if number not in self._leases:
+            return  # lost meanwhile
+        if self._carrier.has_blobs:
+            self._carrier.store(number, self._leases[number].record.id, body)
+        else:
+            self._owe_end(number, self._leases.fail(number, NO_ROOM))
 
     def _stored(self, stored: Stored) -> None:
         """A large result lies where it can be fetched, or nowhere."""

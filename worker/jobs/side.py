@@ -168,9 +168,10 @@ def _port(start: Start, interface: ModelInterface, mailbox: Mailbox[FromPort]) -
     jobs = start.jobs
     assert isinstance(jobs, JobsStart)
     keys = Keys(jobs.namespace)
-    place = Place(start.model, start.revision, start.replica, jobs.lease_s, jobs.heartbeat_s)
+    whose = (start.model, start.revision, start.replica)
+    place = Place(*whose, jobs.lease_s, jobs.heartbeat_s, jobs.store_bytes_max)
     store = BlockingJobStore(jobs.redis_url, keys)
     wake_up = BlockingWakeUp(jobs.redis_url, keys.job_queue(start.model, start.revision))
     cancels = BlockingWakeUp(jobs.redis_url, keys.job_holder(start.replica))
-    blobs = BlobStore(jobs.blobs_url) if jobs.blobs_url else None
+    blobs = BlobStore(jobs.blobs_url, jobs.namespace) if jobs.blobs_url else None
     return JobPort(place, interface, store, wake_up, cancels, blobs, mailbox)

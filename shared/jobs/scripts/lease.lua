@@ -1,8 +1,8 @@
 -- Up to so many jobs of a queue for one holder; the same request again gets the same jobs.
 -- ARGV: 2 model, 3 revision, 4 holder, 5 request, 6 most, 7 lease in ms, 8 whether the holder runs
 -- nothing else, '1' or '0'.
--- A job that was in a replica as it died is a suspect: it is given alone, to a holder that runs
--- nothing else, so that its next death is its own doing and harms nobody.
+-- A suspect is given alone, to a holder that runs nothing else, so that its next death is its own
+-- doing and harms nobody; other holders get what comes after it.
 -- Answers {suspects passed over, {fields, payload or nil}, ...}.
 
 local model, revision, holder, request = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -14,23 +14,30 @@ local function is_overdue(job)
   return job.expires_ms and tonumber(job.expires_ms) <= now
 end
 
-local function choose()
-  local chosen = {}
-  for _, id in ipairs(redis.call('ZRANGE', queue, 0, most + LIMITS.passed_over - 1)) do
-    if #chosen >= most then break end
+-- The first jobs from a score to another; what is overdue ends here.
+local function first(wanted, from, to)
+  local found = {}
+  local limit = wanted + LIMITS.overdue
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', queue, from, to, 'LIMIT', 0, limit)) do
+    if #found >= wanted then break end
     local job = read(id)
     if not job or job.state ~= 'queued' then
       redis.call('ZREM', queue, id)
     elseif is_overdue(job) then
       enter(job, 'expired', {error_code = 'queue_timeout', error_message = 'its ttl ended in the queue'})
-    elseif number(job, 'deaths') == 0 then
-      chosen[#chosen + 1] = job
-    elseif idle and #chosen == 0 then
-      return {job}
     else
-      passed_over = passed_over + 1
+      found[#found + 1] = job
     end
   end
+  return found
+end
+
+local function choose()
+  local chosen = first(most, '-inf', SUSPECTS - 1)
+  local suspect = idle and first(1, SUSPECTS, '+inf')[1]
+  if suspect and (not chosen[1] or turn_of(suspect) < turn_of(chosen[1])) then return {suspect} end
+  local last = #chosen < most and '+inf' or SUSPECTS + turn_of(chosen[most])
+  passed_over = redis.call('ZCOUNT', queue, SUSPECTS, last)
   return chosen
 end
 

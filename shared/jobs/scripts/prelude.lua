@@ -8,7 +8,8 @@
 --   job:<id>                  hash: the record, the one authority
 --   payload:<id>, result:<id> bytes that are kept here; larger ones are blobs elsewhere
 --   events:<id>               stream: what happened to the job, for those who watch it
---   queue:<model>/<revision>  sorted set of queued jobs, by priority and then time
+--   queue:<model>/<revision>  sorted set of queued jobs, by priority and then time; suspects
+--                             behind all others, `SUSPECTS` later
 --   queues                    set of the queues that hold something
 --   expiring                  sorted set of queued jobs with a ttl, by its end
 --   leases                    sorted set of running and canceling jobs, by their leases' ends
@@ -76,6 +77,14 @@ local function charge(job, bytes)
   job.bytes = redis.call('HINCRBY', key('job', job.id), 'bytes', bytes)
 end
 
+-- Whether so many more bytes are too many, for our share of the server or for the server itself: it
+-- refuses even to write nothing then. To be asked before a script's first write.
+local function is_full(bytes, bytes_max)
+  local held = tonumber(redis.call('HGET', key('counts'), 'bytes') or 0)
+  if held + bytes > tonumber(bytes_max) then return true end
+  return type(redis.pcall('SETRANGE', key('nothing'), 0, '')) == 'table'
+end
+
 local function discard(blob)
   if blob and blob ~= '' then redis.call('ZADD', key('garbage'), now, blob) end
 end
@@ -123,16 +132,21 @@ local function drop_event(job, event)
   redis.call('XDEL', key('events', job.id), event[1])
 end
 
--- Adds an event whose body has so many bytes; the oldest ones make room.
-local function log(job, bytes, ...)
+-- Drops the oldest events, until there are fewer than so many and room for so many bytes.
+local function make_room(job, most, bytes)
   local events = key('events', job.id)
   local count = redis.call('XLEN', events)
-  while count > 0 and (count >= LIMITS.events
+  while count > 0 and (count >= most
       or number(job, 'event_bytes') + bytes > LIMITS.event_bytes) do
     drop_event(job, redis.call('XRANGE', events, '-', '+', 'COUNT', 1)[1])
     count = count - 1
   end
-  local id = redis.call('XADD', events, '*', ...)
+end
+
+-- Adds an event whose body has so many bytes; the oldest ones make room.
+local function log(job, bytes, ...)
+  make_room(job, LIMITS.events, bytes)
+  local id = redis.call('XADD', key('events', job.id), '*', ...)
   if bytes > 0 then
     charge(job, bytes)
     change(job, {event_bytes = number(job, 'event_bytes') + bytes})
@@ -194,12 +208,21 @@ local function is_held(state)
   return state == 'running' or state == 'canceling'
 end
 
+-- A job that was in a replica as it died is a suspect. In its queue it stands behind all others,
+-- so that these are found without looking past however many suspects there are.
+local SUSPECTS = 10 * LIMITS.priority_ms
+
+-- By when it wants to run, however suspect it is.
+local function turn_of(job)
+  return number(job, 'priority') * LIMITS.priority_ms + number(job, 'queued_ms')
+end
+
 -- Puts the job into the indexes of its state.
 local function file(job)
   local state, id = job.state, job.id
   if state == 'queued' then
     local queue = queue_of(job)
-    local score = number(job, 'priority') * LIMITS.priority_ms + number(job, 'queued_ms')
+    local score = turn_of(job) + (number(job, 'deaths') > 0 and SUSPECTS or 0)
     redis.call('ZADD', key('queue', queue), score, id)
     redis.call('SADD', key('queues'), queue)
     if job.expires_ms then redis.call('ZADD', key('expiring'), job.expires_ms, id) end
@@ -252,7 +275,7 @@ local function enter(job, state, fields)
   count_step(job, state)
   if FINISHED[state] then finish(job, fields) end
   if is_held(job.state) and not is_held(state) then
-    dropped = {'holder', 'grant', 'lease_expires_ms', 'beat'}
+    dropped = {'holder', 'grant', 'lease_expires_ms', 'beat', 'full_beat'}
   end
   fields.state = state
   fields.entered_ms = now

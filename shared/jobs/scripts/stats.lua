@@ -11,8 +11,8 @@ end
 
 local function oldest(queue)
   local first = now
-  for priority = 1, 9 do
-    local from, to = priority * LIMITS.priority_ms, (priority + 1) * LIMITS.priority_ms - 1
+  for step = 1, 19 do  -- priorities, and from 11 on those of suspects
+    local from, to = step * LIMITS.priority_ms, (step + 1) * LIMITS.priority_ms - 1
     local head = redis.call('ZRANGEBYSCORE', queue, from, to, 'WITHSCORES', 'LIMIT', 0, 1)
     if head[2] then first = math.min(first, head[2] - from) end
   end

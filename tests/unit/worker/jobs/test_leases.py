@@ -6,7 +6,7 @@ import pytest
 
 from shared.errors import ErrorCode
 from shared.jobs.answers import Beat, JobWithBytes, Progress
-from shared.jobs.calls import Call
+from shared.jobs.calls import DEFAULT_LIMITS, SMALL_BYTES, Call
 from shared.jobs.payload import unpack_result
 from shared.jobs.record import Content, JobRecord, JobState, NewJob
 from shared.messages import Failure, Final, Nack, NackReason
@@ -55,7 +55,8 @@ def beat(leases: Leases, number: int, now: float) -> tuple[object, ...]:
     call: Call[Beat] = leases.beat(number, now)
     assert call.arguments[:2] == ("j", 4)
     assert call.arguments[3] == LEASE_S * 1000
-    return (call.arguments[2], *call.arguments[4:])
+    assert call.arguments[7] == DEFAULT_LIMITS.bytes_max
+    return (call.arguments[2], *call.arguments[4:7], *call.arguments[8:])
 
 
 def test_a_lease_is_kept_by_beats_that_are_numbered() -> None:
@@ -157,3 +158,20 @@ def test_a_job_that_outlasts_its_timeout_has_failed_whatever_it_comes_to() -> No
     )
     leases[number].ending = True
     assert (leases.overdue(200.0), leases.next_due()) == ([], 100.0 + HEARTBEAT_S)
+
+
+def test_what_a_full_store_did_not_keep_may_be_told_as_blobs_until_the_lease_ends() -> None:
+    leases, number = one_lease()
+    bodies = [b"x" * SMALL_BYTES, b"x" * (SMALL_BYTES + 1)]
+    outputs = [(Content("t", len(body)), body) for body in bodies]
+    for output in outputs:
+        leases.told(number, output, 101.0)
+    beat(leases, number, 101.0)
+    assert leases.not_kept(number) == outputs[1:]
+    assert not leases.beaten(number, Beat.FULL, 101.0)  # it is wanted all the same
+    assert leases.not_kept(number) == []
+    leases.told(number, outputs[1], 102.0)
+    beat(leases, number, 102.0)
+    leases[number].ending = True
+    assert leases.not_kept(number) == []
+    assert leases.not_kept(99) == []

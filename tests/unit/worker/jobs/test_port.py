@@ -29,7 +29,7 @@ from worker.jobs.messages import Leased as LeasedToLoop
 from worker.jobs.port import JobPort, Place, Told
 from worker.mailbox import Mailbox
 
-PLACE = Place("m", "r", "holder", lease_s=15.0, heartbeat_s=0.05)
+PLACE = Place("m", "r", "holder", lease_s=15.0, heartbeat_s=0.05, store_bytes_max=1 << 30)
 SPEC = TensorSpec(name="x", datatype="FP64", shape=(-1,))
 INTERFACE = ModelInterface(inputs=(SPEC,), outputs=(), max_batch_size=4, platform="test")
 LARGE = bytes(OUTPUT_BYTES_MAX + 1)
@@ -140,7 +140,7 @@ class Bench:
         """All outputs that the store was told of."""
         contents = []
         for call in self.store.sent("heartbeat"):
-            told = call.arguments[7:]
+            told = call.arguments[8:]
             for at in range(0, len(told), 4):
                 contents.append(Content(str(told[at]), int(told[at + 1]), str(told[at + 2])))
         return contents
