@@ -35,7 +35,7 @@ from worker.session import Session
 LONG_S = 1.0
 """Executions that are expected to take longer have their progress estimated."""
 
-SWITCH_S = 0.5e-3
+SWITCH_S = 0.1e-3
 """While there are jobs, a thread that wants the interpreter gets it after so long, instead of after
 Python's 5 ms: the port's thread reads and writes as many jobs at a time as fit two batches, and a
 call would wait for that."""
