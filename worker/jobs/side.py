@@ -37,8 +37,8 @@ LONG_S = 1.0
 
 SWITCH_S = 0.1e-3
 """While there are jobs, a thread that wants the interpreter gets it after so long, instead of after
-Python's 5 ms: the port's thread reads and writes as many jobs at a time as fit two batches, and a
-call would wait for that."""
+Python's 5 ms. The loop gives it away with each message that it sends or reads, and would wait so
+long for it each time that the port's thread is at work."""
 
 FLUSH_S = 10.0
 """How long a replica that ends waits for a store that is away; leases end by themselves."""

@@ -139,7 +139,8 @@ class Bench:
     def outputs(self) -> list[Content]:
         """All outputs that the store was told of."""
         contents = []
-        for call in self.store.sent("heartbeat"):
+        beats = {call.arguments[2]: call for call in self.store.sent("heartbeat")}
+        for call in beats.values():  # a beat that is sent twice counts once
             told = call.arguments[8:]
             for at in range(0, len(told), 4):
                 contents.append(Content(str(told[at]), int(told[at + 1]), str(told[at + 2])))
