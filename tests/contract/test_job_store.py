@@ -586,7 +586,7 @@ async def test_results_are_collected_and_their_blobs_told_until_swept(bench: Ben
 
 async def test_waiting_jobs_follow_their_model_to_another_revision(bench: Bench) -> None:
     free = [await bench.submit() for _ in range(3)]
-    same = await bench.submit(pin="2")
+    same = await bench.submit(pin="2", version="2")
     pinned = await bench.submit(pin="1")
     move = calls.move_version("m", "r1", "r2", "2", most=2)
     steps = [await bench.run(move) for _ in range(4)]
