@@ -20,6 +20,10 @@ class Executed:
             self.batches - before.batches, self.rows - before.rows, self.infer_s - before.infer_s
         )
 
+    def ms_of(self, rows: int) -> float:
+        """What so many rows took, in ms, as a share of all batches; 0 if there were none."""
+        return self.infer_s / self.rows * rows * 1000 if self.rows else 0.0
+
     def __str__(self) -> str:
         if self.batches <= 0:
             return "no batches"

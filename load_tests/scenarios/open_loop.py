@@ -23,7 +23,8 @@ CONNECTIONS = 64
 
 BAR_MODEL, BAR_SHARE, BAR_EXECUTIONS = "medium", 0.8, 3
 """At this share of its capacity, the p99 of this model is to be within so many executions of a
-full batch: the one that is under way when a request comes, its own, and one of bad luck."""
+full batch: the one that is under way when a request comes, its own, and one of bad luck. An
+execution is what the replica itself says that its rows took while capacity was measured."""
 
 
 def run_open_loop(session: Session) -> ScenarioResult:
@@ -34,10 +35,10 @@ def run_open_loop(session: Session) -> ScenarioResult:
     for name in MODELS:
         server, model = Penstock(), session.model(name)
         with serving(server, [model], session.new_folder(name)) as running:
-            found = _measure(session, server, running, model, notes)
+            full_ms, found = _measure(session, server, running, model, notes)
         points += found
         if name == BAR_MODEL:
-            checks.append(_bar(model, found[1 + SHARES.index(BAR_SHARE)]))
+            checks.append(_bar(model, full_ms, found[1 + SHARES.index(BAR_SHARE)]))
     return ScenarioResult(
         name="open_loop",
         about="Poisson arrivals at shares of the capacity (first line of each model); latency from "
@@ -50,13 +51,16 @@ def run_open_loop(session: Session) -> ScenarioResult:
 
 def _measure(
     session: Session, server: Penstock, running: RunningPenstock, model: Model, notes: list[str]
-) -> list[Point]:
-    """The capacity, then a point for each share."""
+) -> tuple[float, list[Point]]:
+    """What a full batch takes, in ms; the capacity, then a point for each share."""
     samples, reference = session.samples(model), Reference(model.path)
     at = target(server.name, running, model, Encoding.JSON, samples)
     verify(running, Encoding.JSON, samples, reference)
     warm_up(at)
+    before = executed(running.metrics(), model.name)
     closed = [closed_point(at, CONNECTIONS, session.duration_s) for _ in range(session.repeats)]
+    capacity_batches = executed(running.metrics(), model.name).since(before)
+    notes.append(f"`{model.name}` at its capacity: {capacity_batches}.")
     capacity = merge(closed)
     session.say(told(capacity))
     points = [capacity]
@@ -72,16 +76,17 @@ def _measure(
         batches = executed(running.metrics(), model.name).since(before)
         notes.append(f"`{model.name}` at {label}: {batches}.")
     verify(running, Encoding.JSON, samples, reference)
-    return points
+    return capacity_batches.ms_of(MAX_BATCH_SIZE), points
 
 
-def _bar(model: Model, point: Point) -> Check:
-    """Compare a p99 with the model's own time for a full batch, taken right after."""
-    batch_ms = Reference(model.path).call_us(batch_of(model, MAX_BATCH_SIZE)) / 1000
-    bar_ms = BAR_EXECUTIONS * batch_ms
+def _bar(model: Model, full_ms: float, point: Point) -> Check:
+    """Compare a p99 with the replica's own time for a full batch."""
+    alone_ms = Reference(model.path).call_us(batch_of(model, MAX_BATCH_SIZE)) / 1000
+    bar_ms = BAR_EXECUTIONS * full_ms
     return Check(
-        f"p99 of `{model.name}` at {BAR_SHARE:.0%} against {BAR_EXECUTIONS} x ONNX Runtime's own "
-        f"{batch_ms:.1f} ms for a batch of {MAX_BATCH_SIZE}",
+        f"p99 of `{model.name}` at {BAR_SHARE:.0%} against {BAR_EXECUTIONS} x the replica's "
+        f"{full_ms:.1f} ms for a batch of {MAX_BATCH_SIZE} (ONNX Runtime alone, right after: "
+        f"{alone_ms:.1f} ms)",
         point.void or f"{point.latency.p99_ms:.1f} ms against {bar_ms:.1f} ms",
         None if point.void else point.latency.p99_ms <= bar_ms,
     )

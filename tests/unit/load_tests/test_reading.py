@@ -58,6 +58,8 @@ penstock_replica_infer_seconds_total{model="a",version="1"} 0.02
     found = executed(text, "a")
     assert found == Executed(batches=4, rows=40, infer_s=0.02)
     assert str(found) == "batches of 10.0 rows on average, 5.00 ms each"
+    assert found.ms_of(32) == pytest.approx(16.0)
+    assert Executed(0, 0, 0).ms_of(32) == 0.0
     assert str(found.since(found)) == "no batches"
 
 
