@@ -32,7 +32,9 @@ from shared.curve import GatewayKeys, serve_with_keys
 from shared.errors import ErrorCode, PenstockError, WireError
 from shared.messages import Envelope, Message, Probe, Request
 from shared.telemetry import get_logger
+from shared.tensors import Buffer
 from shared.wire import SHARED_BYTES_MIN, copied_on_send, decode, encode
+from shared.wire_frames import NOBLOCK, SNDMORE_NOBLOCK, receive_frames, send_frames
 
 log = get_logger("transport")
 
@@ -310,7 +312,8 @@ class Transport:
     ) -> None:
         frames = encode(Envelope(self._incarnation, tuple(messages)))
         try:
-            router.send_multipart([replica_id.encode(), *frames], zmq.NOBLOCK, copy=False)
+            router.send(replica_id.encode(), SNDMORE_NOBLOCK)  # only this can fail
+            send_frames(router, frames)
             self.copied_bytes += copied_on_send(frames)
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
@@ -330,18 +333,18 @@ class Transport:
         told = False
         for _ in range(ENVELOPES_PER_TURN):
             try:
-                identity, *frames = router.recv_multipart(zmq.NOBLOCK, copy=False)
+                identity = router.recv(NOBLOCK)
             except zmq.Again:
                 break
-            self._received(identity.bytes, [frame.buffer for frame in frames])
+            self._received(identity, receive_frames(router))
             told = True
         if told:
             self._receiver.messages_done()
         self._look_again(router)
 
-    def _received(self, identity: bytes, frames: list[memoryview]) -> None:
+    def _received(self, identity: bytes, frames: list[Buffer]) -> None:
         replica_id = identity.decode(errors="replace")
-        connected = len(frames) == 1 and not frames[0].nbytes  # libzmq's own greeting
+        connected = len(frames) == 1 and not len(frames[0])  # libzmq's own greeting
         if connected and replica_id in self._peers:
             self._receiver.replica_lost(replica_id)  # it dialled anew: see the module's docstring
         if connected or replica_id not in self._peers:

@@ -8,7 +8,7 @@ keys yet). Gateways speak ten times a second, so a silent link is dialled again 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import zmq
@@ -16,6 +16,7 @@ import zmq
 from shared.curve import WorkerKeys, dial_with_keys
 from shared.tensors import Buffer
 from shared.wire import SHARED_BYTES_MIN
+from shared.wire_frames import receive_frames
 from worker.control import GatewayAddress
 
 POLLIN = int(zmq.POLLIN)  # an enumeration's arithmetic is slow
@@ -122,31 +123,14 @@ class Links:
 def receive(link: zmq.Socket[bytes]) -> list[Buffer]:
     """The frames of the next message, not copied; none if there is no message after all."""
     try:
-        frame = link.recv(zmq.NOBLOCK, copy=False)
+        return receive_frames(link)
     except zmq.Again:  # the connection broke just now
         return []
-    frames: list[Buffer] = [frame.buffer]
-    while frame.more:
-        frame = link.recv(zmq.NOBLOCK, copy=False)
-        frames.append(frame.buffer)
-    return frames
 
 
 def has_unread(link: zmq.Socket[bytes]) -> bool:
     """Whether `receive` has more to give; cheaper than to be told so by an exception."""
     return bool(int(link.getsockopt(zmq.EVENTS)) & POLLIN)
-
-
-def send(link: zmq.Socket[bytes], frames: Sequence[Buffer]) -> None:
-    """Send a message without waiting; `shared.wire.copied_on_send` says what of it is copied.
-
-    Raises:
-        zmq.Again: if the peer is not there, or too far behind.
-    """
-    if len(frames) == 1:
-        link.send(frames[0], zmq.NOBLOCK, copy=False)
-    else:
-        link.send_multipart(frames, zmq.NOBLOCK, copy=False)
 
 
 def dial(

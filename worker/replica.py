@@ -34,6 +34,7 @@ from shared.messages import Envelope, Hello, Message
 from shared.telemetry import configure_logging, get_logger
 from shared.tracing import Tracer, make_tracer
 from shared.wire import copied_on_send, decode, encode
+from shared.wire_frames import send_frames
 from worker.batching import BatchLimits
 from worker.commands import Command, End, Execute, Send
 from worker.control import (
@@ -48,7 +49,7 @@ from worker.control import (
     ToReplica,
 )
 from worker.control_socket import ControlSocket
-from worker.dial import Links, has_unread, receive, send
+from worker.dial import Links, has_unread, receive
 from worker.executor import Executor, run_batch
 from worker.jobs.messages import JOBS
 from worker.jobs.side import Jobs
@@ -331,7 +332,7 @@ class Replica:
         frames = encode(Envelope(self._session.gateway_at(name), tuple(messages)))
         self._session.counters.copied_bytes += copied_on_send(frames)
         try:
-            send(link, frames)
+            send_frames(link, frames)
         except zmq.Again:
             log.warning("gateway does not read", gateway=name, dropped=len(messages))
 

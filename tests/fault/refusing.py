@@ -18,7 +18,8 @@ from shared.messages import Envelope, Final, Hello, Load, Message, Nack, NackRea
 from shared.routing import ModelRoute, VersionRoute
 from shared.tensors import array_from_tensor, tensor_from_array
 from shared.wire import decode, encode
-from worker.dial import dial, receive, send
+from shared.wire_frames import send_frames
+from worker.dial import dial, receive
 
 POLL_MS = 20
 ROW_US = 100
@@ -48,7 +49,7 @@ class RefusingPeer:
             answers = [self._answer(message) for message in envelope.messages]
             told = tuple(answer for answer in answers if answer is not None)
             if told:
-                send(link, encode(Envelope(envelope.gateway, told)))
+                send_frames(link, encode(Envelope(envelope.gateway, told)))
         link.close()
         context.term()
 
