@@ -19,6 +19,8 @@ from tests.fault.calls import OpenCalls
 from tests.fault.proxy import Proxy, proxy
 from worker.control import GatewayAddress, LoadFailed, Ready
 
+pytestmark = pytest.mark.alone
+
 SEED = 20
 SCALE = 3.0
 RATE = 100.0
