@@ -164,14 +164,16 @@ def _read(
     if not nested and datatype in _FLOATS:
         return _read_floats(datatype, math.prod(shape), inner, piece_bytes)
     target = array(numbers.typecode)
+    rows_found = 0
     if nested:
         for rows in _pieces(inner, _END_OF_ROW, piece_bytes):
+            rows_found += len(rows)
             _add_rows(target, rows, shape[1])
     else:
         for values in _pieces(inner, _COMMA, piece_bytes):
             target.fromlist(values)
-    if len(target) != math.prod(shape):
-        raise ValueError
+    if len(target) != math.prod(shape) or (nested and rows_found != shape[0]):
+        raise ValueError  # rows are counted too: those without elements add none
     return encode_numbers(what, datatype, numbers, target, shape, [])
 
 

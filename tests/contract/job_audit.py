@@ -17,26 +17,34 @@ Contents = dict[str, Any]
 def contents(client: Redis, keys: Keys) -> Contents:
     """All keys of the jobs, by the rest of their names."""
     prefix = f"{keys.jobs}:"
-    found: Contents = {}
-    for key in client.scan_iter(f"{prefix}*", count=1000):
-        found[key.decode().removeprefix(prefix)] = _read(client, key)
-    return found
+    names = list(client.scan_iter(f"{prefix}*", count=1000))
+    with client.pipeline(transaction=False) as together:
+        for name in names:
+            together.type(name)
+        kinds = together.execute()
+        for name, kind in zip(names, kinds, strict=True):
+            _ask(together, name, kind)
+        held = together.execute()
+    return {
+        name.decode().removeprefix(prefix): dict(one) if kind == b"zset" else one
+        for name, kind, one in zip(names, kinds, held, strict=True)
+    }
 
 
-def _read(client: Any, key: bytes) -> Any:
-    match client.type(key):
+def _ask(client: Any, key: bytes, kind: bytes) -> None:
+    match kind:
         case b"string":
-            return client.get(key)
+            client.get(key)
         case b"hash":
-            return client.hgetall(key)
+            client.hgetall(key)
         case b"set":
-            return client.smembers(key)
+            client.smembers(key)
         case b"zset":
-            return dict(client.zrange(key, 0, -1, withscores=True))
+            client.zrange(key, 0, -1, withscores=True)
         case b"list":
-            return client.lrange(key, 0, -1)
+            client.lrange(key, 0, -1)
         case b"stream":
-            return client.xrange(key)
+            client.xrange(key)
         case other:
             raise AssertionError(f"{key!r} is a {other!r}")
 

@@ -255,6 +255,7 @@ def test_a_holder_is_told_when_a_job_that_it_runs_is_canceled() -> None:
         store.close()
 
 
+@pytest.mark.slow
 async def test_throughput() -> None:
     """Prints figures; asserts none, since the machine may be busy."""
     count, batch = 5_000, 100

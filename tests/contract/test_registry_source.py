@@ -19,10 +19,10 @@ from tests.contract.registries import FolderRegistry, MlflowRegistry, OperatedRe
 
 
 @pytest.fixture(params=["folder", "mlflow"])
-def operated(request: pytest.FixtureRequest, tmp_path: Path) -> OperatedRegistry:
+def operated(request: pytest.FixtureRequest, mlflow_uri: str, tmp_path: Path) -> OperatedRegistry:
     if request.param == "folder":
         return FolderRegistry(tmp_path / "models")
-    return MlflowRegistry(request.getfixturevalue("mlflow_uri"), tmp_path / "to log")
+    return MlflowRegistry(mlflow_uri, tmp_path / "to log")
 
 
 def test_what_is_named_is_observed(operated: OperatedRegistry) -> None:

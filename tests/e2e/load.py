@@ -44,11 +44,17 @@ class Direct:
 
 @dataclass
 class Load:
-    """Clients that send images of digits until they are told to stop."""
+    """Clients that send images of digits until they are told to stop.
+
+    Attributes:
+        pause_s: between two requests of a client; without one, clients and gateways take all of a
+            small machine, and what starts beside them takes several times as long.
+    """
 
     url: str
     images: AnyArray
     expected: Mapping[str, AnyArray]
+    pause_s: float = 0.0
     answers: list[Answer] = field(default_factory=list)
     stopped: bool = False
 
@@ -69,6 +75,7 @@ class Load:
             except (aiohttp.ClientError, TimeoutError) as error:
                 version, failure = "", repr(error)
             self.answers.append(Answer(started, time.time(), version, failure))
+            await asyncio.sleep(self.pause_s)
 
     async def _send(self, session: aiohttp.ClientSession, index: int) -> tuple[str, str]:
         body = {

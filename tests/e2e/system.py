@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -12,8 +13,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from deploy.local.failures import CommandError
+from deploy.local.status import read_status
+from deploy.local.system_file import read_system
+from shared.errors import StateStoreError
 
 START_TIMEOUT_S = 240.0
 """MLflow's first start takes 17 s on an idle machine; tests may share theirs with a build."""
@@ -166,11 +173,20 @@ class LocalSystem:
         return descendants(self.pid)
 
     def status(self) -> dict[str, Any]:
-        """`penstock status --json`."""
-        done = penstock("status", "--json", "--data-dir", str(self.data_dir))
-        assert done.returncode == 0, done.stderr
-        document: dict[str, Any] = json.loads(done.stdout)
-        return document
+        """What `penstock status --json` tells, without the second that a command takes to start.
+
+        Raises:
+            AssertionError: if it would tell that nothing runs, or that the store is away.
+        """
+        with ThreadPoolExecutor(1) as beside:  # where no event loop runs
+            return beside.submit(asyncio.run, self._status()).result()
+
+    async def _status(self) -> dict[str, Any]:
+        try:
+            system = read_system(self.data_dir)
+            return (await read_status(system.redis_url, system.namespace)).model_dump(mode="json")
+        except (CommandError, StateStoreError, ValueError) as error:
+            raise AssertionError(str(error)) from error
 
     def get(self, path: str, timeout_s: float = 10.0) -> tuple[int, str]:
         """GET a path of the gateways: status code and body."""

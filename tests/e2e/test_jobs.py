@@ -24,8 +24,8 @@ READY_TIMEOUT_S = 60.0
 LARGE = 12_500_000
 """Numbers in a row of the model `wide`: 50 MB."""
 
-STEPS = 60
-"""Of the model `painting`, 0.1 s each: longer than a restart of the gateways."""
+STEPS = 120
+"""Of the model `painting`, 0.1 s each: longer than a restart of the gateways on a busy machine."""
 
 SWAP_MS = 15_000.0
 """Longer than it takes to load another version, and shorter than a replica may drain."""

@@ -13,6 +13,8 @@ from tests.e2e.footprint import MIB, Footprint, settled_footprint
 from tests.e2e.system import LocalSystem, alive, wait_until
 from tests.models import affine
 
+pytestmark = pytest.mark.alone
+
 GROWTH_SHARE = 0.10
 GROWTH_BYTES = 15 * MIB
 """Tolerance: what allocators keep. One replica that were left behind would take 50 MiB and more."""

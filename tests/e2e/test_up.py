@@ -43,7 +43,9 @@ def test_the_printed_commands_work_when_pasted(demo_system: LocalSystem) -> None
 
 
 def test_status_shows_the_replicas(demo_system: LocalSystem) -> None:
-    status = demo_system.status()
+    told = penstock("status", "--json", "--data-dir", str(demo_system.data_dir))
+    assert told.returncode == 0, told.stderr
+    status = json.loads(told.stdout)
     (digits,) = [each for each in status["models"] if each["model"] == "digits"]
     (stable,) = [each for each in digits["revisions"] if each["role"] == "stable"]
     (replica,) = [each for each in stable["replicas"] if each["state"] == "ready"]

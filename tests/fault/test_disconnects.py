@@ -18,6 +18,8 @@ from tests.fault.connections import infer_request
 from tests.fault.gateway_process import GatewayProcess, gateway_process
 from worker.control import Heartbeat
 
+pytestmark = pytest.mark.alone
+
 EXECUTING = 450
 QUEUED = 450
 HALF_SENT = 100

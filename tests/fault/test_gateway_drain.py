@@ -15,6 +15,8 @@ from tests.fault.connections import Answer, Connection, infer_request
 from tests.fault.gateway_process import GatewayProcess, gateway_process
 from worker.control import Heartbeat
 
+pytestmark = pytest.mark.alone
+
 NAP_MS = 30.0
 LONG_MS = 4000.0
 PLUG_MS = 1800.0

@@ -20,6 +20,8 @@ from tests.e2e.folder import folder_system
 from tests.e2e.system import LocalSystem, alive
 from tests.fault.connections import Load, connect
 
+pytestmark = pytest.mark.alone
+
 NAP_MS = 20.0
 HOLD_MS = 8000.0
 HOLD_TOO_MS = 5000.0

@@ -45,6 +45,8 @@ from tests.e2e.system import free_port
 from tests.fault.hosts import Host, Network, need_namespaces
 from worker.dial import dial
 
+pytestmark = pytest.mark.alone
+
 SCALE = 3.0
 CLIENTS = 8
 WAIT_S = 80.0

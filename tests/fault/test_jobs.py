@@ -144,7 +144,7 @@ async def test_a_canceled_job_that_goes_on_alone_is_ended_with_its_replica(
         began = time.monotonic()
         assert await bench.store.run(calls.cancel(job_id)) is JobState.CANCELING
         assert (await bench.finished(job_id)).state is JobState.CANCELED
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 5
         record = await bench.finished(after)
         assert (record.state, record.attempts, record.deaths) == (JobState.SUCCEEDED, 1, 0)
         await plane.all_ready(1)

@@ -19,10 +19,14 @@ from tests.fault.calls import OpenCalls
 from tests.fault.proxy import Proxy, proxy
 from worker.control import GatewayAddress, LoadFailed, Ready
 
+pytestmark = pytest.mark.alone
+
 SEED = 20
 SCALE = 3.0
 RATE = 100.0
-TIMEOUT_S = 1.0
+TIMEOUT_S = 1.5
+"""Much more than a short stall, and less than a long one."""
+
 REPLICAS = 2
 SETTLE_S = 0.5
 RECOVERY_S_MAX = 15.0
@@ -38,8 +42,10 @@ class BadNetwork:
     proxy: Proxy
     phases: list[tuple[str, float, float]] = field(default_factory=list)
 
-    async def phase(self, name: str, fault: Callable[[Proxy], Awaitable[None]]) -> None:
-        """Let a fault happen, then wait until both replicas can be called again."""
+    async def phase(
+        self, name: str, fault: Callable[[Proxy], Awaitable[None]], calls: OpenCalls
+    ) -> None:
+        """Let a fault happen, then wait until both replicas can be called again, and are."""
         began = time.monotonic()
         await fault(self.proxy)
         ended = time.monotonic()
@@ -48,7 +54,10 @@ class BadNetwork:
         whole = time.monotonic()
         self.phases.append((f"after {name}", ended, whole))
         await asyncio.sleep(SETTLE_S)
-        self.phases.append(("whole again", whole, time.monotonic()))
+        settled = time.monotonic()
+        self.phases.append(("whole again", whole, settled))
+        # What was sent until then is answered before the next fault can meet it.
+        await until(lambda: all(call.outcomes for call in calls.between(whole, settled)))
 
     def is_whole(self) -> bool:
         """Whether both replicas can be called."""
@@ -139,7 +148,7 @@ async def suffer(folder: Path, rounds: int, seed: int) -> None:
         sending = asyncio.create_task(calls.run(1000.0))
         for _ in range(rounds):
             for fault in (calm, *FAULTS, calm):
-                await network.phase(fault.__name__.replace("_", " "), fault)
+                await network.phase(fault.__name__.replace("_", " "), fault, calls)
         calls.stop()
         await sending
         for call in calls.sent:

@@ -28,6 +28,8 @@ from tests.fault.retrying import (
 )
 from tests.fault.served import LateGeneratorError, Served, at_second_try, checked, served, total
 
+pytestmark = pytest.mark.alone
+
 SLEEP_MS = 20.0
 BATCH = 8
 GOODPUT_MIN = 0.9

@@ -30,6 +30,8 @@ from tests.fault.calls import OpenCalls
 from tests.fault.refusing import refusing_peers
 from tests.fault.served import Served, at_second_try, by_label, checked, served
 
+pytestmark = pytest.mark.alone
+
 SHARE_MAX = 0.5
 """Of the p99 without hedging, what it may be with hedging."""
 

@@ -93,7 +93,7 @@ async def test_a_quiet_connection_is_closed_and_the_server_ends() -> None:
         await web.leave()
         assert await reader.read() == b""
         assert await unused.read() == b""
-        assert QUIET_S - 0.05 < time.monotonic() - began < QUIET_S + 1.0
+        assert QUIET_S - 0.05 < time.monotonic() - began < QUIET_S + 3.0
 
 
 async def test_what_is_under_way_is_answered_with_a_word_of_leave() -> None:

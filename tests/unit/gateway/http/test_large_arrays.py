@@ -65,6 +65,23 @@ def test_any_text_is_read_as_a_whole_one_is(
     assert pieces == whole
 
 
+@pytest.mark.parametrize("datatype", ["FP32", "FP16", "INT64"])
+@pytest.mark.parametrize(
+    ("text", "shape", "expected"),
+    [
+        (b"[[]]", (0, 0), "0 elements for shape [0,0], got 1"),
+        (b"[[], []]", (1, 0), "1 element for shape [1,0], got 2"),
+        (b"[[ ]]", (2, 0), "2 elements for shape [2,0], got 1"),
+    ],
+)
+def test_rows_without_elements_are_counted_too(
+    text: bytes, shape: tuple[int, ...], expected: str, datatype: str
+) -> None:
+    large = LargeArray(memoryview(text))
+    found = outcome(lambda: bytes_from_large("x", datatype, shape, large))
+    assert found == outcome(lambda: read_small(text, datatype, shape)) == f"x: expected {expected}"
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data(), st.integers(1, 40), st.booleans(), st.booleans())
 def test_numbers_in_pieces_of_any_size(

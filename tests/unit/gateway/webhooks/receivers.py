@@ -121,10 +121,11 @@ async def endless_body(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
         await writer.drain()
 
 
-def drip(text: bytes) -> Answer:
-    """A byte of it every 50 ms."""
+def drip(text: bytes, at_once: bytes = b"") -> Answer:
+    """First what comes at once, then a byte of the text every 50 ms."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(at_once)
         for byte in text:
             writer.write(bytes([byte]))
             await writer.drain()

@@ -32,6 +32,7 @@ SECRETS = tuple(SecretStr("whsec_" + base64.b64encode(key).decode()) for key in 
 LOOPBACK = ip_network("127.0.0.0/8")
 EVENT = webhook_event("msg_1", "job.succeeded", 1_800_000_000.25, {"job": "j1"})
 HUNG_S = 0.5
+HEAD_OF_1000 = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
 
 
 def settings(**changes: Any) -> WebhookSettings:
@@ -155,7 +156,7 @@ async def test_a_head_without_an_end() -> None:
     [
         receivers.endless_body,
         status(200, body=b"y" * 10_000_000),
-        receivers.drip(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"y" * 1000),
+        receivers.drip(b"y" * 1000, at_once=HEAD_OF_1000),
     ],
 )
 async def test_bodies_are_read_so_far_and_no_further(answer: receivers.Answer) -> None:
@@ -171,8 +172,8 @@ async def test_bodies_are_read_so_far_and_no_further(answer: receivers.Answer) -
 
 
 async def test_the_status_counts_even_if_the_whole_time_is_up_by_the_bodys_end() -> None:
-    slow = receivers.drip(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"y" * 1000)
-    async with receiver(slow) as there, sender(timeout_s=4.0, answer_body_s=4.0) as webhooks:
+    slow = receivers.drip(b"y" * 1000, at_once=HEAD_OF_1000)
+    async with receiver(slow) as there, sender(timeout_s=2.0, answer_body_s=2.0) as webhooks:
         outcome = await webhooks.send(f"http://127.0.0.1:{there.port}/", EVENT)
     assert outcome == Delivered(200)
 
@@ -281,7 +282,7 @@ async def test_tls_is_that_of_the_name(tmp_path: Path) -> None:
 
 
 async def test_a_host_that_hangs_keeps_no_other_waiting() -> None:
-    limits: dict[str, Any] = {"concurrency": 4, "concurrency_per_host": 2, "timeout_s": 3.0}
+    limits: dict[str, Any] = {"concurrency": 4, "concurrency_per_host": 2, "timeout_s": 1.5}
     names = known(slow_example=["127.0.0.1"], good_example=["127.0.0.1"])
     async with (
         receiver(receivers.hang) as slow,
@@ -298,14 +299,14 @@ async def test_a_host_that_hangs_keeps_no_other_waiting() -> None:
         assert await asyncio.gather(*answers) == [Delivered(200)] * 20
         assert not any(each.done() for each in hung), "the good ones were first"
         for outcome in await asyncio.gather(*hung):
-            assert failed(outcome) == "no answer within 3 s"
+            assert failed(outcome) == "no answer within 1.5 s"
     assert good.open_at_most <= 2
 
 
 async def test_without_room_it_is_not_an_attempt() -> None:
     async with (
         receiver(receivers.hang) as there,
-        sender(open_per_host_max=1, timeout_s=2.0, busy_retry_s=7.0) as webhooks,
+        sender(open_per_host_max=1, timeout_s=HUNG_S, busy_retry_s=7.0) as webhooks,
     ):
         url = f"http://127.0.0.1:{there.port}/"
         first = asyncio.create_task(webhooks.send(url, EVENT))

@@ -1,0 +1,34 @@
+"""How `make test` spreads tests over its processes: each module to one of them, in its order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadFileScheduling
+
+DEMO, MLFLOW = "the demo system", "the MLflow server"
+TOGETHER = {
+    "tests/contract/test_demo_diffusion.py": MLFLOW,
+    "tests/contract/test_registry_source.py": MLFLOW,
+    "tests/e2e/test_faults.py": DEMO,
+    "tests/e2e/test_observability.py": DEMO,
+    "tests/e2e/test_swap.py": DEMO,
+    "tests/e2e/test_tritonclient.py": DEMO,
+    "tests/e2e/test_up.py": DEMO,
+}
+"""Modules that share what takes half a minute to start, so that one process runs all of them."""
+
+
+class ByWhatIsShared(LoadFileScheduling):  # type: ignore[misc]
+    """Deals out modules, and those that share something as one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return TOGETHER.get(module, module)
+
+
+@pytest.hookimpl
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByWhatIsShared:
+    """Called by pytest-xdist where tests run side by side."""
+    return ByWhatIsShared(config, log)
