@@ -3,6 +3,10 @@
 `StateStore` is the seam. `RedisStateStore` is what runs; `MemoryStateStore` obeys the same contract
 in unit tests and in the simulation (tests/contract runs one suite over both). Every write is one
 Lua script and may be repeated without harm, because a client that lost an answer sends again.
+
+A server that is full (of jobs, say) must not stop rollouts, or have live workers taken for gone. It
+refuses a script's first write if that may grow, but no later one, so every script begins with a
+write that frees; what we keep is small, and bounded by who reports.
 """
 
 from __future__ import annotations
@@ -119,6 +123,7 @@ class StateStore(Protocol):
 
 
 _APPLY = """
+redis.call('HDEL', KEYS[1], 'nothing')
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[2], ARGV[2])
 redis.call('SET', KEYS[3], ARGV[3])
@@ -128,9 +133,9 @@ return 1
 
 _REPORT = """
 local now = tonumber(redis.call('TIME')[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - 1)
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 redis.call('ZADD', KEYS[1], now + math.ceil(ARGV[3] / 1000), ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - 1)
 if ARGV[4] == '1' then redis.call('PUBLISH', KEYS[3], 'report') end
 return 1
 """
@@ -143,6 +148,7 @@ return 1
 """
 
 _ACQUIRE = """
+redis.call('HDEL', KEYS[1], 'nothing')
 local holder = redis.call('HGET', KEYS[1], 'holder')
 if holder and holder ~= ARGV[1] then return 0 end
 local token = redis.call('HGET', KEYS[1], 'token')
