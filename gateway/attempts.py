@@ -95,6 +95,7 @@ class Call:
         streaming: a part of its answer has come.
         ordinary: it was sent at once, and once: from such calls admission learns.
         lost_unheard: its replica was lost, while it was silent, in the call's turn.
+        hedged: a hedge of it was sent.
         hung: its replica was lost while it executed the call in a batch that had run for long.
         denials: how often a hedge of it was denied.
     """
@@ -116,6 +117,7 @@ class Call:
     streaming: bool = False
     ordinary: bool = True
     lost_unheard: bool = False
+    hedged: bool = False
     hung: bool = False
     denials: int = 0
 

@@ -235,7 +235,7 @@ class Dispatch:
         commands: list[Command] = []
         attempts = self._in_flight.of(replica)
         culprits = suspects.culprits(replica, attempts, now)
-        for attempt in attempts:
+        for attempt in sorted(attempts, key=lambda attempt: attempt.call.priority):
             self.counters.lost += 1
             self._in_flight.end(attempt)
             if attempt in culprits:
@@ -275,7 +275,7 @@ class Dispatch:
         if call.wake <= now:
             call.wake = NEVER
             if call.suspect:
-                call.tried = frozenset()
+                return self._suspect_looks(call, now)
             return self._resolve_again(call, now)
         if call.give_up <= now:
             call.give_up = NEVER
@@ -366,6 +366,7 @@ class Dispatch:
                 call.hedge_at = self._hedges.look_at(call, now)
                 self._timers.set(call, call.next_timer(parked=False))
             return []
+        call.hedged = True
         call.model.hedges.spend()
         call.model.throttle.hedged()
         return [self._in_flight.begin(call, choice, AttemptReason.HEDGE, now)]
@@ -485,20 +486,34 @@ class Dispatch:
         return self._park(call, now, wake=now + self._limits.suspect_retry_s * rounds)
 
     def _retry_parked(self, now: float) -> list[Command]:
-        """Try the parked calls again, in order, but for those that wait for their next retry."""
+        """Try the parked calls again, by priority, but for those that wait for their next retry."""
         commands: list[Command] = []
-        for call in list(self._parked.values()):
+        for call in sorted(self._parked.values(), key=_priority):
             waits = now < call.wake < NEVER and not call.suspect
             if call.id in self._parked and not waits:
                 commands += self._resolve_again(call, now)
         return commands
 
     def _retry_suspects(self, revision: Revision, now: float) -> list[Command]:
-        """A replica can take a suspect again: the one that waits longest."""
-        for call in self._parked.values():
-            if call.suspect and call.revision is revision:
-                return self._resolve_again(call, now)
-        return []
+        """A replica can take a suspect again."""
+        first = self._first_suspect(revision)
+        return [] if first is None else self._resolve_again(first, now)
+
+    def _suspect_looks(self, call: Call, now: float) -> list[Command]:
+        """A parked suspect looks at all replicas again; one that is more urgent goes first."""
+        first = self._first_suspect(call.revision)
+        commands: list[Command] = []
+        if first is not None and first.priority < call.priority:
+            first.tried = frozenset()
+            commands = self._resolve_again(first, now)
+        call.tried = frozenset()
+        return commands + self._resolve_again(call, now)
+
+    def _first_suspect(self, revision: Revision) -> Call | None:
+        """Of the most urgent suspects that are parked, the one that waits longest."""
+        waiting = [call for call in self._parked.values() if call.suspect]
+        mine = [call for call in waiting if call.revision is revision]
+        return min(mine, key=_priority, default=None)
 
     def _give_up(self, call: Call, error: PenstockError) -> list[Command]:
         if error.code is ErrorCode.QUEUE_FULL:
@@ -510,6 +525,7 @@ class Dispatch:
     ) -> list[Command]:
         error = PenstockError(code, message, retry_after_s)
         error.attempts = call.sent
+        error.hedged = "failed" if call.hedged else ""
         return [*self._close(call), Failed(call.id, error)]
 
     def _close(self, call: Call, result: HedgeResult = FAILED) -> list[Command]:
@@ -524,3 +540,7 @@ class Dispatch:
             self._in_flight.end(attempt, result)
             commands.append(SendCancel(attempt.replica.id, Cancel(attempt.id)))
         return commands
+
+
+def _priority(call: Call) -> int:
+    return call.priority

@@ -23,10 +23,13 @@ from functools import partial
 from typing import Any, cast
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 GIVEN_UP = "the gateway is shutting down"
+
+_GIVEN_UP_STATE = "penstock.given_up"
+"""In a request's ASGI state, which copies of its scope share."""
 
 _GIVEN_UP_BODY = b'{"error":"%b"}' % GIVEN_UP.encode()
 _GIVEN_UP_ANSWER = (
@@ -40,6 +43,11 @@ ACCEPTED_S = 0.1
 
 FAREWELL_S = 1.0
 """Of the grace, what is kept for the goodbyes after the last connection: to replicas and store."""
+
+
+def was_given_up(scope: Scope) -> bool:
+    """Whether a request whose client seems to have left was really cut off by us."""
+    return _GIVEN_UP_STATE in scope.get("state", {})
 
 
 @dataclass
@@ -141,6 +149,7 @@ class GracefulConnection(HttpToolsProtocol):
         owed = cycle is not None and not (cycle.response_started or cycle.disconnected)
         if owed and not self.pipeline:
             cycle.disconnected = True  # to the application, as if the client had left
+            cycle.scope["state"][_GIVEN_UP_STATE] = True
             self.transport.write(_GIVEN_UP_ANSWER)
         self.transport.close()
 
@@ -232,6 +241,8 @@ class GracefulServer(uvicorn.Server):
                     await self._drain.changed.wait()
         for connection in self._connections():
             connection.give_up()
+        if self.server_state.tasks:  # so that what was given up is counted, and cancelled
+            await asyncio.wait(self.server_state.tasks, timeout=ACCEPTED_S)
 
     def _connections(self) -> list[GracefulConnection]:
         return cast(list[GracefulConnection], list(self.server_state.connections))

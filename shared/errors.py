@@ -65,9 +65,11 @@ class PenstockError(Exception):
 
     Attributes:
         attempts: how often the call was sent to a replica.
+        hedged: `failed` if one of these was a hedge; empty otherwise.
     """
 
     attempts: int = 0
+    hedged: str = ""
 
     def __init__(self, code: ErrorCode, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)

@@ -3,18 +3,22 @@
 `StateStore` is the seam. `RedisStateStore` is what runs; `MemoryStateStore` obeys the same contract
 in unit tests and in the simulation (tests/contract runs one suite over both). Every write is one
 Lua script and may be repeated without harm, because a client that lost an answer sends again.
+
+A server that is full (of jobs, say) must not stop rollouts, or have live workers taken for gone. It
+refuses a script's first write if that may grow, but no later one, so every script begins with a
+write that frees; what we keep is small, and bounded by who reports.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -29,6 +33,10 @@ from shared.store_url import without_password
 
 SOCKET_TIMEOUT_S = 5.0
 """Longest wait for one answer of the store; it holds small documents only, so more is an outage."""
+
+SILENCE_S = 10.0
+"""Silence until a server that is listened to is asked for an answer, and then until the connection
+is given up."""
 
 RECONNECT_DELAY_S = 0.5
 """Between attempts to listen for changes again."""
@@ -115,6 +123,7 @@ class StateStore(Protocol):
 
 
 _APPLY = """
+redis.call('HDEL', KEYS[1], 'nothing')
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[2], ARGV[2])
 redis.call('SET', KEYS[3], ARGV[3])
@@ -124,9 +133,9 @@ return 1
 
 _REPORT = """
 local now = tonumber(redis.call('TIME')[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - 1)
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 redis.call('ZADD', KEYS[1], now + math.ceil(ARGV[3] / 1000), ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - 1)
 if ARGV[4] == '1' then redis.call('PUBLISH', KEYS[3], 'report') end
 return 1
 """
@@ -139,6 +148,7 @@ return 1
 """
 
 _ACQUIRE = """
+redis.call('HDEL', KEYS[1], 'nothing')
 local holder = redis.call('HGET', KEYS[1], 'holder')
 if holder and holder ~= ARGV[1] then return 0 end
 local token = redis.call('HGET', KEYS[1], 'token')
@@ -176,9 +186,10 @@ def connect(redis_url: str) -> Redis:
 class RedisStateStore:
     """The store on any server that speaks the Redis 7.0 protocol."""
 
-    def __init__(self, redis_url: str, keys: Keys) -> None:
+    def __init__(self, redis_url: str, keys: Keys, silence_s: float = SILENCE_S) -> None:
         self._url = redis_url
         self._keys = keys
+        self._silence_s = silence_s
         self._redis = connect(redis_url)
 
     async def deployment(self) -> Deployment:
@@ -233,26 +244,35 @@ class RedisStateStore:
     async def watch(self, on_change: Callable[[], None]) -> None:
         while True:
             try:
-                async with self._subscription() as hints:
-                    on_change()  # whatever happened while nobody listened
-                    async for _ in hints:
-                        on_change()
+                async with self._redis.pubsub() as pubsub:
+                    await cancellable(pubsub.subscribe(self._keys.changes))
+                    await self._hear(pubsub, on_change)
             except (RedisError, OSError):
                 await asyncio.sleep(RECONNECT_DELAY_S)
 
     async def close(self) -> None:
         await self._redis.aclose()
 
-    @asynccontextmanager
-    async def _subscription(self) -> AsyncIterator[AsyncIterator[Any]]:
-        """A connection of its own: a reader that blocks must have no socket timeout."""
-        client = Redis.from_url(self._url, socket_timeout=None, retry=Retry(NoBackoff(), 0))
-        try:
-            async with client.pubsub(ignore_subscribe_messages=True) as pubsub:
-                await cancellable(pubsub.subscribe(self._keys.changes))
-                yield pubsub.listen()
-        finally:
-            await client.aclose()
+    async def _hear(self, pubsub: PubSub, on_change: Callable[[], None]) -> None:
+        """Tell of hints, and of their beginning: whatever happened before, nobody heard.
+
+        A server whose host vanished closes no connection, so silence is asked whether it is that.
+
+        Raises:
+            OSError: if the server does not answer.
+        """
+        asked = False
+        while True:
+            message = await cancellable(pubsub.get_message(timeout=self._silence_s))
+            if message is not None:
+                asked = False
+                if message["type"] in ("subscribe", "message"):
+                    on_change()
+            elif asked:
+                raise OSError("no answer to a ping")
+            else:
+                await cancellable(pubsub.ping())
+                asked = True
 
     async def _report(
         self, kind: str, name: str, report: BaseModel, ttl_s: float, notify: bool

@@ -201,8 +201,11 @@ def moody(folder: Path) -> Path:
     return python_model(folder, predict, NUMBERS)
 
 
-def napping(folder: Path) -> Path:
-    """y = x, after a sleep of as many ms as the largest |x| says; below 0 the lock is held."""
+def napping(folder: Path, signature: ModelSignature | None = None) -> Path:
+    """y = x, after a sleep of as many ms as the largest |x| says; below 0 the lock is held.
+
+    Takes NUMBERS, or what `signature` says.
+    """
 
     def predict(x: Any, params: Any) -> Any:
         import ctypes  # noqa: PLC0415 - runs in the replica
@@ -214,7 +217,7 @@ def napping(folder: Path) -> Path:
             time.sleep(float(x.max()) / 1000)
         return x
 
-    return python_model(folder, predict, NUMBERS)
+    return python_model(folder, predict, signature or NUMBERS)
 
 
 def painting(folder: Path) -> Path:

@@ -411,4 +411,5 @@ def policy_of(settings: WorkerSettings) -> Policy:
         hung_after_s=settings.hung_after_s,
         heartbeat_interval_s=settings.heartbeat_interval_s,
         drain_grace_s=settings.drain_grace_s,
+        drain_timeout_s_max=settings.drain_timeout_s_max,
     )

@@ -53,6 +53,12 @@ class WorkerSettings(CommonSettings):
     drain_grace_s: float = Field(
         30.0, ge=0, description="How long a replica that is no longer placed may finish its work."
     )
+    drain_timeout_s_max: float = Field(
+        86_400.0,
+        ge=0,
+        description="Longest that penstock.drain_timeout_s of a model has a replica finish its "
+        "jobs; whoever ends the worker by force must wait for so long.",
+    )
     keys_dir: Path | None = Field(
         None,
         description="Folder with worker.secret and gateway.public, made by `penstock keys`: "

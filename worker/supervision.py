@@ -243,6 +243,7 @@ class Policy:
         silence_s_min: shorter silence kills nobody, whatever the execution timeout: gateways have
             stopped routing by then, and what stops a whole machine for a moment must not end all.
         drain_grace_s: longest wait for a replica to finish its work.
+        drain_timeout_s_max: longest such wait that a model's operator may have set instead.
         end_grace_s: longest wait for a process to end when it said that it will, or was asked by
             SIGTERM; then harder means follow.
         backoff_s: delay before the second restart in a row; it doubles from there. The first is
@@ -262,6 +263,7 @@ class Policy:
     overrun_slack_s: float = 0.5
     silence_s_min: float = 2.0
     drain_grace_s: float = 30.0
+    drain_timeout_s_max: float = 86_400.0
     end_grace_s: float = 5.0
     backoff_s: float = 0.5
     backoff_s_max: float = 30.0
@@ -271,7 +273,7 @@ class Policy:
 
     def drain_s(self, drain_timeout_s: float | None) -> float:
         """Longest wait for a replica to finish its work, if its operator allows so much for it."""
-        return max(self.drain_grace_s, drain_timeout_s or 0.0)
+        return max(self.drain_grace_s, min(drain_timeout_s or 0.0, self.drain_timeout_s_max))
 
     def restart_delay_s(self, crashes: int) -> float:
         """Delay after so many crashes in a row (at least one)."""

@@ -106,15 +106,18 @@ class SystemPlan:
     def _worker(self, index: int) -> ProcessSpec:
         name = f"worker-{index}"
         handover_s = self.settings.handover_grace_s
+        longest_s = self.settings.drain_timeout_s_max
         settings = {
             "WORKER": name,
             "CACHE_DIR": str(self.data_dir.cache),
             "HANDOVER_GRACE_S": str(handover_s),
+            "DRAIN_TIMEOUT_S_MAX": str(longest_s),
             "BLOBS_URL": self._blobs_url,
             **self._draining(),
         }
         spec = self._service(name, "worker", settings)
-        return replace(spec, grace_s=spec.grace_s + handover_s)
+        drain_s = max(self.settings.drain_grace_s, longest_s)
+        return replace(spec, grace_s=handover_s + drain_s + KILL_AFTER_GRACE_S)
 
     def _sync(self, index: int) -> ProcessSpec:
         name = f"registry-sync-{index}"

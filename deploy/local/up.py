@@ -138,7 +138,10 @@ class _System:
         await self._guard.start()
         try:
             await self._until_stopped()
-            self._progress.say("draining; Ctrl-C again ends everything at once")
+            self._progress.say(
+                "draining; jobs that run get what their model's penstock.drain_timeout_s allows; "
+                "Ctrl-C again ends everything at once"
+            )
         finally:
             await self._drain()
             await self._guard.stop()

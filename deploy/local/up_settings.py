@@ -63,6 +63,12 @@ class UpSettings(BaseSettings):
     drain_grace_s: float = Field(
         20.0, ge=0, description="How long work that was taken in may take to finish at the end."
     )
+    drain_timeout_s_max: float = Field(
+        3600.0,
+        ge=0,
+        description="Longest that jobs which run may hold up the end, or a restart, of a worker, "
+        "where penstock.drain_timeout_s of their models is above the grace.",
+    )
     handover_grace_s: float = Field(
         120.0, ge=0, description="How long a worker that is replaced waits for others to take over."
     )

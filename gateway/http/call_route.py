@@ -21,6 +21,7 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.calls import InferenceAnswer, InferenceCall
+from gateway.graceful_server import GIVEN_UP, was_given_up
 from gateway.http.compression import Coding, chosen_coding, deflated
 from gateway.http.errors import failure_response
 from gateway.http.metrics import OK, HttpMetrics
@@ -303,7 +304,9 @@ class CallRoute(Generic[P]):
         try:
             return await self._infer(exchange, scope, receive)
         except Exception as error:
-            response = self.steps.fail(exchange, error)
+            given_up = was_given_up(scope)
+            cause = PenstockError(ErrorCode.SHUTTING_DOWN, GIVEN_UP) if given_up else error
+            response = self.steps.fail(exchange, cause)
             if isinstance(error, BodyTooLargeError) and error.unread:
                 return LingeringResponse(response, self.steps.settings.linger_s)
             return response

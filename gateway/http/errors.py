@@ -98,6 +98,8 @@ def domain_error_response(
         headers["connection"] = "close"
     if error.attempts:
         headers["x-penstock-attempts"] = str(error.attempts)
+    if error.hedged:
+        headers["x-penstock-hedged"] = error.hedged
     return _error_response(int(STATUS_OF[error.code]), body_of(error), request_id, headers)
 
 

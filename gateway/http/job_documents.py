@@ -19,9 +19,6 @@ from shared.jobs.payload import RESULT_TYPE, unpack_result
 from shared.jobs.record import Content, JobRecord, JobState
 from shared.tensors import Tensor
 
-OUTPUT_SHOWN_BYTES_MAX = 1024 * 1024
-"""Largest output of a stream that is shown; of larger ones, only their type and size are."""
-
 
 def job_document(
     view: JobView, now_ms: float, partial: dict[str, Any] | None = None

@@ -26,7 +26,7 @@ from gateway.http.call_route import (
     shorter,
 )
 from gateway.http.errors import failure_response
-from gateway.http.job_documents import as_json, job_document
+from gateway.http.job_documents import as_json, job_document, output_document
 from gateway.http.job_options import read_options, split_parameters
 from gateway.http.oip_routes import OipFormat
 from gateway.http.parsed_infer import ParsedInfer
@@ -45,7 +45,7 @@ from gateway.http.request_headers import (
 )
 from gateway.jobs.byte_budget import ByteShare
 from gateway.jobs.outcomes import check_succeeded
-from gateway.jobs.service import JobAnswer, JobService
+from gateway.jobs.service import JobAnswer, JobService, PartialOutput
 from gateway.jobs.submission import Submission
 from shared.errors import ErrorCode, PenstockError
 from shared.jobs.answers import JobView
@@ -200,9 +200,9 @@ class JobIntake:
             )
 
     def job_response(
-        self, view: JobView, *, accepted: bool = False, partial: dict[str, object] | None = None
+        self, view: JobView, *, accepted: bool = False, partial: PartialOutput | None = None
     ) -> Response:
-        """A job as an answer.
+        """A job as an answer; the share of its output is released once it was sent.
 
         Args:
             view: the job.
@@ -214,8 +214,16 @@ class JobIntake:
         if not finished:
             headers["retry-after"] = str(math.ceil(self._jobs.settings.jobs_retry_after_s))
         status = HTTPStatus.ACCEPTED if accepted and not finished else HTTPStatus.OK
-        document = job_document(view, time.time() * 1000, partial)
-        return Response(as_json(document), status, headers, "application/json")
+        if partial is None:
+            document = job_document(view, time.time() * 1000)
+            return Response(as_json(document), status, headers, "application/json")
+        try:
+            shown = output_document(partial.content, partial.body)
+            document = job_document(view, time.time() * 1000, shown)
+            return JobResponse(as_json(document), status, headers, partial.share)
+        except BaseException:
+            partial.share.release()
+            raise
 
     async def result_response(
         self, headers: RawHeaders, found: JobAnswer, parsed: ParsedInfer
@@ -250,6 +258,23 @@ class ResultResponse(ReplyResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send headers and parts."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._share.release()
+
+
+class JobResponse(Response):
+    """A job with an output, which holds a share of the bytes of results until it was sent."""
+
+    def __init__(
+        self, body: bytes, status: HTTPStatus, headers: dict[str, str], share: ByteShare
+    ) -> None:
+        super().__init__(body, status, headers, "application/json")
+        self._share = share
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send headers and body."""
         try:
             await super().__call__(scope, receive, send)
         finally:

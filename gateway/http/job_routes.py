@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
@@ -15,12 +16,10 @@ from fastapi import APIRouter, Path, Request, Response
 from gateway.http.extension_schemas import NO_BODY_OPENAPI
 from gateway.http.job_documents import (
     KEEPALIVE,
-    OUTPUT_SHOWN_BYTES_MAX,
     as_json,
     event_text,
     job_document,
     job_event_text,
-    output_document,
     page_document,
     undelivered_document,
 )
@@ -52,7 +51,6 @@ from gateway.http.oip_schemas import InferResponse
 from gateway.http.parsed_infer import ParsedInfer
 from gateway.http.request_body import unless_client_goes
 from gateway.jobs.service import JobService
-from shared.errors import PenstockError
 from shared.jobs.answers import JobEvent, JobView
 from shared.jobs.record import FINISHED
 from shared.messages import PRIORITY_DEFAULT
@@ -86,9 +84,7 @@ class JobEndpoints:
         wait_s = wait_s_of(request.query_params)
         asked = self._jobs.job(job_id, wait_s)
         view = await (unless_client_goes(asked, request.receive) if wait_s else asked)
-        partial = await self._jobs.partial(view.record)
-        shown = None if partial is None else await self._output_document(partial)
-        return self._intake.job_response(view, partial=shown)
+        return self._intake.job_response(view, partial=await self._jobs.partial(view.record))
 
     async def result(self, request: Request, job_id: JobId) -> Response:
         """What an inference would have answered, in JSON, or as binary tensors by Accept."""
@@ -144,23 +140,12 @@ class JobEndpoints:
 
     async def _event_texts(self, view: JobView, after: str) -> AsyncGenerator[bytes, None]:
         yield event_text("job", job_document(view, time.time() * 1000))
-        async for event in self._jobs.events(view.record.id, after):
-            yield KEEPALIVE if event is None else await self._event_text(event)
+        async with aclosing(self._jobs.events(view.record.id, after)) as events:
+            async for event in events:
+                yield KEEPALIVE if event is None else await self._event_text(event)
 
     async def _event_text(self, event: JobEvent) -> bytes:
-        return job_event_text(event, await self._shown_output(event))
-
-    async def _output_document(self, event: JobEvent) -> dict[str, Any]:
-        assert event.output is not None
-        return output_document(event.output, await self._shown_output(event))
-
-    async def _shown_output(self, event: JobEvent) -> bytes | None:
-        if event.output is None or event.output.size_bytes > OUTPUT_SHOWN_BYTES_MAX:
-            return None
-        try:
-            return await self._jobs.output(event)
-        except PenstockError:
-            return None  # collected with its job meanwhile, or out of reach
+        return job_event_text(event, await self._jobs.output(event))
 
 
 def add_job_routes(router: APIRouter, endpoints: JobEndpoints) -> None:

@@ -7,7 +7,9 @@ that it was to leave by may have ended with a server that is back already.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
+from math import inf
 from typing import Any, Protocol, TypeVar
 
 from gateway.jobs.settings import JobSettings
@@ -22,6 +24,9 @@ log = get_logger("jobs")
 Answer = TypeVar("Answer")
 
 TRIES = 2
+
+FULL_AGAIN_S = 60.0
+"""How often the log says that the store is full, while it is."""
 
 AWAY = "the job store cannot be reached now; nothing that it accepted is lost"
 BLOBS_AWAY = "the store of large payloads cannot be reached now"
@@ -67,6 +72,7 @@ class JobAccess:
         self._blob_slots = asyncio.Semaphore(settings.jobs_blobs_at_once_max)
         self._retry_after_s = settings.jobs_retry_after_s
         self._is_away = False
+        self._told_full_at = -inf
 
     @property
     def has_blobs(self) -> bool:
@@ -84,6 +90,7 @@ class JobAccess:
             async with asyncio.timeout(self._timeout_s):
                 answer = await self._tried(call)
         except StoreFullError as error:
+            self._note_full(error)
             raise PenstockError(error.code, error.message, self._retry_after_s) from error
         except (StateStoreError, TimeoutError) as error:
             self._note_away(error)
@@ -146,3 +153,14 @@ class JobAccess:
         if not self._is_away:
             self._is_away = True
             log.warning("the job store does not answer", reason=str(error) or repr(error))
+
+    def _note_full(self, error: StoreFullError) -> None:
+        """Say it once in a while: every submit is refused, or every other one."""
+        now = time.monotonic()
+        if now - self._told_full_at >= FULL_AGAIN_S:
+            self._told_full_at = now
+            log.warning(
+                "no room for new jobs: they are refused; all else goes on",
+                reason=error.message,
+                bounds="--jobs-max, --jobs-bytes-max; maxmemory (penstock up --store-memory)",
+            )

@@ -20,6 +20,11 @@ class ByteBudget:
         self._retry_after_s = retry_after_s
         self._held_bytes = 0
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that are held now."""
+        return self._held_bytes
+
     def take(self, size_bytes: int) -> ByteShare:
         """Hold so many bytes, until the share is released.
 
@@ -30,6 +35,10 @@ class ByteBudget:
             raise PenstockError(ErrorCode.QUEUE_FULL, self._refusal, self._retry_after_s)
         self._held_bytes += size_bytes
         return ByteShare(self, size_bytes)
+
+    def nothing(self) -> ByteShare:
+        """A share of no bytes."""
+        return ByteShare(self, 0)
 
     def give_back(self, size_bytes: int) -> None:
         """For shares: they are held no more."""
@@ -42,6 +51,12 @@ class ByteShare:
     def __init__(self, budget: ByteBudget, size_bytes: int) -> None:
         self._budget = budget
         self._size_bytes = size_bytes
+
+    def shrink(self, size_bytes: int) -> None:
+        """No more than so many are held from now on."""
+        surplus = max(0, self._size_bytes - size_bytes)
+        self._budget.give_back(surplus)
+        self._size_bytes -= surplus
 
     def release(self) -> None:
         """They are held no more; a second time changes nothing."""

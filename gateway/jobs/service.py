@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from gateway.calls import InferenceAnswer
 from gateway.jobs.access import Blobs, JobAccess, Store
@@ -17,7 +17,7 @@ from gateway.jobs.byte_budget import ByteBudget, ByteShare
 from gateway.jobs.outcomes import answer_of, check_succeeded, event_before
 from gateway.jobs.settings import JobSettings
 from gateway.jobs.submission import Submission, accepted, digest_of, new_job
-from gateway.jobs.watching import JobWatch, News
+from gateway.jobs.watching import OUTPUT_SHOWN_BYTES_MAX, JobWatch, News
 from gateway.webhooks.addresses import Network
 from shared.errors import ErrorCode, PenstockError
 from shared.jobs import calls
@@ -52,6 +52,21 @@ class JobAnswer:
     share: ByteShare
 
 
+@record
+class PartialOutput:
+    """The last output of a job that may still go on.
+
+    Attributes:
+        content: what it is.
+        body: its bytes; None: too large to be shown, out of reach, or no room for it now.
+        share: of the bytes that results may hold; to be released once it was sent.
+    """
+
+    content: Content
+    body: bytes | None
+    share: ByteShare
+
+
 class JobService:
     """What clients may do with jobs.
 
@@ -81,12 +96,12 @@ class JobService:
         self.settings = settings
         self.webhook_networks = webhook_networks
         self._access = JobAccess(store, blobs, settings)
-        self.watch = JobWatch(self._access, news, settings)
         self._wall_s = wall_s
         self._limits = StoreLimits(settings.jobs_max, settings.jobs_bytes_max)
         retry_s = settings.jobs_retry_after_s
         self._submits = ByteBudget(settings.jobs_submit_bytes_max, SUBMITS_FULL, retry_s)
         self._results = ByteBudget(settings.jobs_result_bytes_max, RESULTS_FULL, retry_s)
+        self.watch = JobWatch(self._access, news, settings, self._results)
 
     def begin_drain(self) -> None:
         """The gateway leaves: who waits is let go."""
@@ -140,12 +155,28 @@ class JobService:
             return _known(await self.watch.until_finished(_checked(job_id), wait_s), job_id)
         return _known(await self._access.run(calls.get(_checked(job_id))), job_id)
 
-    async def partial(self, found: JobRecord) -> JobEvent | None:
-        """The event with a job's last output, as far as it is still there."""
+    async def partial(self, found: JobRecord) -> PartialOutput | None:
+        """A job's last output, as far as it is still there; its share is the caller's to release.
+
+        Raises:
+            PenstockError: UNAVAILABLE.
+        """
         if not found.partial:
             return None
         events = await self._access.run(calls.events(found.id, event_before(found.partial), 1))
-        return events[0] if events and events[0].id == found.partial else None
+        if not events or events[0].id != found.partial:
+            return None
+        event = events[0]
+        assert event.output is not None
+        try:
+            share = self._results.take(_shown_bytes(event.output))
+        except PenstockError:  # the job itself can be told of all the same
+            return PartialOutput(event.output, None, self._results.nothing())
+        try:
+            return PartialOutput(event.output, await self.output(event), share)
+        except BaseException:
+            share.release()
+            raise
 
     async def result(self, job_id: str) -> JobAnswer:
         """What an inference would have answered; its share is the caller's to release.
@@ -178,25 +209,29 @@ class JobService:
         return JobAnswer(found.record, unpacked.client_id, answer, share)
 
     async def first_events(self, job_id: str, after: str) -> tuple[JobView, list[JobEvent]]:
-        """A job, and what happened to it after an event, before `events` is asked to follow.
+        """A job, and the next that happened to it, before `events` is asked to follow.
 
         Raises:
             PenstockError: JOB_NOT_FOUND, QUEUE_FULL, UNAVAILABLE.
         """
         self.watch.check_room()
-        view, events = await self.watch.step(_checked(job_id), after)
+        view, events = await self.watch.step(_checked(job_id), after, 1)
         return _known(view, job_id), events
 
-    def events(self, job_id: str, after: str) -> AsyncIterator[JobEvent | None]:
+    def events(self, job_id: str, after: str) -> AsyncGenerator[JobEvent | None, None]:
         """See `JobWatch.events`."""
         return self.watch.events(job_id, after)
 
-    async def output(self, event: JobEvent) -> bytes:
-        """The bytes of an event's output, wherever they lie."""
-        assert event.output is not None
+    async def output(self, event: JobEvent) -> bytes | None:
+        """The bytes of an event's output, wherever they lie; None if they are not to be had."""
+        if event.output is None or not _shown_bytes(event.output):
+            return None
         if event.body is not None:
             return event.body
-        return await self._access.get_blob(event.output.blob)
+        try:
+            return await self._access.get_blob(event.output.blob)
+        except PenstockError:
+            return None  # collected with its job meanwhile, or out of reach
 
     async def cancel(self, job_id: str) -> JobView:
         """Cancel a job; it is canceled or canceling then.
@@ -274,6 +309,11 @@ async def _packed(submission: Submission, size: int) -> tuple[bytes, str]:
 def _pack(submission: Submission) -> tuple[bytes, str]:
     digest = digest_of(submission) if submission.options.idempotency_key else ""
     return pack_input(submission.input), digest
+
+
+def _shown_bytes(output: Content) -> int:
+    """Bytes of an output that are shown: all, or none of one that is too large."""
+    return output.size_bytes if output.size_bytes <= OUTPUT_SHOWN_BYTES_MAX else 0
 
 
 def _checked(job_id: str) -> str:

@@ -57,7 +57,8 @@ class JobSettings(BaseModel):
     jobs_result_bytes_max: int = Field(
         256 * 1024 * 1024,
         gt=0,
-        description="Most bytes of results that are on their way to clients; more get 429.",
+        description="Most bytes of results and outputs that are on their way to clients; more "
+        "results get 429, streams of events wait, and a job is shown without its output.",
     )
     jobs_attempts_max: int = Field(
         3, gt=0, le=100, description="Executions of a job that may fail by accident; then it fails."

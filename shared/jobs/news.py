@@ -22,10 +22,7 @@ from redis.exceptions import RedisError
 
 from shared.cancellation import cancellable
 from shared.keys import Keys
-from shared.state_store import RECONNECT_DELAY_S, SOCKET_TIMEOUT_S
-
-SILENCE_S = 10.0
-"""Silence until the server is asked for an answer, and then until the connection is given up."""
+from shared.state_store import RECONNECT_DELAY_S, SILENCE_S, SOCKET_TIMEOUT_S
 
 
 class JobNews:
@@ -34,7 +31,7 @@ class JobNews:
     Args:
         redis_url: of the server.
         keys: of the namespace.
-        silence_s: see `SILENCE_S`.
+        silence_s: see `shared.state_store.SILENCE_S`.
     """
 
     def __init__(self, redis_url: str, keys: Keys, silence_s: float = SILENCE_S) -> None:
@@ -75,7 +72,9 @@ class JobNews:
         )
         try:
             async with client.pubsub() as pubsub:
-                await cancellable(pubsub.subscribe(self._keys.jobs))  # it lasts: nobody publishes
+                async with asyncio.timeout(SOCKET_TIMEOUT_S):  # a greeting may stay unanswered
+                    # It lasts: nobody publishes there.
+                    await cancellable(pubsub.subscribe(self._keys.jobs))
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._subscribe(pubsub))
                     tasks.create_task(self._hear(pubsub))

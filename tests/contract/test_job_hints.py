@@ -13,6 +13,7 @@ import pytest
 from shared.jobs.blocking_store import BlockingWakeUp
 from shared.jobs.news import JobNews
 from shared.keys import Keys
+from shared.state_store import RedisStateStore
 from tests.contract.redis_server import Server
 
 KEYS = Keys("hints")
@@ -36,6 +37,8 @@ class Network:
         self._server_socket = server_socket
         self._gone: list[asyncio.Event] = []
         self.connections = 0
+        self.dead = False
+        """Whether new connections are taken, and nothing ever comes through them."""
 
     def vanish(self) -> None:
         """From now on nothing comes through what is connected; new connections work."""
@@ -46,6 +49,8 @@ class Network:
         """Carry one connection's bytes until its client closes it."""
         self.connections += 1
         self._gone.append(gone := asyncio.Event())
+        if self.dead:
+            gone.set()
         there, back = await asyncio.open_unix_connection(self._server_socket)
         answers = asyncio.create_task(_carry(there, writer, gone))
         await _carry(reader, back, gone)
@@ -112,3 +117,49 @@ async def test_idle_holders_subscribe_again_after_the_server_vanished(server: Se
                 pass
         assert between.connections == 2
         wake_up.close()
+
+
+async def test_watchers_of_the_control_plane_watch_again_after_it_vanished(server: Server) -> None:
+    async with network(server) as (between, url):
+        store = RedisStateStore(url, KEYS, silence_s=SILENCE_S)
+        changed = asyncio.Event()
+        watching = asyncio.create_task(store.watch(changed.set))
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await changed.wait()
+                changed.clear()
+                await asyncio.sleep(5 * SILENCE_S)
+                assert between.connections == 1
+                assert not changed.is_set()
+                between.vanish()
+                await changed.wait()
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            await store.close()
+
+
+@pytest.mark.parametrize("listener", ["jobs", "control plane"])
+async def test_a_server_that_answers_nobody_is_tried_again(server: Server, listener: str) -> None:
+    async with network(server) as (between, url):
+        between.dead = True
+        news = JobNews(url, KEYS, silence_s=SILENCE_S)
+        store = RedisStateStore(url, KEYS, silence_s=SILENCE_S)
+        changed = asyncio.Event()
+        with news.of("job") as changed_job:
+            if listener == "jobs":
+                changed = changed_job
+                listening = asyncio.create_task(news.run())
+            else:
+                listening = asyncio.create_task(store.watch(changed.set))
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    while between.connections < 2:
+                        await asyncio.sleep(0.05)
+                    assert not changed.is_set()
+                    between.dead = False
+                    await changed.wait()
+            finally:
+                listening.cancel()
+                await asyncio.gather(listening, return_exceptions=True)
+                await store.close()

@@ -8,6 +8,7 @@ from contextlib import aclosing
 import httpx
 import pytest
 
+from gateway.jobs.watching import STEP_BYTES
 from shared.jobs import calls
 from shared.jobs.answers import Progress
 from shared.jobs.record import Content
@@ -179,6 +180,31 @@ async def test_events_from_queued_to_the_end_and_resumed(bench: Bench) -> None:
     bad = await bench.ask("GET", f"{path}/events", headers={"last-event-id": "x"})
     assert bad.status_code == 400
     assert (await bench.ask("HEAD", f"{path}/events")).status_code == 200
+
+
+async def test_outputs_share_the_room_of_results(job_server: Server) -> None:
+    settings = SETTINGS.model_copy(update={"jobs_result_bytes_max": STEP_BYTES})
+    async with bench_at(job_server.url, settings) as bench:
+        path = (await bench.submit()).headers["location"]
+        found = (await bench.holder.lease()).record
+        output = [(Content("text/plain", 6), b"a line")]
+        lease = (found.id, found.token, 1, LEASE_MS)
+        await bench.store.run(calls.heartbeat(*lease, Progress(0.25), output))
+        others = bench.jobs.watch.outputs.take(STEP_BYTES)
+        document = await bench.job(path)
+        assert document["partial"] == {"media_type": "text/plain", "size_bytes": 6}
+        stream = events_of(bench, path)
+        assert (await anext(stream)).kind == "job"
+        waiting = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        others.release()
+        assert (await waiting).data["state"] == "running"
+        assert (await bench.job(path))["partial"]["text"] == "a line"
+        assert (await anext(stream)).kind in ("output", "progress")
+        await stream.aclose()  # type: ignore[attr-defined]
+        while bench.jobs.watch.outputs.held_bytes:
+            await asyncio.sleep(0.02)
 
 
 async def test_waiting_and_events_go_on_at_another_gateway(job_server: Server) -> None:

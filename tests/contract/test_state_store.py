@@ -206,6 +206,33 @@ async def test_an_outage_is_one_error_and_ends_by_itself() -> None:
             server.kill()
 
 
+async def test_a_server_that_is_full_of_other_things_refuses_nothing(server: Server) -> None:
+    client = connect(server.url)
+    await client.flushall()
+    store = RedisStateStore(server.url, Keys("full"))
+    daemon = SyncReport(sync="s", node="n", pid=3, metrics_port=4)
+    await client.config_set("maxmemory", 1)
+    try:
+        lease = await leader(store)
+        assert await leader(store) == lease
+        await store.apply(lease, Deployment(serial=5), RoutingTable())
+        await store.report_worker(worker("a"), 30.0, notify=True)
+        await store.report_gateway(gateway("g"), 30.0, notify=False)
+        await store.report_sync(daemon, 30.0)
+        assert (await store.deployment()).serial == 5
+        assert await store.workers() == [worker("a")]
+        assert await store.gateways() == [gateway("g")]
+        assert await store.syncs() == [daemon]
+        await store.forget_worker("a")
+        assert await store.workers() == []
+        await store.release_lease(lease)
+        assert await store.acquire_lease("b", 30.0) is not None
+    finally:
+        await client.config_set("maxmemory", 0)
+        await client.aclose()
+        await store.close()
+
+
 async def test_nonsense_in_the_store_is_an_error(server: Server) -> None:
     client = connect(server.url)
     await client.set(Keys("odd").deployment, b"{]")

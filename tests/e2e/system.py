@@ -146,6 +146,12 @@ class LocalSystem:
             )
         return self._process
 
+    def send(self, signum: int) -> subprocess.Popen[bytes]:
+        """Send it a signal, and wait for nothing."""
+        assert self._process is not None, "not started"
+        self._process.send_signal(signum)
+        return self._process
+
     def stop(self, signum: int = signal.SIGTERM) -> int:
         """End it gently; returns its exit code."""
         assert self._process is not None, "not started"

@@ -8,25 +8,30 @@ import pytest
 
 from deploy.local.data_dir import DataDir
 from deploy.local.runtime_dir import RuntimeDir
-from deploy.local.system_plan import SystemPlan
+from deploy.local.system_plan import KILL_AFTER_GRACE_S, SystemPlan
 from deploy.local.up_settings import UpSettings
 
 
-@pytest.mark.parametrize("url", [None, "s3://bucket/jobs"])
-def test_gateways_and_workers_share_one_place_for_blobs(tmp_path: Path, url: str | None) -> None:
-    data_dir = DataDir(tmp_path / "data")
+def plan_of(base: Path, settings: UpSettings) -> SystemPlan:
+    """The plan of a system in `base`."""
+    data_dir = DataDir(base / "data")
     data_dir.make()
-    assert data_dir.blobs.stat().st_mode & 0o777 == 0o700
-    plan = SystemPlan(
-        settings=UpSettings(blobs_url=url),
+    return SystemPlan(
+        settings=settings,
         data_dir=data_dir,
-        runtime=RuntimeDir(tmp_path, descriptor=-1),
+        runtime=RuntimeDir(base, descriptor=-1),
         redis_url="redis://127.0.0.1",
         mlflow_uri="",
         listen_fd=0,
         port=1,
         webhook_secrets="whsec_x",
     )
+
+
+@pytest.mark.parametrize("url", [None, "s3://bucket/jobs"])
+def test_gateways_and_workers_share_one_place_for_blobs(tmp_path: Path, url: str | None) -> None:
+    plan = plan_of(tmp_path, UpSettings(blobs_url=url))
+    assert plan.data_dir.blobs.stat().st_mode & 0o777 == 0o700
     told = {spec.environment["PENSTOCK_BLOBS_URL"] for spec in plan.gateways() + plan.workers()}
     assert told == {url or str(tmp_path / "data" / "blobs")}
     (gateway,) = plan.gateways()
@@ -34,3 +39,20 @@ def test_gateways_and_workers_share_one_place_for_blobs(tmp_path: Path, url: str
     assert "whsec_x" not in repr(plan) + repr(gateway)
     (worker,) = plan.workers()
     assert "PENSTOCK_WEBHOOK_SECRETS" not in worker.environment
+
+
+@pytest.mark.parametrize(("longest_s", "needed_s"), [(600.0, 600.0), (0.0, 7.0)])
+def test_a_worker_may_drain_for_as_long_as_it_is_told_to(
+    tmp_path: Path, longest_s: float, needed_s: float
+) -> None:
+    settings = UpSettings(drain_grace_s=7, handover_grace_s=5, drain_timeout_s_max=longest_s)
+    (worker,) = plan_of(tmp_path, settings).workers()
+    assert worker.environment["PENSTOCK_DRAIN_TIMEOUT_S_MAX"] == str(longest_s)
+    assert worker.grace_s == needed_s + 5 + KILL_AFTER_GRACE_S
+    (gateway,) = plan_of(tmp_path, settings).gateways()
+    assert gateway.grace_s == 7 + KILL_AFTER_GRACE_S
+
+
+def test_by_default_that_is_an_hour(tmp_path: Path) -> None:
+    (worker,) = plan_of(tmp_path, UpSettings()).workers()
+    assert worker.environment["PENSTOCK_DRAIN_TIMEOUT_S_MAX"] == "3600.0"

@@ -208,6 +208,48 @@ def test_a_query_of_death_is_named_after_two_losses_and_takes_nobody_with_it() -
     assert sorted(n for n, o in world.outcomes.items() if isinstance(o, Answered)) == [2, 3, 4]
 
 
+def submit_with_priorities(world: World, *priorities: int) -> None:
+    for number, priority in enumerate(priorities):
+        request = InferenceCall("m", None, (X,), priority=priority, timeout_s=10.0)
+        world.do(world.dispatch.submit(number, request, world.now))
+
+
+def sent_priority(world: World) -> int:
+    """Of the one attempt that is in flight."""
+    (command,) = world.sent.values()
+    return command.request.priority
+
+
+@pytest.mark.parametrize("back_first", [True, False])
+def test_suspects_run_by_priority(back_first: bool) -> None:
+    world = World()
+    first = world.join()
+    submit_with_priorities(world, 5, 9, 1, 5)
+    if back_first:
+        world.join()
+    world.lose(first)
+    if not back_first:
+        world.join()
+    order = []
+    while world.sent:
+        order.append(sent_priority(world))
+        world.answer(*world.sent)
+    assert order == [1, 5, 5, 9]
+
+
+def test_suspects_that_wait_for_anothers_look_again_by_priority() -> None:
+    world = World()
+    first = world.join()
+    submit_with_priorities(world, 5, 9, 1)
+    world.lose(first)
+    world.join()
+    while world.sent:  # another gateway's suspect is there
+        world.nack(next(iter(world.sent)), NackReason.SUSPECT_BUSY)
+    assert world.dispatch.parked == 3
+    world.advance(1.0)
+    assert sent_priority(world) == 1
+
+
 def test_a_suspect_lost_before_its_turn_is_innocent() -> None:
     world = World()
     first = world.join()

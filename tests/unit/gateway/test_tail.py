@@ -52,6 +52,17 @@ def test_a_hedge_that_loses_is_cancelled() -> None:
     assert world.dispatch.counters.hedges[HedgeResult.LOST] == 1
 
 
+def test_a_failure_says_whether_a_hedge_was_sent() -> None:
+    world = world_of(2)
+    for number, (wait_s, hedged) in enumerate([(0.1, "failed"), (0.01, "")]):
+        world.submit(number)
+        world.advance(wait_s)
+        world.fail(next(iter(world.sent)), ErrorCode.MODEL_ERROR)
+        outcome = world.outcomes[number]
+        assert isinstance(outcome, Failed)
+        assert outcome.error.hedged == hedged
+
+
 def test_a_call_that_is_answered_in_time_is_not_hedged() -> None:
     world = world_of(2)
     world.submit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode
@@ -89,8 +90,13 @@ def complete(live: Session, count: int, now: float = 0.0, infer_s: float = 0.001
     return live.executed(Completed(((output,),) * count, infer_s)) + live.advance(now)
 
 
-def fail(live: Session, kind: FailureKind = FailureKind.INPUT, now: float = 0.0) -> list[Command]:
-    return live.executed(Failed(kind, 0.001)) + live.advance(now)
+def fail(
+    live: Session,
+    kind: FailureKind = FailureKind.INPUT,
+    now: float = 0.0,
+    infer_s: float = 0.001,
+) -> list[Command]:
+    return live.executed(Failed(kind, infer_s)) + live.advance(now)
 
 
 def test_requests_of_one_turn_share_a_batch_and_each_gets_its_answer() -> None:
@@ -425,6 +431,49 @@ def test_jobs_run_when_no_call_waits_and_fill_up_batches_of_calls() -> None:
     assert [type(answer) for answer in job_answers(commands)] == [Final, Final]
     assert executing(commands) == [13, 14]
     assert live.counters.dispatched["jobs"] == 1
+
+
+@pytest.mark.parametrize("kind", [FailureKind.INPUT, FailureKind.OUT_OF_MEMORY])
+def test_a_batch_of_calls_whose_time_is_over_does_not_run_again(kind: FailureKind) -> None:
+    live = session()
+    tell(live, *[request(number, budget_s=1.0) for number in (1, 2, 3)], request(4, budget_s=5.0))
+    commands = fail(live, kind, now=2.0)
+    late = [(number, ErrorCode.DEADLINE_EXCEEDED) for number in (1, 2, 3)]
+    assert failures(commands) == late
+    assert executing(commands) == [4]
+    live = session()
+    tell(live, request(1, budget_s=1.0), request(2, budget_s=1.0))
+    commands = fail(live, kind, now=2.0)
+    assert failures(commands) == late[:2]
+    assert not [c for c in commands if isinstance(c, Execute)]
+    assert live.busyness().idle
+
+
+@pytest.mark.parametrize("kind", [FailureKind.INPUT, FailureKind.OUT_OF_MEMORY])
+def test_a_batch_of_jobs_that_took_longer_than_they_may_does_not_run_again(
+    kind: FailureKind,
+) -> None:
+    for infer_s in (1.0, 0.9):
+        live = taught()
+        commands = bring(live, *[job(number, timeout_s=1.0) for number in (11, 12)])
+        assert executing(commands) == [11, 12]
+        commands = fail(live, kind, now=infer_s, infer_s=infer_s)
+        if infer_s < 1.0:
+            assert executing(commands) == [11]
+        else:
+            late = [(number, ErrorCode.DEADLINE_EXCEEDED) for number in (11, 12)]
+            assert failures(commands) == late
+            assert not [c for c in commands if isinstance(c, Execute)]
+            assert live.busyness().idle
+
+
+def test_what_is_left_of_a_batch_runs_again() -> None:
+    live = taught()
+    commands = bring(live, *[job(number, timeout_s=1.0) for number in (11, 12)])
+    live.job_gone(11, 0.5)
+    commands = fail(live, now=0.9, infer_s=0.9)
+    assert job_answers(commands) == [Nack(11, NackReason.DRAINING)]
+    assert executing(commands) == [12]
 
 
 def test_a_job_that_nobody_wants_leaves_the_queue_or_ends_unheard() -> None:

@@ -211,6 +211,15 @@ def test_an_operator_may_let_a_drain_take_longer(bench: Bench) -> None:
     assert kinds(bench.advance(1)) == [Terminate]
 
 
+def test_whoever_runs_the_worker_bounds_that(bench: Bench) -> None:
+    longest = ReplicaSettings(drain_timeout_s=POLICY.drain_timeout_s_max + 60)
+    bench.place(replace(assignment("a"), settings=longest))
+    bench.make_ready()
+    bench.do(Shutdown())
+    assert bench.advance(POLICY.drain_timeout_s_max - 1) == []
+    assert kinds(bench.advance(1)) == [Terminate]
+
+
 def test_health_wipes_the_record(bench: Bench) -> None:
     bench.place(assignment("a"))
     bench.make_ready()

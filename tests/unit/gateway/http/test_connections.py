@@ -171,3 +171,23 @@ def test_head_of_metadata_has_headers_only(port: int) -> None:
             received += more
     assert received.startswith(b"HTTP/1.1 200")
     assert received.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_who_is_cut_off_at_the_end_counts_as_that(direct: bool) -> None:
+    service, registry = FakeInference(), CollectorRegistry()
+    service.hang = True
+    with serving(app_of(service, None, registry), direct=direct) as port:
+        connection = connect(port)
+        connection.sendall(head(len(GOOD)) + GOOD)
+        assert service.started.wait(10)
+    with connection:
+        assert read_response(connection)[0] == 503
+    assert service.cancelled.is_set()
+    codes = {
+        sample.labels["code"]: sample.value
+        for metric in registry.collect()
+        for sample in metric.samples
+        if sample.name == "penstock_gateway_requests_total" and sample.value
+    }
+    assert codes == {"shutting_down": 1}

@@ -246,6 +246,15 @@ async def test_failures_of_the_service(service: FakeInference, code: ErrorCode) 
     assert answer.headers["x-request-id"]
 
 
+async def test_a_failure_tells_what_was_tried(service: FakeInference) -> None:
+    service.failure = PenstockError(ErrorCode.MODEL_ERROR, "it raised")
+    assert "x-penstock-hedged" not in (await infer(service)).headers
+    service.failure.attempts, service.failure.hedged = 2, "failed"
+    answer = await infer(service)
+    assert answer.headers["x-penstock-attempts"] == "2"
+    assert answer.headers["x-penstock-hedged"] == "failed"
+
+
 async def test_retry_after_has_a_default(service: FakeInference) -> None:
     service.failure = PenstockError(ErrorCode.QUEUE_FULL, "full")
     assert (await infer(service)).headers["retry-after"] == "1"

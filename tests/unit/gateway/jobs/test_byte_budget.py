@@ -30,3 +30,17 @@ def test_one_alone_may_be_larger() -> None:
         budget.take(1)
     share.release()
     budget.take(100)
+
+
+def test_a_share_may_shrink() -> None:
+    budget = ByteBudget(10, "too much", 2.0)
+    share = budget.take(10)
+    share.shrink(12)
+    with pytest.raises(PenstockError):
+        budget.take(1)
+    share.shrink(4)
+    budget.take(6)
+    with pytest.raises(PenstockError):
+        budget.take(1)
+    share.release()
+    budget.take(4)

@@ -8,10 +8,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
+from gateway.jobs import watching
 from gateway.jobs.access import JobAccess
+from gateway.jobs.byte_budget import ByteBudget
 from gateway.jobs.settings import JobSettings
 from gateway.jobs.submission import accepted
-from gateway.jobs.watching import JobWatch
+from gateway.jobs.watching import STEP_BYTES, JobWatch
+from shared.errors import PenstockError
 from shared.jobs.answers import JobEvent, Submitted
 from shared.jobs.calls import Call
 from shared.jobs.record import Content, JobState, NewJob
@@ -21,6 +26,8 @@ QUEUED = accepted(
 )
 DONE = replace(QUEUED, record=replace(QUEUED.record, state=JobState.SUCCEEDED))
 END = JobEvent("2-0", 2, state=JobState.SUCCEEDED)
+HERE = JobEvent("1-1", 1, output=Content("text/plain", 100), body=b"x" * 100)
+ELSEWHERE = JobEvent("1-2", 1, output=Content("text/plain", 2_000, "a-blob"))
 
 
 class FinishingStore:
@@ -48,6 +55,46 @@ class NoNews:
 
 async def test_a_stream_ends_with_the_end() -> None:
     settings = JobSettings(jobs_keepalive_s=0.01)
-    watch = JobWatch(JobAccess(FinishingStore(), None, settings), NoNews(), settings)
+    access = JobAccess(FinishingStore(), None, settings)
+    watch = JobWatch(access, NoNews(), settings, ByteBudget(1, "", 1.0))
     seen = [event async for event in watch.events("id", "1-0")]
     assert [event for event in seen if event] == [END]
+
+
+class ToldStore:
+    """A job that is finished, with outputs: one kept here, and one elsewhere."""
+
+    async def run(self, call: Call[Any]) -> Any:
+        if call.script != "events":
+            return DONE
+        told = [HERE, ELSEWHERE, END]
+        return [event for event in told if event.id > str(call.arguments[1])]
+
+
+async def test_a_stream_holds_its_outputs_until_they_were_sent() -> None:
+    settings, budget = JobSettings(), ByteBudget(STEP_BYTES, "too much", 1.0)
+    watch = JobWatch(JobAccess(ToldStore(), None, settings), NoNews(), settings, budget)
+    stream = watch.events("id", "0-0")
+    seen = [await anext(stream)]
+    budget.take(STEP_BYTES - 100 - 2_000).release()
+    with pytest.raises(PenstockError):
+        budget.take(STEP_BYTES - 100 - 2_000 + 1)
+    seen += [event async for event in stream]
+    assert [event for event in seen if event] == [HERE, ELSEWHERE, END]
+    budget.take(1)
+    budget.take(STEP_BYTES - 1).release()
+
+
+async def test_a_stream_waits_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "AWAY_PAUSE_S", 0.01)
+    settings, budget = JobSettings(), ByteBudget(STEP_BYTES, "too much", 1.0)
+    watch = JobWatch(JobAccess(ToldStore(), None, settings), NoNews(), settings, budget)
+    others = budget.take(STEP_BYTES)
+    stream = watch.events("id", "0-0")
+    for _ in range(3):
+        assert await anext(stream) is None
+    others.release()
+    assert await anext(stream) == HERE
+    await stream.aclose()
+    budget.take(STEP_BYTES)
+    budget.take(0)
