@@ -104,7 +104,7 @@ def test_a_suspect_that_calls_keep_off_is_looked_for_a_little_later() -> None:
     desk.pull(IDLE, 0.0)
     desk.heard(leased(1), 0.0)
     desk.ended([Nack(1, NackReason.SUSPECT_BUSY)], 1.0)
-    assert (desk.held, desk.pull(IDLE, 1.0)) == (0, None)
+    assert (desk.held, desk.pull(IDLE, 1.0)) == (frozenset(), None)
     assert desk.next_deadline(1.0) == 1.0 + SUSPECT_RETRY_S
     desk.heard(Hinted(), 1.0)  # its own return to the queue
     assert desk.pull(IDLE, 1.0) is None

@@ -24,9 +24,9 @@ from shared.jobs.record import Content, JobState
 from shared.messages import Final, Nack, NackReason, Request
 from shared.tensors import Buffer, TensorSpec, tensor_from_array
 from tests.unit.worker.jobs.test_leases import record
-from worker.jobs.messages import Began, Ended, FromPort, Gone, Pull
+from worker.jobs.messages import Began, Ended, FromPort, Gone, Place, Pull, Told
 from worker.jobs.messages import Leased as LeasedToLoop
-from worker.jobs.port import JobPort, Place, Told
+from worker.jobs.port import JobPort
 from worker.mailbox import Mailbox
 
 PLACE = Place("m", "r", "holder", lease_s=15.0, heartbeat_s=0.05, store_bytes_max=1 << 30)
@@ -115,7 +115,7 @@ class Bench:
         self.store, self.blobs = FakeStore(), FakeBlobs()
         self._mailbox: Mailbox[FromPort] = Mailbox()
         hints = (NoHints(), NoHints())
-        self.port = JobPort(PLACE, INTERFACE, self.store, *hints, self.blobs, self._mailbox)
+        self.port = JobPort(PLACE, INTERFACE, self.store, *hints, self.blobs, self._mailbox.put)
         self.port.start()
 
     def hear(self) -> FromPort:
@@ -249,9 +249,9 @@ def test_a_moved_job_that_does_not_fit_fails_and_names_both_versions(bench: Benc
 def test_a_result_is_sent_until_it_is_confirmed_as_long_as_heartbeats_are(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.jobs.port.RETRY_S", 0.001)
-    monkeypatch.setattr("worker.jobs.port.RETRY_S_MAX", 0.001)
-    bench.port._retry_s = 0.001
+    monkeypatch.setattr("worker.jobs.store_calls.RETRY_S", 0.001)
+    monkeypatch.setattr("worker.jobs.store_calls.RETRY_S_MAX", 0.001)
+    bench.port._calls._retry_s = 0.001
     (number,) = bench.lease().numbers
     bench.store.refuses = lambda call: (
         call.script == "commit" and len(bench.store.sent("commit")) < 60
