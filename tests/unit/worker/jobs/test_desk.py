@@ -166,7 +166,7 @@ class Leasing(RuleBasedStateMachine):
 
     @invariant()
     def it_knows_what_is_held(self) -> None:
-        assert self.desk.held == len(self.held)
+        assert self.desk.held == set(self.held)
         deadline = self.desk.next_deadline(self.now)
         assert deadline is None or deadline > self.now
 
