@@ -96,7 +96,7 @@ class Gone:
 
 @record
 class Alive:
-    """The port's process runs; said whenever nothing else was for a while."""
+    """The port's process runs: its first word, and said whenever nothing else was for a while."""
 
 
 FromPort: TypeAlias = Hinted | Leased | Fetched | Gone | Alive

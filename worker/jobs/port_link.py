@@ -102,8 +102,9 @@ class PortLink:
                 log.warning("no job port can be started", reason=error.strerror)
                 self._watch.died(time.monotonic())
                 return
+        nice = os.getpriority(os.PRIO_PROCESS, 0) + NICE  # the kernel takes 19 for more
         with suppress(OSError):  # it ended already
-            os.setpriority(os.PRIO_PROCESS, self._process.pid, NICE)
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, nice)
         ours.setblocking(False)
         self._connection = ours
         self._reader, self._writer = PacketReader(), PacketWriter()

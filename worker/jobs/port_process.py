@@ -70,6 +70,7 @@ def _run(begin: Begin, connection: socket.socket, messages: Iterator[ToPort]) ->
     threading.Thread(target=writer.run, name="writer", daemon=True).start()
     port = _port(begin, writer)
     port.start()
+    writer.put(Alive())
     for message in messages:
         port.tell(message)
         if isinstance(message, Leave):

@@ -3,7 +3,7 @@
 A port that says nothing for as long as a lease lasts (it was stopped, or hangs) keeps no lease any
 more, so nothing is lost by ending it. A loop that was itself held up, by its model or with its port
 by somebody who stopped both, must not blame the port for that: what passes between two looks counts
-for `LOOK_S` at most.
+for `LOOK_S` at most. A port that is about to start has said nothing yet, and may take its time.
 
 A port that dies soon after its start would die again: each such death doubles the wait before the
 next start. Previous and next stop: `worker.jobs.port_link`.
@@ -15,6 +15,9 @@ from math import inf
 
 LOOK_S = 0.5
 """How often the loop looks."""
+
+START_S_MAX = 60.0
+"""Longest silence from its start to its first word: a busy machine takes a while."""
 
 RESTART_S = 0.1
 RESTART_S_MAX = 30.0
@@ -28,12 +31,13 @@ class PortWatch:
     """See the module's docstring.
 
     Args:
-        silent_s_max: longest silence.
+        silent_s_max: longest silence of one that has spoken.
     """
 
     def __init__(self, silent_s_max: float) -> None:
         self._silent_s_max = silent_s_max
         self._silent_s = 0.0
+        self._has_spoken = False
         self._looked_at = 0.0
         self._began_at = -inf
         self._wait_s = RESTART_S
@@ -43,11 +47,13 @@ class PortWatch:
         """A port was started."""
         self._began_at = self._looked_at = now
         self._silent_s = 0.0
+        self._has_spoken = False
         self._start_at = None
 
     def heard(self) -> None:
         """The port said something."""
         self._silent_s = 0.0
+        self._has_spoken = True
 
     def died(self, now: float) -> None:
         """The port is gone."""
@@ -62,7 +68,7 @@ class PortWatch:
             return False
         self._silent_s += min(now - self._looked_at, LOOK_S)
         self._looked_at = now
-        return self._silent_s > self._silent_s_max
+        return self._silent_s > (self._silent_s_max if self._has_spoken else START_S_MAX)
 
     def must_start(self, now: float) -> bool:
         """Whether the next port is due."""

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from math import inf
 
-from worker.jobs.port_watch import LOOK_S, RESTART_S, RESTART_S_MAX, STEADY_S, PortWatch
+from worker.jobs.port_watch import (
+    LOOK_S,
+    RESTART_S,
+    RESTART_S_MAX,
+    START_S_MAX,
+    STEADY_S,
+    PortWatch,
+)
 
 
 def looked(watch: PortWatch, seconds: float, began: float, step: float = LOOK_S) -> float:
@@ -20,20 +27,28 @@ def looked(watch: PortWatch, seconds: float, began: float, step: float = LOOK_S)
 def test_a_port_that_is_silent_for_too_long_must_end() -> None:
     watch = PortWatch(15.0)
     watch.began(100.0)
+    watch.heard()
     assert 15.0 < looked(watch, 60.0, 100.0) <= 15.0 + LOOK_S
+
+
+def test_a_port_that_starts_may_take_longer_and_not_for_ever() -> None:
+    watch = PortWatch(15.0)
+    watch.began(0.0)
+    assert START_S_MAX < looked(watch, 90.0, 0.0) <= START_S_MAX + LOOK_S
 
 
 def test_a_port_that_speaks_now_and_then_may_go_on() -> None:
     watch = PortWatch(15.0)
     watch.began(0.0)
-    for minute in range(10):
-        assert looked(watch, 14.0, 14.0 * minute) == inf
+    for turn in range(10):
         watch.heard()
+        assert looked(watch, 14.0, 14.0 * turn) == inf
 
 
 def test_a_loop_that_was_held_up_blames_nobody() -> None:
     watch = PortWatch(15.0)
     watch.began(0.0)
+    watch.heard()
     assert not watch.must_end(3600.0)
     assert looked(watch, 10.0, 3600.0) == inf
 
@@ -41,6 +56,7 @@ def test_a_loop_that_was_held_up_blames_nobody() -> None:
 def test_looks_that_come_often_make_silence_no_longer() -> None:
     watch = PortWatch(15.0)
     watch.began(0.0)
+    watch.heard()
     assert looked(watch, 60.0, 0.0, step=0.01) > 15.0
 
 
