@@ -3,8 +3,8 @@
 It runs in a process beside the replica's (`worker.jobs.port_process`), so that a loop which runs a
 batch itself, or a model that holds the interpreter, costs no lease; and neither a store that is
 slow nor the reading and writing of jobs takes anything from calls. One thread does all that, and
-all that is due leaves in one pipeline. Two threads wait for hints (of new jobs, and of cancels), a
-fourth moves blobs, so that none delays a heartbeat.
+all that is due leaves in one pipeline. Others wait for hints and move blobs, so that neither delays
+a heartbeat.
 
 While the store is away, what it is owed waits (`worker.jobs.store_calls`). That is bounded: a
 replica holds so many jobs, and leases no more meanwhile.
@@ -22,7 +22,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from math import inf
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from shared.deployment import ModelInterface
 from shared.ids import new_request_id
@@ -44,6 +44,7 @@ from worker.jobs.blob_carrier import (
     OutputStored,
     Stored,
 )
+from worker.jobs.hints import Hints, WakeUp
 from worker.jobs.inputs import Read, Unreadable, read_input
 from worker.jobs.leases import Leases
 from worker.jobs.messages import (
@@ -64,9 +65,6 @@ from worker.jobs.messages import (
 )
 from worker.jobs.store_calls import Owed, Store, StoreCalls
 
-LOOK_S = 5.0
-"""How long without a hint until the queue is looked at all the same: a hint may be lost."""
-
 LEASE_WAIT_S = 1.0
 """How long who leaves asks what it was leased by a call that got no answer; then the leases end by
 themselves."""
@@ -79,14 +77,6 @@ OUTPUTS_WAIT_S = 3.0
 """How long an answered job waits for its large outputs to be stored, so that they can be told."""
 
 log = get_logger("jobs")
-
-
-class WakeUp(Protocol):
-    """Of `shared.jobs.blocking_store.BlockingWakeUp`, what is used here."""
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for a hint, or so long."""
-        ...
 
 
 @record
@@ -126,11 +116,10 @@ class JobPort:
     ) -> None:
         self._place = place
         self._interface = interface
-        self._wake_up = wake_up
-        self._cancels = cancels
         self._to_loop = to_loop
         self._inbox: queue.SimpleQueue[_Inbox] = queue.SimpleQueue()
-        self._listen: queue.SimpleQueue[None] = queue.SimpleQueue()
+        hints = (lambda: to_loop(Hinted()), lambda: self._inbox.put(_BeatSoon()))
+        self._hints = Hints(wake_up, cancels, *hints)
         self._carrier = BlobCarrier(blobs, self._inbox.put)
         self._leases = Leases(
             place.lease_s, place.heartbeat_s, place.store_bytes_max, numbers_after
@@ -143,42 +132,21 @@ class JobPort:
         self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
 
     def start(self) -> None:
-        """Start the threads; they end with the process, or by `close`."""
+        """Start the threads; they end with the process; the port's own when it has left."""
         if self._inherits:
             self._owe(calls.lose(self._place.holder, ()), self._returned)
         self._thread.start()
-        threading.Thread(target=self._hear, name="job-hints", daemon=True).start()
-        threading.Thread(target=self._hear_cancels, name="job-cancels", daemon=True).start()
+        self._hints.start()
         self._carrier.start()
 
     def tell(self, message: ToPort) -> None:
         """Something for the port to do. Any thread may call this."""
         self._inbox.put(message)
 
-    def close(self, timeout_s: float) -> bool:
-        """Give back what is held and tell what is owed; False if that took too long."""
-        self.tell(Leave())
-        return self.wait(timeout_s)
-
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until it has left, as it was told to; False if that took too long."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
-
-    # The threads for hints
-
-    def _hear(self) -> None:
-        while True:
-            self._listen.get()
-            self._wake_up.wait(LOOK_S)
-            self._to_loop(Hinted())
-
-    def _hear_cancels(self) -> None:
-        while True:
-            if self._cancels.wait(LOOK_S):
-                self._inbox.put(_BeatSoon())
-
-    # The thread for everything else
 
     def _run(self) -> None:
         while not self._leaving or len(self._calls) or len(self._leases):
@@ -297,7 +265,7 @@ class JobPort:
         suspects = answer is not None and answer.suspects_waiting > 0
         self._to_loop(Leased(held, jobs, more, suspects))
         if not more and not suspects:
-            self._listen.put(None)
+            self._hints.listen()
 
     def _read(self, number: int, body: bytes, now: float) -> Job | None:
         """A job of its input; None if that is of no use here, which ends the lease, soon or now."""
