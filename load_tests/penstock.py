@@ -30,6 +30,7 @@ POLL_S = 0.01
 ROLES = {
     "penstock gateway": "gateway",
     "penstock replica": "replica",
+    "penstock job-port": "job port",
     "penstock worker": "agent",
     "penstock registry-sync": "sync",
 }

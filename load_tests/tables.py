@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from load_tests.machine import Machine
 from load_tests.results import Check, Point, Report, ScenarioResult, Table
 
-ROLE_ORDER = ("gateway", "replica", "agent", "sync", "store", "rest")
+ROLE_ORDER = ("gateway", "replica", "job port", "agent", "sync", "store", "rest")
 
 POINT_HEADER = (
     *(

@@ -122,9 +122,8 @@ class Replica:
         self._control = control
         self._context = zmq.Context()
         self._executor: Executor[Outcome | Loaded | NotLoaded] = Executor()
-        self._jobs = Jobs(start) if start.jobs is not None else None
-        urgent = [control.fileno(), self._executor.wake_fd]
-        self._waiting = Waiting([*urgent, self._jobs.wake_fd] if self._jobs else urgent)
+        self._waiting = Waiting([control.fileno(), self._executor.wake_fd])
+        self._jobs = Jobs(start, start.jobs, self._waiting) if start.jobs is not None else None
         self._links = Links(self._context, self._waiting.poller, start.replica)
         self._runtime: Runtime | None = None
         self._session: Session | None = None
@@ -138,6 +137,8 @@ class Replica:
         """Load, then serve until drained; ends the process. `early` came with the start."""
         if self._start.keys_dir is not None:
             self._links.keys = read_worker_keys(Path(self._start.keys_dir))
+        if self._jobs is not None:
+            self._jobs.spawn()
         self._executor.start()
         self._executor.submit(partial(load, self._start))
         for message in early:
@@ -153,7 +154,7 @@ class Replica:
         now = time.monotonic()
         deadline = self._session.next_deadline() if self._session else None
         wake = self._next_heartbeat if deadline is None else min(deadline, self._next_heartbeat)
-        if self._jobs is not None:
+        if self._jobs is not None and self._session is not None:
             wake = min(wake, self._jobs.next_deadline(now))
         return max(0, math.ceil((wake - now) * 1000))
 
@@ -169,8 +170,8 @@ class Replica:
         for name, link in self._links.readable(ready, now):
             commands += self._receive(name, link, now)
         if self._session is not None:
-            if self._jobs is not None and self._jobs.wake_fd in ready:
-                commands += self._jobs.collect(self._session, now)
+            if self._jobs is not None:
+                commands += self._jobs.collect(self._session, ready, now)
             commands += self._session.advance(time.monotonic())
         self._carry_out(commands)
         if self._jobs is not None and self._session is not None:

@@ -37,20 +37,13 @@ from worker.control import (
 )
 from worker.jobs.begun import JOBS_MAX, new_memory, read_begun
 from worker.jobs.desk import BATCHES_HELD
+from worker.thread_limits import thread_limits
 
 READ_BYTES = 64 * 1024
 """Read at a time."""
 
 READS_AT_END_MAX = 64
 """Reads of what a dead replica left; its own children may still be writing."""
-
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
-"""What numeric libraries take their thread counts from, when they are first imported."""
 
 REPLICA_COMMAND = (sys.executable, "-m", "worker.replica")
 """The program of a replica; `--control-fd N` is appended."""
@@ -165,9 +158,8 @@ class ProcessSpawner:
 
 def replica_environment(threads: int | None) -> dict[str, str]:
     """The environment of a replica whose numeric libraries are to use so many threads."""
-    limits = {} if threads is None else dict.fromkeys(THREAD_VARIABLES, str(threads))
     # CUDA numbers GPUs by speed unless told to number them as the driver does, as we do.
-    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **environment_of_child(), **limits}
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **environment_of_child(), **thread_limits(threads)}
 
 
 class _Begun:

@@ -29,8 +29,22 @@ class Waiting:
         self.poller = zmq.Poller()
         self._urgent = select.poll()
         for descriptor in urgent:
-            self.poller.register(descriptor, zmq.POLLIN)
-            self._urgent.register(descriptor, select.POLLIN)
+            self.add(descriptor)
+
+    def add(self, descriptor: int) -> None:
+        """Wait for something to read there, urgently."""
+        self.poller.register(descriptor, zmq.POLLIN)
+        self._urgent.register(descriptor, select.POLLIN)
+
+    def remove(self, descriptor: int) -> None:
+        """Wait for it no more; it must still be open."""
+        self.poller.unregister(descriptor)
+        self._urgent.unregister(descriptor)
+
+    def watch_writes(self, descriptor: int, *, watch: bool) -> None:
+        """Whether to wait for room to write there, too."""
+        self.poller.register(descriptor, zmq.POLLIN | (zmq.POLLOUT if watch else 0))
+        self._urgent.register(descriptor, select.POLLIN | (select.POLLOUT if watch else 0))
 
     def wait(self, timeout_ms: int, *, busy: bool) -> dict[object, int]:
         """What is ready, by descriptor or socket; empty after the timeout.

@@ -18,7 +18,7 @@ A suspect (a job that a replica died with) is leased when nothing runs and nothi
 suspects were passed over, held jobs run out first, so that there is such a moment. Calls may keep
 suspects off: then others are leased meanwhile, and suspects are looked for again a little later.
 
-Previous stop of a job: `worker.jobs.port`. Next: `worker.session`.
+Previous stop of a job: `worker.jobs.side`. Next: `worker.session`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shared.messages import Final, Nack, NackReason
-from worker.jobs.messages import FromPort, Hinted, Leased, Pull
+from worker.jobs.messages import FromPort, Hinted, Leased, PortLost, Pull
 
 PREFETCH_S = 0.1
 """Jobs are leased before they can run if those before them take no longer than this: many times
@@ -91,9 +91,9 @@ class JobDesk:
         return f"<JobDesk {len(self._held)} held{', asked' if self._asked else ''}>"
 
     @property
-    def held(self) -> int:
-        """Jobs that are held: they run, wait, or wait for their inputs."""
-        return len(self._held)
+    def held(self) -> frozenset[int]:
+        """Numbers of the jobs that are held: they run, wait, or wait for their inputs."""
+        return frozenset(self._held)
 
     def wants(self, now: float) -> bool:
         """Whether `pull` may have something to ask for; cheap, for every turn of the loop."""
@@ -104,7 +104,7 @@ class JobDesk:
         waits = self._look and not self._asked
         return self._not_before if waits and self._not_before > now else None
 
-    def heard(self, message: FromPort, now: float) -> None:
+    def heard(self, message: FromPort | PortLost, now: float) -> None:
         """The port said something."""
         match message:
             case Hinted():
@@ -118,6 +118,9 @@ class JobDesk:
                 self._look_again = False
                 if message.suspects_waiting and not message.numbers:
                     self._not_before = now + SUSPECT_RETRY_S
+            case PortLost():
+                self._asked = self._look_again = False
+                self._look = True
             case _:
                 pass
 

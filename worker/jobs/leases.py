@@ -21,7 +21,6 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import TypeAlias
 
 from shared.errors import ErrorCode
 from shared.jobs import calls
@@ -30,6 +29,7 @@ from shared.jobs.calls import Call
 from shared.jobs.payload import JobResult, pack_result
 from shared.jobs.record import Content, JobRecord, JobState
 from shared.messages import Failure, Final, Nack
+from worker.jobs.messages import Output
 
 ESTIMATE_MAX = 0.95
 """An estimate says that an execution is nearly over, never that it is."""
@@ -43,8 +43,6 @@ outputs, progress, and whether a job is still wanted."""
 
 RETRYABLE = frozenset({ErrorCode.OUT_OF_MEMORY, ErrorCode.UNAVAILABLE, ErrorCode.STORE_FULL})
 """Failures after which another attempt, perhaps elsewhere, may go better."""
-
-Output: TypeAlias = tuple[Content, bytes]
 
 
 @dataclass
@@ -94,6 +92,7 @@ class Leases:
         lease_s: how long a lease lasts without a heartbeat.
         heartbeat_s: how often it is kept.
         bytes_max: most that the store may hold; of `StoreLimits`.
+        numbers_after: jobs have higher numbers than this.
     """
 
     def __init__(
@@ -101,12 +100,13 @@ class Leases:
         lease_s: float,
         heartbeat_s: float,
         bytes_max: int = calls.DEFAULT_LIMITS.bytes_max,
+        numbers_after: int = 0,
     ) -> None:
         self._lease_ms = int(lease_s * 1000)
         self._heartbeat_s = heartbeat_s
         self._bytes_max = bytes_max
         self._leases: dict[int, Lease] = {}
-        self._last = 0
+        self._last = numbers_after
 
     def __len__(self) -> int:
         return len(self._leases)

@@ -1,7 +1,7 @@
 """What a replica's loop and its job port tell each other. Pure.
 
-    port -> loop    Hinted  Leased  Fetched  Gone
-    loop -> port    Pull  Began  Ended  Leave
+    loop -> port    Begin (once, first)  Pull  Began  Told  Ended  Leave
+    port -> loop    Hinted  Leased  Fetched  Gone  Alive
 
 Jobs have numbers within a replica, which stand in the place of attempt ids: to the session, jobs
 are what comes over the link `JOBS`.
@@ -13,11 +13,29 @@ from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 from shared import messages
+from shared.deployment import ModelInterface
+from shared.jobs.answers import Progress
+from shared.jobs.record import Content
 from shared.messages import Request
 from shared.records import record
 
 JOBS: Final = ""
 """The link that jobs come over; gateways have names."""
+
+Output: TypeAlias = tuple[Content, bytes]
+"""What a model that is being executed yielded."""
+
+
+@record
+class Place:
+    """Whose jobs are leased, by whom, how long without a heartbeat; how much the store holds."""
+
+    model: str
+    revision: str
+    holder: str
+    lease_s: float
+    heartbeat_s: float
+    store_bytes_max: int
 
 
 @record
@@ -76,10 +94,43 @@ class Gone:
     number: int
 
 
-FromPort: TypeAlias = Hinted | Leased | Fetched | Gone
+@record
+class Alive:
+    """The port's process runs: its first word, and said whenever nothing else was for a while."""
+
+
+FromPort: TypeAlias = Hinted | Leased | Fetched | Gone | Alive
+
+
+@record
+class PortLost:
+    """The port died, and with it all that it knew: nobody wants what was leased before this."""
 
 
 # To the port
+
+
+@record
+class Begin:
+    """The model is loaded: begin to lease.
+
+    Attributes:
+        version: of the model, for people.
+        redis_url, namespace: of the job store.
+        blobs_url: where large inputs and results lie; empty: nowhere.
+        interface: of the model.
+        numbers_after: jobs are to have higher numbers than this.
+        inherits: another port led this replica's jobs, and died.
+    """
+
+    place: Place
+    version: str
+    redis_url: str
+    namespace: str
+    blobs_url: str
+    interface: ModelInterface
+    numbers_after: int
+    inherits: bool
 
 
 @record
@@ -104,8 +155,19 @@ class Began:
 
 
 @record
+class Told:
+    """A model that is being executed said something."""
+
+    number: int
+    said: Progress | Output
+
+
+@record
 class Ended:
-    """These jobs were answered, or refused before they began; at a monotonic time."""
+    """These jobs were answered, or refused before they began; at a monotonic time.
+
+    Both sides' monotonic clocks are the host's, so times may be told.
+    """
 
     answers: Sequence[messages.Final | messages.Nack]
     at: float
@@ -116,4 +178,4 @@ class Leave:
     """Give back what is held, tell the store all that it is owed, and end."""
 
 
-ToPort: TypeAlias = Pull | Began | Ended | Leave
+ToPort: TypeAlias = Begin | Pull | Began | Told | Ended | Leave

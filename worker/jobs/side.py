@@ -1,21 +1,17 @@
 """The jobs' side of a replica's loop: between the session, the desk and the port. A thin shell.
 
-Previous stop of a job: `worker.jobs.port`. Next: `worker.session`; then back the same way.
+Previous stop of a job: `worker.jobs.port_link`. Next: `worker.session`; then back the same way.
 """
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import inf
 from threading import Event
 
 from shared.deployment import ModelInterface
-from shared.jobs.blobs import BlobStore
-from shared.jobs.blocking_store import BlockingJobStore, BlockingWakeUp
-from shared.keys import Keys
 from shared.messages import Final, Message, Nack, Request
 from shared.telemetry import get_logger
 from worker.batching import Item
@@ -23,22 +19,28 @@ from worker.commands import Command
 from worker.control import JobsStart, Start
 from worker.jobs.begun import BegunJobs
 from worker.jobs.desk import BATCHES_HELD, JobDesk
-from worker.jobs.messages import JOBS, Began, Ended, Fetched, FromPort, Gone, Leased
-from worker.jobs.port import JobPort, Place, Told
+from worker.jobs.messages import (
+    JOBS,
+    Began,
+    Begin,
+    Ended,
+    Fetched,
+    Gone,
+    Leased,
+    Place,
+    PortLost,
+    Told,
+)
+from worker.jobs.port_link import PortLink
 from worker.jobs.stream import NoAnswer, Stopped, run_stream, streams
 from worker.jobs.waiting_jobs import JobItem
-from worker.mailbox import Mailbox
 from worker.outcomes import Failed, FailureKind, Outcome
 from worker.runtimes.base import Runtime
 from worker.session import Session
+from worker.waiting import Waiting
 
 LONG_S = 1.0
 """Executions that are expected to take longer have their progress estimated."""
-
-SWITCH_S = 0.1e-3
-"""While there are jobs, a thread that wants the interpreter gets it after so long, instead of after
-Python's 5 ms. The loop gives it away with each message that it sends or reads, and would wait so
-long for it each time that the port's thread is at work."""
 
 FLUSH_S = 10.0
 """How long a replica that ends waits for a store that is away; leases end by themselves."""
@@ -47,21 +49,25 @@ log = get_logger("jobs")
 
 
 class Jobs:
-    """Used by the replica's loop; only the mailbox is written to by other threads.
+    """Used by the replica's loop.
 
     Args:
-        start: with `jobs`.
+        start: of the replica.
+        jobs: what of that concerns jobs.
+        waiting: what the loop waits with.
     """
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, start: Start, jobs: JobsStart, waiting: Waiting) -> None:
         self._start = start
-        self._mailbox: Mailbox[FromPort] = Mailbox()
-        self.wake_fd = self._mailbox.wake_fd
-        self._port: JobPort | None = None
+        self._jobs = jobs
+        self._link = PortLink(waiting, jobs.lease_s)
         self._desk = JobDesk(0)
         self._stop: dict[int, Event] = {}  # of the stream that runs
         self._begun: BegunJobs | None = None
-        self._usual_switch_s = sys.getswitchinterval()
+
+    def spawn(self) -> None:
+        """Start the port's process, while the model is yet to be loaded."""
+        self._link.spawn()
 
     def start(self, interface: ModelInterface) -> None:
         """The model is loaded: begin to lease."""
@@ -69,47 +75,54 @@ class Jobs:
         if held_max is None:
             held_max = BATCHES_HELD * max(interface.max_batch_size, 1)
         self._desk = JobDesk(held_max)
-        if self._start.jobs is not None and self._start.jobs.begun_fd is not None:
-            self._begun = BegunJobs(self._start.jobs.begun_fd)
-        self._port = _port(self._start, interface, self._mailbox)
-        self._port.start()
+        if self._jobs.begun_fd is not None:
+            self._begun = BegunJobs(self._jobs.begun_fd)
+        self._link.begin(_begin(self._start, self._jobs, interface))
 
     def next_deadline(self, now: float) -> float:
         """When `pull` must be called at the latest."""
         deadline = self._desk.next_deadline(now)
-        return inf if deadline is None else deadline
+        look = self._link.next_look()
+        return look if deadline is None else min(look, deadline)
 
-    def collect(self, session: Session, now: float) -> list[Command]:
+    def collect(self, session: Session, ready: Mapping[object, int], now: float) -> list[Command]:
         """Take in what the port said."""
         commands: list[Command] = []
-        for message in self._mailbox.collect():
+        for message in self._link.receive(ready):
             self._desk.heard(message, now)
             match message:
                 case Leased():
-                    sys.setswitchinterval(SWITCH_S if message.numbers else self._usual_switch_s)
                     commands += session.jobs_arrived(message.jobs, now)
                 case Fetched():
                     commands += session.jobs_arrived([message.job], now)
                 case Gone():
-                    if session.job_gone(message.number, now):
-                        self._desk.left(message.number)
-                    elif message.number in self._stop:
-                        self._stop[message.number].set()
+                    self._gone(session, message.number, now)
+                case PortLost():
+                    for number in self._desk.held:
+                        self._gone(session, number, now)
                 case _:
                     pass
         return commands
 
+    def _gone(self, session: Session, number: int, now: float) -> None:
+        if session.job_gone(number, now):
+            self._desk.left(number)
+        elif number in self._stop:
+            self._stop[number].set()
+
     def pull(self, session: Session, now: float) -> None:
-        """Lease more if there is room."""
-        if self._port is None or not self._desk.wants(now):
+        """See to the port, and lease more if there is room."""
+        if now >= self._link.next_look():
+            self._link.look(now)
+        if not self._desk.wants(now) or not self._link.is_up:
             return
         pull = self._desk.pull(session.busyness(), now)
         if pull is not None:
-            self._port.tell(pull)
+            self._link.tell(pull)
 
     def executing(self, session: Session, items: Sequence[Item]) -> None:
         """A batch is about to run."""
-        if items[-1].key[0] != JOBS or self._port is None:
+        if items[-1].key[0] != JOBS:
             return  # jobs stand behind calls
         jobs = [item for item in items if isinstance(item, JobItem)]
         if self._begun is not None:
@@ -118,12 +131,12 @@ class Jobs:
         if expected_s <= LONG_S:
             expected_s = 0.0
         if expected_s or any(job.timeout_s is not None for job in jobs):
-            self._port.tell(Began([job.key[1] for job in jobs], expected_s, time.monotonic()))
+            self._link.tell(Began([job.key[1] for job in jobs], expected_s, time.monotonic()))
 
     def stream(self, runtime: Runtime, items: Sequence[Item]) -> Callable[[], Outcome] | None:
         """How to execute a job whose answer comes in parts; None: this batch is none."""
         job = items[0]
-        if not isinstance(job, JobItem) or self._port is None or not streams(runtime, job.payload):
+        if not isinstance(job, JobItem) or not streams(runtime, job.payload):
             return None
         number = job.key[1]
         unwanted = self._stop[number] = Event()
@@ -132,7 +145,7 @@ class Jobs:
         def stop() -> bool:
             return unwanted.is_set() or time.monotonic() >= ends_at
 
-        return partial(_run_stream, self._port, runtime, number, job.payload, stop)
+        return partial(_run_stream, self._link, runtime, number, job.payload, stop)
 
     def ended(self, messages: Sequence[Message], now: float) -> None:
         """The session answers jobs."""
@@ -140,20 +153,20 @@ class Jobs:
         self._desk.ended(answers, now)
         for answer in answers:
             self._stop.pop(answer.attempt_id, None)
-        if self._port is not None:
-            self._port.tell(Ended(answers, now))
+        self._link.pass_on()  # a stream's last words come before its end
+        self._link.tell(Ended(answers, now))
 
     def close(self) -> None:
         """Give back what is held, and see that the store knows of all results."""
-        if self._port is not None and not self._port.close(FLUSH_S):
+        if not self._link.close(FLUSH_S):
             log.warning("the job store does not answer: results are dropped, their jobs run again")
 
 
 def _run_stream(
-    port: JobPort, runtime: Runtime, number: int, request: Request, stop: Callable[[], bool]
+    link: PortLink, runtime: Runtime, number: int, request: Request, stop: Callable[[], bool]
 ) -> Outcome:
     """Execute a job in parts; on the executor's thread."""
-    ended = run_stream(runtime, request, lambda said: port.tell(Told(number, said)), stop)
+    ended = run_stream(runtime, request, lambda said: link.told.put(Told(number, said)), stop)
     match ended:
         case Stopped():
             return Failed(FailureKind.INPUT, ended.infer_s, "stopped")  # nobody will hear of it
@@ -164,14 +177,15 @@ def _run_stream(
             return ended
 
 
-def _port(start: Start, interface: ModelInterface, mailbox: Mailbox[FromPort]) -> JobPort:
-    jobs = start.jobs
-    assert isinstance(jobs, JobsStart)
-    keys = Keys(jobs.namespace)
+def _begin(start: Start, jobs: JobsStart, interface: ModelInterface) -> Begin:
     whose = (start.model, start.revision, start.replica)
-    place = Place(*whose, jobs.lease_s, jobs.heartbeat_s, jobs.store_bytes_max)
-    store = BlockingJobStore(jobs.redis_url, keys)
-    wake_up = BlockingWakeUp(jobs.redis_url, keys.job_queue(start.model, start.revision))
-    cancels = BlockingWakeUp(jobs.redis_url, keys.job_holder(start.replica))
-    blobs = BlobStore(jobs.blobs_url, jobs.namespace) if jobs.blobs_url else None
-    return JobPort(place, interface, store, wake_up, cancels, blobs, mailbox)
+    return Begin(
+        Place(*whose, jobs.lease_s, jobs.heartbeat_s, jobs.store_bytes_max),
+        start.version,
+        jobs.redis_url,
+        jobs.namespace,
+        jobs.blobs_url,
+        interface,
+        numbers_after=0,
+        inherits=False,
+    )

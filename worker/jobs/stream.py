@@ -5,7 +5,7 @@ Between two yields it is asked whether to stop; a model that is stopped sees its
 and may clean up. What a model does between two yields cannot be stopped from here.
 
 It runs on the executor's thread, and so are `tell` and `stop` called from there. Previous stop of a
-job: the thread that leases jobs. Next: `worker.runtimes`, and back with the outcome.
+job: `worker.jobs.side`. Next: `worker.runtimes`, and back with the outcome.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Iterator
 
@@ -92,3 +93,19 @@ def test_nothing_is_ready_after_the_whole_timeout(
 def test_a_timeout_shorter_than_the_rest_still_reads_the_links(bench: Bench) -> None:
     bench.request()
     assert bench.wait(1, busy=True)[0] == {bench.link}
+
+
+def test_a_descriptor_may_come_and_go_and_be_waited_for_to_take_more(bench: Bench) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        bench.waiting.add(ours.fileno())
+        assert bench.wait(0, busy=False)[0] == set()
+        bench.waiting.watch_writes(ours.fileno(), watch=True)
+        for busy in (False, True):
+            assert bench.wait(LONG_MS, busy=busy)[0] == {ours.fileno()}
+        bench.waiting.watch_writes(ours.fileno(), watch=False)
+        assert bench.wait(0, busy=False)[0] == set()
+        theirs.send(b"word")
+        assert bench.wait(LONG_MS, busy=True)[0] == {ours.fileno()}
+        bench.waiting.remove(ours.fileno())
+        assert bench.wait(0, busy=True)[0] == set()

@@ -104,7 +104,7 @@ def test_a_suspect_that_calls_keep_off_is_looked_for_a_little_later() -> None:
     desk.pull(IDLE, 0.0)
     desk.heard(leased(1), 0.0)
     desk.ended([Nack(1, NackReason.SUSPECT_BUSY)], 1.0)
-    assert (desk.held, desk.pull(IDLE, 1.0)) == (0, None)
+    assert (desk.held, desk.pull(IDLE, 1.0)) == (frozenset(), None)
     assert desk.next_deadline(1.0) == 1.0 + SUSPECT_RETRY_S
     desk.heard(Hinted(), 1.0)  # its own return to the queue
     assert desk.pull(IDLE, 1.0) is None
@@ -166,7 +166,7 @@ class Leasing(RuleBasedStateMachine):
 
     @invariant()
     def it_knows_what_is_held(self) -> None:
-        assert self.desk.held == len(self.held)
+        assert self.desk.held == set(self.held)
         deadline = self.desk.next_deadline(self.now)
         assert deadline is None or deadline > self.now
 

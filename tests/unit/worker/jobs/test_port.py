@@ -24,9 +24,9 @@ from shared.jobs.record import Content, JobState
 from shared.messages import Final, Nack, NackReason, Request
 from shared.tensors import Buffer, TensorSpec, tensor_from_array
 from tests.unit.worker.jobs.test_leases import record
-from worker.jobs.messages import Began, Ended, FromPort, Gone, Pull
+from worker.jobs.messages import Began, Ended, FromPort, Gone, Leave, Place, Pull, Told
 from worker.jobs.messages import Leased as LeasedToLoop
-from worker.jobs.port import JobPort, Place, Told
+from worker.jobs.port import JobPort
 from worker.mailbox import Mailbox
 
 PLACE = Place("m", "r", "holder", lease_s=15.0, heartbeat_s=0.05, store_bytes_max=1 << 30)
@@ -111,12 +111,16 @@ def until(holds: Callable[[], object]) -> None:
 class Bench:
     """A port that runs; made by the fixture `bench`."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
         self.store, self.blobs = FakeStore(), FakeBlobs()
         self._mailbox: Mailbox[FromPort] = Mailbox()
-        hints = (NoHints(), NoHints())
-        self.port = JobPort(PLACE, INTERFACE, self.store, *hints, self.blobs, self._mailbox)
-        self.port.start()
+        places = (self.store, NoHints(), NoHints(), self.blobs)
+        self.port = JobPort(PLACE, INTERFACE, *places, self._mailbox.put, **options)
+
+    def close(self, timeout_s: float) -> bool:
+        """Have the port leave; whether it did in time."""
+        self.port.tell(Leave())
+        return self.port.wait(timeout_s)
 
     def hear(self) -> FromPort:
         """The next word of the port to the loop."""
@@ -150,10 +154,11 @@ class Bench:
 @pytest.fixture
 def bench() -> Iterator[Bench]:
     live = Bench()
+    live.port.start()
     yield live
     live.store.away, live.store.refuses = False, lambda call: False
     live.blobs.open.set()
-    live.port.close(5)
+    live.close(5)
 
 
 def test_a_job_has_failed_when_its_timeout_is_over_and_what_comes_later_is_dropped(
@@ -219,7 +224,7 @@ def test_who_holds_nothing_closes_at_once_while_the_store_is_away(bench: Bench) 
     bench.port.tell(Pull(1, idle=True))
     time.sleep(0.1)
     began = time.monotonic()
-    assert bench.port.close(10)
+    assert bench.close(10)
     assert time.monotonic() - began < 5
 
 
@@ -249,9 +254,9 @@ def test_a_moved_job_that_does_not_fit_fails_and_names_both_versions(bench: Benc
 def test_a_result_is_sent_until_it_is_confirmed_as_long_as_heartbeats_are(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.jobs.port.RETRY_S", 0.001)
-    monkeypatch.setattr("worker.jobs.port.RETRY_S_MAX", 0.001)
-    bench.port._retry_s = 0.001
+    monkeypatch.setattr("worker.jobs.store_calls.RETRY_S", 0.001)
+    monkeypatch.setattr("worker.jobs.store_calls.RETRY_S_MAX", 0.001)
+    bench.port._calls._retry_s = 0.001
     (number,) = bench.lease().numbers
     bench.store.refuses = lambda call: (
         call.script == "commit" and len(bench.store.sent("commit")) < 60
@@ -264,3 +269,20 @@ def test_a_refused_job_is_given_back(bench: Bench) -> None:
     (number,) = bench.lease().numbers
     bench.answer(Nack(number, NackReason.DRAINING))
     until(lambda: bench.store.sent("release"))
+
+
+def test_a_port_that_follows_another_returns_its_jobs_before_it_leases() -> None:
+    bench = Bench(numbers_after=17, inherits=True)
+    bench.store.away = True
+    bench.port.start()
+    bench.store.waiting.append(JobWithBytes(record(JOB_ID), body()))
+    bench.port.tell(Pull(1, idle=True))
+    time.sleep(0.15)
+    bench.store.away = False
+    leased = bench.hear()
+    assert isinstance(leased, LeasedToLoop)
+    assert list(leased.numbers) == [18]
+    scripts = [call.script for call in bench.store.calls]
+    assert scripts[:2] == ["lose", "lease"]
+    assert bench.store.sent("lose")[0].arguments[0] == PLACE.holder
+    assert bench.close(5)
