@@ -44,11 +44,12 @@ demo: install
 	@exec $(BIN)/penstock up --demo
 
 # Most tests wait more than they compute, so modules run side by side; those that measure follow.
+# Side by side, one thread computes in each: those of a pool spin while they wait for each other.
 # ARGS that choose tests may leave none to one of the two, which pytest tells by a 5.
 SIDE_BY_SIDE ?= 2
 NONE_IS_WELL = $(if $(ARGS),|| [ $$? = 5 ])
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m 'not slow and not alone' -n $(SIDE_BY_SIDE) \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow and not alone' -n $(SIDE_BY_SIDE) \
 	  --dist loadfile --no-loadscope-reorder $(ARGS) $(NONE_IS_WELL)
 	$(BIN)/python -m pytest -m 'not slow and alone' $(ARGS) $(NONE_IS_WELL)
 
