@@ -13,12 +13,14 @@ import httpx
 import numpy as np
 import pytest
 from mlflow.models import ModelSignature
+from redis import Redis
 
 from tests import mlflow_models
 from tests.e2e.folder import SWAP_TIMEOUT_S, answers_with, folder_system, put_affine
 from tests.e2e.job_client import JobClient
 from tests.e2e.system import LocalSystem, wait_until
 
+MEMORY = "12mb"
 LONG_MS = 600_000.0
 JOBS_MAX = 200
 WIDTH = 25_000
@@ -35,7 +37,7 @@ RECOVERY_S = 60.0
 @pytest.fixture
 def system(tmp_path: Path) -> Iterator[LocalSystem]:
     """Models `m`, for calls, and `napping`, whose jobs wait; the store is small."""
-    system = folder_system(tmp_path, "--store-memory", "12mb")
+    system = folder_system(tmp_path, "--store-memory", MEMORY)
     models = tmp_path / "models"
     (models / "m").mkdir(parents=True)
     put_affine(models / "m" / "1", 2.0)
@@ -88,9 +90,16 @@ def kill(system: LocalSystem, name: str) -> None:
     wait_until(lambda: system.system_file()["processes"].get(name) not in (pid, None), 30, name)
 
 
+def set_memory(system: LocalSystem, bound: str) -> None:
+    """Change the server's `maxmemory`."""
+    with Redis.from_url(system.system_file()["redis_url"]) as redis:
+        redis.config_set("maxmemory", bound)
+
+
 def test_a_store_that_is_full_of_jobs_holds_up_nothing_else(system: LocalSystem) -> None:
     client = JobClient(system.url)
     paths = fill(client)
+    set_memory(system, "1mb")  # what is refused is freed, so it would not be full all the time
     answers_with(system, "m", 2.0, 5)
     logs = (system.data_dir / "logs" / "gateway-0.log").read_text()
     assert "no room for new jobs" in logs
@@ -107,6 +116,9 @@ def test_a_store_that_is_full_of_jobs_holds_up_nothing_else(system: LocalSystem)
     for path in paths:
         state = client.cancel(path)[1]
         assert state in ("canceled", "canceling"), state
+    set_memory(system, MEMORY)
+    # The job that ran was ended by force, with its replica.
+    wait_until(partial(is_ready, system, "napping"), RECOVERY_S, "napping is ready again")
     answer = submit(client, 1.0)
     assert answer.status_code == 202, answer.text
     assert client.finished(answer.headers["location"])["state"] == "succeeded"
