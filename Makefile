@@ -8,11 +8,17 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Downloads and builds show, so that something moves; what was found where does not.
 QUIETER := grep --line-buffered -vE '^(Looking in|Requirement already|Installing collected|Successfully|  (Using cached|Preparing|Installing|Getting|Checking|Stored|Created) )'
 
-.PHONY: help install demo test soak bench check format clean
+# What requests pass through, as C: where there is no compiler, or with COMPILE=0, it is interpreted.
+COMPILE ?= 1
+TO_COMPILE := $(shell grep -v '^\#' compiled.txt)
+
+.PHONY: help install compiled interpreted demo test soak bench check format clean
 
 help:
 	@echo 'make demo     install, then run Penstock with a model; Ctrl-C ends it'
 	@echo 'make install  everything into $(VENV)'
+	@echo 'make compiled compile what requests pass through (a minute); install, demo, test and bench do it,'
+	@echo '              unless there is no C compiler or COMPILE=0'
 	@echo 'make test     all tests but the long ones'
 	@echo 'make soak     the long tests'
 	@echo 'make bench    load tests of everything, about 15 minutes; SCENARIO=tiny for one of them'
@@ -38,20 +44,39 @@ $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
 	@set -o pipefail; $(PIP) install --progress-bar off -e '.[dev]' | { $(QUIETER) || true; }
 	@touch $@
 
-install: $(VENV)/.installed
+# Of what is older than its source, nothing is left to be imported in its place.
+$(VENV)/.compiled: setup.py compiled.txt $(TO_COMPILE) $(VENV)/.installed
+	@set -o pipefail; $(PIP) install --progress-bar off -e '.[compile]' | { $(QUIETER) || true; }
+	@$(MAKE) --no-print-directory interpreted
+	@echo 'compiling what requests pass through (a minute; COMPILE=0 does without)'
+	@PENSTOCK_COMPILE=1 $(BIN)/python setup.py --quiet build_ext --inplace || \
+	  { $(MAKE) --no-print-directory interpreted; [ -z "$$CI" ] && echo 'not compiled; it is interpreted, and slower'; }
+	@touch $@
+
+ifeq ($(COMPILE),1)
+compiled: $(VENV)/.compiled
+else
+compiled: interpreted
+endif
+
+interpreted:
+	@rm -f $(VENV)/.compiled
+	@find shared gateway worker -name '*.so' -delete
+
+install: $(VENV)/.installed compiled
 
 demo: install
 	@exec $(BIN)/penstock up --demo
 
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev compiled
 	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
 
-soak: $(VENV)/.installed-dev
+soak: $(VENV)/.installed-dev compiled
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
 
 # As in make bench SCENARIO=tiny ARGS='--duration 2'. Run nothing else meanwhile.
 SCENARIO ?= all
-bench: $(VENV)/.installed-dev
+bench: $(VENV)/.installed-dev compiled
 	$(BIN)/python -m load_tests run $(SCENARIO) $(ARGS)
 
 check: $(VENV)/.installed-dev
@@ -68,4 +93,5 @@ clean:
 	@if [ -e .penstock/lock ] && ! $(PYTHON) -c 'import fcntl as f; f.flock(open(".penstock/lock"), f.LOCK_SH | f.LOCK_NB)' 2>/dev/null; then \
 	  echo 'Penstock runs on .penstock; end it first'; exit 1; fi
 	rm -rf $(VENV) .penstock build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find shared gateway worker -name '*.so' -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
