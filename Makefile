@@ -20,6 +20,7 @@ help:
 	@echo 'make compiled compile what requests pass through (a minute); install, demo, test and bench do it,'
 	@echo '              unless there is no C compiler or COMPILE=0'
 	@echo 'make test     all tests but the long ones'
+	@echo 'make interpreted  remove what was compiled'
 	@echo 'make soak     the long tests'
 	@echo 'make bench    load tests of everything, about 15 minutes; SCENARIO=tiny for one of them'
 	@echo 'make check    format, lint, types, imports'
