@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 from dataclasses import replace
@@ -96,6 +97,28 @@ def test_a_record_has_no_base(setup: ModuleType) -> None:
 
 def test_all_that_is_listed_is_there(setup: ModuleType) -> None:
     assert all((ROOT / path).is_file() for path in setup.modules())
+
+
+def test_no_interpreted_class_has_a_compiled_base(setup: ModuleType) -> None:
+    compiled = {path.removesuffix(".py").replace("/", ".") for path in setup.modules()}
+    for package in setup.PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            if str(path.relative_to(ROOT)) in setup.modules():
+                continue
+            nodes = list(ast.walk(ast.parse(path.read_text())))
+            taken = {
+                name.asname or name.name
+                for node in nodes
+                if isinstance(node, ast.ImportFrom) and node.module in compiled
+                for name in node.names
+            }
+            bases = {
+                ast.unparse(base).partition("[")[0]
+                for node in nodes
+                if isinstance(node, ast.ClassDef)
+                for base in node.bases
+            }
+            assert not bases & taken, path
 
 
 @pytest.mark.skipif(not os.environ.get("CI"), reason="a machine may be without a C compiler")
