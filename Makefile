@@ -8,12 +8,19 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Downloads and builds show, so that something moves; what was found where does not.
 QUIETER := grep --line-buffered -vE '^(Looking in|Requirement already|Installing collected|Successfully|  (Using cached|Preparing|Installing|Getting|Checking|Stored|Created) )'
 
-.PHONY: help install demo test soak bench check format clean
+# What requests pass through, as C: where there is no compiler, or with COMPILE=0, it is interpreted.
+COMPILE ?= 1
+TO_COMPILE := $(shell sed -n '/^compiled = /,/^]/s/^ *"\(.*\)",$$/\1/p' pyproject.toml)
+
+.PHONY: help install compiled interpreted demo test soak bench check format clean
 
 help:
 	@echo 'make demo     install, then run Penstock with a model; Ctrl-C ends it'
 	@echo 'make install  everything into $(VENV)'
+	@echo 'make compiled compile what requests pass through (a minute); install, demo, test and bench do it,'
+	@echo '              unless there is no C compiler or COMPILE=0'
 	@echo 'make test     all tests but the long ones'
+	@echo 'make interpreted  remove what was compiled'
 	@echo 'make soak     the long tests'
 	@echo 'make bench    load tests of everything, about 15 minutes; SCENARIO=tiny for one of them'
 	@echo 'make check    format, lint, types, imports'
@@ -38,7 +45,26 @@ $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
 	@set -o pipefail; $(PIP) install --progress-bar off -e '.[dev]' | { $(QUIETER) || true; }
 	@touch $@
 
-install: $(VENV)/.installed
+# Of what is older than its source, nothing is left to be imported in its place.
+$(VENV)/.compiled: setup.py pyproject.toml $(TO_COMPILE) $(VENV)/.installed
+	@set -o pipefail; $(PIP) install --progress-bar off -e '.[compile]' | { $(QUIETER) || true; }
+	@$(MAKE) --no-print-directory interpreted
+	@echo 'compiling what requests pass through (a minute; COMPILE=0 does without)'
+	@PENSTOCK_COMPILE=1 $(BIN)/python setup.py --quiet build_ext --inplace || \
+	  { $(MAKE) --no-print-directory interpreted; [ -z "$$CI" ] && echo 'not compiled; it is interpreted, and slower'; }
+	@touch $@
+
+ifeq ($(COMPILE),1)
+compiled: $(VENV)/.compiled
+else
+compiled: interpreted
+endif
+
+interpreted:
+	@rm -f $(VENV)/.compiled
+	@find shared gateway worker -name '*.so' -delete
+
+install: $(VENV)/.installed compiled
 
 demo: install
 	@exec $(BIN)/penstock up --demo
@@ -48,17 +74,17 @@ demo: install
 # ARGS that choose tests may leave none to one of the two, which pytest tells by a 5.
 SIDE_BY_SIDE ?= 2
 NONE_IS_WELL = $(if $(ARGS),|| [ $$? = 5 ])
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev compiled
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow and not alone' -n $(SIDE_BY_SIDE) \
 	  --dist loadfile --no-loadscope-reorder $(ARGS) $(NONE_IS_WELL)
 	$(BIN)/python -m pytest -m 'not slow and alone' $(ARGS) $(NONE_IS_WELL)
 
-soak: $(VENV)/.installed-dev
+soak: $(VENV)/.installed-dev compiled
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
 
 # As in make bench SCENARIO=tiny ARGS='--duration 2'. Run nothing else meanwhile.
 SCENARIO ?= all
-bench: $(VENV)/.installed-dev
+bench: $(VENV)/.installed-dev compiled
 	$(BIN)/python -m load_tests run $(SCENARIO) $(ARGS)
 
 check: $(VENV)/.installed-dev
@@ -75,4 +101,5 @@ clean:
 	@if [ -e .penstock/lock ] && ! $(PYTHON) -c 'import fcntl as f; f.flock(open(".penstock/lock"), f.LOCK_SH | f.LOCK_NB)' 2>/dev/null; then \
 	  echo 'Penstock runs on .penstock; end it first'; exit 1; fi
 	rm -rf $(VENV) .penstock build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find shared gateway worker -name '*.so' -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

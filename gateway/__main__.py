@@ -29,6 +29,7 @@ from gateway.service import InferenceService
 from gateway.settings import GatewaySettings, read_codes
 from gateway.transport import advertised_endpoint, check_endpoint
 from shared.clock import SystemClock
+from shared.compiled import is_compiled
 from shared.curve import GatewayKeys, read_gateway_keys
 from shared.deployment import GatewayReport
 from shared.ids import new_incarnation, node_name
@@ -104,7 +105,8 @@ class Gateway:
             task.add_done_callback(lambda task: _end_if_failed(task, server))
         await self._settle()
         _collect_seldom()
-        log.info("serving", url=f"http://{settings.host}:{listener.getsockname()[1]}")
+        url = f"http://{settings.host}:{listener.getsockname()[1]}"
+        log.info("serving", url=url, compiled=is_compiled())
         await server.serve(sockets=[listener])
         for task in reversed(background):
             task.cancel()

@@ -16,7 +16,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.routing import HEDGE_BUDGET, HedgePolicy, JobsPolicy
-from shared.tensors import TensorSpec
+from shared.tensor_spec import TensorSpec
 
 Swap = Literal["surge", "replace"]
 

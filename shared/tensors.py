@@ -16,7 +16,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from shared.records import record
 
@@ -44,28 +43,6 @@ NUMPY_OF: dict[str, np.dtype[Any]] = {
 DATATYPE_OF: dict[np.dtype[Any], str] = {
     dtype: name for name, dtype in NUMPY_OF.items() if name != "BF16"
 }
-
-
-class TensorSpec(BaseModel):
-    """What a model takes or gives under one name.
-
-    Attributes:
-        name: the tensor's name.
-        datatype: an Open Inference Protocol datatype.
-        shape: one entry per dimension, -1 where any size will do.
-        optional: an input that requests may leave out.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    optional: bool = False
-
-    def describe(self) -> str:
-        """As in error messages: `FP32[-1,64]`."""
-        return f"{self.datatype}{list(self.shape)}".replace(" ", "")
 
 
 @record

@@ -296,7 +296,7 @@ def _decode_chunk(fields: Packed, reader: _TensorReader) -> Chunk:
     return Chunk(_uint(attempt_id), _uint(sequence), reader.read(outputs))
 
 
-def _decode_hello(fields: Packed, _: _TensorReader) -> Hello:
+def _decode_hello(fields: Packed, reader: _TensorReader) -> Hello:
     _, replica, worker, model, version, revision, interface, route, takes_calls = fields
     return Hello(
         _str(replica),
@@ -310,43 +310,43 @@ def _decode_hello(fields: Packed, _: _TensorReader) -> Hello:
     )
 
 
-def _decode_load(fields: Packed, _: _TensorReader) -> Load:
+def _decode_load(fields: Packed, reader: _TensorReader) -> Load:
     _, queued_rows, executing_rows, row_us, executing = fields
     attempts = tuple([_uint(attempt_id) for attempt_id in _array(executing)])
     return Load(_uint(queued_rows), _uint(executing_rows), _uint(row_us), attempts)
 
 
-def _decode_cancel(fields: Packed, _: _TensorReader) -> Cancel:
+def _decode_cancel(fields: Packed, reader: _TensorReader) -> Cancel:
     _, attempt_id = fields
     return Cancel(_uint(attempt_id))
 
 
-def _decode_suspect_turn(fields: Packed, _: _TensorReader) -> SuspectTurn:
+def _decode_suspect_turn(fields: Packed, reader: _TensorReader) -> SuspectTurn:
     _, attempt_id = fields
     return SuspectTurn(_uint(attempt_id))
 
 
-def _decode_proceed(fields: Packed, _: _TensorReader) -> Proceed:
+def _decode_proceed(fields: Packed, reader: _TensorReader) -> Proceed:
     _, attempt_id = fields
     return Proceed(_uint(attempt_id))
 
 
-def _decode_alone(fields: Packed, _: _TensorReader) -> Alone:
+def _decode_alone(fields: Packed, reader: _TensorReader) -> Alone:
     _, active = fields
     return Alone(_bool(active))
 
 
-def _decode_nack(fields: Packed, _: _TensorReader) -> Nack:
+def _decode_nack(fields: Packed, reader: _TensorReader) -> Nack:
     _, attempt_id, reason = fields
     return Nack(_uint(attempt_id), NackReason(_uint(reason)))
 
 
-def _decode_probe(fields: Packed, _: _TensorReader) -> Probe:
+def _decode_probe(fields: Packed, reader: _TensorReader) -> Probe:
     _, known = fields
     return Probe(_bool(known))
 
 
-def _decode_drain(fields: Packed, _: _TensorReader) -> Drain:
+def _decode_drain(fields: Packed, reader: _TensorReader) -> Drain:
     (_,) = fields
     return Drain()
 

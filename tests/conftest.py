@@ -1,11 +1,15 @@
-"""How `make test` spreads tests over its processes: each module to one of them, in its order."""
+"""What is tested is what the sources say, and how `make test` spreads tests over its processes:
+each module to one of them, in its order."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadFileScheduling
+
+ROOT = Path(__file__).parent.parent
 
 DEMO, MLFLOW = "the demo system", "the MLflow server"
 TOGETHER = {
@@ -32,3 +36,13 @@ class ByWhatIsShared(LoadFileScheduling):  # type: ignore[misc]
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByWhatIsShared:
     """Called by pytest-xdist where tests run side by side."""
     return ByWhatIsShared(config, log)
+
+
+def pytest_configure() -> None:
+    """Refuse to test compiled modules that are older than their sources."""
+    for package in ("shared", "gateway", "worker"):
+        for compiled in (ROOT / package).rglob("*.so"):
+            source = compiled.with_name(compiled.name.partition(".")[0] + ".py")
+            if source.exists() and source.stat().st_mtime > compiled.stat().st_mtime:
+                name = source.relative_to(ROOT)
+                pytest.exit(f"{name} is newer than its compiled form: `make compiled`", 2)

@@ -13,7 +13,8 @@ import yaml
 
 from shared.deployment import ParameterSpec
 from shared.mlflow_flavors import MLMODEL_FILE, streams
-from shared.tensors import DATATYPE_OF, TensorSpec
+from shared.tensor_spec import TensorSpec
+from shared.tensors import DATATYPE_OF
 
 COLUMN_DATATYPES = {
     "boolean": "BOOL",

@@ -51,7 +51,7 @@ from worker.draining import Draining
 from worker.jobs.desk import Busyness
 from worker.jobs.giving_up import GivingUp
 from worker.jobs.messages import JOBS, Job
-from worker.jobs.waiting_jobs import JobItem, WaitingJobs, job_item
+from worker.jobs.waiting_jobs import JobItem, WaitingJobs
 from worker.latency_model import LatencyModel
 from worker.outcomes import Completed, Failed, FailureKind, Outcome
 from worker.run_limits import RunLimits
@@ -202,7 +202,7 @@ class Session:
             elif suspect and not self._idle_of_all:
                 commands.append(Send(JOBS, Nack(job.number, NackReason.SUSPECT_BUSY)))
             else:
-                item = job_item(job, self._buckets.of(job.request), self._rows_of(job.request), now)
+                item = JobItem(job, self._buckets.of(job.request), self._rows_of(job.request), now)
                 self._owed[item.key] = item
                 self._jobs.offer(item)
         return commands

@@ -24,6 +24,7 @@ from deploy.local.settings_flags import command_of
 from deploy.local.up_settings import UpSettings
 from gateway.settings import GatewaySettings
 from registry_sync.settings import SyncSettings
+from shared.compiled import is_compiled
 from shared.errors import PenstockError
 from shared.lifecycle import die_with_parent
 from worker.settings import WorkerSettings
@@ -44,7 +45,8 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"penstock {importlib.metadata.version('penstock')}")
+        kind = "compiled" if is_compiled() else "interpreted"
+        print(f"penstock {importlib.metadata.version('penstock')} ({kind})")
         raise typer.Exit
 
 

@@ -14,11 +14,10 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Generic
 
 from fastapi import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Scope
 
 from gateway.calls import InferenceAnswer, InferenceCall
 from gateway.graceful_server import GIVEN_UP, was_given_up
@@ -26,6 +25,7 @@ from gateway.http.compression import Coding, chosen_coding, deflated
 from gateway.http.errors import failure_response
 from gateway.http.metrics import OK, HttpMetrics
 from gateway.http.payload import P, PayloadFormat, RawHeaders
+from gateway.http.reply import Reply, ReplyResponse
 from gateway.http.request_body import (
     BodyTooLargeError,
     LingeringResponse,
@@ -43,7 +43,6 @@ from gateway.http.settings import HttpSettings
 from gateway.service import Inference
 from gateway.statistics import InferenceStatistics
 from shared.errors import ErrorCode, PenstockError
-from shared.records import record
 from shared.tensors import Buffer
 
 JOINED_BYTES_MAX = 256 * 1024
@@ -101,38 +100,6 @@ class Body:
     varies: bool = False
     wanted: Coding | None = None
     coding: Coding | None = None
-
-
-@record
-class Reply:
-    """The answer to a request whose call was answered.
-
-    Attributes:
-        head: its headers as they are sent, each with the end of its line.
-        parts: of its body; large tensors are not joined.
-    """
-
-    head: bytes
-    parts: tuple[Buffer, ...]
-
-
-class ReplyResponse(Response):
-    """A reply for ASGI."""
-
-    def __init__(self, reply: Reply) -> None:
-        lines = [line.partition(b": ") for line in reply.head.splitlines()]
-        self.status_code = HTTPStatus.OK.value
-        self.raw_headers = [(name, value) for name, _, value in lines]
-        self.background = None
-        self._parts = reply.parts
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send headers and parts."""
-        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-        await send(start)
-        for part in self._parts[:-1]:
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-        await send({"type": "http.response.body", "body": self._parts[-1], "more_body": False})
 
 
 @dataclass(frozen=True, slots=True)

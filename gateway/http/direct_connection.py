@@ -27,9 +27,10 @@ from uvicorn.server import ServerState
 
 from gateway.calls import InferenceAnswer
 from gateway.graceful_server import GIVEN_UP, GracefulConnection
-from gateway.http.call_route import Body, CallSteps, Exchange, Reply, compressed
+from gateway.http.call_route import Body, CallSteps, Exchange, compressed
 from gateway.http.parsed_infer import ParsedInfer
 from gateway.http.payload import RawHeaders
+from gateway.http.reply import Reply
 from gateway.http.request_body import BodyTimeoutError, client_gone
 from gateway.http.request_heads import Head, KnownHeads, head_of
 from gateway.http.traced_app import begin_span, end_span, with_context

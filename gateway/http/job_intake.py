@@ -19,8 +19,6 @@ from gateway.http.call_route import (
     CallContext,
     CallSteps,
     Exchange,
-    Reply,
-    ReplyResponse,
     compressed,
     reply_head,
     shorter,
@@ -31,6 +29,7 @@ from gateway.http.job_options import read_options, split_parameters
 from gateway.http.oip_routes import OipFormat
 from gateway.http.parsed_infer import ParsedInfer
 from gateway.http.payload import RawHeaders
+from gateway.http.reply import Reply, ReplyResponse
 from gateway.http.request_body import (
     BodyTooLargeError,
     LingeringResponse,

@@ -199,8 +199,7 @@ def _floats_in(text: bytes, datatype: str) -> AnyArray:
     """
     if text.find(b"[", 1) >= 0:
         raise ValueError  # simdjson would take the numbers of lists within for the list's own
-    parsed = simdjson.Parser().parse(text)
-    assert isinstance(parsed, simdjson.Array)
+    parsed: Any = simdjson.Parser().parse(text)  # an array; its types say `bytes` of its buffer
     values = np.frombuffer(parsed.as_buffer(of_type="d"))
     if datatype == "FP32" and not _surely_fp32(values):
         raise ValueError

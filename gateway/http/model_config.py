@@ -6,7 +6,7 @@ from typing import Any
 
 from gateway.calls import ModelMetadata
 from shared.messages import PRIORITY_DEFAULT, PRIORITY_LOWEST
-from shared.tensors import TensorSpec
+from shared.tensor_spec import TensorSpec
 
 _TYPE_OF = {"BYTES": "TYPE_STRING"}
 

@@ -52,11 +52,11 @@ from gateway.http.tensor_checks import checked_shape, in_order
 from shared.deployment import ModelInterface
 from shared.messages import PRIORITY_DEFAULT, Parameters
 from shared.records import record
+from shared.tensor_spec import TensorSpec
 from shared.tensors import (
     NUMPY_OF,
     Buffer,
     Tensor,
-    TensorSpec,
 )
 
 FRAMES_MAX = 1024

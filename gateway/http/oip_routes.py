@@ -35,7 +35,8 @@ from gateway.http.request_templates import Templates
 from gateway.service import Inference
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
-from shared.tensors import Buffer, TensorSpec
+from shared.tensor_spec import TensorSpec
+from shared.tensors import Buffer
 
 EXTENSIONS = (
     "binary_tensor_data",

@@ -23,7 +23,8 @@ from gateway.http.bad_input import bad_input, mismatch, quoted, shown, shown_nam
 from gateway.http.json_tensors import bytes_from_json
 from gateway.http.tensor_checks import checked_shape, in_order
 from shared.deployment import ModelInterface
-from shared.tensors import NUMPY_OF, Tensor, TensorSpec
+from shared.tensor_spec import TensorSpec
+from shared.tensors import NUMPY_OF, Tensor
 
 _MISSING = frozenset({"", "nan", "NaN", "NA", "N/A", "null", "NULL", "None"})
 """What a CSV cell without a number says, as in pandas."""

@@ -8,7 +8,8 @@ from typing import Any
 
 from gateway.http.bad_input import mismatch, quoted, shown, shown_shape
 from shared.deployment import ModelInterface
-from shared.tensors import Tensor, TensorSpec, shape_fits
+from shared.tensor_spec import TensorSpec
+from shared.tensors import Tensor, shape_fits
 
 ELEMENTS_MAX = 2**31
 """Most elements that a shape may state, empty dimensions counted as one: more than any body holds,

@@ -52,7 +52,8 @@ from shared.messages import (
     SuspectTurn,
 )
 from shared.routing import HedgePolicy, ModelRoute, RoutingTable, VersionRoute
-from shared.tensors import TensorSpec, array_from_tensor, tensor_from_array
+from shared.tensor_spec import TensorSpec
+from shared.tensors import array_from_tensor, tensor_from_array
 from worker.assembly import merge, split
 from worker.batching import BatchLimits
 from worker.commands import Command as ReplicaCommand

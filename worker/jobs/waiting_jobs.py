@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from math import inf
 
 from worker.batching import Item
@@ -36,9 +35,8 @@ SLICE_CALLS = 2.0
 """The slice where none is set, in executions of one row."""
 
 
-@dataclass(slots=True)
 class JobItem(Item):
-    """A job that waits to be executed; its deadlines never come.
+    """A job that waits to be executed; nobody waits for it, so it is never late.
 
     Attributes:
         timeout_s: longest execution; None: the job does not say.
@@ -46,18 +44,16 @@ class JobItem(Item):
         gone: it was canceled, or its lease is lost, and it runs all the same.
     """
 
-    timeout_s: float | None = None
-    job_id: str = ""
-    gone: bool = False
+    __slots__ = ("gone", "job_id", "timeout_s")
 
-
-def job_item(job: Job, bucket: Hashable, rows: int, now: float) -> JobItem:
-    """A job as something to wait for its execution; nobody waits for it, so it is never late."""
-    request = job.request
-    key, never = (JOBS, job.number), inf
-    item = JobItem(key, bucket, rows, request.priority, never, never, now, request)
-    item.suspect, item.timeout_s, item.job_id = request.suspect, job.timeout_s, job.id
-    return item
+    def __init__(self, job: Job, bucket: Hashable, rows: int, now: float) -> None:
+        request, key, never = job.request, (JOBS, job.number), inf
+        super().__init__(
+            key, bucket, rows, request.priority, never, never, now, request, request.suspect
+        )
+        self.timeout_s = job.timeout_s
+        self.job_id = job.id
+        self.gone = False
 
 
 def _rank(item: JobItem) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from shared.tensors import TensorSpec
+from shared.tensor_spec import TensorSpec
 from worker.runtimes.base import ModelLoadError
 
 

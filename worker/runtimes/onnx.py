@@ -10,7 +10,8 @@ import onnxruntime as ort
 
 from shared.deployment import ModelInterface
 from shared.messages import Parameters
-from shared.tensors import NUMPY_OF, AnyArray, TensorSpec
+from shared.tensor_spec import TensorSpec
+from shared.tensors import NUMPY_OF, AnyArray
 from worker.mlflow_model import MLmodel
 from worker.runtimes.base import ModelLoadError
 from worker.runtimes.failures import execution_error

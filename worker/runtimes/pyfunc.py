@@ -19,7 +19,8 @@ import numpy as np
 from shared.deployment import ModelInterface
 from shared.messages import Parameters
 from shared.telemetry import get_logger
-from shared.tensors import AnyArray, TensorSpec
+from shared.tensor_spec import TensorSpec
+from shared.tensors import AnyArray
 from worker.mlflow_model import Column, MLmodel, MLmodelError, column_specs, named
 from worker.runtimes.base import ModelLoadError
 from worker.runtimes.failures import told

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from shared.tensors import DATATYPE_OF, NUMPY_OF, AnyArray, TensorSpec
+from shared.tensor_spec import TensorSpec
+from shared.tensors import DATATYPE_OF, NUMPY_OF, AnyArray
 from worker.invented import invented_inputs
 from worker.runtimes.base import ExecutionError, ModelLoadError
 

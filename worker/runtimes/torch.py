@@ -25,7 +25,8 @@ from torch.export.passes import move_to_device_pass
 
 from shared.deployment import ModelInterface
 from shared.messages import Parameters
-from shared.tensors import DATATYPE_OF, NUMPY_OF, AnyArray, TensorSpec
+from shared.tensor_spec import TensorSpec
+from shared.tensors import DATATYPE_OF, NUMPY_OF, AnyArray
 from worker.mlflow_model import MLmodel, named
 from worker.runtimes.base import ModelLoadError
 from worker.runtimes.failures import told

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,6 +29,14 @@ def knowing(base_s: float, row_s: float, batch_rows_max: int = 8, replicas: int 
 def crowd(admission: Admission, calls: list[tuple[int, int, float]]) -> list[Ticket]:
     tickets = [admission.admit(rows, priority, span, 0.0) for rows, priority, span in calls]
     return [ticket for ticket in tickets if ticket is not None]
+
+
+def crowded(foreign_rows: int, calls: list[tuple[int, int, float]]) -> Admission:
+    """One with two replicas, that these calls have come to."""
+    admission = knowing(0.02, 0.002)
+    admission.replicas_told(2, foreign_rows, 8)
+    crowd(admission, calls)
+    return admission
 
 
 @given(
@@ -79,24 +85,20 @@ def test_what_is_let_in_of_a_class_is_let_in_of_each_higher_one(
     now: float,
 ) -> None:
     """Before any class has aged: the crowd came at 0."""
-    admission = knowing(0.02, 0.002)
-    admission.replicas_told(2, foreign_rows, 8)
-    crowd(admission, calls)
     rows, _, timeout_s = call
     let_in = [
-        copy.deepcopy(admission).admit(rows, priority, timeout_s, now) is not None
+        crowded(foreign_rows, calls).admit(rows, priority, timeout_s, now) is not None
         for priority in range(1, 10)
     ]
     assert let_in == sorted(let_in, reverse=True)
 
 
 def test_a_class_that_has_aged_gets_one_call_in_before_a_higher_one_that_has_not() -> None:
-    admission = knowing(0.02, 0.002)
-    admission.replicas_told(2, 187, 8)
-    crowd(admission, [(1, 1, 1.0), (1, 1, 1.0), (1, 6, 1.0)])  # class 6 is shut out at 0
+    calls = [(1, 1, 1.0), (1, 1, 1.0), (1, 6, 1.0)]  # class 6 is shut out at 0
     before, after = SETTINGS.aging_s * 0.99, SETTINGS.aging_s
-    assert copy.deepcopy(admission).admit(1, 6, 1.0, before) is None
-    assert copy.deepcopy(admission).admit(1, 5, 1.0, after) is None
+    assert crowded(187, calls).admit(1, 6, 1.0, before) is None
+    assert crowded(187, calls).admit(1, 5, 1.0, after) is None
+    admission = crowded(187, calls)
     ticket = admission.admit(1, 6, 1.0, after)
     assert ticket is not None
     assert ticket.priority == 1

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from shared.deployment import ModelInterface
 from shared.messages import Request
-from shared.tensors import NUMPY_OF, TensorSpec, array_from_tensor, tensor_from_array
+from shared.tensor_spec import TensorSpec
+from shared.tensors import NUMPY_OF, array_from_tensor, tensor_from_array
 from shared.wire import INLINE_BYTES_MAX
 from worker.assembly import OutputShapeError, copied_bytes, merge, split
 

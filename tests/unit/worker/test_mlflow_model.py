@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from shared.deployment import ParameterSpec
-from shared.tensors import TensorSpec
+from shared.tensor_spec import TensorSpec
 from worker.mlflow_model import Column, MLmodelError, column_specs, named, read_mlmodel
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shared.tensors import TensorSpec
+from shared.tensor_spec import TensorSpec
 from worker.mlflow_model import Column
 from worker.outcomes import FailureKind
 from worker.runtimes.base import ExecutionError

@@ -24,7 +24,8 @@ from shared.messages import (
     SuspectTurn,
 )
 from shared.messages import Request as WireRequest
-from shared.tensors import Tensor, TensorSpec, tensor_from_array
+from shared.tensor_spec import TensorSpec
+from shared.tensors import Tensor, tensor_from_array
 from worker.batching import BatchLimits
 from worker.commands import Command, End, Execute, Send
 from worker.draining import FAREWELL_S, GIVE_BACK_S

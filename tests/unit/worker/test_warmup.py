@@ -8,7 +8,8 @@ import pytest
 
 from shared.deployment import ModelInterface
 from shared.messages import Parameters
-from shared.tensors import AnyArray, TensorSpec
+from shared.tensor_spec import TensorSpec
+from shared.tensors import AnyArray
 from worker.latency_model import LatencyModel
 from worker.outcomes import FailureKind
 from worker.runtimes.base import ExecutionError, ModelLoadError

@@ -24,7 +24,8 @@ from gateway.service import Outcome
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
 from shared.routing import JobsPolicy, VersionRoute
-from shared.tensors import AnyArray, Tensor, TensorSpec, array_from_tensor, tensor_from_array
+from shared.tensor_spec import TensorSpec
+from shared.tensors import AnyArray, Tensor, array_from_tensor, tensor_from_array
 
 Function = Callable[[dict[str, AnyArray]], dict[str, AnyArray]]
 

@@ -13,7 +13,7 @@ from gateway.http.settings import HttpSettings
 from gateway.statistics import BATCH_SIZES_MAX, InferenceStatistics
 from shared.deployment import ParameterSpec
 from shared.errors import ErrorCode, PenstockError
-from shared.tensors import TensorSpec
+from shared.tensor_spec import TensorSpec
 from tests.unit.gateway.http.fakes import (
     FakeInference,
     FakeModel,

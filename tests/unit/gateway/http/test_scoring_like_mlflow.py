@@ -16,7 +16,8 @@ from mlflow.pyfunc.scoring_server import invocations
 from onnx import TensorProto, helper
 
 from shared.deployment import ModelInterface
-from shared.tensors import AnyArray, TensorSpec
+from shared.tensor_spec import TensorSpec
+from shared.tensors import AnyArray
 from tests.unit.gateway.http.fakes import FakeInference, FakeModel, interface, spec
 from tests.unit.gateway.http.test_scoring import post
 

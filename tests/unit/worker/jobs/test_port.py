@@ -22,7 +22,8 @@ from shared.jobs.durability import Durability
 from shared.jobs.payload import VERSION, JobInput, pack_input
 from shared.jobs.record import Content, JobState
 from shared.messages import Final, Nack, NackReason, Request
-from shared.tensors import Buffer, TensorSpec, tensor_from_array
+from shared.tensor_spec import TensorSpec
+from shared.tensors import Buffer, tensor_from_array
 from tests.unit.worker.jobs.test_leases import record
 from worker.jobs.messages import Began, Ended, FromPort, Gone, Leave, Place, Pull, Told
 from worker.jobs.messages import Leased as LeasedToLoop

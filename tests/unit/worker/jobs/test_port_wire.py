@@ -14,7 +14,8 @@ from shared.errors import ErrorCode, WireError
 from shared.jobs.answers import Progress
 from shared.jobs.record import Content
 from shared.messages import Failure, Final, Nack, NackReason, Request
-from shared.tensors import Tensor, TensorSpec, tensor_from_array
+from shared.tensor_spec import TensorSpec
+from shared.tensors import Tensor, tensor_from_array
 from worker.jobs.messages import (
     Alive,
     Began,

@@ -14,7 +14,8 @@ from shared.deployment import ModelInterface
 from shared.jobs.answers import Progress
 from shared.jobs.payload import RESULT_TYPE, unpack_result
 from shared.messages import Parameters, Request
-from shared.tensors import AnyArray, TensorSpec, array_from_tensor, tensor_from_array
+from shared.tensor_spec import TensorSpec
+from shared.tensors import AnyArray, array_from_tensor, tensor_from_array
 from worker.jobs.stream import NoAnswer, Stopped, StreamOutcome, Told, run_stream
 from worker.jobs.yields import JSON_TYPE
 from worker.outcomes import Completed, Failed, FailureKind

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from math import inf
-
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from shared.messages import Request
 from tests.unit.worker.test_batching import MAX_BATCH, item, planned
 from worker.batching import BatchLimits, BatchQueue, Item
-from worker.jobs.messages import JOBS
+from worker.jobs.messages import Job
 from worker.jobs.waiting_jobs import SLICE_CALLS, SLICE_S_MIN, JobItem, WaitingJobs, slice_s
 from worker.latency_model import TYPICAL_AFTER, LatencyModel
 
@@ -24,8 +23,8 @@ def job(
     timeout_s: float | None = None,
     suspect: bool = False,
 ) -> JobItem:
-    key = (JOBS, number)
-    return JobItem(key, bucket, rows, priority, inf, inf, 0.0, number, suspect, timeout_s=timeout_s)
+    request = Request(number, 0, (), priority, suspect)
+    return JobItem(Job(number, request, timeout_s), bucket, rows, 0.0)
 
 
 def known(*durations: tuple[int, float], bucket: str = "a") -> LatencyModel:
@@ -47,7 +46,7 @@ def planned_jobs(
     """Which jobs join a batch that `first` is in, with so many rows: the rules in plain words."""
     taken = []
     limits = first.timeout_s if isinstance(first, JobItem) else None
-    for each in sorted(jobs, key=lambda each: (each.priority, each.payload)):
+    for each in sorted(jobs, key=lambda each: (each.priority, each.key)):
         if each is first or each.suspect or (each.bucket, each.timeout_s) != (first.bucket, limits):
             continue
         rows += each.rows
@@ -110,7 +109,7 @@ class CallsAndJobs(RuleBasedStateMachine):
     @rule(data=st.data())
     def cancel_job(self, data: st.DataObject) -> None:
         some = data.draw(st.sampled_from(self.offered))
-        assert self.jobs.cancel(some) == (self.waiting_jobs.pop(some.payload, None) is not None)
+        assert self.jobs.cancel(some) == (self.waiting_jobs.pop(some.key[1], None) is not None)
 
     @rule(seconds=st.floats(0, 3))
     def time_passes(self, seconds: float) -> None:
@@ -147,13 +146,13 @@ class CallsAndJobs(RuleBasedStateMachine):
         filled = self.jobs.fill(calls, MAX_BATCH, self.now)
         assert filled == ([] if late else expected)
         for each in filled:
-            assert self.waiting_jobs.pop(each.payload) is each
+            assert self.waiting_jobs.pop(each.key[1]) is each
             assert each.timeout_s is None, "no call is killed for the time limit of a job"
         return filled
 
     def _release_jobs(self) -> list[JobItem]:
         jobs = list(self.waiting_jobs.values())
-        head = min(jobs, key=lambda each: (each.priority, each.payload))
+        head = min(jobs, key=lambda each: (each.priority, each.key))
         args = (self.latency, head, head.rows, MAX_BATCH, self.slice_set_s)
         others = [] if head.suspect else planned_jobs(jobs, *args)
         batch = self.jobs.release(MAX_BATCH)
@@ -163,7 +162,7 @@ class CallsAndJobs(RuleBasedStateMachine):
         assert len(batch) == 1 or takes_s <= self.slice_set_s
         assert len(batch) == 1 or not any(each.suspect for each in batch)
         for each in batch:
-            assert self.waiting_jobs.pop(each.payload) is each
+            assert self.waiting_jobs.pop(each.key[1]) is each
         return batch
 
     @invariant()
@@ -177,7 +176,7 @@ TestCallsAndJobs.settings = settings(max_examples=100, stateful_step_count=40, d
 
 
 def numbers(batch: list[JobItem]) -> list[int]:
-    return [each.payload for each in batch]
+    return [each.key[1] for each in batch]
 
 
 def test_jobs_run_in_batches_that_keep_to_their_slice() -> None:

@@ -16,7 +16,8 @@ from shared.deployment import ModelInterface
 from shared.jobs.answers import Progress
 from shared.jobs.payload import RESULT_TYPE, unpack_result
 from shared.messages import Request
-from shared.tensors import TensorSpec, array_from_tensor, tensor_from_array
+from shared.tensor_spec import TensorSpec
+from shared.tensors import array_from_tensor, tensor_from_array
 from worker.jobs.yields import JSON_TYPE, output_of, progress_of
 
 REQUEST = Request(0, 0, (tensor_from_array("x", np.zeros(1)),))

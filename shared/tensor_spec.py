@@ -1,0 +1,27 @@
+"""What a model says of one tensor that it takes or gives."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class TensorSpec(BaseModel):
+    """What a model takes or gives under one name.
+
+    Attributes:
+        name: the tensor's name.
+        datatype: an Open Inference Protocol datatype.
+        shape: one entry per dimension, -1 where any size will do.
+        optional: an input that requests may leave out.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    optional: bool = False
+
+    def describe(self) -> str:
+        """As in error messages: `FP32[-1,64]`."""
+        return f"{self.datatype}{list(self.shape)}".replace(" ", "")
