@@ -1,9 +1,9 @@
 """Compiles what requests pass through (pyproject.toml lists it) if PENSTOCK_COMPILE is 1.
 
-mypyc does it. Everything runs without it; compiled, a request takes about a quarter less processor time
-(docs/design.md). `PENSTOCK_COMPILE=1 pip install .` makes a wheel with it, `make compiled` puts it
-beside the sources of a checkout. Where there is no C compiler, a line says so, and nothing is
-compiled.
+mypyc does it. Everything runs without it; compiled, a request takes about a quarter less processor
+time (docs/design.md). `PENSTOCK_COMPILE=1 pip install .` makes a wheel with it, `make compiled`
+puts it beside the sources of a checkout. Where there is no C compiler, a line says so, and nothing
+is compiled.
 
 mypyc makes structs of classes, but calls the `__init__` that dataclasses make as any interpreted
 one, which takes longer than all the rest of a record. So what is compiled is a copy of the
