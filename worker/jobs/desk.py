@@ -5,11 +5,9 @@ as many as fill a slice when nothing is held, and more only where they begin so 
 could not be asked in between (`PREFETCH_S`). Never more than the operator allows, and none while
 more calls wait than the next batch takes.
 
-While calls come, jobs are leased a few at a time, at a bounded rate (`PACED_JOBS`, `PACE_S`). To
-read and write a job takes a fraction of a millisecond of the interpreter, which the loop and the
-port's thread share: as many as fit two batches at once, again and again, make calls wait for that
-more than for the jobs' executions. Jobs that take longer than their share of the pace do not notice
-it.
+While calls come, jobs are leased a few at a time (`PACED_JOBS`), and at a pace
+(`worker.jobs.pace`): as many as fit two batches at once, again and again, make calls wait for what
+it takes to read and write them, more than for their executions.
 
 Nobody polls: after the queue was found empty, a hint says when to look again. A hint that comes
 while a request is under way may be about what the request just missed, so it counts afterwards.
@@ -23,11 +21,12 @@ Previous stop of a job: `worker.jobs.side`. Next: `worker.session`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from shared.messages import Final, Nack, NackReason
 from worker.jobs.messages import FromPort, Hinted, Leased, PortLost, Pull
+from worker.jobs.pace import Pace
 
 PREFETCH_S = 0.1
 """Jobs are leased before they can run if those before them take no longer than this: many times
@@ -37,11 +36,7 @@ BATCHES_HELD = 2
 """Batches of jobs that are held where no number is set: one runs, and one is ready."""
 
 PACED_JOBS = 4
-"""Most jobs that are leased at a time while calls come: about a millisecond of the interpreter."""
-
-PACE_S = 5e-3
-"""How long after a lease, for each of its jobs, the next one waits while calls come: so jobs take
-some percent of the interpreter, and a replica still begins 200 of them in a second or more."""
+"""Most jobs that are leased at a time while calls come: about a millisecond of the processors."""
 
 CALLS_PAST_S = 0.1
 """How long without a call until jobs are leased as fast as they go."""
@@ -86,6 +81,7 @@ class JobDesk:
         self._not_before = 0.0
         self._calls = 0
         self._calls_until = 0.0
+        self._pace = Pace()
 
     def __repr__(self) -> str:
         return f"<JobDesk {len(self._held)} held{', asked' if self._asked else ''}>"
@@ -136,8 +132,8 @@ class JobDesk:
                 self._look = self._suspects = True
                 self._not_before = now + SUSPECT_RETRY_S
 
-    def pull(self, busy: Busyness, now: float) -> Pull | None:
-        """What to ask the port for now."""
+    def pull(self, busy: Busyness, now: float, waited_s: Callable[[], float]) -> Pull | None:
+        """What to ask the port for now; `waited_s` is for `worker.jobs.pace`."""
         if not self.wants(now):
             return None
         if busy.calls != self._calls:
@@ -147,7 +143,7 @@ class JobDesk:
             return None
         if now < self._calls_until:
             most = min(most, PACED_JOBS)
-            self._not_before = now + most * PACE_S
+            self._not_before = now + most * self._pace.next(now, waited_s())
         self._asked = True
         return Pull(most, busy.idle and not self._held)
 

@@ -32,6 +32,7 @@ from worker.jobs.messages import (
     Told,
 )
 from worker.jobs.port_link import PortLink
+from worker.jobs.processor_waits import ProcessorWaits
 from worker.jobs.stream import NoAnswer, Stopped, run_stream, streams
 from worker.jobs.waiting_jobs import JobItem
 from worker.outcomes import Failed, FailureKind, Outcome
@@ -64,6 +65,7 @@ class Jobs:
         self._desk = JobDesk(0)
         self._stop: dict[int, Event] = {}  # of the stream that runs
         self._begun: BegunJobs | None = None
+        self._waits = ProcessorWaits()
 
     def spawn(self) -> None:
         """Start the port's process, while the model is yet to be loaded."""
@@ -116,7 +118,7 @@ class Jobs:
             self._link.look(now)
         if not self._desk.wants(now) or not self._link.is_up:
             return
-        pull = self._desk.pull(session.busyness(), now)
+        pull = self._desk.pull(session.busyness(), now, self._waits.seconds)
         if pull is not None:
             self._link.tell(pull)
 
