@@ -53,8 +53,9 @@ async def test_a_killed_replica_loses_no_call(tmp_path: Path) -> None:
 
         clients = [asyncio.create_task(client(n)) for n in range(32)]
         await until(lambda: answered > 500)
-        os.kill(first.process.pid, signal.SIGSTOP)  # so that it holds calls when it dies
-        await asyncio.sleep(0.2)
+        os.kill(first.process.pid, signal.SIGSTOP)  # so that it holds calls when it dies,
+        await asyncio.sleep(0.005)  # which no hedge has answered meanwhile
+        os.kill(first.process.pid, signal.SIGKILL)
         await asyncio.to_thread(first.kill)
         before = answered
         await until(lambda: answered > before + 500)
