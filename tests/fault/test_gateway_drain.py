@@ -148,7 +148,8 @@ async def test_a_second_signal_hurries_it(napping: Path, wait_s: float) -> None:
         replica.forget()
         beat = await asyncio.to_thread(replica.hear, Heartbeat)
         assert isinstance(beat, Heartbeat)
-        assert (beat.queued_rows, beat.executing_rows) == (0, 1), "nobody waits for the queue"
+        # Of nine calls at least five were not in the batch that runs, which takes four.
+        assert beat.queued_rows == 0 < beat.executing_rows <= 4, "nobody waits for the queue"
 
 
 async def test_a_state_store_that_never_answers_does_not_hold_it_up() -> None:
