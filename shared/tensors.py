@@ -69,8 +69,12 @@ class Tensor:
     @property
     def nbytes(self) -> int:
         """Size of the content."""
-        data = self.data
-        return len(data) if type(data) is bytes else memoryview(data).nbytes
+        return nbytes_of(self.data)
+
+
+def nbytes_of(data: Buffer) -> int:
+    """Size of what a buffer holds; a view's length counts items, which may be longer."""
+    return data.nbytes if isinstance(data, memoryview) else len(data)
 
 
 def tensor_from_array(name: str, array: AnyArray) -> Tensor:

@@ -39,11 +39,12 @@ from gateway.http.request_headers import (
     timeout_s_header,
     trace_context_of,
 )
+from gateway.http.server_timing import server_timing
 from gateway.http.settings import HttpSettings
 from gateway.service import Inference
 from gateway.statistics import InferenceStatistics
 from shared.errors import ErrorCode, PenstockError
-from shared.tensors import Buffer
+from shared.tensors import Buffer, nbytes_of
 
 JOINED_BYTES_MAX = 256 * 1024
 """Answers up to this size are copied into one write; larger ones are written part by part."""
@@ -198,7 +199,7 @@ class CallSteps(Generic[P]):
         parts = encoded.parts
         size = len(parts[0])
         if len(parts) > 1:
-            size = sum([memoryview(part).nbytes for part in parts])
+            size = sum([nbytes_of(part) for part in parts])
             if size <= JOINED_BYTES_MAX:
                 parts = (b"".join(parts),)
         body = Body(parts, size, encoded.header_length)
@@ -327,16 +328,11 @@ def reply_head(exchange: Exchange[P], answer: InferenceAnswer, body: Body, total
         f"content-type: application/{'json' if json_length is None else 'octet-stream'}\r\n"
         f"content-length: {body.size}\r\n"
         f"x-request-id: {request_id_of(exchange.headers)}\r\n"
-        f"server-timing: queue;dur={answer.queue_s * 1e3:.3f}, "
-        f"infer;dur={answer.infer_s * 1e3:.3f}, total;dur={total_s * 1e3:.3f}"
+        f"server-timing: {server_timing(answer, total_s)}\r\n"
+        f"x-penstock-attempts: {answer.attempts}\r\n"
     )
-    if answer.attempts == 1:
-        head += "\r\nx-penstock-attempts: 1\r\n"
-    else:
-        head += f", before;dur={answer.before_s * 1e3:.3f}\r\n"
-        head += f"x-penstock-attempts: {answer.attempts}\r\n"
-        if answer.hedged:
-            head += f"x-penstock-hedged: {answer.hedged}\r\n"
+    if answer.hedged:
+        head += f"x-penstock-hedged: {answer.hedged}\r\n"
     if json_length is not None:
         head += f"inference-header-content-length: {json_length}\r\n"
     if body.varies:
