@@ -17,10 +17,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from redis.asyncio import Redis
-from redis.asyncio.client import PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from shared.cancellation import cancellable
@@ -29,17 +25,9 @@ from shared.deployment import Deployment, GatewayReport, SyncReport, WorkerRepor
 from shared.errors import LeaseLostError, StateStoreError
 from shared.keys import Keys
 from shared.routing import RoutingTable
+from shared.store_client import connect
 from shared.store_url import without_password
-
-SOCKET_TIMEOUT_S = 5.0
-"""Longest wait for one answer of the store; it holds small documents only, so more is an outage."""
-
-SILENCE_S = 10.0
-"""Silence until a server that is listened to is asked for an answer, and then until the connection
-is given up."""
-
-RECONNECT_DELAY_S = 0.5
-"""Between attempts to listen for changes again."""
+from shared.subscription import SILENCE_S, Subscription
 
 
 @dataclass(frozen=True)
@@ -168,21 +156,6 @@ return redis.call('DEL', KEYS[1])
 Report = TypeVar("Report", bound=BaseModel)
 
 
-def connect(redis_url: str) -> Redis:
-    """A client of the store that never sends a command twice by itself.
-
-    Args:
-        redis_url: `redis://`, `rediss://` or `unix://`.
-    """
-    return Redis.from_url(
-        redis_url,
-        socket_timeout=SOCKET_TIMEOUT_S,
-        socket_connect_timeout=SOCKET_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-        decode_responses=False,
-    )
-
-
 class RedisStateStore:
     """The store on any server that speaks the Redis 7.0 protocol."""
 
@@ -242,37 +215,13 @@ class RedisStateStore:
         await self._script(_RELEASE, [self._keys.lease], [lease.token])
 
     async def watch(self, on_change: Callable[[], None]) -> None:
-        while True:
-            try:
-                async with self._redis.pubsub() as pubsub:
-                    await cancellable(pubsub.subscribe(self._keys.changes))
-                    await self._hear(pubsub, on_change)
-            except (RedisError, OSError):
-                await asyncio.sleep(RECONNECT_DELAY_S)
+        def tell(_channel: str) -> None:
+            on_change()
+
+        await Subscription(self._url, self._keys.changes, tell, self._silence_s).run()
 
     async def close(self) -> None:
         await self._redis.aclose()
-
-    async def _hear(self, pubsub: PubSub, on_change: Callable[[], None]) -> None:
-        """Tell of hints, and of their beginning: whatever happened before, nobody heard.
-
-        A server whose host vanished closes no connection, so silence is asked whether it is that.
-
-        Raises:
-            OSError: if the server does not answer.
-        """
-        asked = False
-        while True:
-            message = await cancellable(pubsub.get_message(timeout=self._silence_s))
-            if message is not None:
-                asked = False
-                if message["type"] in ("subscribe", "message"):
-                    on_change()
-            elif asked:
-                raise OSError("no answer to a ping")
-            else:
-                await cancellable(pubsub.ping())
-                asked = True
 
     async def _report(
         self, kind: str, name: str, report: BaseModel, ttl_s: float, notify: bool

@@ -11,7 +11,8 @@ from redis.exceptions import RedisError
 from deploy.local.launcher import Condition, Part
 from shared.errors import StateStoreError
 from shared.keys import Keys
-from shared.state_store import StateStore, connect
+from shared.state_store import StateStore
+from shared.store_client import connect
 
 HTTP_TIMEOUT_S = 3.0
 

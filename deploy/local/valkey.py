@@ -21,7 +21,7 @@ from deploy.local.data_dir import DataDir
 from deploy.local.failures import CommandError
 from deploy.local.processes import EXEC_CHILD, ProcessSpec
 from deploy.local.runtime_dir import LONGEST_SOCKET_NAME, RuntimeDir
-from shared.state_store import connect
+from shared.store_client import connect
 from worker.devices import memory_bytes
 
 NAME = "valkey"

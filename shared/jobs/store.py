@@ -21,7 +21,7 @@ from shared.jobs.calls import Call
 from shared.jobs.durability import Durability
 from shared.jobs.scripts import Command, Exchange, Scripts, detect, waits_for_disk
 from shared.keys import Keys
-from shared.state_store import connect
+from shared.store_client import connect
 from shared.store_url import without_password
 
 Answer = TypeVar("Answer")

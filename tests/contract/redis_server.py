@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -55,6 +56,16 @@ class Server:
                 except RedisError:
                     assert time.monotonic() < deadline, "the server does not answer"
                     time.sleep(0.02)
+
+    def pause(self) -> None:
+        """Have it do nothing, and close nothing, until `resume`."""
+        assert self._process is not None, "not started"
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Have a server that was paused go on."""
+        assert self._process is not None, "not started"
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End it without a warning."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -80,24 +80,74 @@ async def network(server: Server) -> AsyncIterator[tuple[Network, str]]:
             listener.close()
 
 
-async def test_news_come_again_after_the_server_vanished_without_a_word(server: Server) -> None:
-    async with network(server) as (between, url):
-        news = JobNews(url, KEYS, silence_s=SILENCE_S)
-        listening = asyncio.create_task(news.run())
+LISTENERS = ["jobs", "control plane"]
+
+
+@asynccontextmanager
+async def listening(listener: str, url: str) -> AsyncIterator[asyncio.Event]:
+    """An event that is set by hints of a job, or of the control plane's state."""
+    async with AsyncExitStack() as stack:
+        if listener == "jobs":
+            news = JobNews(url, KEYS, silence_s=SILENCE_S)
+            changed = stack.enter_context(news.of("job"))
+            task = asyncio.create_task(news.run())
+        else:
+            store = RedisStateStore(url, KEYS, silence_s=SILENCE_S)
+            stack.push_async_callback(store.close)
+            changed = asyncio.Event()
+            task = asyncio.create_task(store.watch(changed.set))
         try:
-            async with asyncio.timeout(PATIENCE_S):
-                with news.of("job") as changed:
-                    await changed.wait()
-                    changed.clear()
-                    await asyncio.sleep(5 * SILENCE_S)
-                    assert between.connections == 1  # silence alone is no reason
-                    assert not changed.is_set()
-                    between.vanish()
-                    await changed.wait()
-            assert between.connections == 2
+            yield changed
         finally:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
+            task.cancel()
+            await asyncio.wait({task}, timeout=PATIENCE_S)
+            assert task.cancelled()
+
+
+@pytest.mark.parametrize("listener", LISTENERS)
+async def test_hints_come_again_after_the_server_vanished_without_a_word(
+    server: Server, listener: str
+) -> None:
+    async with network(server) as (between, url), listening(listener, url) as changed:
+        async with asyncio.timeout(PATIENCE_S):
+            await changed.wait()
+            changed.clear()
+            await asyncio.sleep(5 * SILENCE_S)
+            assert between.connections == 1  # silence alone is no reason
+            assert not changed.is_set()
+            between.vanish()
+            await changed.wait()
+        assert between.connections == 2
+
+
+@pytest.mark.parametrize("listener", LISTENERS)
+async def test_a_server_that_answers_nobody_is_tried_again(server: Server, listener: str) -> None:
+    async with network(server) as (between, url):
+        between.dead = True
+        async with listening(listener, url) as changed, asyncio.timeout(PATIENCE_S):
+            while between.connections < 2:
+                await asyncio.sleep(0.05)
+            assert not changed.is_set()
+            between.dead = False
+            await changed.wait()
+
+
+@pytest.mark.parametrize("listener", LISTENERS)
+async def test_a_server_that_hangs_is_given_up_and_heard_once_it_goes_on(
+    server: Server, listener: str
+) -> None:
+    async with network(server) as (between, url), listening(listener, url) as changed:
+        async with asyncio.timeout(PATIENCE_S):
+            await changed.wait()
+            changed.clear()
+            server.pause()
+            try:
+                while between.connections < 2:
+                    await asyncio.sleep(0.05)
+                assert not changed.is_set()
+            finally:
+                server.resume()
+            await changed.wait()
 
 
 async def test_idle_holders_subscribe_again_after_the_server_vanished(server: Server) -> None:
@@ -117,49 +167,3 @@ async def test_idle_holders_subscribe_again_after_the_server_vanished(server: Se
                 pass
         assert between.connections == 2
         wake_up.close()
-
-
-async def test_watchers_of_the_control_plane_watch_again_after_it_vanished(server: Server) -> None:
-    async with network(server) as (between, url):
-        store = RedisStateStore(url, KEYS, silence_s=SILENCE_S)
-        changed = asyncio.Event()
-        watching = asyncio.create_task(store.watch(changed.set))
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                await changed.wait()
-                changed.clear()
-                await asyncio.sleep(5 * SILENCE_S)
-                assert between.connections == 1
-                assert not changed.is_set()
-                between.vanish()
-                await changed.wait()
-        finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
-            await store.close()
-
-
-@pytest.mark.parametrize("listener", ["jobs", "control plane"])
-async def test_a_server_that_answers_nobody_is_tried_again(server: Server, listener: str) -> None:
-    async with network(server) as (between, url):
-        between.dead = True
-        news = JobNews(url, KEYS, silence_s=SILENCE_S)
-        store = RedisStateStore(url, KEYS, silence_s=SILENCE_S)
-        changed = asyncio.Event()
-        with news.of("job") as changed_job:
-            if listener == "jobs":
-                changed = changed_job
-                listening = asyncio.create_task(news.run())
-            else:
-                listening = asyncio.create_task(store.watch(changed.set))
-            try:
-                async with asyncio.timeout(PATIENCE_S):
-                    while between.connections < 2:
-                        await asyncio.sleep(0.05)
-                    assert not changed.is_set()
-                    between.dead = False
-                    await changed.wait()
-            finally:
-                listening.cancel()
-                await asyncio.gather(listening, return_exceptions=True)
-                await store.close()

@@ -14,7 +14,8 @@ from shared.deployment import Deployment, GatewayReport, SyncReport, WorkerRepor
 from shared.errors import LeaseLostError, StateStoreError
 from shared.keys import Keys
 from shared.routing import ModelRoute, RoutingTable
-from shared.state_store import Lease, MemoryStateStore, RedisStateStore, StateStore, connect
+from shared.state_store import Lease, MemoryStateStore, RedisStateStore, StateStore
+from shared.store_client import connect
 from tests.contract.redis_server import Server
 
 TTL_S = 0.3

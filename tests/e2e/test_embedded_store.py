@@ -20,7 +20,7 @@ from deploy.local.processes import ProcessSpec
 from deploy.local.progress import Progress
 from deploy.local.restart_policy import RestartPolicy
 from deploy.local.runtime_dir import RuntimeDir
-from shared.state_store import connect
+from shared.store_client import connect
 from tests.e2e.system import alive
 from worker.devices import memory_bytes
 
