@@ -248,36 +248,39 @@ class JobIntake:
         return Reply(reply_head(exchange, found.answer, body, total_s), body.parts)
 
 
-class ResultResponse(ReplyResponse):
-    """A result for ASGI, which holds a share of the bytes of results until it was sent."""
+class SharingResponse(Response):
+    """A response for ASGI that holds a share of the bytes of results until it was sent.
 
-    def __init__(self, reply: Reply, share: ByteShare) -> None:
-        super().__init__(reply)
-        self._share = share
+    Attributes:
+        share: released afterwards, however the sending went.
+    """
+
+    share: ByteShare
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send headers and parts."""
+        """Send headers and body, then release the share."""
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._share.release()
+            self.share.release()
 
 
-class JobResponse(Response):
-    """A job with an output, which holds a share of the bytes of results until it was sent."""
+class ResultResponse(SharingResponse, ReplyResponse):
+    """A result, which may be large."""
+
+    def __init__(self, reply: Reply, share: ByteShare) -> None:
+        super().__init__(reply)
+        self.share = share
+
+
+class JobResponse(SharingResponse):
+    """A job with an output, which may be large."""
 
     def __init__(
         self, body: bytes, status: HTTPStatus, headers: dict[str, str], share: ByteShare
     ) -> None:
         super().__init__(body, status, headers, "application/json")
-        self._share = share
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send headers and body."""
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._share.release()
+        self.share = share
 
 
 def location_of(view: JobView) -> str:
