@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Any, cast
 
@@ -43,6 +44,16 @@ def configure_logging(level: str, log_format: str, **context: Any) -> None:
     stream = logging.StreamHandler(sys.stderr)
     stream.setFormatter(formatter)
     logging.basicConfig(handlers=[stream], level=max(number, logging.WARNING), force=True)
+
+
+def inherit_logging(**context: Any) -> None:
+    """Set up logging of a process that a service started, as that one's variables tell.
+
+    Args:
+        context: fields that every line of this process carries.
+    """
+    level = os.environ.get("PENSTOCK_LOG_LEVEL", "info")
+    configure_logging(level, os.environ.get("PENSTOCK_LOG_FORMAT", "json"), **context)
 
 
 def get_logger(name: str) -> FilteringBoundLogger:

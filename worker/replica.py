@@ -31,7 +31,7 @@ from shared.deployment import ModelInterface
 from shared.errors import WireError
 from shared.lifecycle import die_with_parent
 from shared.messages import Envelope, Hello, Message
-from shared.telemetry import configure_logging, get_logger
+from shared.telemetry import get_logger, inherit_logging
 from shared.tracing import Tracer, make_tracer
 from shared.wire import copied_on_send, decode, encode
 from shared.wire_frames import send_frames
@@ -396,9 +396,7 @@ def main() -> None:
     if not isinstance(start, Start):
         sys.exit(f"penstock replica: expected a start message first, got {start.type!r}")
     setproctitle.setproctitle(f"penstock replica {start.model}/{start.version}")
-    configure_logging(
-        os.environ.get("PENSTOCK_LOG_LEVEL", "info"),
-        os.environ.get("PENSTOCK_LOG_FORMAT", "json"),
+    inherit_logging(
         process="replica",
         replica=start.replica,
         model=start.model,

@@ -30,7 +30,7 @@ from shared.jobs.blobs import BlobStore
 from shared.jobs.blocking_store import BlockingJobStore, BlockingWakeUp
 from shared.keys import Keys
 from shared.lifecycle import die_with_parent
-from shared.telemetry import configure_logging, get_logger
+from shared.telemetry import get_logger, inherit_logging
 from worker.jobs.messages import Alive, Begin, FromPort, Leave, ToPort
 from worker.jobs.packets import PacketReader, PacketWriter
 from worker.jobs.port import JobPort
@@ -58,9 +58,7 @@ def main() -> None:
 def _run(begin: Begin, connection: socket.socket, messages: Iterator[ToPort]) -> NoReturn:
     place = begin.place
     setproctitle.setproctitle(f"penstock job-port {place.model}/{begin.version}")
-    configure_logging(
-        os.environ.get("PENSTOCK_LOG_LEVEL", "info"),
-        os.environ.get("PENSTOCK_LOG_FORMAT", "json"),
+    inherit_logging(
         process="job-port",
         replica=place.holder,
         model=place.model,
