@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ from shared.jobs.store import JobStore
 from shared.keys import Keys
 from shared.messages import Request
 from shared.tensors import AnyArray, array_from_tensor, tensor_from_array
+from tests.agent_plane import AgentPlane, agent_plane
 from tests.contract.redis_server import Server
 from tests.data_plane import DataPlane, ReplicaChild, data_plane
 from worker.control import JobsStart
+from worker.jobs.losses import Losses
 
 KEYS = Keys("test")
 MODEL, REVISION = "m", "m/1"
@@ -125,6 +127,26 @@ async def job_bench(revision: str = REVISION) -> AsyncIterator[JobBench]:
         finally:
             await store.close()
             server.kill()
+
+
+@contextlib.asynccontextmanager
+async def looked_after(
+    folder: Path, count: int, settings: ReplicaSettings, **changes: object
+) -> AsyncIterator[tuple[JobBench, AgentPlane]]:
+    """So many replicas that their agent replaces, and tells the store of when they die.
+
+    Args:
+        changes: to the agent's settings.
+    """
+    async with job_bench("m-r") as bench:
+
+        async def lose(replica: str, begun: Collection[str] | None) -> int:
+            lost = await bench.store.run(calls.lose(replica, begun))
+            return len(lost)
+
+        store = {"redis_url": bench.server.url, "namespace": KEYS.namespace}
+        async with agent_plane(folder, count, settings, Losses(lose), **store, **changes) as plane:
+            yield bench, plane
 
 
 @contextlib.asynccontextmanager

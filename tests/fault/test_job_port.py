@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +17,9 @@ from shared.jobs.payload import unpack_result
 from shared.jobs.record import JobRecord, JobState
 from shared.tensors import AnyArray, array_from_tensor
 from tests import mlflow_models, models
-from tests.agent_plane import agent_plane
 from tests.data_plane import rows, until
-from tests.fault.job_plane import KEYS, JobBench, JobPlane, job_bench, job_plane
+from tests.fault.job_plane import JobBench, JobPlane, job_plane, looked_after
 from worker.control import Drained, DrainNow
-from worker.jobs.losses import Losses
 from worker.jobs.port_link import NICE
 
 ONE_THREAD = ReplicaSettings(threads=1, max_batch_size=32)
@@ -155,32 +152,24 @@ async def test_a_port_that_is_stopped_for_a_moment_goes_on(tmp_path: Path) -> No
         assert await port_of(pid) == port
 
 
-async def _lose(bench: JobBench, replica: str, begun: object) -> int:
-    lost = await bench.store.run(calls.lose(replica, begun))  # type: ignore[arg-type]
-    return len(lost)
-
-
 async def test_a_replica_that_is_killed_leaves_no_port_behind_and_loses_nothing(
     tmp_path: Path,
 ) -> None:
     folder = mlflow_models.moody(tmp_path / "m")
-    async with job_bench("m-r") as bench:
-        losses = Losses(partial(_lose, bench))
-        store = {"redis_url": bench.server.url, "namespace": KEYS.namespace}
-        async with agent_plane(folder, 2, ONE_THREAD, losses, **store) as plane:
-            wanted = [float(each % 50) for each in range(2000)]
-            ids = await bench.submit_all([number(each) for each in wanted], name=INPUT)
-            ports = []
-            for restarts in (1, 2):
-                (victim, *_) = await plane.all_ready(2)
-                assert victim.pid is not None
-                ports.append(await port_of(victim.pid))
-                os.kill(victim.pid, signal.SIGKILL)
-                await plane.restarted(restarts)
-            records = await outcomes(bench, ids)
-            assert {record.state for record in records} == {JobState.SUCCEEDED}
-            assert await results(bench, ids) == [each * 10 for each in wanted]
-            print("executions:", sum(record.attempts for record in records), "of", len(records))
-            assert not [port for port in ports if alive(port)]
-            ports = [await port_of(replica.pid or 0) for replica in await plane.all_ready(2)]
+    async with looked_after(folder, 2, ONE_THREAD) as (bench, plane):
+        wanted = [float(each % 50) for each in range(2000)]
+        ids = await bench.submit_all([number(each) for each in wanted], name=INPUT)
+        ports = []
+        for restarts in (1, 2):
+            (victim, *_) = await plane.all_ready(2)
+            assert victim.pid is not None
+            ports.append(await port_of(victim.pid))
+            os.kill(victim.pid, signal.SIGKILL)
+            await plane.restarted(restarts)
+        records = await outcomes(bench, ids)
+        assert {record.state for record in records} == {JobState.SUCCEEDED}
+        assert await results(bench, ids) == [each * 10 for each in wanted]
+        print("executions:", sum(record.attempts for record in records), "of", len(records))
         assert not [port for port in ports if alive(port)]
+        ports = [await port_of(replica.pid or 0) for replica in await plane.all_ready(2)]
+    assert not [port for port in ports if alive(port)]

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Collection
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +18,9 @@ from shared.jobs.payload import unpack_result
 from shared.jobs.record import JobState
 from shared.tensors import AnyArray, array_from_tensor, tensor_from_array
 from tests import mlflow_models, models
-from tests.agent_plane import AgentPlane, agent_plane
 from tests.data_plane import ReplicaChild, rows
-from tests.fault.job_plane import KEYS, JobBench, JobPlane, job_bench, job_plane
+from tests.fault.job_plane import KEYS, JobPlane, job_plane, looked_after
 from worker.control import Drained, DrainNow
-from worker.jobs.losses import Losses
 
 ONE_THREAD = ReplicaSettings(threads=1, max_batch_size=32)
 INPUT = "input-0"
@@ -119,25 +114,13 @@ async def test_a_cancel_is_heard_long_before_the_next_heartbeat(tmp_path: Path) 
         assert time.monotonic() - began < 3
 
 
-@contextlib.asynccontextmanager
-async def _looked_after(
-    folder: Path, settings: ReplicaSettings, **changes: object
-) -> AsyncIterator[tuple[JobBench, AgentPlane]]:
-    """One replica that its agent replaces, and tells the store of when it dies."""
-    async with job_bench("m-r") as bench:
-        losses = Losses(partial(_lose, bench))
-        store = {"redis_url": bench.server.url, "namespace": KEYS.namespace}
-        async with agent_plane(folder, 1, settings, losses, **store, **changes) as plane:
-            yield bench, plane
-
-
 @pytest.mark.parametrize("name", ["napping", "painting"])
 async def test_a_canceled_job_that_goes_on_alone_is_ended_with_its_replica(
     tmp_path: Path, name: str
 ) -> None:
     folder = getattr(mlflow_models, name)(tmp_path / "m")
     endless = number(60_000) if name == "napping" else number(-60)
-    async with _looked_after(folder, ONE_THREAD, job_cancel_grace_s=0.5) as (bench, plane):
+    async with looked_after(folder, 1, ONE_THREAD, job_cancel_grace_s=0.5) as (bench, plane):
         job_id = await bench.submit(endless, name=INPUT)
         await bench.until_state(job_id, JobState.RUNNING)
         after = await bench.submit(number(3), name=INPUT)
@@ -157,7 +140,7 @@ async def test_a_canceled_job_that_a_call_waits_behind_is_not_ended_by_force(
     tmp_path: Path,
 ) -> None:
     folder = mlflow_models.napping(tmp_path / "m")
-    async with _looked_after(folder, ONE_THREAD, job_cancel_grace_s=0.5) as (bench, plane):
+    async with looked_after(folder, 1, ONE_THREAD, job_cancel_grace_s=0.5) as (bench, plane):
         (before,) = await plane.replicas()
         job_id = await bench.submit(number(4000), name=INPUT)
         await bench.until_state(job_id, JobState.RUNNING)
@@ -231,31 +214,23 @@ async def test_a_store_that_is_away_keeps_no_result_and_no_call_waiting(tmp_path
         assert (await plane.result(after)).tolist() == [3]
 
 
-async def _lose(bench: JobBench, replica: str, begun: Collection[str] | None) -> int:
-    lost = await bench.store.run(calls.lose(replica, begun))
-    return len(lost)
-
-
 async def test_a_job_that_kills_its_replica_does_so_twice_and_harms_no_other(
     tmp_path: Path,
 ) -> None:
     folder = mlflow_models.moody(tmp_path / "m")
-    async with job_bench("m-r") as bench:
-        losses = Losses(partial(_lose, bench))
-        store = {"redis_url": bench.server.url, "namespace": KEYS.namespace}
-        async with agent_plane(folder, 2, ONE_THREAD, losses, **store) as plane:
-            wanted = [float(each) for each in (*range(30), 99, *range(30, 60))]
-            ids = await bench.submit_all([number(each) for each in wanted], name=INPUT)
-            for each, job_id in zip(wanted, ids, strict=True):
-                if each != 99:
-                    assert (await bench.result(job_id)).tolist() == [each * 10]
-            killer = await bench.finished(ids[30])
-            assert (killer.state, killer.deaths, killer.dead) == (JobState.FAILED, 2, True)
-            assert killer.error_code == ErrorCode.REPLICA_CRASHED
-            await plane.restarted(2)
-            records = [await bench.record(job_id) for job_id in ids]
-            print("executions:", sum(record.attempts for record in records), "of", len(records))
-            assert await plane.infer(7) == 70
+    async with looked_after(folder, 2, ONE_THREAD) as (bench, plane):
+        wanted = [float(each) for each in (*range(30), 99, *range(30, 60))]
+        ids = await bench.submit_all([number(each) for each in wanted], name=INPUT)
+        for each, job_id in zip(wanted, ids, strict=True):
+            if each != 99:
+                assert (await bench.result(job_id)).tolist() == [each * 10]
+        killer = await bench.finished(ids[30])
+        assert (killer.state, killer.deaths, killer.dead) == (JobState.FAILED, 2, True)
+        assert killer.error_code == ErrorCode.REPLICA_CRASHED
+        await plane.restarted(2)
+        records = [await bench.record(job_id) for job_id in ids]
+        print("executions:", sum(record.attempts for record in records), "of", len(records))
+        assert await plane.infer(7) == 70
 
 
 async def test_jobs_that_had_not_begun_when_their_replica_died_are_no_suspects(
@@ -263,7 +238,7 @@ async def test_jobs_that_had_not_begun_when_their_replica_died_are_no_suspects(
 ) -> None:
     folder = mlflow_models.moody(tmp_path / "m")
     alone = ReplicaSettings(threads=1, max_batch_size=1, job_concurrency=32)
-    async with _looked_after(folder, alone) as (bench, _):
+    async with looked_after(folder, 1, alone) as (bench, _):
         ids = await bench.submit_all([number(each) for each in range(50)], name=INPUT)
         for job_id in ids:  # now it is known how short they are, so many are leased ahead
             await bench.finished(job_id)
@@ -286,7 +261,7 @@ async def test_a_clients_timeout_ends_its_job_and_never_a_replica_that_calls_sha
 ) -> None:
     folder = getattr(mlflow_models, name)(tmp_path / "m")
     long = number(4000 if name == "napping" else 40)  # milliseconds, or steps of 0.1 s
-    async with _looked_after(folder, ONE_THREAD, abandoned_grace_s=0) as (bench, plane):
+    async with looked_after(folder, 1, ONE_THREAD, abandoned_grace_s=0) as (bench, plane):
         (before,) = await plane.replicas()
         job_id = await bench.submit(long, name=INPUT, timeout_ms=300)
         began = time.monotonic()

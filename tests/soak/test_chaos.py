@@ -24,6 +24,7 @@ from tests.e2e.load import Load
 from tests.e2e.system import LocalSystem, alive, penstock, wait_until
 from tests.e2e.test_faults import BROKEN_OFF, child, replicas
 from tests.e2e.test_swap import load_of
+from tests.soak.demo_system import demo_system
 
 CLIENTS = 16
 DURATION_S = float(os.environ.get("CHAOS_S", "600"))
@@ -155,13 +156,7 @@ class Chaos:
 @pytest.mark.slow
 @pytest.mark.timeout(DURATION_S + 600)
 async def test_chaos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    system = LocalSystem(tmp_path / "data", "--demo", "--gateways", "2", "--workers", "2")
-    system.start()
-    pids: set[int] = set()
-    try:
-        client = MlflowClient(system.mlflow_uri)
-        client.set_registered_model_tag("digits", "penstock.replicas", "2")
-        wait_until(lambda: len(replicas(system)) == 2, 60, "two replicas are ready")
+    with demo_system(tmp_path) as system:
         load = load_of(system, tmp_path)
         running = asyncio.create_task(load.run(CLIENTS))
         chaos = Chaos(system, load, random.Random(SEED))
@@ -171,10 +166,6 @@ async def test_chaos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
             load.stopped = True
             await running
         chaos.check("the end")
-        pids = system.processes()
-    finally:
-        assert system.stop() == 0
-    assert not any(map(alive, pids)), "nothing is left behind"
     with capsys.disabled():
         print(f"\nchaos: seed {SEED}, {DURATION_S:.0f} s, {len(load.answers)} requests, ", end="")
         print(f"{len(load.failures())} cut off by the death of their own gateway, 0 other failures")

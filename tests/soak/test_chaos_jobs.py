@@ -23,10 +23,10 @@ from shared.jobs.record import FINISHED
 from tests import mlflow_models
 from tests.e2e.job_client import numbers
 from tests.e2e.load import TOLERANCE, Load
-from tests.e2e.system import LocalSystem, alive, wait_until
-from tests.e2e.test_faults import replicas
+from tests.e2e.system import LocalSystem, wait_until
 from tests.e2e.test_jobs_survive import endings, executions
 from tests.e2e.test_swap import load_of
+from tests.soak.demo_system import demo_system
 from tests.soak.job_load import JobLoad, jobs_of, results_of
 from tests.soak.test_chaos import DURATION_S, RECOVERY_S, SEED, Chaos
 
@@ -150,14 +150,8 @@ def check_noting(results: Mapping[int, dict[str, Any]], notes: Path) -> int:
 @pytest.mark.slow
 @pytest.mark.timeout(DURATION_S + 900)
 async def test_jobs_in_chaos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    system = LocalSystem(tmp_path / "data", "--demo", "--gateways", "2", "--workers", "2")
-    system.start()
-    pids: set[int] = set()
-    try:
-        client = MlflowClient(system.mlflow_uri)
-        client.set_registered_model_tag("digits", "penstock.replicas", "2")
-        add_noting(client, tmp_path)
-        wait_until(lambda: len(replicas(system)) == 2, 60, "two replicas of digits are ready")
+    with demo_system(tmp_path) as system:
+        add_noting(MlflowClient(system.mlflow_uri), tmp_path)
         ready = "/v2/models/noting/ready"
         wait_until(lambda: system.get(ready)[0] == 200, 60, "noting is ready")
         load = load_of(system, tmp_path)
@@ -183,7 +177,3 @@ async def test_jobs_in_chaos(tmp_path: Path, capsys: pytest.CaptureFixture[str])
             check_digits(load, await check_ends(system, jobs["digits"]))
             results = await check_ends(system, jobs["noting"])
             print(f"  {check_noting(results, tmp_path / 'notes')} executions of noting")
-        pids = system.processes()
-    finally:
-        assert system.stop() == 0
-    assert not any(map(alive, pids)), "nothing is left behind"
