@@ -10,7 +10,7 @@ Previous stop: `worker.session`. Next: `worker.draining`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 from worker.batching import Item, Key
 from worker.jobs.messages import JOBS
@@ -22,10 +22,12 @@ class GivingUp:
 
     Args:
         grace_s: how long an execution may go on when none of its jobs is wanted any more.
+        owed: the keys of all that the replica owes an answer, now and later.
     """
 
-    def __init__(self, grace_s: float) -> None:
+    def __init__(self, grace_s: float, owed: Mapping[Key, Item]) -> None:
         self._grace_s = grace_s
+        self._owed = owed
         self._at: float | None = None
 
     def gone(self, running: Sequence[Item], now: float) -> None:
@@ -37,8 +39,8 @@ class GivingUp:
         """The execution has ended."""
         self._at = None
 
-    def due(self, owed: Iterable[Key]) -> float | None:
+    def due(self) -> float | None:
         """When the replica is to end if nothing changes in what it owes; None: not for this."""
-        if self._at is None or any(link != JOBS for link, _ in owed):
+        if self._at is None or any(link != JOBS for link, _ in self._owed):
             return None
         return self._at

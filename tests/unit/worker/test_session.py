@@ -33,7 +33,8 @@ from worker.jobs.messages import JOBS, Job
 from worker.latency_model import TYPICAL_AFTER, LatencyModel
 from worker.outcomes import Completed, Failed, FailureKind
 from worker.run_limits import RunLimits
-from worker.session import SUSPECT_TURN_S, Session
+from worker.session import Session
+from worker.suspect_turns import SUSPECT_TURN_S
 
 INTERFACE = ModelInterface(
     inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 1)),),
