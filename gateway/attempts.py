@@ -81,6 +81,7 @@ class Call:
     Attributes:
         timer_at: when its timer goes off; see `gateway.call_timers`.
         start_by: when it must not be waiting any more; its replica keeps that, or else we.
+        parked: no replica can take it now.
         give_up: when it has waited long enough for any replica, if it is parked.
         wake: when it is to be tried again, if it is parked.
         hedge_at: when its attempt has taken so long that a hedge is considered.
@@ -102,6 +103,7 @@ class Call:
 
     timer_at: float = NEVER
     start_by: float = NEVER
+    parked: bool = False
     give_up: float = NEVER
     wake: float = NEVER
     hedge_at: float = NEVER
@@ -149,9 +151,9 @@ class Call:
     def __repr__(self) -> str:
         return f"<Call {self.id} of {self.request.model!r} version {self.version}>"
 
-    def next_timer(self, *, parked: bool) -> float:
+    def next_timer(self) -> float:
         """When it must be looked at, if nothing happens before."""
-        if parked:
+        if self.parked:
             return min(self.deadline, self.start_by, self.give_up, self.wake)
         return self.hedge_at if self.hedge_at < self.deadline else self.deadline
 

@@ -2,7 +2,7 @@
 
 Theory. A call is open until it is resolved, exactly once, by the first of: an answer, a failure
 that is final, its deadline, its cancellation. While open it has one *attempt* at a replica in
-flight, or two, or it is *parked* because no replica can take it now.
+flight, or two, or it is *parked* because no replica can take it now (`gateway.parked`).
 
 - An attempt that is slow gets a second one beside it, a *hedge* (`gateway.hedging`). The first
   answer wins and the other attempt is cancelled.
@@ -34,8 +34,6 @@ Previous stop of a request: `gateway.service`. Next: `gateway.transport`.
 """
 
 from __future__ import annotations
-
-from collections import OrderedDict
 
 from gateway import lessons, suspects
 from gateway.attempts import (
@@ -73,6 +71,7 @@ from gateway.hedging import HedgeDenial
 from gateway.in_flight import InFlight
 from gateway.intake import Intake
 from gateway.model_state import ModelState
+from gateway.parked import Parked
 from gateway.replicas import Replica, Replicas, Revision
 from gateway.throttle import backoff_s_max
 from gateway.traffic import Routes
@@ -87,9 +86,6 @@ from shared.messages import (
     NackReason,
     Proceed,
 )
-
-SUSPECTS_AT_ONCE = 16
-"""Parked suspects that look again at about the same time: each looks at every replica."""
 
 PASSING = frozenset({ErrorCode.QUEUE_TIMEOUT, ErrorCode.DEADLINE_EXCEEDED, ErrorCode.OUT_OF_MEMORY})
 """Failures that say something of the replica: while another attempt runs, they are not final."""
@@ -110,8 +106,8 @@ class Dispatch:
         self._hedges = Hedges(limits.revisions.hedging, rng)
         self._calls: dict[int, Call] = {}
         self._in_flight = InFlight(self.counters)
-        self._parked: OrderedDict[int, Call] = OrderedDict()
         self._timers = CallTimers(self._calls)
+        self._parked = Parked(limits, self._timers, self.counters)
 
     def __repr__(self) -> str:
         return f"<Dispatch {len(self._calls)} open, {len(self._parked)} parked>"
@@ -202,7 +198,8 @@ class Dispatch:
         if nack.reason is NackReason.SUSPECT_BUSY and attempt.suspect:
             call.sent -= 1  # it only has to wait for its turn
             call.reason, call.instead = AttemptReason.LOST, None
-            return self._park_suspect(call, now)
+            self._parked.add_suspect(call, now)
+            return []
         if nack.reason is NackReason.DRAINING:
             return self._start_again(call, AttemptReason.DRAINING, now)
         if call.suspect:
@@ -223,12 +220,12 @@ class Dispatch:
         """Readiness of a replica changed: what is parked may have somewhere to go."""
         for revision in self._replicas.revisions():
             revision.looked_at(now)
-        return self._retry_parked(now)
+        return self._resolve_all_again(self._parked.to_retry(now), now)
 
     def routes_changed(self, now: float) -> list[Command]:
         """Routes changed: what is parked may have somewhere to go."""
         self._intake.routes_changed()
-        return self._retry_parked(now)
+        return self._resolve_all_again(self._parked.to_retry(now), now)
 
     def replica_lost(self, replica: Replica, now: float) -> list[Command]:
         """A replica, already removed, is gone with all that it held."""
@@ -255,7 +252,7 @@ class Dispatch:
         for call in self._timers.due(now):
             commands += self._timer_fired(call, now)
             if call.id in self._calls:
-                self._timers.set(call, call.next_timer(parked=call.id in self._parked))
+                self._timers.set(call, call.next_timer())
         return commands
 
     def next_deadline(self) -> float | None:
@@ -265,24 +262,12 @@ class Dispatch:
     def _timer_fired(self, call: Call, now: float) -> list[Command]:
         if call.deadline <= now:
             return self._expire(call, now)
-        if call.id not in self._parked:
+        if not call.parked:
             return self._overdue(call, now) if call.hedge_at <= now else []
-        if call.start_by <= now:
-            self.counters.expired += 1
-            waited_s = call.start_by - call.submitted
-            message = f"waited {waited_s:.3f} s without being executed, as long as it may"
-            return self._fail(call, ErrorCode.QUEUE_TIMEOUT, message)
-        if call.wake <= now:
-            call.wake = NEVER
-            if call.suspect:
-                return self._suspect_looks(call, now)
-            return self._resolve_again(call, now)
-        if call.give_up <= now:
-            call.give_up = NEVER
-            if not call.revision.connected:
-                message = f"no replica of model {call.model.name!r} is ready"
-                return self._fail(call, ErrorCode.NO_READY_REPLICA, message, 1.0)
-        return []
+        found = self._parked.timer_fired(call, now)
+        if isinstance(found, PenstockError):
+            return self._give_up(call, found)
+        return self._resolve_all_again(found, now)
 
     def _expire(self, call: Call, now: float) -> list[Command]:
         self.counters.expired += 1
@@ -305,12 +290,14 @@ class Dispatch:
             replica = choose(ready, self._rng, revision.heard_since(now))
         if replica is None:
             if ready and call.suspect:
-                return self._park_suspect(call, now)
+                self._parked.add_suspect(call, now)
+                return []
             if ready and call.instead is not None:
                 return self._give_up(call, call.instead)  # all were asked
             replica = choose(ready, self._rng, revision.heard_since(now))
         if replica is None:
-            return self._park(call, now)
+            self._parked.add(call, now)
+            return []
         if call.sent >= self._limits.attempts_max:
             error = PenstockError(ErrorCode.UNAVAILABLE, "no replica accepted the call", 1.0)
             return self._give_up(call, call.instead or error)
@@ -318,8 +305,8 @@ class Dispatch:
             if not call.model.throttle.allows(call.model.open):
                 return self._give_up(call, call.instead)
             call.model.throttle.retried()
-        if self._parked and self._parked.pop(call.id, None) is not None:
-            call.give_up = call.wake = NEVER
+        if call.parked:
+            self._parked.remove(call)
         commands: list[Command] = [self._in_flight.begin(call, replica, call.reason, now)]
         call.hedge_at = self._hedges.look_at(call, now) if revision.several else NEVER
         self._timers.set(call, min(call.hedge_at, call.deadline))
@@ -364,7 +351,7 @@ class Dispatch:
             call.denials += 1
             if choice is not HedgeDenial.DEADLINE:
                 call.hedge_at = self._hedges.look_at(call, now)
-                self._timers.set(call, call.next_timer(parked=False))
+                self._timers.set(call, call.next_timer())
             return []
         call.hedged = True
         call.model.hedges.spend()
@@ -377,7 +364,7 @@ class Dispatch:
         if again_at is None:
             return None
         call.hedge_at = again_at
-        self._timers.set(call, call.next_timer(parked=False))
+        self._timers.set(call, call.next_timer())
         if source.asked_at > source.heard_at:
             return []
         source.asked_at = now
@@ -447,7 +434,8 @@ class Dispatch:
         if call.retries == 1 or not self._candidates(call, now):
             return self._dispatch(call, now)
         most_s = backoff_s_max(call.retries - 1, limits.backoff_s, limits.backoff_s_max)
-        return self._park(call, now, wake=now + self._rng.random() * most_s)
+        self._parked.add(call, now, wake=now + self._rng.random() * most_s)
+        return []
 
     def _start_again(self, call: Call, reason: AttemptReason, now: float) -> list[Command]:
         """An attempt ended that the throttle has no say in: as if there had been none."""
@@ -469,51 +457,16 @@ class Dispatch:
             call.ordinary = False
         return self._dispatch(call, now)
 
-    def _park(self, call: Call, now: float, wake: float = NEVER) -> list[Command]:
-        self._parked[call.id] = call
-        call.ordinary = False
-        call.hedge_at = NEVER
-        call.wake = wake
-        if wake == NEVER and call.give_up == NEVER and not call.revision.connected:
-            call.give_up = now + self._limits.replica_wait_s
-        self._timers.set(call, call.next_timer(parked=True))
-        return []
-
-    def _park_suspect(self, call: Call, now: float) -> list[Command]:
-        """Every replica holds another suspect. Most of ours are tried when one of those ends; what
-        others hold is not told of, so look again, the more rarely the more calls do so."""
-        rounds = 1 + len(self._parked) // SUSPECTS_AT_ONCE
-        return self._park(call, now, wake=now + self._limits.suspect_retry_s * rounds)
-
-    def _retry_parked(self, now: float) -> list[Command]:
-        """Try the parked calls again, by priority, but for those that wait for their next retry."""
+    def _resolve_all_again(self, calls: list[Call], now: float) -> list[Command]:
         commands: list[Command] = []
-        for call in sorted(self._parked.values(), key=_priority):
-            waits = now < call.wake < NEVER and not call.suspect
-            if call.id in self._parked and not waits:
-                commands += self._resolve_again(call, now)
+        for call in calls:
+            commands += self._resolve_again(call, now)
         return commands
 
     def _retry_suspects(self, revision: Revision, now: float) -> list[Command]:
         """A replica can take a suspect again."""
-        first = self._first_suspect(revision)
+        first = self._parked.first_suspect(revision)
         return [] if first is None else self._resolve_again(first, now)
-
-    def _suspect_looks(self, call: Call, now: float) -> list[Command]:
-        """A parked suspect looks at all replicas again; one that is more urgent goes first."""
-        first = self._first_suspect(call.revision)
-        commands: list[Command] = []
-        if first is not None and first.priority < call.priority:
-            first.tried = frozenset()
-            commands = self._resolve_again(first, now)
-        call.tried = frozenset()
-        return commands + self._resolve_again(call, now)
-
-    def _first_suspect(self, revision: Revision) -> Call | None:
-        """Of the most urgent suspects that are parked, the one that waits longest."""
-        waiting = [call for call in self._parked.values() if call.suspect]
-        mine = [call for call in waiting if call.revision is revision]
-        return min(mine, key=_priority, default=None)
 
     def _give_up(self, call: Call, error: PenstockError) -> list[Command]:
         if error.code is ErrorCode.QUEUE_FULL:
@@ -532,15 +485,11 @@ class Dispatch:
         """Forget the call; attempts that are in flight are cancelled."""
         commands: list[Command] = []
         del self._calls[call.id]
-        if self._parked:
-            self._parked.pop(call.id, None)
+        if call.parked:
+            self._parked.remove(call)
         self._intake.close(call)
         while call.attempt is not None:
             attempt = call.attempt
             self._in_flight.end(attempt, result)
             commands.append(SendCancel(attempt.replica.id, Cancel(attempt.id)))
         return commands
-
-
-def _priority(call: Call) -> int:
-    return call.priority
