@@ -52,7 +52,6 @@ from gateway.commands import (
     Command,
     Failed,
     SendCancel,
-    SendProbe,
     SendProceed,
     Streamed,
 )
@@ -67,7 +66,6 @@ from gateway.dispatch_counters import (
 )
 from gateway.dispatch_limits import DispatchLimits
 from gateway.hedges import Hedges
-from gateway.hedging import HedgeDenial
 from gateway.in_flight import InFlight
 from gateway.intake import Intake
 from gateway.model_state import ModelState
@@ -103,11 +101,11 @@ class Dispatch:
         self._replicas = replicas
         self._rng = rng
         self._intake = Intake(limits, routes, replicas, self.counters)
-        self._hedges = Hedges(limits.revisions.hedging, rng)
         self._calls: dict[int, Call] = {}
         self._in_flight = InFlight(self.counters)
         self._timers = CallTimers(self._calls)
         self._parked = Parked(limits, self._timers, self.counters)
+        self._hedges = Hedges(limits, rng, self._in_flight, self._timers, self.counters)
 
     def __repr__(self) -> str:
         return f"<Dispatch {len(self._calls)} open, {len(self._parked)} parked>"
@@ -194,7 +192,7 @@ class Dispatch:
         if nack.reason is NackReason.FULL:
             lessons.refused(attempt, now)
         if call.attempt is not None:
-            return self._hedge(call, now)  # the other one goes on
+            return self._hedges.consider(call, now)  # the other one goes on
         if nack.reason is NackReason.SUSPECT_BUSY and attempt.suspect:
             call.sent -= 1  # it only has to wait for its turn
             call.reason, call.instead = AttemptReason.LOST, None
@@ -263,7 +261,7 @@ class Dispatch:
         if call.deadline <= now:
             return self._expire(call, now)
         if not call.parked:
-            return self._overdue(call, now) if call.hedge_at <= now else []
+            return self._hedges.overdue(call, now) if call.hedge_at <= now else []
         found = self._parked.timer_fired(call, now)
         if isinstance(found, PenstockError):
             return self._give_up(call, found)
@@ -324,60 +322,6 @@ class Dispatch:
             found = [replica for replica in found if replica.suspect is None]
         return found
 
-    def _overdue(self, call: Call, now: float) -> list[Command]:
-        """The call's attempt takes longer than most."""
-        attempt = call.attempt
-        if attempt is not None and not attempt.overdue:
-            attempt.overdue = True
-            attempt.replica.overdue += 1
-            attempt.replica.overdue_now += 1
-        return self._hedge(call, now)
-
-    def _hedge(self, call: Call, now: float) -> list[Command]:
-        """Send another attempt beside the one in flight, if that may be; else look again later."""
-        call.hedge_at = NEVER
-        attempt = call.attempt
-        if attempt is None or call.suspect or call.streaming or call.start_by <= now:
-            return []
-        if call.hedge is not None or call.sent >= self._limits.attempts_max:
-            return []
-        asking = self._asking(call, attempt.replica, now)
-        if asking is not None:
-            return asking
-        choice = self._hedges.choose(call, now)
-        if isinstance(choice, HedgeDenial):
-            if not call.denials:
-                self.counters.denied[choice] += 1
-            call.denials += 1
-            if choice is not HedgeDenial.DEADLINE:
-                call.hedge_at = self._hedges.look_at(call, now)
-                self._timers.set(call, call.next_timer())
-            return []
-        call.hedged = True
-        call.model.hedges.spend()
-        call.model.throttle.hedged()
-        return [self._in_flight.begin(call, choice, AttemptReason.HEDGE, now)]
-
-    def _asking(self, call: Call, source: Replica, now: float) -> list[Command] | None:
-        """Ask the slow replica of a call whether it lives, and look again; None: that is known."""
-        again_at = self._hedges.ask_again_at(source, now)
-        if again_at is None:
-            return None
-        call.hedge_at = again_at
-        self._timers.set(call, call.next_timer())
-        if source.asked_at > source.heard_at:
-            return []
-        source.asked_at = now
-        return [SendProbe(source.id)]
-
-    def _hedge_next(self, ended: Attempt, now: float) -> list[Command]:
-        """A hedge won: the next call of the same replica that was denied one may have its turn."""
-        assert ended.source is not None
-        for attempt in self._in_flight.of(ended.source):
-            if attempt.call.denials and attempt.call.hedge is None:
-                return self._hedge(attempt.call, now)
-        return []
-
     # What attempts come to
 
     def _answered(self, attempt: Attempt, final: Final, now: float) -> list[Command]:
@@ -390,7 +334,9 @@ class Dispatch:
             self.counters.cancels[CancelReason.HEDGE] += 1
         commands = self._close(call, LOST)
         commands.append(Answered(call.id, answer))
-        return commands if attempt.source is None else commands + self._hedge_next(attempt, now)
+        if attempt.source is not None:
+            commands += self._hedges.consider_next(attempt.source, now)
+        return commands
 
     def _failed(self, attempt: Attempt, failure: Failure, now: float) -> list[Command]:
         call, code = attempt.call, failure.code
@@ -402,7 +348,7 @@ class Dispatch:
         self._in_flight.end(attempt)
         call.tried |= {attempt.replica.id}
         if call.attempt is not None and (again or code in PASSING):
-            return self._hedge(call, now)
+            return self._hedges.consider(call, now)
         if again:
             call.start_by = NEVER  # it was executed
             return self._retry(call, AttemptReason.ERROR, code, failure.message, now)

@@ -1,35 +1,51 @@
-"""Second attempts of calls that are open: when they are looked at, and where they go.
+"""Second attempts of calls that are open: when they are looked at, and where they are sent.
 
-`gateway.hedging` has the theory and the rules; this gathers what the rules ask for.
+`gateway.hedging` has the theory and the rules; this gathers what the rules ask for, and does what
+they allow.
 """
 
 from __future__ import annotations
 
-from gateway.attempts import NEVER, Call
+from gateway.attempts import NEVER, AttemptReason, Call
 from gateway.balancer import Rng, choose
+from gateway.call_timers import CallTimers
+from gateway.commands import Command, SendProbe
+from gateway.dispatch_counters import DispatchCounters
+from gateway.dispatch_limits import DispatchLimits
 from gateway.hedging import (
     HedgeDenial,
     HedgeFacts,
-    HedgeSettings,
     hedge_delay,
     is_saturated,
     may_hedge,
 )
+from gateway.in_flight import InFlight
 from gateway.replicas import Replica
 
 
 class Hedges:
     """Used by `gateway.dispatch`."""
 
-    def __init__(self, settings: HedgeSettings, rng: Rng) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        limits: DispatchLimits,
+        rng: Rng,
+        in_flight: InFlight,
+        timers: CallTimers,
+        counters: DispatchCounters,
+    ) -> None:
+        self._attempts_max = limits.attempts_max
+        self._settings = limits.revisions.hedging
         self._rng = rng
+        self._in_flight = in_flight
+        self._timers = timers
+        self._counters = counters
 
     def look_at(self, call: Call, now: float) -> float:
         """When a call whose attempt was sent, or whose hedge was denied, is to be looked at."""
         if not call.revision.several or call.suspect or call.streaming:
             return NEVER
-        delay_s = self.delay_s(call)
+        delay_s = self._delay_s(call)
         if delay_s is None:
             return NEVER
         delay_s = max(delay_s, self._settings.delay_s_min)
@@ -38,12 +54,65 @@ class Hedges:
             delay_s = min(delay_s * 2.0 ** min(call.denials, 16), longest_s)
         return now + delay_s
 
-    def delay_s(self, call: Call) -> float | None:
+    def overdue(self, call: Call, now: float) -> list[Command]:
+        """The call's attempt takes longer than most."""
+        attempt = call.attempt
+        if attempt is not None and not attempt.overdue:
+            attempt.overdue = True
+            attempt.replica.overdue += 1
+            attempt.replica.overdue_now += 1
+        return self.consider(call, now)
+
+    def consider(self, call: Call, now: float) -> list[Command]:
+        """Send another attempt beside the one in flight, if that may be; else look again later."""
+        call.hedge_at = NEVER
+        attempt = call.attempt
+        if attempt is None or call.suspect or call.streaming or call.start_by <= now:
+            return []
+        if call.hedge is not None or call.sent >= self._attempts_max:
+            return []
+        asking = self._asking(call, attempt.replica, now)
+        if asking is not None:
+            return asking
+        choice = self._choose(call, now)
+        if isinstance(choice, HedgeDenial):
+            if not call.denials:
+                self._counters.denied[choice] += 1
+            call.denials += 1
+            if choice is not HedgeDenial.DEADLINE:
+                call.hedge_at = self.look_at(call, now)
+                self._timers.set(call, call.next_timer())
+            return []
+        call.hedged = True
+        call.model.hedges.spend()
+        call.model.throttle.hedged()
+        return [self._in_flight.begin(call, choice, AttemptReason.HEDGE, now)]
+
+    def consider_next(self, source: Replica, now: float) -> list[Command]:
+        """A hedge won against a replica: its next call that was denied one may have its turn."""
+        for attempt in self._in_flight.of(source):
+            if attempt.call.denials and attempt.call.hedge is None:
+                return self.consider(attempt.call, now)
+        return []
+
+    def _asking(self, call: Call, source: Replica, now: float) -> list[Command] | None:
+        """Ask the slow replica of a call whether it lives, and look again; None: that is known."""
+        again_at = self._ask_again_at(source, now)
+        if again_at is None:
+            return None
+        call.hedge_at = again_at
+        self._timers.set(call, call.next_timer())
+        if source.asked_at > source.heard_at:
+            return []
+        source.asked_at = now
+        return [SendProbe(source.id)]
+
+    def _delay_s(self, call: Call) -> float | None:
         """How long is slow for such a call, in seconds; None if that is not known."""
         latency = call.revision.latencies.of(call.rows)
         return hedge_delay(call.policy, latency, self._settings)
 
-    def ask_again_at(self, source: Replica, now: float) -> float | None:
+    def _ask_again_at(self, source: Replica, now: float) -> float | None:
         """When to look whether a slow replica has answered; None: it has, or had its time."""
         settings = self._settings
         if source.heard_at >= now - settings.answer_look_s:
@@ -55,7 +124,7 @@ class Hedges:
             return None
         return now + settings.answer_look_s
 
-    def choose(self, call: Call, now: float) -> Replica | HedgeDenial:
+    def _choose(self, call: Call, now: float) -> Replica | HedgeDenial:
         """Where to send the hedge of a call that has one attempt in flight; or why not to.
 
         It goes to another worker if there is one, since the replicas of a worker are lost together.
