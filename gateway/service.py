@@ -13,7 +13,6 @@ import asyncio
 import random
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Protocol, TypeAlias
 
 from pydantic import ValidationError
 
@@ -32,6 +31,7 @@ from gateway.commands import (
 from gateway.dispatch import Dispatch
 from gateway.dispatch_counters import DispatchCounters
 from gateway.dispatch_limits import DispatchLimits
+from gateway.inference import Outcome
 from gateway.model_state import ModelState
 from gateway.replicas import Replica, Replicas, Revision
 from gateway.traffic import Routes
@@ -65,66 +65,10 @@ READINESS_LOOK_S = 0.5
 FAREWELL_LINGER_MS = 1000
 """Longest that the last messages to replicas may take to leave."""
 
-Outcome: TypeAlias = InferenceAnswer | PenstockError
-
-
-class Inference(Protocol):
-    """What the protocols in front need of the service."""
-
-    def ready(self) -> bool:
-        """Whether routing is known, the gateway is not draining and enough models are ready."""
-        ...
-
-    def model_ready(self, model: str, version: str | None) -> bool:
-        """Whether a replica can take the model's (version's) calls now, or its jobs if it takes no
-        calls; raises if it is unknown."""
-        ...
-
-    def metadata(self, model: str, version: str | None) -> ModelMetadata:
-        """What the model takes and gives.
-
-        Raises:
-            PenstockError: MODEL_NOT_FOUND, VERSION_NOT_FOUND, or NO_READY_REPLICA while no replica
-                has announced its interface yet.
-        """
-        ...
-
-    def route(self, model: str, version: str | None) -> VersionRoute:
-        """The version that a call or a job of now goes to.
-
-        Raises:
-            PenstockError: MODEL_NOT_FOUND, VERSION_NOT_FOUND, or NO_READY_REPLICA for a model of
-                which nothing can be reached now.
-        """
-        ...
-
-    def deployed_models(self) -> tuple[DeployedModel, ...]:
-        """Every deployed model, by name."""
-        ...
-
-    async def infer(self, call: InferenceCall) -> InferenceAnswer:
-        """Run a call to its end. Cancelling the awaiting task cancels the call.
-
-        Raises:
-            PenstockError: with any code that says how the call failed.
-        """
-        ...
-
-    def submit(self, call: InferenceCall, on_outcome: Callable[[Outcome], None]) -> int:
-        """Start a call, named by a number; `on_outcome` is called once, unless it is cancelled.
-
-        Raises:
-            PenstockError: if the call is not accepted; then `on_outcome` is never called.
-        """
-        ...
-
-    def cancel(self, call_id: int) -> None:
-        """Give a call up; its outcome is not told any more."""
-        ...
-
 
 class InferenceService:
-    """The shell around `Dispatch`; implements `Inference` and `gateway.transport.Receiver`.
+    """The shell around `Dispatch`; implements `gateway.inference.Inference`
+    and `gateway.transport.Receiver`.
 
     Args:
         endpoint: where replicas dial in.

@@ -1,4 +1,4 @@
-"""Who is to blame when a replica is lost. See `gateway.dispatch` for what becomes of suspects.
+"""Who is to blame when a replica is lost. `gateway.parked` has those that wait for their turn.
 
 A call is the culprit beyond doubt in two cases:
 

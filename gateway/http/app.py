@@ -25,8 +25,8 @@ from gateway.http.oip_schemas import REQUEST_SCHEMAS
 from gateway.http.parsed_infer import ParsedInfer
 from gateway.http.scoring_routes import ScoringEndpoints, add_scoring_routes
 from gateway.http.settings import HttpSettings
+from gateway.inference import Inference
 from gateway.jobs.service import JobService
-from gateway.service import Inference
 from gateway.statistics import InferenceStatistics
 
 _NO_TELEMETRY: dict[str, Any] = {

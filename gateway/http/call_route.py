@@ -41,7 +41,7 @@ from gateway.http.request_headers import (
 )
 from gateway.http.server_timing import server_timing
 from gateway.http.settings import HttpSettings
-from gateway.service import Inference
+from gateway.inference import Inference
 from gateway.statistics import InferenceStatistics
 from shared.errors import ErrorCode, PenstockError
 from shared.tensors import Buffer, nbytes_of

@@ -34,7 +34,7 @@ from gateway.http.reply import Reply
 from gateway.http.request_body import BodyTimeoutError, client_gone
 from gateway.http.request_heads import Head, KnownHeads, head_of
 from gateway.http.traced_app import begin_span, end_span, with_context
-from gateway.service import Outcome
+from gateway.inference import Outcome
 from shared.errors import ErrorCode, PenstockError
 from shared.tensors import Buffer
 from shared.tracing import Span, Tracer

@@ -28,7 +28,7 @@ from gateway.http.oip_routes import ERRORS, Model, Version, json_response
 from gateway.http.request_body import read_body
 from gateway.http.request_headers import request_id_of
 from gateway.http.settings import HttpSettings
-from gateway.service import Inference
+from gateway.inference import Inference
 from gateway.statistics import InferenceStatistics, VersionCounters
 from shared.errors import ErrorCode, PenstockError
 

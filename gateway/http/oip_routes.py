@@ -32,7 +32,7 @@ from gateway.http.parsed_infer import ParsedInfer
 from gateway.http.payload import EncodedResponse, RawHeaders
 from gateway.http.request_headers import JSON_LENGTH_HEADER, check_content_type, json_length_of
 from gateway.http.request_templates import Templates
-from gateway.service import Inference
+from gateway.inference import Inference
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
 from shared.tensor_spec import TensorSpec

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from gateway.calls import InferenceCall
-from gateway.service import InferenceService, Outcome
+from gateway.inference import Outcome
+from gateway.service import InferenceService
 from load_tests.arrivals import poisson_arrivals
 from shared.errors import ErrorCode, PenstockError
 from shared.tensors import array_from_tensor, tensor_from_array

@@ -6,7 +6,8 @@ import uvloop
 
 from gateway.calls import InferenceCall
 from gateway.dispatch_limits import DispatchLimits
-from gateway.service import InferenceService, Outcome
+from gateway.inference import Outcome
+from gateway.service import InferenceService
 from shared.clock import SystemClock
 from shared.errors import ErrorCode, PenstockError
 from shared.routing import ModelRoute, RoutingTable, VersionRoute

@@ -19,8 +19,8 @@ from gateway.http.app import GatewayApp, create_app
 from gateway.http.direct_connection import DirectConnection, ShortWay
 from gateway.http.metrics import HttpMetrics
 from gateway.http.settings import HttpSettings
+from gateway.inference import Outcome
 from gateway.jobs.service import JobService
-from gateway.service import Outcome
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
 from shared.routing import JobsPolicy, VersionRoute
