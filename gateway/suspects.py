@@ -1,4 +1,6 @@
-"""Who is to blame when a replica is lost. `gateway.parked` has those that wait for their turn.
+"""Who is to blame when a replica is lost.
+
+`gateway.dispatch` has what becomes of suspects, `gateway.parked` those that no replica can take.
 
 A call is the culprit beyond doubt in two cases:
 
