@@ -34,7 +34,13 @@ from shared.messages import Envelope, Message, Probe, Request
 from shared.telemetry import get_logger
 from shared.tensors import Buffer
 from shared.wire import SHARED_BYTES_MIN, copied_on_send, decode, encode
-from shared.wire_frames import NOBLOCK, SNDMORE_NOBLOCK, receive_frames, send_frames
+from shared.wire_frames import (
+    NOBLOCK,
+    SNDMORE_NOBLOCK,
+    has_unread,
+    receive_frames,
+    send_frames,
+)
 
 log = get_logger("transport")
 
@@ -321,7 +327,7 @@ class Transport:
             raise UnreachableError from error
 
     def _look_again(self, router: zmq.Socket[bytes]) -> None:
-        if not self._read_scheduled and int(router.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        if not self._read_scheduled and has_unread(router):
             self._read_scheduled = True
             asyncio.get_running_loop().call_soon(self._read)
 
@@ -332,9 +338,11 @@ class Transport:
             return
         told = False
         for _ in range(ENVELOPES_PER_TURN):
+            if not has_unread(router):
+                break
             try:
                 identity = router.recv(NOBLOCK)
-            except zmq.Again:
+            except zmq.Again:  # the connection broke just now
                 break
             self._received(identity, receive_frames(router))
             told = True

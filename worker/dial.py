@@ -16,10 +16,8 @@ import zmq
 from shared.curve import WorkerKeys, dial_with_keys
 from shared.tensors import Buffer
 from shared.wire import SHARED_BYTES_MIN
-from shared.wire_frames import receive_frames
+from shared.wire_frames import has_unread, receive_frames
 from worker.control import GatewayAddress
-
-POLLIN = int(zmq.POLLIN)  # an enumeration's arithmetic is slow
 
 SOCKET_HIGH_WATER = 10_000
 """Envelopes that may wait in one direction of one link; a gateway that far behind is stuck."""
@@ -99,8 +97,7 @@ class Links:
         """Dial again whom we have not heard for long."""
         for name, link in self._links.items():
             # What came while the model held the interpreter is not silence.
-            waiting = int(link.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN
-            if now - link.heard_at >= REDIAL_S and not waiting:
+            if now - link.heard_at >= REDIAL_S and not has_unread(link.socket):
                 self._hang_up(link)
                 self._links[name] = self._dial(link.address, now)
 
@@ -126,11 +123,6 @@ def receive(link: zmq.Socket[bytes]) -> list[Buffer]:
         return receive_frames(link)
     except zmq.Again:  # the connection broke just now
         return []
-
-
-def has_unread(link: zmq.Socket[bytes]) -> bool:
-    """Whether `receive` has more to give; cheaper than to be told so by an exception."""
-    return bool(int(link.getsockopt(zmq.EVENTS)) & POLLIN)
 
 
 def dial(

@@ -34,7 +34,7 @@ from shared.messages import Envelope, Hello, Message
 from shared.telemetry import get_logger, inherit_logging
 from shared.tracing import Tracer, make_tracer
 from shared.wire import copied_on_send, decode, encode
-from shared.wire_frames import send_frames
+from shared.wire_frames import has_unread, send_frames
 from worker.batching import BatchLimits
 from worker.commands import Command, End, Execute, Send
 from worker.control import (
@@ -49,7 +49,7 @@ from worker.control import (
     ToReplica,
 )
 from worker.control_socket import ControlSocket
-from worker.dial import Links, has_unread, receive
+from worker.dial import Links, receive
 from worker.executor import Executor, run_batch
 from worker.jobs.messages import JOBS
 from worker.jobs.side import Jobs
