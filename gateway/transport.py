@@ -3,7 +3,7 @@
 Replicas dial in and are known by their identity, which is their incarnation. Messages for a replica
 are gathered during one turn of the event loop and leave as one envelope. The socket is read when
 its file descriptor says so; ZeroMQ signals *edges*, so it is read until it is empty, and looked at
-again after every send.
+again after sending. To look costs two calls of the kernel.
 
 A replica that went away is found by sending to it: ROUTER_MANDATORY makes that fail with
 EHOSTUNREACH. So all are sent a probe when any connection has ended (`gateway.departures`), and
@@ -327,11 +327,16 @@ class Transport:
             raise UnreachableError from error
 
     def _look_again(self, router: zmq.Socket[bytes]) -> None:
+        """After sending, which may have taken the signal of what came meanwhile."""
         if not self._read_scheduled and has_unread(router):
-            self._read_scheduled = True
-            asyncio.get_running_loop().call_soon(self._read)
+            self._read_soon()
+
+    def _read_soon(self) -> None:
+        self._read_scheduled = True
+        asyncio.get_running_loop().call_soon(self._read)
 
     def _read(self) -> None:
+        """Read until nothing is left: only then is what comes next signalled anew."""
         self._read_scheduled = False
         router = self._socket
         if router is None:
@@ -343,12 +348,13 @@ class Transport:
             try:
                 identity = router.recv(NOBLOCK)
             except zmq.Again:  # the connection broke just now
-                break
+                continue
             self._received(identity, receive_frames(router))
             told = True
+        else:
+            self._read_soon()
         if told:
             self._receiver.messages_done()
-        self._look_again(router)
 
     def _received(self, identity: bytes, frames: list[Buffer]) -> None:
         replica_id = identity.decode(errors="replace")
