@@ -28,7 +28,7 @@ from tests.e2e.test_jobs_survive import endings, executions
 from tests.e2e.test_swap import load_of
 from tests.soak.demo_system import demo_system
 from tests.soak.job_load import JobLoad, jobs_of, results_of
-from tests.soak.test_chaos import DURATION_S, RECOVERY_S, SEED, Chaos
+from tests.soak.test_chaos import DURATION_S, RECOVERY_S, SEED, Chaos, running
 
 CALL_CLIENTS = 2
 """Calls go on as well: they are what `Chaos` knows by whether all is well."""
@@ -47,7 +47,7 @@ class JobChaos(Chaos):
     def ready_noting(self) -> list[dict[str, Any]]:
         """Replicas of `noting` that are ready; none while the store cannot be asked."""
         try:
-            return replicas_of(self._system, "noting")
+            return running(replicas_of(self._system, "noting"))
         except (AssertionError, ValueError):
             return []
 
