@@ -204,14 +204,19 @@ def open_listener(settings: GatewaySettings) -> socket.socket:
     """The socket to serve HTTP on: inherited from a launcher, or bound here.
 
     Raises:
-        OSError: if the address is taken or not ours.
+        OSError: if the address is taken or not ours; it says which.
     """
     if settings.listen_fd is not None:
         return socket.socket(fileno=settings.listen_fd)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((settings.host, settings.port))
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        where = f"{settings.host}:{settings.port} ({error.strerror})"
+        raise OSError(f"cannot listen on {where}; choose another with --port") from error
     listener.listen(LISTEN_BACKLOG)
     return listener
 

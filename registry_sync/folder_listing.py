@@ -36,12 +36,12 @@ class Complaints:
         """Begin a poll."""
         self._before, self._now = self._now, {}
 
-    def add(self, what: object, why: str) -> None:
+    def add(self, what: object, why: str, event: str = "not followed") -> None:
         """Something is wrong in this poll."""
         name = str(what)
         if len(self._now) < COMPLAINTS_MAX:
             if self._before.get(name) != why and self._now.get(name) != why:
-                self._log.warning("not followed", path=name, reason=why)
+                self._log.warning(event, path=name, reason=why)
             self._now[name] = why
 
 

@@ -169,7 +169,10 @@ class FolderSource:
         """The tags of ours by version."""
         unwritten = self._unwritten.get(model)
         if unwritten is not None:
-            self._complaints.add(self._folder / model, f"{STATUS_FILE} cannot be written here")
+            for version, row in unwritten.items():
+                status = f"{row[STATUS_TAG]}: {row[MESSAGE_TAG]}".removesuffix(": ")
+                path = self._folder / model / version
+                self._complaints.add(path, status, f"{STATUS_FILE} cannot be written")
             return unwritten
         try:
             return read_statuses(_read(self._folder / model / STATUS_FILE, STATUS_BYTES_MAX)[0])

@@ -34,9 +34,13 @@ def serve_metrics(registry: CollectorRegistry, host: str, port: int) -> int:
         The port, or 0 if nothing is served.
 
     Raises:
-        OSError: if the port cannot be had.
+        OSError: if the port cannot be had; it says which.
     """
     if port < 0:
         return 0
-    server, _ = start_http_server(port, host, registry)
+    try:
+        server, _ = start_http_server(port, host, registry)
+    except OSError as error:
+        where = f"{host}:{port} ({error.strerror})"
+        raise OSError(f"cannot listen on {where}; choose another with --metrics-port") from error
     return int(server.server_port)

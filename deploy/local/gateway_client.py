@@ -7,6 +7,7 @@ A gateway that cannot be reached, or says 503, may be there again in a moment: t
 from __future__ import annotations
 
 import http.client
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,9 @@ PATIENCE_S = 60.0
 
 PAUSE_S = (0.1, 2.0)
 """Between the first two tries, and the longest."""
+
+TELLING_PAUSE_S = 1.0
+"""A pause as long as this is told of: it comes after a second and a half."""
 
 AWAY = frozenset({429, 502, 503, 504})
 """Not now; 502 and 504 are those of a proxy before it."""
@@ -130,19 +134,25 @@ class GatewayClient:
 def patiently(attempt: Callable[[], Answer], patience_s: float = PATIENCE_S) -> Answer:
     """What `attempt` returns; it is made again while the gateway is away.
 
+    Who waits for a while is told why, once, on standard error.
+
     Raises:
         GatewayAwayError: if that lasts for longer than `patience_s` from the first failure on.
     """
     pause_s, longest_s = PAUSE_S
     give_up = 0.0
+    told = False
     while True:
         try:
             return attempt()
-        except GatewayAwayError:
+        except GatewayAwayError as error:
             now = time.monotonic()
             give_up = give_up or now + patience_s
             if now + pause_s > give_up:
                 raise
+            if not told and pause_s >= TELLING_PAUSE_S:
+                told = True
+                print(f"penstock: {error.message}; trying again", file=sys.stderr)
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, longest_s)
 

@@ -17,6 +17,7 @@ import orjson
 import typer
 from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings
 
 from deploy.local.failures import CommandError
@@ -149,7 +150,12 @@ def _explain(settings_class: type[BaseSettings], error: ValidationError) -> str:
             source = f"{flag_of(name)} ({variable_of(settings_class, name)}): "
             got = f", got {problem['input']!r:.60}"
             secret = _is_secret(settings_class.model_fields[name].annotation)
-            parts.append(f"{source}{problem['msg']}{'' if secret else got}")
-        else:  # settings that do not go together; our own words
-            parts.append(problem["msg"].removeprefix("Value error, "))
+            parts.append(f"{source}{_words_of(problem)}{'' if secret else got}")
+        else:  # settings that do not go together
+            parts.append(_words_of(problem))
     return "; ".join(parts)
+
+
+def _words_of(problem: ErrorDetails) -> str:
+    """What is wrong; of our own checks their words alone."""
+    return problem["msg"].removeprefix("Value error, ")

@@ -111,22 +111,21 @@ class JobIntake:
     async def _infer(
         self, scope: Scope, receive: Receive, model: str, version: str | None, wait_s: float
     ) -> Response:
-        parsed, submission = await self._read(scope, receive, model, version)
+        exchange: Exchange[ParsedInfer] = Exchange(model, version, dict(scope["headers"]))
+        exchange.parsed, submission = await self._read(scope, receive, model, version)
         view = await self._jobs.submit(submission)
-        headers: RawHeaders = dict(scope["headers"])
         try:
-            response = await self._result_in_time(headers, receive, parsed, view, wait_s)
+            response = await self._result_in_time(exchange, receive, view, wait_s)
         except Exception as error:  # who sees it is to find the job all the same
-            request_id = request_id_of(headers)
+            request_id = request_id_of(exchange.headers)
             response = failure_response(error, request_id, self._settings.retry_after_s)
         response.headers["location"] = location_of(view)
         return response
 
     async def _result_in_time(
         self,
-        headers: RawHeaders,
+        exchange: Exchange[ParsedInfer],
         receive: Receive,
-        parsed: ParsedInfer,
         view: JobView,
         wait_s: float,
     ) -> Response:
@@ -141,7 +140,7 @@ class JobIntake:
                 view = await unless_client_goes(waiting, receive)
             if view.record.state is JobState.SUCCEEDED:
                 found = await self._jobs.result(view.record.id)
-                return await self.result_response(headers, found, parsed)
+                return await self.result_response(exchange, found)
         except PenstockError as error:
             if not error.retryable:
                 raise
@@ -224,23 +223,18 @@ class JobIntake:
             partial.share.release()
             raise
 
-    async def result_response(
-        self, headers: RawHeaders, found: JobAnswer, parsed: ParsedInfer
-    ) -> Response:
-        """A result as an inference would have answered it to this request.
+    async def result_response(self, exchange: Exchange[ParsedInfer], found: JobAnswer) -> Response:
+        """A result as an inference would have answered it to this request, which is parsed.
 
         The result's share is released once the response was sent.
         """
         try:
-            return ResultResponse(await self._reply(headers, found, parsed), found.share)
+            return ResultResponse(await self._reply(exchange, found), found.share)
         except BaseException:
             found.share.release()
             raise
 
-    async def _reply(self, headers: RawHeaders, found: JobAnswer, parsed: ParsedInfer) -> Reply:
-        job = found.record.job
-        exchange: Exchange[ParsedInfer] = Exchange(job.model, job.version, headers)
-        exchange.parsed = parsed
+    async def _reply(self, exchange: Exchange[ParsedInfer], found: JobAnswer) -> Reply:
         body = self._steps.body(exchange, found.answer)
         if body.wanted is not None:
             body = await compressed(body, body.wanted)

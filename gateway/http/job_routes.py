@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
+from gateway.http.call_route import Exchange
 from gateway.http.extension_schemas import NO_BODY_OPENAPI
 from gateway.http.job_documents import (
     KEEPALIVE,
@@ -90,11 +91,13 @@ class JobEndpoints:
         """What an inference would have answered, in JSON, or as binary tensors by Accept."""
         check_names(request.query_params, ())
         headers = dict(request.scope["headers"])
+        exchange: Exchange[ParsedInfer] = Exchange("", None, headers)  # the record names the model
         found = await self._jobs.result(job_id)
         binary = accepts_binary(headers.get(b"accept"))
         client_id = found.client_id or None
         asked = ParsedInfer(client_id, (), (), frozenset(), binary, (), PRIORITY_DEFAULT, None)
-        return await self._intake.result_response(headers, found, asked)
+        exchange.parsed = asked
+        return await self._intake.result_response(exchange, found)
 
     async def events(self, request: Request, job_id: JobId) -> Response:
         """States, progress and outputs as server-sent events, until the job is finished.

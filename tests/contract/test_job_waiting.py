@@ -110,6 +110,19 @@ async def test_a_job_that_is_done_in_time_answers_the_inference(bench: Bench) ->
     assert bench.inference.submitted == 1  # the plain one, which took the short way
 
 
+async def test_the_answer_tells_how_long_its_sender_waited(bench: Bench) -> None:
+    async def finish_late() -> None:
+        leased = await bench.holder.lease()
+        await asyncio.sleep(0.3)
+        await bench.holder.finish(leased)
+
+    finishing = asyncio.create_task(finish_late())
+    answer = await bench.ask("POST", INFER, json=GOOD, headers={"prefer": "respond-async, wait=30"})
+    await finishing
+    total = answer.headers["server-timing"].partition("total;dur=")[2]
+    assert float(total) >= 300.0
+
+
 async def test_a_preference_without_jobs_is_no_error(bench: Bench) -> None:
     bench.inference.jobs_policy = "off"
     answer = await bench.ask("POST", INFER, json=GOOD, headers={"prefer": "respond-async"})

@@ -293,6 +293,15 @@ def test_a_gateway_that_is_away() -> None:
         patiently(lambda: client.call("GET", "/v2/jobs"), patience_s=0.3)
 
 
+def test_who_waits_for_a_gateway_is_told_why(capsys: pytest.CaptureFixture[str]) -> None:
+    client = GatewayClient("http://127.0.0.1:1")
+    with pytest.raises(GatewayAwayError):
+        patiently(lambda: client.call("GET", "/v2/jobs"), patience_s=4.0)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "http://127.0.0.1:1 does not answer" in line
+    assert line.endswith("trying again")
+
+
 def test_patience_counts_from_the_first_failure() -> None:
     tries = iter(range(9))
 

@@ -77,6 +77,7 @@ def test_help_shows_description_default_and_variable() -> None:
         ({"port": "eighty"}, r"--port \(SAMPLE_PORT\)"),
         ({"port": "0"}, "greater than or equal to 1, got '0'"),
         ({"aliases": "{"}, "--aliases: no JSON"),
+        ({"password": "short"}, r"^--password \(SAMPLE_PASSWORD\): too short$"),
     ],
 )
 def test_a_mistake_names_its_flag(given: dict[str, str], named: str) -> None:

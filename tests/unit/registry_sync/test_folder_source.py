@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from registry_sync.folder_source import DefaultRole, FolderSource
 from registry_sync.registry import ObservedModel, Registry, RegistryError, Status, StatusUpdate
@@ -308,6 +309,19 @@ def test_a_folder_that_cannot_be_written_is_followed_all_the_same(tmp_path: Path
     source = FolderSource(folder.parent, (), FakeClock(), settle_s=0.0)
     source.write_status(StatusUpdate(folder.name, "1", Status.SERVING))
     assert folder.name in source.observe([])
+
+
+@pytest.mark.skipif(unwritable() is None, reason="there is no /sys")
+def test_what_cannot_be_written_is_told_in_the_log() -> None:
+    folder = unwritable()
+    assert folder is not None
+    source = FolderSource(folder.parent, (), FakeClock(), settle_s=0.0)
+    with capture_logs() as logs:
+        source.write_status(StatusUpdate(folder.name, "1", Status.SERVING, "a tag is wrong"))
+        for _ in range(2):
+            source.observe([])
+    told = [each["reason"] for each in logs if each["path"] == f"{folder}/1"]
+    assert told == ["serving: a tag is wrong"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

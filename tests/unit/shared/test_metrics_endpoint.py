@@ -1,0 +1,19 @@
+"""The port of a process's own metrics."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from shared.metrics_endpoint import process_registry, serve_metrics
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        named = rf"127\.0\.0\.1:{port} \(Address already in use\).*--metrics-port"
+        with pytest.raises(OSError, match=named):
+            serve_metrics(process_registry(), "127.0.0.1", port)
