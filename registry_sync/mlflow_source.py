@@ -91,7 +91,7 @@ class MlflowSource:
         if known and not models:
             raise RegistryError(
                 f"MLflow at {self._place} lists no models: did it lose its database?"
-                " What is deployed goes on; to end it, set its role to off"
+                " What is deployed goes on"
             )
         names = {model.name for model in models}
         versions: dict[VersionKey, ObservedVersion] = {}

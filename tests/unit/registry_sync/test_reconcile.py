@@ -569,3 +569,18 @@ def test_a_placement_names_the_workers_it_was_decided_about() -> None:
 
 def known_workers(scene: Scene) -> list[str]:
     return list(scene.deployment.workers or ())
+
+
+@pytest.mark.parametrize("state", [ReplicaState.BACKOFF, ReplicaState.LOADING])
+def test_a_version_that_serves_and_crashes_again_and_again_says_why(state: ReplicaState) -> None:
+    scene = Scene()
+    scene.models = registry(observed(versions={"1": STABLE}))
+    scene.settle()
+    assert scene.status("1") == ("serving", "")
+    scene.states["1"] = state
+    scene.settle()
+    why = "0 of 1 replicas ready; a replica ended and is started again: as told"
+    assert scene.status("1") == ("serving", why)
+    del scene.states["1"]
+    scene.settle()
+    assert scene.status("1") == ("serving", "")
