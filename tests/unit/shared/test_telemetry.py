@@ -30,9 +30,7 @@ def test_a_line_that_the_disk_has_no_room_for_fails_nobody() -> None:
 
 
 def test_lines_are_written_one_by_one() -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", LOGS], capture_output=True, check=True
-    )
+    ended = subprocess.run([sys.executable, "-c", LOGS], capture_output=True, check=True)
     events = ["one of ours", "one of theirs", "another"]
     lines = ended.stderr.decode().splitlines()
     assert len(lines) == len(events)
