@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from contextlib import suppress
 
 from registry_sync.fetches import Artifacts, Fetches
@@ -48,6 +49,9 @@ POLL_JITTER = 0.1
 
 SLOW_S = 1.0
 """A status write that fails after longer than this means an outage: the others are not tried."""
+
+_ADDRESS = re.compile("0x[0-9a-f]+")
+"""Where an object lies in memory, which differs each time that a client names it in an error."""
 
 
 class Controller:
@@ -247,10 +251,11 @@ class Controller:
                 self._observed = with_status(self._observed, update)
 
     def _complain(self, about: str, message: str) -> None:
-        """Say once what is wrong, not at every try."""
-        if about not in self._complaints:
+        """Say once what is wrong, not at every try; and again when it is something else."""
+        gist = _ADDRESS.sub("", message)
+        if self._complaints.get(about) != gist:
             self._log.error("unavailable", what=about, error=message)
-        self._complaints[about] = message
+        self._complaints[about] = gist
 
     def _content(self, about: str) -> None:
         if self._complaints.pop(about, None) is not None:

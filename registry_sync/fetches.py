@@ -93,12 +93,16 @@ class Fetches:
             try:
                 self._prepared[source] = await self._artifacts.discover(source)
             except ArtifactError as error:
-                self._counts.fetch_failures += 1
-                earlier = self._prepared.get(source)
-                wall = self._clock.wall()
-                failure = fetch_failed(error.message, earlier, wall, self._policy)
-                self._prepared[source] = failure
-                self._log.error("fetch failed", uri=source.uri, error=error.message)
+                self._failed(source, error.message)
+            except OSError as error:  # no process can be started, no file opened
+                reason = f"{type(error).__name__}: {error.strerror or error}"
+                self._failed(source, f"{source.uri}: {reason}")
             else:
                 took_s = round(self._clock.monotonic() - started, 2)
                 self._log.info("fetched", uri=source.uri, took_s=took_s)
+
+    def _failed(self, source: ArtifactSource, message: str) -> None:
+        self._counts.fetch_failures += 1
+        earlier = self._prepared.get(source)
+        self._prepared[source] = fetch_failed(message, earlier, self._clock.wall(), self._policy)
+        self._log.error("fetch failed", uri=source.uri, error=message)

@@ -6,6 +6,9 @@ each, and the others are almost always among them, so a poll takes three request
 versions there are. Every poll reads all of it: a tag that was edited moves no time stamp, and a
 search returns no aliases of versions (models have them).
 
+An MLflow that has no models at all, although some are deployed, is taken for one that lost its
+database, or for something else that answers in its stead: a registry is away then, and not empty.
+
 Previous stop: `controller`, which calls this in a thread.
 """
 
@@ -15,7 +18,6 @@ import os
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, TypeVar
 
-import requests
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
@@ -86,6 +88,11 @@ class MlflowSource:
                 )
             )
         )
+        if known and not models:
+            raise RegistryError(
+                f"MLflow at {self._place} lists no models: did it lose its database?"
+                " What is deployed goes on"
+            )
         names = {model.name for model in models}
         versions: dict[VersionKey, ObservedVersion] = {}
         for query in _FILTERS:
@@ -140,12 +147,17 @@ class MlflowSource:
         """Call MLflow, and have all that it raises in such a call as one error of ours."""
         try:
             return call()
-        except (MlflowException, requests.RequestException, OSError) as error:
+        except RegistryError:
+            raise
+        except Exception as error:  # its own, requests', and protobuf's where a proxy answers
             line = (str(error).splitlines() or [""])[0]
             raise RegistryError(
-                f"MLflow at {self._tracking_uri.rpartition('@')[2]}:"
-                f" {type(error).__name__}: {line[:MESSAGE_LENGTH_MAX]}"
+                f"MLflow at {self._place}: {type(error).__name__}: {line[:MESSAGE_LENGTH_MAX]}"
             ) from error
+
+    @property
+    def _place(self) -> str:
+        return self._tracking_uri.rpartition("@")[2]
 
 
 def _pages(search: Callable[[str | None], Any]) -> Iterable[Any]:

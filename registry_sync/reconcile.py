@@ -40,6 +40,7 @@ from registry_sync.placement import Placing, asked, place
 from registry_sync.registry import Registry
 from registry_sync.routes import next_generation, route_models
 from registry_sync.statuses import statuses
+from registry_sync.tags import ServingSettings
 from registry_sync.wishes import Wish, wish_of, wish_without_registry
 from registry_sync.world import FetchFailure, Plan, Policy, Reports, World
 from shared.deployment import (
@@ -183,6 +184,20 @@ def _known_workers(world: World) -> tuple[str, ...]:
     return tuple(sorted(present | remembered))
 
 
+def _outgoing(revision: RevisionDeployment, wished: ServingSettings | None) -> RevisionDeployment:
+    """What serves until the target does: with fewer replicas if fewer are asked for, never more.
+
+    The target may need their room.
+    """
+    if wished is None:
+        return revision
+    replicas = revision.replicas
+    if replicas != "each" and wished.replicas != "each":
+        replicas = min(replicas, wished.replicas)
+    job_replicas = min(revision.job_replicas, wished.job_replicas)
+    return revision.model_copy(update={"replicas": replicas, "job_replicas": job_replicas})
+
+
 class _Model:
     """One step of one model's revisions."""
 
@@ -287,7 +302,9 @@ class _Model:
                 result.append(self._as_wished(each, target))
             elif each.phase is Phase.SERVING and wish.version is None:
                 result.append(self._draining(each))
-            elif each.phase in (Phase.SERVING, Phase.DRAINING):
+            elif each.phase is Phase.SERVING:
+                result.append(_outgoing(each, wish.outgoing))
+            elif each.phase is Phase.DRAINING:
                 result.append(each)
         if target is not None and all(each.revision != target.revision for each in result):
             result.append(self._in_phase(target, Phase.LOADING))

@@ -30,6 +30,8 @@ from shared.deployment import (
 )
 from shared.ids import MODEL_NAME
 
+_STARTED_AGAIN = (ReplicaState.BACKOFF, ReplicaState.FETCHING, ReplicaState.LOADING)
+
 
 def statuses(
     observed: Registry | None,
@@ -148,8 +150,8 @@ class _Projection:
         unplaced = self._unplaced.get(revision.revision)
         if ready >= wanted and unplaced is None:
             return ""
-        shortage = f"{ready} of {wanted} replicas ready"
-        return f"{shortage}; {unplaced.reason}" if unplaced is not None else shortage
+        reason = unplaced.reason if unplaced is not None else ""
+        return _sentences([f"{ready} of {wanted} replicas ready", reason, *self._troubles(places)])
 
     def _loading(self, revision: RevisionDeployment) -> tuple[Status, str]:
         unplaced = self._unplaced.get(revision.revision)
@@ -160,12 +162,15 @@ class _Projection:
             return Status.LOADING, "waits for the version before it to end"
         if self._reports.ready(places) == len(places):
             return Status.READY, "waits for all gateways to see it"
-        trouble = (self._trouble(each.key) for each in places)
         retried = f"failed before: {revision.message}" if revision.message else ""
-        return Status.LOADING, _sentences([retried, *sorted(set(trouble))])
+        return Status.LOADING, _sentences([retried, *self._troubles(places)])
+
+    def _troubles(self, places: Iterable[ReplicaPlacement]) -> list[str]:
+        return sorted({self._trouble(each.key) for each in places})
 
     def _trouble(self, key: str) -> str:
+        """Why a replica is not there, until it is: a crash counts while it is loaded again."""
         replica = self._reports.replica(key)
-        if replica is None or replica.state is not ReplicaState.BACKOFF:
+        if replica is None or replica.state not in _STARTED_AGAIN or not replica.message:
             return ""
         return f"a replica ended and is started again: {replica.message}"

@@ -48,6 +48,7 @@ class Wish:
         version: the version that is to serve, or None: nothing is.
         target: its revision, as it is to be; None while its artifacts are unknown.
         source: where its artifacts come from.
+        outgoing: how what serves is to be served until the target does, by its own tags.
         failure: why its artifacts are unknown still.
         because: why nothing is to serve, for the callers of what served.
         lingering: nothing is named stable, and the last one serves on.
@@ -58,6 +59,7 @@ class Wish:
     version: str | None = None
     target: RevisionDeployment | None = None
     source: ArtifactSource | None = None
+    outgoing: ServingSettings | None = None
     failure: FetchFailure | None = None
     because: str = ""
     lingering: bool = False
@@ -124,11 +126,23 @@ def _towards(
         raise AssertionError(f"{model.name}/{version} is wished but was not observed")
     running = _running(version, revisions)
     settings, problems = read_settings(model.tags, seen.tags, policy.defaults, running)
-    wish = Wish(version=version, source=seen.source, problems=problems, roles=roles)
+    outgoing = _outgoing(model, revisions, policy)
+    wish = Wish(version, source=seen.source, outgoing=outgoing, problems=problems, roles=roles)
     manifest = _known_manifest(seen.source, revisions) or prepared.get(seen.source)
     if isinstance(manifest, ArtifactManifest):
         return replace(wish, target=revision_of(seen, manifest, settings, policy))
     return replace(wish, failure=manifest)
+
+
+def _outgoing(
+    model: ObservedModel, revisions: Iterable[RevisionDeployment], policy: Policy
+) -> ServingSettings | None:
+    serving = next((each for each in revisions if each.phase is Phase.SERVING), None)
+    seen = model.version(serving.version) if serving is not None else None
+    if serving is None or seen is None:
+        return None
+    running = deployed_settings(serving)
+    return read_settings(model.tags, seen.tags, policy.defaults, running)[0]
 
 
 def _running(version: str, revisions: Iterable[RevisionDeployment]) -> ServingSettings | None:

@@ -20,8 +20,9 @@ from shared.artifact_folder import ArtifactError, CacheFolder
 from shared.deployment import ArtifactManifest, ArtifactSource
 from shared.lifecycle import die_with_parent
 
-MESSAGE_LENGTH_MAX = 300
-"""Longest error that is passed on: the first line of what MLflow says, for the operator."""
+MESSAGE_LENGTH_MAX = 400
+"""Longest error that is passed on: how what MLflow says begins, for the operator. Its first line
+may be a heading that names no reason."""
 
 MLFLOW_LEFTOVER = "registered_model_meta"
 """MLflow's client adds this file to what it downloads; it is no part of the model."""
@@ -60,8 +61,8 @@ def _download(source: ArtifactSource, folder: Path) -> Path:
             artifact_uri=source.uri, dst_path=str(folder), tracking_uri=source.tracking_uri
         )
     except Exception as error:  # MLflow lets everything through: its own, requests', cloud SDKs'
-        line = (str(error).splitlines() or [""])[0]
-        message = f"{type(error).__name__}: {line}"[:MESSAGE_LENGTH_MAX]
+        text = " ".join(str(error).split())
+        message = f"{type(error).__name__}: {text}"[:MESSAGE_LENGTH_MAX]
         raise ArtifactError(f"it could not be downloaded: {message}") from error
     written = Path(path)
     if not written.is_dir():

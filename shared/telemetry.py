@@ -1,11 +1,16 @@
-"""Logs: one JSON object per line on standard error, or readable lines on a terminal."""
+"""Logs: one JSON object per line on standard error, or readable lines on a terminal.
+
+Whoever speaks is in the middle of something, a request for one. So where a line cannot be written,
+as on a full disk, the line is lost, and its writer does not notice.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
-from typing import Any, cast
+from contextlib import suppress
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import FilteringBoundLogger, Processor
@@ -30,10 +35,11 @@ def configure_logging(level: str, log_format: str, **context: Any) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    log = _LossyLog(sys.stderr)
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, log)),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(**context)
@@ -41,7 +47,7 @@ def configure_logging(level: str, log_format: str, **context: Any) -> None:
         foreign_pre_chain=shared,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
     )
-    stream = logging.StreamHandler(sys.stderr)
+    stream = logging.StreamHandler(log)
     stream.setFormatter(formatter)
     logging.basicConfig(handlers=[stream], level=max(number, logging.WARNING), force=True)
 
@@ -59,3 +65,25 @@ def inherit_logging(**context: Any) -> None:
 def get_logger(name: str) -> FilteringBoundLogger:
     """A logger that names the part of the process that speaks."""
     return cast(FilteringBoundLogger, structlog.get_logger(component=name))
+
+
+class _LossyLog:
+    """A stream that swallows what it cannot write.
+
+    Args:
+        stream: where lines go.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand it to the system."""
+        with suppress(OSError):
+            self._stream.flush()

@@ -8,16 +8,19 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from registry_sync.folder_source import FolderSource
 from registry_sync.mlflow_source import MlflowSource, configure_client
@@ -74,6 +77,8 @@ class MlflowRegistry:
         self.client: Any = MlflowClient(tracking_uri=uri, registry_uri=uri)
         self.source = MlflowSource(uri, ALIASES)
         self._folder = folder
+        with suppress(MlflowException):  # it exists since the test before
+            self.client.create_registered_model("other")
 
     def unreachable(self) -> RegistrySource:
         return MlflowSource("http://127.0.0.1:9", ALIASES)
@@ -210,6 +215,30 @@ def mlflow_server(folder: Path) -> Iterator[str]:
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
         server.wait()
+
+
+@contextmanager
+def something_else(body: bytes) -> Iterator[str]:
+    """A server that answers anything with 200 and the same body; gives its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:

@@ -10,12 +10,19 @@ from pathlib import Path
 import pytest
 
 from registry_sync.controller import Controller
+from registry_sync.mlflow_source import MlflowSource
 from registry_sync.registry import RegistryError, Status, StatusUpdate
 from registry_sync.settings import SyncSettings
 from shared.artifact_cache import ArtifactCache
 from shared.clock import SystemClock
 from shared.state_store import MemoryStateStore
-from tests.contract.registries import FolderRegistry, MlflowRegistry, OperatedRegistry
+from tests.contract.registries import (
+    ALIASES,
+    FolderRegistry,
+    MlflowRegistry,
+    OperatedRegistry,
+    something_else,
+)
 
 
 @pytest.fixture(params=["folder", "mlflow"])
@@ -84,6 +91,27 @@ def test_errors_are_ours_and_soon(operated: OperatedRegistry) -> None:
     with pytest.raises(RegistryError):
         operated.unreachable().observe([])
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"{}", "lists no models"),  # an MLflow whose database is a new one
+        (b"", "lists no models"),
+        (b"<html>", "successful but the response body"),
+        (b'{"registered_models": [{"name": 5}]}', "ParseError"),
+    ],
+)
+def test_what_answers_instead_of_mlflow_has_deleted_nothing(body: bytes, words: str) -> None:
+    with something_else(body) as url:
+        source = MlflowSource(url, ALIASES)
+        with pytest.raises(RegistryError, match=words):
+            source.observe([("deployed", "1")])
+
+
+def test_an_mlflow_without_models_is_empty_where_nothing_is_deployed() -> None:
+    with something_else(b"{}") as url:
+        assert MlflowSource(url, ALIASES).observe([]) == {}
 
 
 async def test_the_daemon_follows_a_real_registry(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
@@ -54,6 +55,7 @@ class FakeRegistry:
     def __init__(self, models: Registry) -> None:
         self.models = models
         self.down = False
+        self.trouble = "down"
         self.gate = threading.Event()
         self.gate.set()
         self.polls = 0
@@ -63,7 +65,7 @@ class FakeRegistry:
         self.polls += 1
         self.gate.wait(10)
         if self.down:
-            raise RegistryError("down")
+            raise RegistryError(self.trouble)
         return self.models
 
     def write_status(self, update: StatusUpdate) -> None:
@@ -78,6 +80,7 @@ class FakeArtifacts:
 
     def __init__(self) -> None:
         self.broken: set[str] = set()
+        self.disk_is_full = False
         self.kept: frozenset[str] = frozenset()
         self.fetched: list[str] = []
 
@@ -86,6 +89,8 @@ class FakeArtifacts:
 
     async def discover(self, source: ArtifactSource) -> ArtifactManifest:
         self.fetched.append(source.uri)
+        if self.disk_is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
         if source.uri in self.broken:
             raise ArtifactError("broken")
         return manifest_for(source)
@@ -279,6 +284,41 @@ async def test_a_failed_fetch_is_tried_again(stage: Stage) -> None:
         assert await stage.routed() is None
         stage.artifacts.broken.clear()
         await stage.until_routed("1")
+
+
+async def test_a_fetch_that_the_machine_refuses_is_a_failed_one(stage: Stage) -> None:
+    stage.artifacts.disk_is_full = True
+    async with running(stage.controller().run(), stage.obey()):
+        await until(lambda: stage.status("1") == "failed")
+        await until(lambda: len(stage.artifacts.fetched) >= 2)
+        message = stage.registry.writes[-1].message
+        assert message == "artifacts: models:/digits/1: OSError: No space left on device"
+        stage.artifacts.disk_is_full = False
+        await stage.until_routed("1")
+
+
+async def test_what_is_wrong_is_said_once_and_said_again_when_it_is_something_else(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told() -> list[str]:
+        return [line for line in capsys.readouterr().out.splitlines() if "unavailable" in line]
+
+    async def polls(more: int) -> None:
+        target = stage.registry.polls + more
+        await until(lambda: stage.registry.polls >= target)
+
+    async with running(stage.controller().run(), stage.obey()):
+        await stage.until_routed("1")
+        stage.registry.down = True
+        stage.registry.trouble = "no answer of <Connection at 0x7f01>"
+        await polls(3)
+        stage.registry.trouble = "no answer of <Connection at 0x7f02>"
+        await polls(3)
+        assert len(told()) == 1
+        stage.registry.trouble = "no models are listed"
+        await polls(3)
+        (line,) = told()
+        assert "no models are listed" in line
 
 
 async def test_leadership_ends_when_the_store_does_not_answer_in_time() -> None:

@@ -569,3 +569,36 @@ def test_a_placement_names_the_workers_it_was_decided_about() -> None:
 
 def known_workers(scene: Scene) -> list[str]:
     return list(scene.deployment.workers or ())
+
+
+@pytest.mark.parametrize("state", [ReplicaState.BACKOFF, ReplicaState.LOADING])
+def test_a_version_that_serves_and_crashes_again_and_again_says_why(state: ReplicaState) -> None:
+    scene = Scene()
+    scene.models = registry(observed(versions={"1": STABLE}))
+    scene.settle()
+    assert scene.status("1") == ("serving", "")
+    scene.states["1"] = state
+    scene.settle()
+    why = "0 of 1 replicas ready; a replica ended and is started again: as told"
+    assert scene.status("1") == ("serving", why)
+    del scene.states["1"]
+    scene.settle()
+    assert scene.status("1") == ("serving", "")
+
+
+def test_what_serves_makes_room_for_the_next_version_when_fewer_replicas_are_asked_for() -> None:
+    scene = Scene()
+    scene.workers["w1"] = worker("w1", memory=1100 * MIB)  # room for four
+    both = {"1": STABLE, "2": STABLE}
+    scene.models = registry(observed(versions={"1": STABLE}, tags={"penstock.replicas": "4"}))
+    scene.settle()
+    scene.models = registry(observed(versions=both, tags={"penstock.replicas": "4"}))
+    scene.settle()
+    assert "too little memory" in scene.status("2")[1]
+    scene.models = registry(observed(versions=both, tags={"penstock.replicas": "8"}))
+    scene.settle()
+    assert scene.status("1")[1] == "until version 2 is ready"  # more only of what is to come
+    scene.models = registry(observed(versions=both, tags={"penstock.replicas": "2"}))
+    scene.settle()
+    assert scene.route() == "2"
+    assert len(scene.deployment.placement) == 2
