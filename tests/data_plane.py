@@ -98,7 +98,7 @@ class ReplicaChildren:
         settings: ReplicaSettings | None = None,
         gateways: tuple[GatewayAddress, ...] | None = None,
         duty: Duty = "both",
-        command: Sequence[str] = (sys.executable, "-m", "worker.replica"),
+        command: Sequence[str] = (sys.executable, "-m", "worker.replica_main"),
         jobs: JobsStart | None = None,
     ) -> ReplicaChild:
         """Start a replica that announces itself as the stable version; not yet ready."""

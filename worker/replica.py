@@ -10,29 +10,25 @@ Previous stop of a request: `gateway.transport`, over `shared.wire`. Next: `work
 
 from __future__ import annotations
 
-import argparse
 import gc
 import math
 import os
-import socket
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from math import inf
 from pathlib import Path
 from typing import NoReturn
 
-import setproctitle
 import zmq
 
 from shared.curve import read_worker_keys
 from shared.deployment import ModelInterface
 from shared.errors import WireError
-from shared.lifecycle import die_with_parent
 from shared.messages import Envelope, Hello, Message
-from shared.telemetry import get_logger, inherit_logging
-from shared.tracing import Tracer, make_tracer
+from shared.telemetry import get_logger
+from shared.tracing import Tracer
 from shared.wire import copied_on_send, decode, encode
 from shared.wire_frames import has_unread, send_frames
 from worker.batching import BatchLimits
@@ -53,15 +49,13 @@ from worker.dial import Links, receive
 from worker.executor import Executor, run_batch
 from worker.jobs.messages import JOBS
 from worker.jobs.side import Jobs
-from worker.latency_model import LatencyModel
+from worker.loading import Loaded, NotLoaded, load
 from worker.outcomes import Completed, Failed, Outcome
 from worker.request_spans import RequestSpans
 from worker.run_limits import RunLimits
-from worker.runtimes.base import ModelLoadError, Runtime
-from worker.runtimes.registry import load_runtime
+from worker.runtimes.base import Runtime
 from worker.session import Session
 from worker.waiting import Waiting
-from worker.warmup import warm_up
 
 log = get_logger("replica")
 
@@ -74,42 +68,6 @@ being garbage; by default, every batch would be searched for some."""
 
 EXIT_LOAD_FAILED = 3
 EXIT_FATAL = 70
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A model that is ready to run, and what its warm-up taught."""
-
-    runtime: Runtime
-    latency: LatencyModel
-
-
-@dataclass(frozen=True)
-class NotLoaded:
-    """A model that cannot be loaded, in words for the operator."""
-
-    message: str
-    invalid: bool
-
-
-def load(start: Start) -> Loaded | NotLoaded:
-    """Load and warm up the model; never raises."""
-    try:
-        runtime = load_runtime(
-            Path(start.model_path),
-            max_batch_size=start.settings.max_batch_size,
-            device=start.device,
-            threads=start.settings.threads or 1,
-            allow_cpu_fallback=start.allow_cpu_fallback,
-        )
-        latency = LatencyModel()
-        warm_up(runtime, latency)
-    except ModelLoadError as error:
-        return NotLoaded(str(error), error.invalid)
-    except Exception as error:  # whatever a model's own code raises while it loads
-        log.exception("loading failed")
-        return NotLoaded(f"{type(error).__name__}: {error}", invalid=False)
-    return Loaded(runtime, latency)
 
 
 class Replica:
@@ -383,28 +341,3 @@ class Replica:
         self._control.send(Drained(replace=end.replace))
         log.info("ended with a job that nobody wants" if end.replace else "drained")
         os._exit(0)  # a model's threads must not hold up the end
-
-
-def main() -> None:
-    """Entry of the process: `python -m worker.replica --control-fd N`."""
-    parser = argparse.ArgumentParser(description="A replica; started by its worker agent.")
-    parser.add_argument("--control-fd", type=int, required=True)
-    arguments = parser.parse_args()
-    die_with_parent()
-    control = ControlSocket(socket.socket(fileno=arguments.control_fd))
-    start, *early = control.wait()
-    if not isinstance(start, Start):
-        sys.exit(f"penstock replica: expected a start message first, got {start.type!r}")
-    setproctitle.setproctitle(f"penstock replica {start.model}/{start.version}")
-    inherit_logging(
-        process="replica",
-        replica=start.replica,
-        model=start.model,
-        version=start.version,
-    )
-    tracer = make_tracer("penstock-replica", start.replica, os.environ)
-    Replica(start, control, tracer).run(early)
-
-
-if __name__ == "__main__":
-    main()

@@ -45,7 +45,7 @@ READ_BYTES = 64 * 1024
 READS_AT_END_MAX = 64
 """Reads of what a dead replica left; its own children may still be writing."""
 
-REPLICA_COMMAND = (sys.executable, "-m", "worker.replica")
+REPLICA_COMMAND = (sys.executable, "-m", "worker.replica_main")
 """The program of a replica; `--control-fd N` is appended."""
 
 
@@ -153,7 +153,7 @@ class ProcessSpawner:
         if not start.interpreter:
             return self._command
         # Isolated: nothing of our own environment or working folder is to be found by imports.
-        return (start.interpreter, "-I", "-m", "worker.replica")
+        return (start.interpreter, "-I", "-m", "worker.replica_main")
 
 
 def replica_environment(threads: int | None) -> dict[str, str]:

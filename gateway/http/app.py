@@ -20,7 +20,8 @@ from gateway.http.job_intake import JobIntake
 from gateway.http.job_routes import JobEndpoints, add_job_routes
 from gateway.http.lean_route import LeanRoute, add_get
 from gateway.http.metrics import HttpMetrics
-from gateway.http.oip_routes import OipEndpoints, OipFormat, add_oip_routes
+from gateway.http.oip_format import OipFormat
+from gateway.http.oip_routes import OipEndpoints, add_oip_routes
 from gateway.http.oip_schemas import REQUEST_SCHEMAS
 from gateway.http.parsed_infer import ParsedInfer
 from gateway.http.scoring_routes import ScoringEndpoints, add_scoring_routes

@@ -26,7 +26,7 @@ from gateway.http.call_route import (
 from gateway.http.errors import failure_response
 from gateway.http.job_documents import as_json, job_document, output_document
 from gateway.http.job_options import read_options, split_parameters
-from gateway.http.oip_routes import OipFormat
+from gateway.http.oip_format import OipFormat
 from gateway.http.parsed_infer import ParsedInfer
 from gateway.http.payload import RawHeaders
 from gateway.http.reply import Reply, ReplyResponse

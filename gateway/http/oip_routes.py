@@ -15,12 +15,9 @@ import orjson
 from fastapi import APIRouter, Path, Request, Response
 from starlette.types import Receive, Scope
 
-from gateway.calls import InferenceAnswer
 from gateway.http.call_route import CallRoute
-from gateway.http.errors import plain_error_body
 from gateway.http.job_options import preferred_wait_s
 from gateway.http.lean_route import add_get, add_post
-from gateway.http.oip_codec import build_response, parse_infer
 from gateway.http.oip_schemas import (
     INFER_OPENAPI,
     InferResponse,
@@ -29,14 +26,9 @@ from gateway.http.oip_schemas import (
     error_responses,
 )
 from gateway.http.parsed_infer import ParsedInfer
-from gateway.http.payload import EncodedResponse, RawHeaders
-from gateway.http.request_headers import JSON_LENGTH_HEADER, check_content_type, json_length_of
-from gateway.http.request_templates import Templates
 from gateway.inference import Inference
-from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
 from shared.tensor_spec import TensorSpec
-from shared.tensors import Buffer
 
 EXTENSIONS = (
     "binary_tensor_data",
@@ -47,60 +39,8 @@ EXTENSIONS = (
     "statistics",
 )
 
-INTERFACES_MAX = 256
-"""Versions of models whose documents are remembered."""
-
 Model = Annotated[str, Path(description="Name of a registered model.")]
 Version = Annotated[str, Path(description="A version of the model.")]
-
-
-class OipFormat:
-    """The protocol's requests and answers; implements `gateway.http.payload.PayloadFormat`."""
-
-    def __init__(self) -> None:
-        self._templates: dict[int, tuple[ModelInterface, Templates]] = {}
-
-    def check(self, headers: RawHeaders) -> None:
-        """JSON or binary tensors only."""
-        check_content_type(headers)
-        json_length_of(headers)
-
-    def parse(self, body: Buffer, headers: RawHeaders, interface: ModelInterface) -> ParsedInfer:
-        """Tensors that fit the model."""
-        json_length = json_length_of(headers) if JSON_LENGTH_HEADER in headers else None
-        if isinstance(body, memoryview):
-            return parse_infer(body, json_length, interface)
-        templates = self._templates_of(interface)
-        if json_length is None:
-            parsed = templates.read(body)
-            if parsed is None:
-                parsed = parse_infer(body, None, interface)
-                templates.learn(body, parsed)
-        else:
-            parsed = templates.read_binary(body, json_length)
-            if parsed is None:
-                parsed = parse_infer(body, json_length, interface)
-                templates.learn_binary(body, json_length, parsed)
-        return parsed
-
-    def _templates_of(self, interface: ModelInterface) -> Templates:
-        """By the interface's identity: it is the same object for as long as it is known."""
-        known = self._templates.get(id(interface))
-        if known is not None and known[0] is interface:
-            return known[1]
-        if len(self._templates) >= INTERFACES_MAX:
-            self._templates.clear()
-        templates = Templates()
-        self._templates[id(interface)] = interface, templates
-        return templates
-
-    def build(self, answer: InferenceAnswer, parsed: ParsedInfer) -> EncodedResponse:
-        """JSON, with the tensors that are wanted as binary data behind it."""
-        return build_response(answer, parsed)
-
-    def error_body(self, error: PenstockError) -> bytes:
-        """`{"error": "..."}`."""
-        return plain_error_body(error)
 
 
 class PreferredJobs(Protocol):

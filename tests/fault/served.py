@@ -37,7 +37,7 @@ from worker.control import LoadFailed, Ready, RouteChanged
 NO_STORE = "redis://127.0.0.1:1/0"
 STOP_S = 20.0
 START_S = 60.0
-REPLICA = (sys.executable, "-m", "worker.replica")
+REPLICA = (sys.executable, "-m", "worker.replica_main")
 
 
 def total(samples: Sequence[Sample], name: str, **labels: str) -> float:

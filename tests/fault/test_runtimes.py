@@ -232,7 +232,7 @@ async def test_a_model_with_an_environment_of_its_own(tmp_path: Path) -> None:
     folder = models.python_model(tmp_path / "m", predict, models.NUMBERS, requirements)
     environments = Environments(tmp_path / "environments", 4)
     await environments.prepare(folder)
-    isolated = (environments.interpreter(folder), "-I", "-m", "worker.replica")
+    isolated = (environments.interpreter(folder), "-I", "-m", "worker.replica_main")
     async with data_plane() as plane:
         await plane.join(folder, command=isolated)
         assert importlib.metadata.version("click") != "8.1.7"

@@ -1,0 +1,70 @@
+"""The Open Inference Protocol as a format of payloads: what `gateway.http.call_route` asks for.
+
+Bodies that look like one that came before are read by what was learned of that
+(`gateway.http.request_templates`), all others by `gateway.http.oip_codec`.
+"""
+
+from __future__ import annotations
+
+from gateway.calls import InferenceAnswer
+from gateway.http.errors import plain_error_body
+from gateway.http.oip_codec import build_response, parse_infer
+from gateway.http.parsed_infer import ParsedInfer
+from gateway.http.payload import EncodedResponse, RawHeaders
+from gateway.http.request_headers import JSON_LENGTH_HEADER, check_content_type, json_length_of
+from gateway.http.request_templates import Templates
+from shared.deployment import ModelInterface
+from shared.errors import PenstockError
+from shared.tensors import Buffer
+
+INTERFACES_MAX = 256
+"""Versions of models whose documents are remembered."""
+
+
+class OipFormat:
+    """The protocol's requests and answers; implements `gateway.http.payload.PayloadFormat`."""
+
+    def __init__(self) -> None:
+        self._templates: dict[int, tuple[ModelInterface, Templates]] = {}
+
+    def check(self, headers: RawHeaders) -> None:
+        """JSON or binary tensors only."""
+        check_content_type(headers)
+        json_length_of(headers)
+
+    def parse(self, body: Buffer, headers: RawHeaders, interface: ModelInterface) -> ParsedInfer:
+        """Tensors that fit the model."""
+        json_length = json_length_of(headers) if JSON_LENGTH_HEADER in headers else None
+        if isinstance(body, memoryview):
+            return parse_infer(body, json_length, interface)
+        templates = self._templates_of(interface)
+        if json_length is None:
+            parsed = templates.read(body)
+            if parsed is None:
+                parsed = parse_infer(body, None, interface)
+                templates.learn(body, parsed)
+        else:
+            parsed = templates.read_binary(body, json_length)
+            if parsed is None:
+                parsed = parse_infer(body, json_length, interface)
+                templates.learn_binary(body, json_length, parsed)
+        return parsed
+
+    def _templates_of(self, interface: ModelInterface) -> Templates:
+        """By the interface's identity: it is the same object for as long as it is known."""
+        known = self._templates.get(id(interface))
+        if known is not None and known[0] is interface:
+            return known[1]
+        if len(self._templates) >= INTERFACES_MAX:
+            self._templates.clear()
+        templates = Templates()
+        self._templates[id(interface)] = interface, templates
+        return templates
+
+    def build(self, answer: InferenceAnswer, parsed: ParsedInfer) -> EncodedResponse:
+        """JSON, with the tensors that are wanted as binary data behind it."""
+        return build_response(answer, parsed)
+
+    def error_body(self, error: PenstockError) -> bytes:
+        """`{"error": "..."}`."""
+        return plain_error_body(error)

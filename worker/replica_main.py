@@ -1,0 +1,42 @@
+"""Entry of a replica's process: `python -m worker.replica_main --control-fd N`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+
+import setproctitle
+
+from shared.lifecycle import die_with_parent
+from shared.telemetry import inherit_logging
+from shared.tracing import make_tracer
+from worker.control import Start
+from worker.control_socket import ControlSocket
+from worker.replica import Replica
+
+
+def main() -> None:
+    """Wait for the agent to say what to load, load it, and serve until drained."""
+    parser = argparse.ArgumentParser(description="A replica; started by its worker agent.")
+    parser.add_argument("--control-fd", type=int, required=True)
+    arguments = parser.parse_args()
+    die_with_parent()
+    control = ControlSocket(socket.socket(fileno=arguments.control_fd))
+    start, *early = control.wait()
+    if not isinstance(start, Start):
+        sys.exit(f"penstock replica: expected a start message first, got {start.type!r}")
+    setproctitle.setproctitle(f"penstock replica {start.model}/{start.version}")
+    inherit_logging(
+        process="replica",
+        replica=start.replica,
+        model=start.model,
+        version=start.version,
+    )
+    tracer = make_tracer("penstock-replica", start.replica, os.environ)
+    Replica(start, control, tracer).run(early)
+
+
+if __name__ == "__main__":
+    main()
