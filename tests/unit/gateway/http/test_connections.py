@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import http.client
 import socket
 from collections.abc import Iterator
@@ -151,6 +152,20 @@ def test_a_head_without_an_end_is_cut_off(port: int) -> None:
             for _ in range(1000):
                 connection.sendall(b"a" * HEAD_BYTES_MAX)
         assert connection.recv(100).startswith(b"HTTP/1.1 431 ")
+
+
+def test_refused_requests_leave_no_garbage(port: int) -> None:
+    with connect(port) as connection:
+        for body in (b"{", b"{}"):
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(20):  # a header that comes twice takes the ordinary way
+                    connection.sendall(head(len(body), "x-twice: 1", "x-twice: 2") + body)
+                    read_response(connection)
+                assert gc.collect() < 100
+            finally:
+                gc.enable()
 
 
 def test_long_urls_are_not_remembered() -> None:
