@@ -160,12 +160,15 @@ class GracefulConnection(HttpToolsProtocol):
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser, which stops after a CONNECT, or the head of a request to upgrade."""
-        while data:
+        left = memoryview(data)
+        while left:
             try:
-                self.parser.feed_data(data)
+                self.parser.feed_data(left)
             except httptools.HttpParserUpgrade as stop:
                 head, self._declined = self._declined, b""
-                data = head + data[stop.args[0] :]
+                if head:
+                    self.parser.feed_data(head)
+                left = left[stop.args[0] :]
             else:
                 return
 
