@@ -10,6 +10,10 @@ ways, each of which the client can see coming:
 New connections are not accepted meanwhile; where gateways share a listening socket, another takes
 them. Who is still owed an answer when the grace is over, or when the server is told to hurry, is
 told so by a 503, and can ask another gateway.
+
+Three things that uvicorn leaves open are closed here: heads have a largest size; a connection whose
+requests wait for their turn is not read on; and an upgrade that is asked for is ignored, as HTTP
+has it, and not taken for the end of HTTP on the connection.
 """
 
 from __future__ import annotations
@@ -17,25 +21,43 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
+import httptools
 import uvicorn
 from starlette.types import ASGIApp, Scope
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 GIVEN_UP = "the gateway is shutting down"
 
 _GIVEN_UP_STATE = "penstock.given_up"
 """In a request's ASGI state, which copies of its scope share."""
 
-_GIVEN_UP_BODY = b'{"error":"%b"}' % GIVEN_UP.encode()
-_GIVEN_UP_ANSWER = (
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n"
-    b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(_GIVEN_UP_BODY), _GIVEN_UP_BODY)
+HEAD_BYTES_MAX = 64 * 1024
+"""Largest head of a request, give or take what comes at once: uvicorn's own bound for its other
+parser. Without one, a head without an end takes memory, and time that grows with its square."""
+
+
+def _last_answer(status: bytes, message: str) -> bytes:
+    """An answer with an error, after which the connection ends."""
+    body = b'{"error":"%b"}' % message.encode()
+    return (
+        b"HTTP/1.1 %b\r\ncontent-type: application/json\r\nconnection: close\r\n"
+        b"content-length: %d\r\n\r\n%b" % (status, len(body), body)
+    )
+
+
+_GIVEN_UP_ANSWER = _last_answer(b"503 Service Unavailable\r\nretry-after: 1", GIVEN_UP)
+_HEAD_TOO_LARGE_ANSWER = _last_answer(
+    b"431 Request Header Fields Too Large",
+    f"head of the request: expected at most {HEAD_BYTES_MAX} bytes, got more",
 )
+_INVALID_REQUEST = "Invalid HTTP request received."
 
 
 ACCEPTED_S = 0.1
@@ -66,6 +88,29 @@ class Drain:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+class HeadTooLargeError(Exception):
+    """The head of a request is larger than `HEAD_BYTES_MAX`."""
+
+
+class _PatientFlow(FlowControl):
+    """Reads on only while no request waits for its turn.
+
+    uvicorn reads on with each answer and each body that is asked for, and with each read as many
+    requests may come as fit into it.
+    """
+
+    def __init__(
+        self, transport: asyncio.Transport, waiting: deque[tuple[RequestResponseCycle, Any]]
+    ) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        """Go on, unless what has come is enough for now."""
+        if not self._waiting:
+            super().resume_reading()
+
+
 class GracefulConnection(HttpToolsProtocol):
     """A connection that ends as the module's docstring says.
 
@@ -78,6 +123,10 @@ class GracefulConnection(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._drain = drain
         self._idle_since_s: float | None = None
+        self._in_turn: RequestResponseCycle | None = None  # while others may be pipelined
+        self._in_head = False
+        self._head_bytes = 0  # of the head that is being read, but for its first piece
+        self._declined = b""  # the head of a request to upgrade, as if it had not asked for that
 
     @property
     def draining(self) -> bool:
@@ -87,17 +136,68 @@ class GracefulConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected; if it was accepted in the last moment, it is served all the same."""
         super().connection_made(transport)
+        self.flow = _PatientFlow(transport, self.pipeline)
         if self._drain.begun:
             self.shutdown()
 
+    def data_received(self, data: bytes) -> None:
+        """The client sent something."""
+        self.begin_to_receive()
+        if self._in_head:
+            self._head_bytes += len(data)
+        try:
+            self._parse(data)
+            if self._head_bytes > HEAD_BYTES_MAX:
+                raise HeadTooLargeError
+        except HeadTooLargeError:
+            self._refuse_head()
+        except httptools.HttpParserError as error:
+            if isinstance(error.__context__, HeadTooLargeError):
+                self._refuse_head()
+                return
+            self.logger.warning(_INVALID_REQUEST)
+            self.send_400_response(_INVALID_REQUEST)
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser, which stops after a CONNECT, or the head of a request to upgrade."""
+        left = memoryview(data)
+        while left:
+            try:
+                self.parser.feed_data(left)
+            except httptools.HttpParserUpgrade as stop:
+                head, self._declined = self._declined, b""
+                if head:
+                    self.parser.feed_data(head)
+                left = left[stop.args[0] :]
+            else:
+                return
+
+    def _refuse_head(self) -> None:
+        self.transport.write(_HEAD_TOO_LARGE_ANSWER)
+        self.transport.close()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection ended."""
+        """The connection ended: tell the request that is being answered, and forget the others."""
+        self.pipeline.clear()
+        in_turn = self._in_turn
+        if in_turn is not None and not in_turn.response_complete:
+            in_turn.disconnected = True
+            in_turn.message_event.set()
         super().connection_lost(exc)
         self._stop_timer()
         self._drain.changed.set()
 
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._in_head = True
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
-        """A request begins; while we drain, its answer is the last one on this connection."""
+        """A head has come; while we drain, its answer is the last one on this connection."""
+        self.head_has_come()
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            self._declined = self._head_without_upgrade()
+            return
         before = self.cycle
         super().on_headers_complete()
         if not self._drain.begun or self.cycle is before:
@@ -106,14 +206,37 @@ class GracefulConnection(HttpToolsProtocol):
             before.keep_alive = True  # requests were pipelined, and this one comes after it
         self.cycle.keep_alive = False
 
+    def head_has_come(self) -> None:
+        """The parser read a head to its end.
+
+        Raises:
+            HeadTooLargeError
+        """
+        self._in_head, self._head_bytes = False, 0
+        size = len(self.url) + sum([len(name) + len(value) for name, value in self.headers])
+        if size > HEAD_BYTES_MAX:
+            raise HeadTooLargeError
+
+    def _head_without_upgrade(self) -> bytes:
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
+
+    def on_message_complete(self) -> None:
+        """A request is all there, unless its head is to be read again."""
+        if not self._declined:
+            super().on_message_complete()
+
     def on_response_complete(self) -> None:
         """An answer has been sent: go on with a request that waits, or wait for one."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
+        waiting = self.pipeline.pop() if self.pipeline else None
         self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+        if waiting is not None:
+            self._start_asgi_task(*waiting)
             return
         self._idle_since_s = self.loop.time()
         if self.timeout_keep_alive_task is None:
@@ -160,6 +283,11 @@ class GracefulConnection(HttpToolsProtocol):
     def _unset_keepalive_if_required(self) -> None:
         """What uvicorn calls when the client sent something."""
         self._idle_since_s = None
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """A request has its turn."""
+        self._in_turn = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _start_timer(self, delay_s: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(

@@ -238,7 +238,8 @@ class RedisStateStore:
         names = await self._answer(self._redis.zrange(self._keys.index(kind), 0, -1))
         if not names:
             return []
-        report_keys = [self._keys.report(kind, name.decode()) for name in sorted(names)]
+        texts = [name.decode(errors="replace") for name in sorted(names)]  # nonsense has no report
+        report_keys = [self._keys.report(kind, text) for text in texts]
         raws = await self._answer(self._redis.mget(report_keys))
         return [_parse(model, raw) for raw in raws if raw]
 

@@ -73,7 +73,10 @@ class _MetricsEndpoint:
 
     async def show(self, request: Request) -> Response:
         """Metrics of this gateway, for Prometheus."""
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        try:
+            encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        except TypeError:  # a version that the library cannot compare
+            encode, content_type = choose_encoder("")
         return Response(encode(self._registry), headers={"content-type": content_type})
 
 

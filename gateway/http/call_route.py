@@ -272,9 +272,7 @@ class CallRoute(Generic[P]):
         try:
             return await self._infer(exchange, scope, receive)
         except Exception as error:
-            given_up = was_given_up(scope)
-            cause = PenstockError(ErrorCode.SHUTTING_DOWN, GIVEN_UP) if given_up else error
-            response = self.steps.fail(exchange, cause)
+            response = self.steps.fail(exchange, _cause(error, scope))
             if isinstance(error, BodyTooLargeError) and error.unread:
                 return LingeringResponse(response, self.steps.settings.linger_s)
             return response
@@ -294,6 +292,17 @@ class CallRoute(Generic[P]):
         if body.wanted is not None:
             body = await compressed(body, body.wanted)
         return ReplyResponse(steps.reply(exchange, answer, body))
+
+
+def _cause(error: Exception, scope: Scope) -> Exception:
+    """Why a request really came to nothing.
+
+    A function of its own: a variable of the one that caught the error would hold it by its
+    traceback, and with it the request's body, until garbage is collected, which is seldom.
+    """
+    if was_given_up(scope):
+        return PenstockError(ErrorCode.SHUTTING_DOWN, GIVEN_UP)
+    return error
 
 
 def _label_unreachable(exchange: Exchange[P], code: ErrorCode) -> None:

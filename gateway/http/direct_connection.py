@@ -147,7 +147,7 @@ class DirectConnection(GracefulConnection):
 
     def on_message_begin(self) -> None:
         """A request begins; which way it takes is decided when its headers are there."""
-        self._between = False
+        self._between, self._in_head = False, True
         self.url = b""
         self.headers = []
 
@@ -159,6 +159,7 @@ class DirectConnection(GracefulConnection):
         """Choose the way."""
         head = self._find_head() if self._is_free() else None
         if head is not None:
+            self.head_has_come()
             self._begin(head, self.parser.should_keep_alive() and not self.draining)
             return
         url, headers = self.url, self.headers
@@ -186,7 +187,7 @@ class DirectConnection(GracefulConnection):
         """A request is all there."""
         self._between = True
         request = self._direct
-        if request is None or self.cycle is not request:
+        if request is None or self.cycle is not request or self._declined:
             super().on_message_complete()
             return
         if request.patience is not None:

@@ -100,9 +100,10 @@ def content_length_of(headers: RawHeaders) -> int | None:
     given = headers.get(b"content-length")
     if given is None:
         return None
-    if not given.isdigit() or len(given) > _DIGITS_MAX:
+    digits = given.rstrip(b" \t")  # the parser leaves what is behind the number
+    if not digits.isdigit() or len(digits) > _DIGITS_MAX:
         raise bad_input("Content-Length: expected a whole number")
-    return int(given)
+    return int(digits)
 
 
 def check_content_type(headers: RawHeaders) -> None:

@@ -64,7 +64,7 @@ def head_of(url: bytes, headers: list[tuple[bytes, bytes]], max_body_bytes: int)
         url: as in the request line.
         headers: names in lower case, in order.
     """
-    target = _target_of(url)
+    target = _target_of(url) if len(url) <= HEAD_BYTES_MAX else None
     if target is None:
         return None
     by_name = dict(headers)

@@ -242,3 +242,13 @@ async def test_nonsense_in_the_store_is_an_error(server: Server) -> None:
     with pytest.raises(StateStoreError, match="no valid Deployment"):
         await store.deployment()
     await store.close()
+
+
+async def test_names_that_are_no_text_are_passed_over(server: Server) -> None:
+    client = connect(server.url)
+    await client.zadd(Keys("names").index("gateway"), {b"\xff\xfe": 2e9, b"": 2e9})
+    await client.aclose()
+    store = RedisStateStore(server.url, Keys("names"))
+    await store.report_gateway(gateway("g"), 30.0, notify=False)
+    assert await store.gateways() == [gateway("g")]
+    await store.close()

@@ -17,6 +17,9 @@ from gateway.graceful_server import Drain, GracefulServer
 QUIET_S = 0.4
 REQUEST = b"GET /quick HTTP/1.1\r\nHost: x\r\n\r\n"
 SLOW_REQUEST = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"
+WATCHING_REQUEST = b"GET /watch HTTP/1.1\r\nHost: x\r\n\r\n"
+READ_BYTES_MAX = 256 * 1024
+"""Most that the event loop takes off a connection at a time."""
 
 
 @dataclass
@@ -27,14 +30,26 @@ class Running:
     port: int
     release: asyncio.Event = field(default_factory=asyncio.Event)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+    pipelined_max: int = 0
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers `/slow` once released, everything else at once."""
-        if scope["path"] == "/slow":
+        """Answers `/quick` at once, all else once released; for `/watch`, notes who leaves."""
+        waiting = [len(each.pipeline) for each in self.server.server_state.connections]  # type: ignore[union-attr]
+        self.pipelined_max = max(self.pipelined_max, *waiting)
+        await receive()
+        if scope["path"] != "/quick":
             self.asked.set()
             await self.release.wait()
         headers = [(b"content-length", b"2")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if scope["path"] == "/watch":
+            for part in (b"o", b"k"):  # the first that is sent to nobody does not fail yet
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+                await asyncio.sleep(0.05)
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            self.left.set()
         await send({"type": "http.response.body", "body": b"ok"})
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -119,6 +134,28 @@ async def test_of_pipelined_requests_the_last_answer_is_the_one_that_closes() ->
         web.release.set()
         closing = [b"connection: close" in await answer(reader) for _ in range(3)]
         assert closing == [False, False, True]
+
+
+async def test_no_more_requests_wait_on_a_connection_than_came_at_once() -> None:
+    async with running() as web:
+        reader, writer = await web.connect()
+        count = 10 * READ_BYTES_MAX // len(REQUEST)
+        writer.write(REQUEST * count + SLOW_REQUEST)
+        while not web.asked.is_set():
+            await reader.read(READ_BYTES_MAX)
+        assert web.pipelined_max <= READ_BYTES_MAX // len(REQUEST) + 1
+        web.release.set()
+        writer.close()
+
+
+async def test_who_leaves_with_requests_waiting_is_known_to_have_left() -> None:
+    async with running() as web:
+        _, writer = await web.connect()
+        writer.write(WATCHING_REQUEST + REQUEST)
+        await web.asked.wait()
+        writer.transport.abort()
+        web.release.set()
+        await asyncio.wait_for(web.left.wait(), 5)
 
 
 async def test_new_connections_are_not_accepted() -> None:

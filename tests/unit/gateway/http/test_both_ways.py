@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
+from gateway.graceful_server import HEAD_BYTES_MAX
 from gateway.http.settings import HttpSettings
 from shared.errors import ErrorCode, PenstockError
 from tests.unit.gateway.http.fakes import FakeInference, app_of, serving, x_input
@@ -178,6 +179,13 @@ VALID = {
         length=None,
     ),
     "repeated header": request(document(), "X-Thing: 1", "X-Thing: 2"),
+    "space behind a length": request(
+        document(), f"Content-Length: {len(document())} ", length=None
+    ),
+    "upgrade not offered": request(
+        document(), "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMA"
+    ),
+    "web socket": request(document(), "Connection: Upgrade", "Upgrade: websocket"),
 }
 INVALID = {
     "no json": request(b"{"),
@@ -202,6 +210,9 @@ INVALID = {
     "get": request(b"", method="GET"),
     "put": request(document(), method="PUT"),
     "other path": request(document(), path="/v2/models/double/inferior"),
+    "long path": request(document(), path=f"/v2/models/{'a' * 40_000}/infer"),
+    "long head": request(document(), f"X-Long: {'a' * HEAD_BYTES_MAX}"),
+    "connect": request(b"", path="/v2/models/double/infer", method="CONNECT"),
     "no http": b"hello there HTTP/1.1\r\n\r\n",
 }
 
@@ -213,6 +224,16 @@ def test_the_same_bytes_get_the_same_answer(ways: tuple[Way, Way], name: str) ->
     assert comparable(short) == comparable(ordinary)
     assert _answers(short)
     assert (" 200 " in _answers(short)[0][0]) == (name in VALID)
+
+
+def test_what_was_to_be_the_body_of_an_upgrade_is_no_request(ways: tuple[Way, Way]) -> None:
+    inner = request(b"", "Connection: close", method="GET", path="/v2")
+    sent = request(inner, "Connection: Upgrade", "Upgrade: h2c")
+    at = len(sent) - len(inner)
+    for way in ways:
+        (answer,) = _answers(way.send(sent[:at], sent[at:], GOOD, pause_s=0.05))[:1]
+        assert answer[0] == "HTTP/1.1 400 Bad Request"
+        assert b"expected JSON" in answer[2]
 
 
 def test_the_short_way_is_taken(ways: tuple[Way, Way]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import http.client
 import socket
 from collections.abc import Iterator
@@ -10,6 +12,9 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
+from gateway.graceful_server import HEAD_BYTES_MAX
+from gateway.http.request_heads import HEAD_BYTES_MAX as KNOWN_BYTES_MAX
+from gateway.http.request_heads import head_of
 from gateway.http.settings import HttpSettings
 from tests.unit.gateway.http.fakes import FakeInference, app_of, serving, x_input
 
@@ -138,6 +143,35 @@ def test_a_body_that_turns_out_too_large_is_cut_off(port: int, service: FakeInfe
         status, headers, _ = read_response(connection)
         assert (status, headers["connection"]) == (413, "close")
     assert service.calls == []
+
+
+def test_a_head_without_an_end_is_cut_off(port: int) -> None:
+    with connect(port) as connection:
+        connection.sendall(b"GET /v2 HTTP/1.1\r\nx-long: ")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(1000):
+                connection.sendall(b"a" * HEAD_BYTES_MAX)
+        assert connection.recv(100).startswith(b"HTTP/1.1 431 ")
+
+
+def test_refused_requests_leave_no_garbage(port: int) -> None:
+    with connect(port) as connection:
+        for body in (b"{", b"{}"):
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(20):  # a header that comes twice takes the ordinary way
+                    connection.sendall(head(len(body), "x-twice: 1", "x-twice: 2") + body)
+                    read_response(connection)
+                assert gc.collect() < 100
+            finally:
+                gc.enable()
+
+
+def test_long_urls_are_not_remembered() -> None:
+    headers = [(b"content-length", b"2")]
+    assert head_of(b"/v2/models/double/infer", headers, LIMIT) is not None
+    assert head_of(b"/v2/models/%b/infer" % (b"a" * KNOWN_BYTES_MAX), headers, LIMIT) is None
 
 
 def test_a_body_in_many_pieces(port: int) -> None:

@@ -339,6 +339,13 @@ async def test_series_are_bounded(service: FakeInference) -> None:
     assert models == {"m7", "m8", "m9"}
 
 
+async def test_metrics_are_shown_whatever_version_is_asked_for(service: FakeInference) -> None:
+    headers = {"accept": "application/openmetrics-text; version=1e9"}
+    answer = await ask(service, "GET", "/metrics", headers=headers)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain")
+
+
 async def test_metrics_speak_openmetrics_on_demand(service: FakeInference) -> None:
     plain = await ask(service, "GET", "/metrics")
     assert plain.headers["content-type"].startswith("text/plain")
