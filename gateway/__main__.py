@@ -15,7 +15,8 @@ import uvicorn
 
 from gateway.admission import AdmissionSettings
 from gateway.dispatch_limits import DispatchLimits
-from gateway.graceful_server import Drain, GracefulServer
+from gateway.graceful_connection import Drain
+from gateway.graceful_server import GracefulServer
 from gateway.http.app import create_app
 from gateway.http.direct_connection import DirectConnection, ShortWay
 from gateway.http.metrics import HttpMetrics

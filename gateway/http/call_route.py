@@ -20,7 +20,7 @@ from fastapi import Response
 from starlette.types import Receive, Scope
 
 from gateway.calls import InferenceAnswer, InferenceCall
-from gateway.graceful_server import GIVEN_UP, was_given_up
+from gateway.graceful_connection import GIVEN_UP, was_given_up
 from gateway.http.compression import Coding, chosen_coding, deflated
 from gateway.http.errors import failure_response
 from gateway.http.metrics import OK, HttpMetrics

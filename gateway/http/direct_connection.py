@@ -26,7 +26,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
 from gateway.calls import InferenceAnswer
-from gateway.graceful_server import GIVEN_UP, GracefulConnection
+from gateway.graceful_connection import GIVEN_UP, GracefulConnection
 from gateway.http.call_route import Body, CallSteps, Exchange, compressed
 from gateway.http.parsed_infer import ParsedInfer
 from gateway.http.payload import RawHeaders
@@ -131,7 +131,7 @@ class DirectConnection(GracefulConnection):
             known = self._heads.match(data)
             if known is not None:
                 head, end = known
-                self.begin_to_receive()
+                self.wait_no_more()
                 self._begin(head, keep_alive=True)
                 self._steps.metrics.body_copied_bytes += head.length
                 self._run(data[end:])
@@ -147,7 +147,8 @@ class DirectConnection(GracefulConnection):
 
     def on_message_begin(self) -> None:
         """A request begins; which way it takes is decided when its headers are there."""
-        self._between, self._in_head = False, True
+        self._between = False
+        self.head_begins()
         self.url = b""
         self.headers = []
 

@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import orjson
 
-from gateway.graceful_server import Drain, GracefulServer
+from gateway.graceful_connection import Drain
+from gateway.graceful_server import GracefulServer
 from gateway.http.direct_connection import DirectConnection, ShortWay
 from gateway.http.settings import HttpSettings
 from gateway.jobs.access import Blobs

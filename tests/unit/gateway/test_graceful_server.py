@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from gateway.graceful_server import Drain, GracefulServer
+from gateway import graceful_connection
+from gateway.graceful_connection import Drain
+from gateway.graceful_server import GracefulServer
 
 QUIET_S = 0.4
 REQUEST = b"GET /quick HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -156,6 +158,39 @@ async def test_who_leaves_with_requests_waiting_is_known_to_have_left() -> None:
         writer.transport.abort()
         web.release.set()
         await asyncio.wait_for(web.left.wait(), 5)
+
+
+async def test_who_brings_no_head_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graceful_connection, "HEAD_TIMEOUT_S", 0.3)
+    async with running() as web:
+        silent, _ = await web.connect()
+        slow, writer = await web.connect()
+
+        async def trickle() -> None:
+            for byte in REQUEST * 20:
+                writer.write(bytes([byte]))
+                await asyncio.sleep(0.02)
+
+        trickling = asyncio.create_task(trickle())
+        assert await asyncio.wait_for(silent.read(), 5) == b""
+        with contextlib.suppress(ConnectionResetError):
+            assert await asyncio.wait_for(slow.read(), 5) == b""
+        trickling.cancel()
+
+
+async def test_half_a_head_behind_a_slow_request_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(graceful_connection, "HEAD_TIMEOUT_S", 0.2)
+    async with running() as web:
+        reader, writer = await web.connect()
+        writer.write(SLOW_REQUEST + REQUEST[:20])
+        await web.asked.wait()
+        await asyncio.sleep(0.6)
+        web.release.set()
+        assert b"200 ok" in await answer(reader)
+        writer.write(REQUEST[20:])
+        assert b"200 ok" in await answer(reader)
 
 
 async def test_new_connections_are_not_accepted() -> None:

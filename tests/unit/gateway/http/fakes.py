@@ -14,7 +14,8 @@ import httpx
 from prometheus_client import CollectorRegistry
 
 from gateway.calls import DeployedModel, InferenceAnswer, InferenceCall, ModelMetadata
-from gateway.graceful_server import Drain, GracefulConnection, GracefulServer
+from gateway.graceful_connection import Drain, GracefulConnection
+from gateway.graceful_server import GracefulServer
 from gateway.http.app import GatewayApp, create_app
 from gateway.http.direct_connection import DirectConnection, ShortWay
 from gateway.http.metrics import HttpMetrics

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
-from gateway.graceful_server import HEAD_BYTES_MAX
+from gateway.graceful_connection import HEAD_BYTES_MAX
 from gateway.http.settings import HttpSettings
 from shared.errors import ErrorCode, PenstockError
 from tests.unit.gateway.http.fakes import FakeInference, app_of, serving, x_input

@@ -12,7 +12,7 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gateway.graceful_server import HEAD_BYTES_MAX
+from gateway.graceful_connection import HEAD_BYTES_MAX
 from gateway.http.request_heads import HEAD_BYTES_MAX as KNOWN_BYTES_MAX
 from gateway.http.request_heads import head_of
 from gateway.http.settings import HttpSettings
