@@ -20,6 +20,12 @@ from shared.tensor_spec import TensorSpec
 
 Swap = Literal["surge", "replace"]
 
+Batching = Literal["auto", "on", "off"]
+"""Whether requests share executions: on evidence (`auto`), on the operator's word, or never."""
+
+WarmUpPolicy = Literal["auto", "off"]
+"""Whether a model's code may be run before its first request."""
+
 Duty = Literal["both", "calls", "jobs"]
 """What a replica takes."""
 
@@ -43,11 +49,13 @@ class ModelInterface(_Document):
 
     Attributes:
         inputs, outputs: tensor specs; -1 leads every shape of a model that batches.
-        max_batch_size: most rows in one execution, so most rows in one request; 0 if the model has
-            no batch dimension.
+        max_batch_size: most rows in one request, and in one execution of requests that share it; 0
+            if the model is not batched: each request is one execution, of whatever shape its
+            inputs allow.
         platform: Triton's name of the runtime, such as `onnxruntime_onnx`.
         parameters: values that requests may state beside their inputs; others are ignored.
         streams: whether it can give an answer in parts; a job gets it that way.
+        table: the inputs are columns of one table, so that all have as many rows, batched or not.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -56,6 +64,7 @@ class ModelInterface(_Document):
     platform: str
     parameters: tuple[ParameterSpec, ...] = ()
     streams: bool = False
+    table: bool = False
 
     @cached_property
     def inputs_by_name(self) -> dict[str, TensorSpec]:
@@ -132,6 +141,9 @@ class ReplicaSettings(_Document):
         drain_timeout_s: how long a job that runs may hold up the end of a replica that drains;
             None: as long as the worker lets any replica drain.
         jobs: whether the version takes calls, jobs or both; None: both.
+        batching: whether requests share executions; None: `auto`.
+        warmup: whether the model may be executed as it loads; None: `auto`.
+        trial: counts how often the operator asked for a new trial of the model; None: never.
     """
 
     max_batch_size: int = 32
@@ -144,6 +156,9 @@ class ReplicaSettings(_Document):
     job_slice_ms: float | None = None
     drain_timeout_s: float | None = None
     jobs: JobsPolicy | None = None
+    batching: Batching | None = None
+    warmup: WarmUpPolicy | None = None
+    trial: int | None = None
 
 
 class Phase(StrEnum):
@@ -238,7 +253,13 @@ class ReplicaState(StrEnum):
 
 
 class ReplicaReport(_Document):
-    """One replica, as its agent sees it."""
+    """One replica, as its agent sees it.
+
+    Attributes:
+        message: what is wrong with it; empty if nothing is.
+        note: what the operator may want to know of a model that is served all the same, such as why
+            it is not batched.
+    """
 
     key: str
     replica: str
@@ -254,6 +275,7 @@ class ReplicaReport(_Document):
     executing_rows: int = 0
     restarts: int = 0
     message: str = ""
+    note: str = ""
 
 
 class WorkerReport(_Document):

@@ -1,7 +1,7 @@
 """What an agent and its replicas tell each other over their socket pair: one JSON object a line.
 
     agent -> replica    Start (once, first)  Gateways  RouteChanged  DrainNow
-    replica -> agent    Ready  LoadFailed  Heartbeat  Drained
+    replica -> agent    Ready  LoadFailed  Found  Heartbeat  Drained
 
 When the agent's end closes, the replica ends at once: replicas never outlive their agent.
 Heartbeats come from the replica's own loop, so they stop while a model holds the interpreter. One
@@ -15,7 +15,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from shared.deployment import Duty, ModelInterface, ReplicaSettings
+from shared.deployment import Duty, ReplicaSettings
+from shared.findings import Finding
 from shared.routing import ModelRoute
 
 LINE_BYTES_MAX = 1024 * 1024
@@ -76,6 +77,7 @@ class Start(_Control):
         abandoned_grace_s: see `worker.run_limits`.
         keys_dir: folder of the keys by which it proves itself to gateways over tcp.
         jobs: None: it runs no jobs.
+        finding: what an earlier load of the revision found out here; None: nothing is known.
     """
 
     type: Literal["start"] = "start"
@@ -98,6 +100,7 @@ class Start(_Control):
     route: ModelRoute | None = None
     keys_dir: str | None = None
     jobs: JobsStart | None = None
+    finding: Finding | None = None
 
 
 class Gateways(_Control):
@@ -131,11 +134,21 @@ class Ready(_Control):
 
     Attributes:
         provider: what executes the model in truth, such as `CPUExecutionProvider`.
+        finding: what the model is.
+        fresh: whether this load found that out; False: it was told by `Start.finding`.
     """
 
     type: Literal["ready"] = "ready"
-    interface: ModelInterface
     provider: str
+    finding: Finding
+    fresh: bool = True
+
+
+class Found(_Control):
+    """An execution showed that the model allows less than was thought; to be remembered."""
+
+    type: Literal["found"] = "found"
+    finding: Finding
 
 
 class LoadFailed(_Control):
@@ -190,7 +203,7 @@ class Drained(_Control):
 
 
 ToReplica = Annotated[Start | Gateways | RouteChanged | DrainNow, Field(discriminator="type")]
-ToAgent = Annotated[Ready | LoadFailed | Heartbeat | Drained, Field(discriminator="type")]
+ToAgent = Annotated[Ready | LoadFailed | Found | Heartbeat | Drained, Field(discriminator="type")]
 
 _TO_REPLICA: TypeAdapter[ToReplica] = TypeAdapter(ToReplica)
 _TO_AGENT: TypeAdapter[ToAgent] = TypeAdapter(ToAgent)

@@ -1,0 +1,60 @@
+"""What the first load of a revision found out about batching, for every later load of it.
+
+A finding belongs to a revision, in an environment (Python and packages), on a device: elsewhere the
+same model may compute otherwise. It is kept in the store and beside the artifacts, so that only
+one load pays for the trial. What an execution finds out later only ever lowers it.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from shared.deployment import ModelInterface
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Timing(_Document):
+    """How long one execution took.
+
+    Attributes:
+        inputs: name, datatype and inner shape (without the batch dimension) of each input.
+        rows: of the batch.
+        seconds: processor and waiting time of the execution alone.
+    """
+
+    inputs: tuple[tuple[str, str, tuple[int, ...]], ...]
+    rows: int
+    seconds: float
+
+
+class Finding(_Document):
+    """What a model is, as its runtime and its trial say.
+
+    Attributes:
+        interface: what it takes and gives; `max_batch_size` is 0 if it is not batched.
+        static_rows: the one batch size that it takes, or None if it takes any. Where that is 1, a
+            request of several rows is executed row by row.
+        merges: whether requests may share an execution.
+        reason: for the operator: why requests do not share executions, and what to set; empty if
+            they do.
+        timings: executions of the load that made the finding.
+    """
+
+    interface: ModelInterface
+    static_rows: int | None = None
+    merges: bool = False
+    reason: str = ""
+    timings: tuple[Timing, ...] = ()
+
+    @property
+    def rows_merged(self) -> int:
+        """Most rows that requests may put into one execution together; 0: they share none."""
+        return self.interface.max_batch_size if self.merges else 0
+
+    def is_lower_than(self, other: Finding) -> bool:
+        """Whether it allows less than another one of the same revision."""
+        ours = (self.rows_merged, self.interface.max_batch_size)
+        return ours < (other.rows_merged, other.interface.max_batch_size)
