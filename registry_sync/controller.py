@@ -155,6 +155,7 @@ class Controller:
             now=self._clock.wall(),
             prepared=self._fetches.prepared,
             settling=self._clock.monotonic() < self._settled_at,
+            trials=await self._store.trials(),
         )
         started = self._clock.monotonic()
         result = plan(world, self._policy)

@@ -141,8 +141,11 @@ def _wishes(world: World, policy: Policy) -> dict[str, Wish]:
     if world.observed is None:
         return {name: wish_without_registry(deployed[name]) for name in sorted(deployed)}
     registry: Registry = world.observed
+    prepared, trials = world.prepared, world.trials
     return {
-        name: wish_of(name, registry.get(name), deployed.get(name, []), world.prepared, policy)
+        name: wish_of(
+            name, registry.get(name), deployed.get(name, []), prepared, policy, trials
+        )
         for name in sorted({*registry, *deployed})
     }
 

@@ -131,7 +131,7 @@ class _Projection:
         phases = self._revisions.get((seen.model, seen.version), {})
         failed = phases.get(Phase.FAILED)
         if serving := phases.get(Phase.SERVING):
-            parts = [self._shortage(serving), serving.message]
+            parts = [self._shortage(serving), serving.message, *self._notes(serving)]
             if failed is not None:
                 parts.append(f"its change failed: {failed.message}")
             if loading := phases.get(Phase.LOADING):
@@ -161,9 +161,17 @@ class _Projection:
         if not places:
             return Status.LOADING, "waits for the version before it to end"
         if self._reports.ready(places) == len(places):
-            return Status.READY, "waits for all gateways to see it"
+            waits = "waits for all gateways to see it"
+            return Status.READY, _sentences([waits, *self._notes(revision)])
         retried = f"failed before: {revision.message}" if revision.message else ""
         return Status.LOADING, _sentences([retried, *self._troubles(places)])
+
+    def _notes(self, revision: RevisionDeployment) -> list[str]:
+        """What is to be known of a model that is served all the same, once for all replicas."""
+        places = self._places.get(revision.revision, [])
+        ready = [place.key for place in places if self._reports.is_ready(place.key)]
+        replicas = [self._reports.replica(key) for key in ready]
+        return sorted({each.note for each in replicas if each is not None and each.note})
 
     def _troubles(self, places: Iterable[ReplicaPlacement]) -> list[str]:
         return sorted({self._trouble(each.key) for each in places})

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from registry_sync.registry import OWN_TAGS, PREFIX, ROLE_TAG
-from shared.deployment import ReplicaSettings, RevisionDeployment, Swap
+from shared.deployment import Batching, ReplicaSettings, RevisionDeployment, Swap, WarmUpPolicy
 from shared.routing import HEDGE_BUDGET, HedgePolicy, JobsPolicy
 
 BATCH_SIZE_MAX = 65536
@@ -32,8 +32,8 @@ _DEVICE = re.compile(r"auto|cpu|cuda:\d{1,3}")
 class ServingSettings:
     """How a version is to be served; see `shared.deployment` for the meaning of each field.
 
-    Whether it takes jobs is `shared` where nobody says so, and a replica is not told of that then:
-    what runs since before there were jobs stays.
+    Where a setting came later (`jobs`, `batching`, `warmup`), a replica is told nothing of its
+    default: what runs since before there was such a tag stays.
     """
 
     max_batch_size: int = 32
@@ -53,6 +53,8 @@ class ServingSettings:
     job_concurrency: int | None = None
     job_slice_ms: float | None = None
     drain_timeout_s: float | None = None
+    batching: Batching = "auto"
+    warmup: WarmUpPolicy = "auto"
 
     @property
     def replica(self) -> ReplicaSettings:
@@ -68,6 +70,8 @@ class ServingSettings:
             job_slice_ms=self.job_slice_ms,
             drain_timeout_s=self.drain_timeout_s,
             jobs=None if self.jobs == "shared" else self.jobs,
+            batching=None if self.batching == "auto" else self.batching,
+            warmup=None if self.warmup == "auto" else self.warmup,
         )
 
 
@@ -91,6 +95,8 @@ def deployed_settings(revision: RevisionDeployment) -> ServingSettings:
         job_concurrency=revision.settings.job_concurrency,
         job_slice_ms=revision.settings.job_slice_ms,
         drain_timeout_s=revision.settings.drain_timeout_s,
+        batching=revision.settings.batching or "auto",
+        warmup=revision.settings.warmup or "auto",
     )
 
 
@@ -211,5 +217,7 @@ _FIELDS: dict[str, tuple[Callable[[str], Any], str]] = {
     ),
     "job_slice_ms": (_number(1, TIMEOUT_MS_MAX), "milliseconds from 1 to 86400000"),
     "drain_timeout_s": (_number(0, DRAIN_TIMEOUT_S_MAX), "seconds up to 86400"),
+    "batching": (_one_of("auto", "on", "off"), "auto, on or off"),
+    "warmup": (_one_of("auto", "off"), "auto or off"),
 }
 """Every settings tag: how it is read, and what to expect of it."""

@@ -10,8 +10,9 @@ Previous stop: `roles` and `tags`. Next: `reconcile`, which moves the deployment
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import orjson
 
@@ -34,6 +35,9 @@ LATER_SETTINGS = (
     "job_slice_ms",
     "drain_timeout_s",
     "jobs",
+    "batching",
+    "warmup",
+    "trial",
 )
 """Replica settings that revision ids did not always know."""
 
@@ -83,22 +87,25 @@ def wish_of(
     revisions: Sequence[RevisionDeployment],
     prepared: Prepared,
     policy: Policy,
+    trials: Mapping[str, int] = MappingProxyType({}),
 ) -> Wish:
     """What the registry wishes of a model.
 
     Args:
         model: the model as observed; None if the registry has it no more.
         revisions: what is deployed of it.
+        trials: how often the operator asked for a new trial, by model.
     """
     if model is None:
         return Wish(because=f"{name} was deleted from the registry")
     if model.problem:
         return replace(wish_without_registry(revisions), problems=(model.problem,))
     roles = roles_of(model, policy.stable_aliases)
+    trial = _trial(trials.get(name), revisions)
     if not MODEL_NAME.fullmatch(name):
         return Wish(because=f"{name} is no valid name", roles=roles)
     if roles.stable is not None:
-        return _towards(model, roles.stable, revisions, prepared, policy, roles)
+        return _towards(model, roles.stable, revisions, prepared, policy, roles, trial)
     serving = [revision for revision in revisions if revision.phase is Phase.SERVING]
     if not serving:
         gone = [revision.version for revision in revisions if revision.phase is Phase.DRAINING]
@@ -109,8 +116,14 @@ def wish_of(
         return Wish(because=f"version {last} was turned off", roles=roles)
     if model.version(last) is None:
         return Wish(because=f"version {last} was deleted from the registry", roles=roles)
-    wish = _towards(model, last, revisions, prepared, policy, roles)
+    wish = _towards(model, last, revisions, prepared, policy, roles, trial)
     return replace(wish, lingering=True)
+
+
+def _trial(asked: int | None, revisions: Sequence[RevisionDeployment]) -> int | None:
+    """The trial that is wished for: what is deployed counts too, lest a lost store swaps it."""
+    deployed = [each.settings.trial for each in revisions]
+    return max((each for each in (asked, *deployed) if each is not None), default=None)
 
 
 def _towards(
@@ -120,6 +133,7 @@ def _towards(
     prepared: Prepared,
     policy: Policy,
     roles: Roles,
+    trial: int | None,
 ) -> Wish:
     seen = model.version(version)
     if seen is None:
@@ -130,7 +144,7 @@ def _towards(
     wish = Wish(version, source=seen.source, outgoing=outgoing, problems=problems, roles=roles)
     manifest = _known_manifest(seen.source, revisions) or prepared.get(seen.source)
     if isinstance(manifest, ArtifactManifest):
-        return replace(wish, target=revision_of(seen, manifest, settings, policy))
+        return replace(wish, target=revision_of(seen, manifest, settings, policy, trial))
     return replace(wish, failure=manifest)
 
 
@@ -172,16 +186,18 @@ def revision_of(
     manifest: ArtifactManifest,
     settings: ServingSettings,
     policy: Policy,
+    trial: int | None = None,
 ) -> RevisionDeployment:
     """The revision that serves a version's artifacts with these settings; not yet in any phase."""
+    replica = settings.replica.model_copy(update={"trial": trial})
     artifact_bytes = int(manifest.size_bytes * policy.memory_per_artifact_byte)
     return RevisionDeployment(
         model=seen.model,
         version=seen.version,
-        revision=revision_id(seen.model, seen.version, manifest.digest, settings.replica),
+        revision=revision_id(seen.model, seen.version, manifest.digest, replica),
         source=seen.source,
         manifest=manifest,
-        settings=settings.replica,
+        settings=replica,
         replicas=settings.replicas,
         job_replicas=settings.job_replicas,
         timeout_ms=settings.timeout_ms,

@@ -52,6 +52,7 @@ class World:
         now: wall-clock time, in seconds.
         settling: reports may be missing only because their writers had no time yet to renew them:
             absence means nothing.
+        trials: how often the operator asked for a new trial of a model, by model.
     """
 
     observed: Registry | None
@@ -62,6 +63,7 @@ class World:
     now: float
     prepared: Prepared = field(default_factory=dict)
     settling: bool = False
+    trials: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@
     {penstock}:gateway:<name>    JSON of `GatewayReport`
     {penstock}:syncs             sorted set of registry_sync daemons by expiry
     {penstock}:sync:<name>       JSON of `SyncReport`
+    {penstock}:findings:<revision>  hash: finding by place (environment/device); expires unread
+    {penstock}:trials            hash: new trials asked for, by model; expires
     {penstock}:changes           channel: the kind of what was written; a hint to read again
     {penstock}:jobs:...          the jobs; shared/jobs/scripts/prelude.lua has their names
 
@@ -46,6 +48,14 @@ class Keys:
     @property
     def lease_token(self) -> str:
         return self._key("lease:token")
+
+    @property
+    def trials(self) -> str:
+        return self._key("trials")
+
+    def findings(self, revision: str) -> str:
+        """What was found out about a revision."""
+        return self._key(f"findings:{revision}")
 
     @property
     def changes(self) -> str:

@@ -23,11 +23,25 @@ from shared.cancellation import cancellable
 from shared.clock import Clock
 from shared.deployment import Deployment, GatewayReport, SyncReport, WorkerReport
 from shared.errors import LeaseLostError, StateStoreError
+from shared.findings import Finding
 from shared.keys import Keys
 from shared.routing import RoutingTable
 from shared.store_client import connect
 from shared.store_url import without_password
 from shared.subscription import SILENCE_S, Subscription
+
+
+FINDINGS_TTL_S = 90 * 86_400.0
+"""How long a finding is kept unread: revisions vanish, and some come back after weeks."""
+
+PLACES_MAX = 64
+"""Most findings of one revision: environments change with each upgrade of a package."""
+
+TRIALS_TTL_S = 365 * 86_400.0
+"""How long trials are remembered after the last was asked for; what is deployed has its own."""
+
+TRIALS_MAX = 10_000
+"""Most models whose trials are remembered."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +115,32 @@ class StateStore(Protocol):
         """Give leadership up, if it is still held."""
         ...
 
+    async def findings(self, revision: str) -> dict[str, Finding]:
+        """What was found out about a revision, by place (`environment/device`).
+
+        A finding that nobody reads for `FINDINGS_TTL_S` is forgotten.
+        """
+        ...
+
+    async def put_finding(self, revision: str, place: str, finding: Finding) -> Finding:
+        """Keep a finding, unless one is kept that it is not lower than; returns what is kept."""
+        ...
+
+    async def ask_trial(self, model: str, above: int = 0) -> int:
+        """Ask for a new trial of a model, and wake who watches.
+
+        Args:
+            above: the trial that is deployed, which the store may have lost.
+
+        Returns:
+            The number of the trial; higher than any before.
+        """
+        ...
+
+    async def trials(self) -> dict[str, int]:
+        """The last trial that was asked for, by model."""
+        ...
+
     async def watch(self, on_change: Callable[[], None]) -> None:
         """Call `on_change` after every notified write, until cancelled. Hints may be lost."""
         ...
@@ -151,6 +191,48 @@ return tonumber(token)
 _RELEASE = """
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
+"""
+
+# Only one of findings is kept at a place, with its rank before it: the lower of two stays. Where
+# there are too many places, any other makes room; its next load finds out anew.
+_PUT_FINDING = """
+redis.call('HDEL', KEYS[1], 'nothing')
+local function read(text)
+  local merged, rows, finding = string.match(text, '^(%d+) (%d+) (.*)$')
+  return tonumber(merged), tonumber(rows), finding
+end
+local merged, rows, finding = read(ARGV[2])
+local kept = redis.call('HGET', KEYS[1], ARGV[1])
+if kept then
+  local kept_merged, kept_rows, kept_finding = read(kept)
+  if merged > kept_merged or (merged == kept_merged and rows >= kept_rows) then
+    redis.call('PEXPIRE', KEYS[1], ARGV[3])
+    return kept_finding
+  end
+elseif redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[4]) then
+  redis.call('HDEL', KEYS[1], redis.call('HRANDFIELD', KEYS[1]))
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return finding
+"""
+
+_FINDINGS = """
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return redis.call('HGETALL', KEYS[1])
+"""
+
+_ASK_TRIAL = """
+redis.call('HDEL', KEYS[1], '')
+local asked = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0')
+local trial = math.max(asked, tonumber(ARGV[2])) + 1
+if asked == 0 and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[4]) then
+  redis.call('HDEL', KEYS[1], redis.call('HRANDFIELD', KEYS[1]))
+end
+redis.call('HSET', KEYS[1], ARGV[1], trial)
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('PUBLISH', KEYS[2], 'trial')
+return trial
 """
 
 Report = TypeVar("Report", bound=BaseModel)
@@ -214,6 +296,30 @@ class RedisStateStore:
     async def release_lease(self, lease: Lease) -> None:
         await self._script(_RELEASE, [self._keys.lease], [lease.token])
 
+    async def findings(self, revision: str) -> dict[str, Finding]:
+        keys = [self._keys.findings(revision)]
+        answer = await self._script(_FINDINGS, keys, [int(FINDINGS_TTL_S * 1000)])
+        return {
+            place.decode(errors="replace"): _parse(Finding, kept.split(b" ", 2)[-1])
+            for place, kept in zip(answer[::2], answer[1::2], strict=True)
+        }
+
+    async def put_finding(self, revision: str, place: str, finding: Finding) -> Finding:
+        rank = f"{finding.rows_merged} {finding.interface.max_batch_size}"
+        content = f"{rank} {finding.model_dump_json()}"
+        arguments = [place, content, int(FINDINGS_TTL_S * 1000), PLACES_MAX]
+        kept = await self._script(_PUT_FINDING, [self._keys.findings(revision)], arguments)
+        return _parse(Finding, kept)
+
+    async def ask_trial(self, model: str, above: int = 0) -> int:
+        keys = [self._keys.trials, self._keys.changes]
+        arguments = [model, above, int(TRIALS_TTL_S * 1000), TRIALS_MAX]
+        return int(await self._script(_ASK_TRIAL, keys, arguments))
+
+    async def trials(self) -> dict[str, int]:
+        kept = await self._answer(self._redis.hgetall(self._keys.trials))
+        return {model.decode(errors="replace"): int(trial) for model, trial in kept.items()}
+
     async def watch(self, on_change: Callable[[], None]) -> None:
         def tell(_channel: str) -> None:
             on_change()
@@ -274,6 +380,8 @@ class MemoryStateStore:
         self._lease: Lease | None = None
         self._lease_until = 0.0
         self._tokens = 0
+        self._findings: dict[str, dict[str, Finding]] = {}
+        self._trials: dict[str, int] = {}
         self._watchers: list[Callable[[], None]] = []
 
     async def deployment(self) -> Deployment:
@@ -342,6 +450,25 @@ class MemoryStateStore:
         current = self._current_lease()
         if current is not None and current.token == lease.token:
             self._lease = None
+
+    async def findings(self, revision: str) -> dict[str, Finding]:
+        return dict(self._findings.get(revision, {}))
+
+    async def put_finding(self, revision: str, place: str, finding: Finding) -> Finding:
+        places = self._findings.setdefault(revision, {})
+        kept = places.get(place)
+        if kept is None or finding.is_lower_than(kept):
+            places[place] = kept = finding
+        return kept
+
+    async def ask_trial(self, model: str, above: int = 0) -> int:
+        trial = max(self._trials.get(model, 0), above) + 1
+        self._trials[model] = trial
+        self._notify()
+        return trial
+
+    async def trials(self) -> dict[str, int]:
+        return dict(self._trials)
 
     async def watch(self, on_change: Callable[[], None]) -> None:
         self._watchers.append(on_change)

@@ -23,6 +23,7 @@ from shared.telemetry import configure_logging
 from worker.agent import Agent
 from worker.devices import discover
 from worker.environments import Environments
+from worker.findings import Findings
 from worker.jobs.losses import Losses
 from worker.replica_process import ProcessSpawner
 from worker.settings import WorkerSettings
@@ -66,15 +67,17 @@ async def _run(settings: WorkerSettings) -> None:
     environments = Environments(
         settings.cache_dir.resolve() / "environments", settings.environments_max
     )
+    machine = discover()
     agent = Agent(
         settings=settings,
-        machine=discover(),
+        machine=machine,
         store=store,
         artifacts=artifacts,
         environments=environments,
         spawner=ProcessSpawner(environment=logs),
         clock=SystemClock(),
         losses=Losses(lose),
+        findings=Findings(store, settings.cache_dir.resolve() / "findings", machine.devices),
     )
     try:
         await agent.run()

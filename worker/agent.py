@@ -26,6 +26,7 @@ from shared.telemetry import get_logger
 from worker.agent_metrics import AgentCollector, ReplicaTotals
 from worker.control import Gateways, RouteChanged
 from worker.devices import Machine
+from worker.findings import Findings
 from worker.jobs.losses import Losses
 from worker.replica_host import Artifacts, Environments, ReplicaHost
 from worker.replica_process import Spawner
@@ -68,6 +69,7 @@ class Agent:
         spawner: Spawner,
         clock: Clock,
         losses: Losses | None = None,
+        findings: Findings | None = None,
     ) -> None:
         self._settings = settings
         self._machine = machine
@@ -89,6 +91,7 @@ class Agent:
             gateways=self._gateways,
             artifacts=artifacts,
             environments=environments,
+            findings=findings or Findings(store, None, machine.devices),
             spawner=spawner,
             totals=self._totals,
             clock=clock,

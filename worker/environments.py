@@ -57,6 +57,10 @@ class Environments:
         digest, _ = self._held[model]
         return str(interpreter_in(self._folder / digest))
 
+    def digest(self, model: Path) -> str:
+        """The digest of that environment's recipe; raises as `interpreter` does."""
+        return self._held[model][0]
+
     async def prepare(self, model: Path) -> None:
         """Have the environment of the model in a folder, built if it is not there, and hold it.
 

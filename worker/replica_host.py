@@ -25,11 +25,13 @@ from shared.deployment import (
     ReplicaState,
 )
 from shared.errors import PenstockError
+from shared.findings import Finding
 from shared.telemetry import get_logger
 from worker.agent_metrics import Label, ReplicaTotals
 from worker.control import (
     Drained,
     DrainNow,
+    Found,
     Gateways,
     Heartbeat,
     JobsStart,
@@ -40,6 +42,7 @@ from worker.control import (
     ToAgent,
 )
 from worker.devices import Machine
+from worker.findings import OWN_ENVIRONMENT, Place
 from worker.replica_process import ReplicaHandle, Spawner
 from worker.settings import WorkerSettings
 from worker.supervision import (
@@ -58,6 +61,7 @@ from worker.supervision import (
     Loaded,
     LoadRefused,
     Lose,
+    Noted,
     Policy,
     Shutdown,
     Spawn,
@@ -79,6 +83,10 @@ class Environments(Protocol):
 
     def interpreter(self, model: Path) -> str:
         """The interpreter for the model in a folder; `prepare` was called for it before."""
+        ...
+
+    def digest(self, model: Path) -> str:
+        """What tells that environment from others; `prepare` was called for it before."""
         ...
 
     async def prepare(self, model: Path) -> None:
@@ -110,11 +118,33 @@ class Artifacts(Protocol):
         ...
 
 
+class Findings(Protocol):
+    """What loads found out about models; `worker.findings` in life."""
+
+    def known(self, place: Place) -> Finding | None:
+        """What is known of a revision in an environment, on a device."""
+        ...
+
+    async def look(self, revision: str, environment: str) -> None:
+        """Learn what others know of a revision, soon and as far as it can be had."""
+        ...
+
+    def remember(self, place: Place, finding: Finding) -> None:
+        """Take in what a replica found out."""
+        ...
+
+
 @dataclass(frozen=True)
 class _Child:
-    """A replica process that lives, and how long it may go on once it is to drain."""
+    """A replica process that lives.
+
+    Attributes:
+        place: what it finds out holds for that.
+        drain_s: how long it may go on once it is to drain.
+    """
 
     label: Label
+    place: Place
     handle: ReplicaHandle
     drain_s: float
 
@@ -141,6 +171,7 @@ class ReplicaHost:
         gateways: GatewayBook,
         artifacts: Artifacts,
         environments: Environments,
+        findings: Findings,
         spawner: Spawner,
         totals: ReplicaTotals,
         clock: Clock,
@@ -153,6 +184,7 @@ class ReplicaHost:
         self._gateways = gateways
         self._artifacts = artifacts
         self._environments = environments
+        self._findings = findings
         self._spawner = spawner
         self._totals = totals
         self._clock = clock
@@ -288,6 +320,7 @@ class ReplicaHost:
             path = await self._artifacts.get(assignment.manifest, assignment.source)
             if assignment.settings.environment == "isolated":
                 await self._environments.prepare(path)
+            await self._findings.look(assignment.revision, self._environment(assignment, path))
         except PenstockError as error:
             self.feed(FetchFailed(assignment.key, ticket, error.message, error.retryable))
         except Exception as error:  # a disk that is full, or a client's error of any kind
@@ -300,7 +333,12 @@ class ReplicaHost:
     def _spawn(self, command: Spawn) -> None:
         assignment, replica, key = command.assignment, command.replica, command.assignment.key
         label = (assignment.model, assignment.version)
-        start = self._start(command)
+        device = device_for(
+            assignment, self._machine.gpus, self._supervisor.devices_in_use()
+        )
+        environment = self._environment(assignment, Path(command.path))
+        place = Place(assignment.revision, environment, device)
+        start = self._start(command, place)
         try:
             handle = self._spawner.spawn(
                 start,
@@ -311,11 +349,16 @@ class ReplicaHost:
             self.feed(Ended(key, replica, f"cannot be started: {error.strerror}"))
             return
         drain_s = policy_of(self._settings).drain_s(assignment.settings.drain_timeout_s)
-        self._children[replica] = _Child(label, handle, drain_s)
+        self._children[replica] = _Child(label, place, handle, drain_s)
         self._totals.began(label, replica, restart=command.restart)
         self.feed(Spawned(key, replica, handle.pid, start.device))
 
-    def _start(self, command: Spawn) -> Start:
+    def _environment(self, assignment: Assignment, path: Path) -> str:
+        if assignment.settings.environment == "isolated":
+            return self._environments.digest(path)
+        return OWN_ENVIRONMENT
+
+    def _start(self, command: Spawn, place: Place) -> Start:
         assignment = command.assignment
         isolated = assignment.settings.environment == "isolated"
         slots = local_slots(self._wanted.assignments() or ())
@@ -329,7 +372,7 @@ class ReplicaHost:
             revision=assignment.revision,
             model_path=command.path,
             settings=assignment.settings.model_copy(update={"threads": threads}),
-            device=device_for(assignment, self._machine.gpus, self._supervisor.devices_in_use()),
+            device=place.device,
             duty=assignment.duty,
             interpreter=self._environments.interpreter(Path(command.path)) if isolated else "",
             allow_cpu_fallback=self._settings.allow_cpu_fallback,
@@ -340,6 +383,7 @@ class ReplicaHost:
             route=self._wanted.route(assignment.model),
             keys_dir=str(self._settings.keys_dir.resolve()) if self._settings.keys_dir else None,
             jobs=self._jobs(assignment),
+            finding=self._findings.known(place),
         )
 
     def _jobs(self, assignment: Assignment) -> JobsStart | None:
@@ -361,7 +405,12 @@ class ReplicaHost:
         """A replica speaks."""
         match message:
             case Ready():
-                self.feed(Loaded(key, replica, message.provider))
+                if message.fresh:
+                    self._findings.remember(self._children[replica].place, message.finding)
+                self.feed(Loaded(key, replica, message.provider, message.finding.reason))
+            case Found():
+                self._findings.remember(self._children[replica].place, message.finding)
+                self.feed(Noted(key, replica, message.finding.reason))
             case LoadFailed():
                 self.feed(LoadRefused(key, replica, message.message, message.invalid))
             case Heartbeat():

@@ -53,6 +53,7 @@ class Life:
 
     Attributes:
         ready_at: None while it has never been ready.
+        note: what the operator may want to know of the model.
         patience: how long to wait for its next word, since its last one.
         replace: it ends to make room for the next one, without fault.
     """
@@ -61,6 +62,7 @@ class Life:
     device: str
     pid: int | None = None
     provider: str = ""
+    note: str = ""
     ready_at: float | None = None
     queued_rows: int = 0
     executing_rows: int = 0
@@ -118,4 +120,5 @@ class Slot:
             executing_rows=life.executing_rows,
             restarts=self.restarts,
             message=self.message,
+            note=life.note,
         )

@@ -64,11 +64,25 @@ class Spawned:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A replica is ready; `provider` executes it in truth."""
+    """A replica is ready; `provider` executes it in truth.
+
+    Attributes:
+        note: what the operator may want to know of the model.
+    """
 
     key: str
     replica: str
     provider: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A replica that is ready found out something that the operator may want to know."""
+
+    key: str
+    replica: str
+    note: str
 
 
 @dataclass(frozen=True)
@@ -140,6 +154,7 @@ Event = (
     | FetchFailed
     | Spawned
     | Loaded
+    | Noted
     | LoadRefused
     | Beat
     | Finished

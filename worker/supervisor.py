@@ -59,6 +59,7 @@ from worker.supervision import (
     Kill,
     KillReason,
     Loaded,
+    Noted,
     LoadRefused,
     Lose,
     Placed,
@@ -247,7 +248,7 @@ class Supervisor:
     # The life of a process
 
     def _lived(
-        self, event: Spawned | Loaded | LoadRefused | Beat | Finished | Ended, now: float
+        self, event: Spawned | Loaded | Noted | LoadRefused | Beat | Finished | Ended, now: float
     ) -> None:
         slot = self._slots.get(event.key)
         if slot is None or slot.life is None or slot.life.replica != event.replica:
@@ -258,10 +259,13 @@ class Supervisor:
                 life.pid, life.device = event.pid, event.device
                 self.transitions += 1
             case Loaded() if slot.step is Step.LOADING:
-                life.provider, life.ready_at = event.provider, now
+                life.provider, life.note, life.ready_at = event.provider, event.note, now
                 slot.load_crashes, slot.message = 0, ""
                 self._enter(slot, Step.READY)
                 self._heard(slot, life, None, now)
+            case Noted() if life.note != event.note:
+                life.note = event.note
+                self.transitions += 1
             case LoadRefused() if slot.step not in ENDING:
                 slot.verdict = ReplicaState.INVALID if event.invalid else ReplicaState.FAILED
                 slot.message = event.message

@@ -33,6 +33,14 @@ DataDirOption = Annotated[
     Path, typer.Option(help="Where `penstock up` runs.", envvar="PENSTOCK_DATA_DIR")
 ]
 
+RedisUrlOption = Annotated[
+    str | None, typer.Option(help="State store of a remote system, instead of --data-dir.")
+]
+
+NamespaceOption = Annotated[
+    str, typer.Option(help="Prefix of its keys.", envvar="PENSTOCK_NAMESPACE")
+]
+
 app = typer.Typer(
     name="penstock",
     no_args_is_help=True,
@@ -96,17 +104,28 @@ app.command("registry-sync")(
 @app.command("status")
 def status(
     data_dir: DataDirOption = Path(".penstock"),
-    redis_url: Annotated[
-        str | None, typer.Option(help="State store of a remote system, instead of --data-dir.")
-    ] = None,
-    namespace: Annotated[
-        str, typer.Option(help="Prefix of its keys.", envvar="PENSTOCK_NAMESPACE")
-    ] = "penstock",
+    redis_url: RedisUrlOption = None,
+    namespace: NamespaceOption = "penstock",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Show models, versions, replicas, workers and gateways."""
     module = load("deploy.local.status", "penstock status", "all")
     raise typer.Exit(module.run_status(data_dir, redis_url, namespace, as_json))
+
+
+@app.command("retry")
+def retry(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model that is deployed.")],
+    data_dir: DataDirOption = Path(".penstock"),
+    redis_url: RedisUrlOption = None,
+    namespace: NamespaceOption = "penstock",
+) -> None:
+    """Try a model anew: whether it can be batched, and to load it if that failed.
+
+    It is loaded beside what serves and swapped in when it is ready, as for a change of its tags.
+    """
+    module = load("deploy.local.retry", "penstock retry", "all")
+    raise typer.Exit(module.run_retry(model, data_dir, redis_url, namespace))
 
 
 @app.command("demo-client")

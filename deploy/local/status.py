@@ -46,10 +46,16 @@ class ReplicaStatus(BaseModel):
     executing_rows: int
     restarts: int
     message: str
+    note: str = ""
 
 
 class RevisionStatus(BaseModel):
-    """One revision of a version; `role` is `stable` while calls that name no version reach it."""
+    """One revision of a version; `role` is `stable` while calls that name no version reach it.
+
+    Attributes:
+        notes: what is to be known of a model that is served all the same, such as why it is not
+            batched; each once, not for every replica.
+    """
 
     version: str
     revision: str
@@ -59,6 +65,7 @@ class RevisionStatus(BaseModel):
     replicas_wanted: int | str
     replicas_ready: int
     message: str
+    notes: list[str] = []
     replicas: list[ReplicaStatus]
 
 
@@ -175,6 +182,7 @@ def _revision(
         replicas_wanted=_wanted(wanted),
         replicas_ready=sum(replica.state == "ready" for replica in replicas),
         message=wanted.message,
+        notes=sorted({each.note for each in replicas if each.note}),
         replicas=replicas,
     )
 
@@ -201,6 +209,7 @@ def _replica(worker: str, report: ReplicaReport) -> ReplicaStatus:
         executing_rows=report.executing_rows,
         restarts=report.restarts,
         message=report.message,
+        note=report.note,
     )
 
 
@@ -262,6 +271,8 @@ def _messages(status: SystemStatus) -> Iterator[str]:
         for revision in model.revisions:
             if revision.message:
                 yield f"{model.model}/{revision.version}: {revision.message}"
+            for note in revision.notes:
+                yield f"{model.model}/{revision.version}: {note}"
             for replica in revision.replicas:
                 if replica.message:
                     yield f"{replica.id}: {replica.message}"

@@ -123,6 +123,9 @@ class NoEnvironments:
     def interpreter(self, model: Path) -> str:
         raise KeyError(model)
 
+    def digest(self, model: Path) -> str:
+        raise KeyError(model)
+
     async def prepare(self, model: Path) -> None:
         raise PenstockError(ErrorCode.INTERNAL, f"no environment for {model}")
 

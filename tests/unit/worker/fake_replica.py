@@ -2,7 +2,7 @@
 
 `refuses`: cannot be loaded. `dies`: crashes while loading. `babbles`: breaks the protocol once
 ready. `deaf`: ignores SIGTERM and drains. `spawns`: starts a child of its own. `loads`: never
-becomes ready. Any other: serves. All that it hears is written to `$FAKE_REPLICA_LOG/<replica>`.
+becomes ready. `lowers`: finds out that it must not be batched. Any other: serves. All that it hears is written to `$FAKE_REPLICA_LOG/<replica>`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import sys
 from pathlib import Path
 
 from shared.deployment import ModelInterface
+from shared.findings import Finding
 from shared.lifecycle import die_with_parent
 from worker.control import (
     Drained,
     DrainNow,
+    Found,
     Heartbeat,
     LoadFailed,
     Ready,
@@ -32,6 +34,8 @@ from worker.control import (
 )
 
 INTERFACE = ModelInterface(inputs=(), outputs=(), max_batch_size=1, platform="fake")
+FINDING = Finding(interface=INTERFACE, merges=True)
+LOWERED = Finding(interface=INTERFACE, reason="not batched: the fake says so")
 
 
 class FakeReplica:
@@ -49,7 +53,7 @@ class FakeReplica:
         self._note(log, f"pid {os.getpid()}")
         self._note(log, f"threads {os.environ['OMP_NUM_THREADS']}")
         self._note(log, start.model_dump_json())
-        self._load(start.model)
+        self._load(start)
         while True:
             for message in self._receive(start.heartbeat_interval_s):
                 self._note(log, message.model_dump_json())
@@ -59,7 +63,8 @@ class FakeReplica:
             self._requests += 1
             self._say(Heartbeat(requests=self._requests, dispatched={"idle": self._requests}))
 
-    def _load(self, model: str) -> None:
+    def _load(self, start: Start) -> None:
+        model = start.model
         if model == "dies":
             os.kill(os.getpid(), signal.SIGSEGV)
         if model == "refuses":
@@ -69,8 +74,11 @@ class FakeReplica:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if model == "spawns":
             subprocess.Popen(["sleep", "600"])
+        finding = start.finding or FINDING
         if model != "loads":
-            self._say(Ready(interface=INTERFACE, provider="FakeProvider"))
+            self._say(Ready(provider="FakeProvider", finding=finding, fresh=start.finding is None))
+        if model == "lowers":
+            self._say(Found(finding=LOWERED))
         if model == "babbles":
             self._control.sendall(b"what?\n")
 
