@@ -143,9 +143,7 @@ def _wishes(world: World, policy: Policy) -> dict[str, Wish]:
     registry: Registry = world.observed
     prepared, trials = world.prepared, world.trials
     return {
-        name: wish_of(
-            name, registry.get(name), deployed.get(name, []), prepared, policy, trials
-        )
+        name: wish_of(name, registry.get(name), deployed.get(name, []), prepared, policy, trials)
         for name in sorted({*registry, *deployed})
     }
 

@@ -30,7 +30,6 @@ from shared.store_client import connect
 from shared.store_url import without_password
 from shared.subscription import SILENCE_S, Subscription
 
-
 FINDINGS_TTL_S = 90 * 86_400.0
 """How long a finding is kept unread: revisions vanish, and some come back after weeks."""
 

@@ -333,9 +333,7 @@ class ReplicaHost:
     def _spawn(self, command: Spawn) -> None:
         assignment, replica, key = command.assignment, command.replica, command.assignment.key
         label = (assignment.model, assignment.version)
-        device = device_for(
-            assignment, self._machine.gpus, self._supervisor.devices_in_use()
-        )
+        device = device_for(assignment, self._machine.gpus, self._supervisor.devices_in_use())
         environment = self._environment(assignment, Path(command.path))
         place = Place(assignment.revision, environment, device)
         start = self._start(command, place)

@@ -28,7 +28,9 @@ async def ask(store: StateStore, model: str) -> int:
     """
     revisions = (await store.deployment()).revisions.values()
     if model not in {each.model for each in revisions}:
-        raise CommandError(f"{model} is not deployed; {_deployed({each.model for each in revisions})}")
+        raise CommandError(
+            f"{model} is not deployed; {_deployed({each.model for each in revisions})}"
+        )
     trials = [each.settings.trial or 0 for each in revisions if each.model == model]
     return await store.ask_trial(model, max(trials))
 
