@@ -456,6 +456,8 @@ class MemoryStateStore:
     async def put_finding(self, revision: str, place: str, finding: Finding) -> Finding:
         places = self._findings.setdefault(revision, {})
         kept = places.get(place)
+        if kept is None and len(places) >= PLACES_MAX:
+            del places[next(iter(places))]
         if kept is None or finding.is_lower_than(kept):
             places[place] = kept = finding
         return kept

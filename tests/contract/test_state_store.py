@@ -10,11 +10,25 @@ from pathlib import Path
 import pytest
 
 from shared.clock import SystemClock
-from shared.deployment import Deployment, GatewayReport, SyncReport, WorkerReport
+from shared.deployment import (
+    Deployment,
+    GatewayReport,
+    ModelInterface,
+    SyncReport,
+    WorkerReport,
+)
 from shared.errors import LeaseLostError, StateStoreError
+from shared.findings import Finding
 from shared.keys import Keys
 from shared.routing import ModelRoute, RoutingTable
-from shared.state_store import Lease, MemoryStateStore, RedisStateStore, StateStore
+from shared.state_store import (
+    FINDINGS_TTL_S,
+    PLACES_MAX,
+    Lease,
+    MemoryStateStore,
+    RedisStateStore,
+    StateStore,
+)
 from shared.store_client import connect
 from tests.contract.redis_server import Server
 
@@ -252,3 +266,79 @@ async def test_names_that_are_no_text_are_passed_over(server: Server) -> None:
     await store.report_gateway(gateway("g"), 30.0, notify=False)
     assert await store.gateways() == [gateway("g")]
     await store.close()
+
+
+def finding(rows: int, merges: bool = True, reason: str = "") -> Finding:
+    interface = ModelInterface(inputs=(), outputs=(), max_batch_size=rows, platform="fake")
+    return Finding(interface=interface, merges=merges, reason=reason)
+
+
+async def test_a_finding_is_kept_by_revision_and_place(store: StateStore) -> None:
+    assert await store.findings("m/1-a") == {}
+    first = finding(8, reason="two\nlines, and ümlauts")
+    for _ in range(2):  # a write may be repeated
+        assert await store.put_finding("m/1-a", "env/cpu", first) == first
+    other = finding(0, merges=False)
+    await store.put_finding("m/1-a", "env/cuda:0", other)
+    assert await store.findings("m/1-a") == {"env/cpu": first, "env/cuda:0": other}
+    assert await store.findings("m/1-b") == {}
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+async def test_the_lowest_finding_stays_in_whatever_order_they_come(
+    store: StateStore, order: tuple[int, ...]
+) -> None:
+    """A load that races with a lowering at run time does not undo it."""
+    findings = (finding(128), finding(128, merges=False, reason="not batched"), finding(0, False))
+    kept = [await store.put_finding("m/1-a", "env/cpu", findings[each]) for each in order]
+    lowest = [findings[max(order[: count + 1])] for count in range(len(order))]
+    assert kept == lowest
+    assert await store.findings("m/1-a") == {"env/cpu": findings[2]}
+
+
+async def test_the_first_of_equal_findings_stays(store: StateStore) -> None:
+    first = finding(8, reason="first")
+    await store.put_finding("m/1-a", "env/cpu", first)
+    assert await store.put_finding("m/1-a", "env/cpu", finding(8, reason="second")) == first
+
+
+async def test_places_of_a_revision_are_bounded(store: StateStore) -> None:
+    for number in range(PLACES_MAX + 3):
+        await store.put_finding("m/1-a", f"{number}/cpu", finding(8))
+    kept = await store.findings("m/1-a")
+    assert len(kept) == PLACES_MAX
+    assert f"{PLACES_MAX + 2}/cpu" in kept
+
+
+async def test_findings_vanish_in_the_end(server: Server) -> None:
+    store, client = RedisStateStore(server.url, Keys("brief")), connect(server.url)
+    await store.put_finding("m/1-a", "env/cpu", finding(8))
+    key = Keys("brief").findings("m/1-a")
+    assert 0 < await client.pttl(key) <= FINDINGS_TTL_S * 1000
+    await client.pexpire(key, 60_000)
+    await store.findings("m/1-a")  # is read, so it is of use still
+    assert await client.pttl(key) > 60_000
+    await client.aclose()
+    await store.close()
+
+
+async def test_trials_count_up_and_wake_who_watches(store: StateStore) -> None:
+    assert await store.trials() == {}
+    woken = asyncio.Event()
+    watching = asyncio.create_task(store.watch(woken.set))
+    async with asyncio.timeout(10):
+        await woken.wait()  # it watches
+    woken.clear()
+    assert await store.ask_trial("digits") == 1
+    async with asyncio.timeout(10):
+        await woken.wait()
+    watching.cancel()
+    assert await store.ask_trial("digits") == 2
+    assert await store.ask_trial("other") == 1
+    assert await store.trials() == {"digits": 2, "other": 1}
+
+
+async def test_a_trial_is_above_the_one_that_is_deployed(store: StateStore) -> None:
+    """The store may have lost the count, which then must not be asked for in vain."""
+    assert await store.ask_trial("digits", above=5) == 6
+    assert await store.ask_trial("digits", above=5) == 7

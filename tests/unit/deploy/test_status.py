@@ -131,3 +131,16 @@ def test_tables_show_what_an_operator_looks_for(width: int) -> None:
     assert "…" not in text
     if width == 200:
         assert "not up to date" in text
+
+
+def test_a_note_is_shown_once_in_tables_and_in_json() -> None:
+    note = "not batched: output 'y' has 4 rows for one row"
+    noted = replica("9", ReplicaState.READY).model_copy(update={"note": note})
+    worker = WORKER.model_copy(update={"replicas": (noted, noted)})
+    status = summarize(DEPLOYMENT, ROUTING, [worker], [GATEWAY])
+    revision = status.models[0].revisions[0]
+    assert revision.notes == [note]
+    assert [each.note for each in revision.replicas] == [note, note]
+    out = io.StringIO()
+    print_tables(status, Console(file=out, width=80, markup=False))
+    assert out.getvalue().count(f"digits/9: {note}") == 1

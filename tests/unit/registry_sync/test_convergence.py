@@ -91,6 +91,7 @@ class System:
         self.now = WALL
         self.wishes: dict[str, dict[str, str]] = {}
         self.tags: dict[str, str] = {}
+        self.trials: dict[str, int] = {}
         self.model: ObservedModel | None = None
         self.blind = False
         self.deployment = Deployment()
@@ -125,6 +126,7 @@ class System:
             ],
             now=self.now,
             prepared=dict(self.prepared),
+            trials=dict(self.trials),
         )
 
     def plan(self) -> None:
@@ -239,6 +241,8 @@ OPERATOR = st.one_of(
     st.tuples(st.just("swap"), st.sampled_from(["surge", "surge", "replace"])),
     st.tuples(st.just("hedge"), st.sampled_from(["auto", "off", "20", "x"])),
     st.tuples(st.just("jobs"), st.sampled_from(["shared", "only", "off", "x"])),
+    st.tuples(st.just("batching"), st.sampled_from(["auto", "on", "off", "x"])),
+    st.tuples(st.just("retry"), st.sampled_from([0, 1, 2, 3])),  # also one that was lost
     st.tuples(st.just("job_replicas"), st.sampled_from(["1", "2", "x"])),
 )
 OFTEN = st.sampled_from([True, True, False])
@@ -282,6 +286,8 @@ def perform(system: System, moment: Moment) -> None:
         if kind == "role":
             version, role = what
             system.wishes[version] = {"penstock.role": role} if role else {}
+        elif kind == "retry":
+            system.trials = {"digits": what} if what else {}
         else:
             system.tags = {**system.tags, f"penstock.{kind}": what}
     if moment.struck is not None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from registry_sync.registry import MESSAGE_LENGTH_MAX
 from registry_sync.world import FetchFailure
 from shared.deployment import ReplicaState
 from tests.unit.registry_sync.worlds import (
@@ -602,3 +603,79 @@ def test_what_serves_makes_room_for_the_next_version_when_fewer_replicas_are_ask
     scene.settle()
     assert scene.route() == "2"
     assert len(scene.deployment.placement) == 2
+
+
+def test_a_retry_swaps_to_a_new_trial_of_the_same_version() -> None:
+    scene = serving()
+    (before,) = scene.deployment.revisions
+    scene.trials = {"digits": 1}
+    scene.plan()
+    assert scene.route() == "1"
+    assert scene.routing.models["digits"].versions[0].revision == before
+    scene.settle()
+    (after,) = scene.deployment.revisions.values()
+    assert (after.revision != before, after.settings.trial, after.phase.value) == (
+        True,
+        1,
+        "serving",
+    )
+    assert scene.routing.models["digits"].versions[0].revision == after.revision
+
+
+def test_a_trial_that_the_store_forgot_swaps_nothing() -> None:
+    scene = serving()
+    scene.trials = {"digits": 3}
+    scene.settle()
+    (before,) = scene.deployment.revisions
+    losses: tuple[dict[str, int], ...] = ({}, {"digits": 1})
+    for lost in losses:
+        scene.trials = lost
+        scene.settle()
+        assert list(scene.deployment.revisions) == [before]
+
+
+def test_a_retry_of_one_model_leaves_others_alone() -> None:
+    scene = serving()
+    before = scene.deployment
+    scene.trials = {"other": 1}
+    scene.settle()
+    assert scene.deployment == before
+
+
+@pytest.mark.parametrize("state", [ReplicaState.FAILED, ReplicaState.INVALID])
+def test_a_retry_tries_at_once_what_failed(state: ReplicaState) -> None:
+    scene = serving()
+    scene.models = registry(observed(versions={"1": {}, "2": STABLE}))
+    scene.states = {"2": state}
+    scene.settle()
+    assert scene.phases() == {"1": "serving", "2": "failed"}
+    scene.states = {}
+    scene.settle()
+    assert scene.route() == "1"  # its time has not come, or never will
+    scene.trials = {"digits": 1}
+    scene.settle()
+    assert scene.route() == "2"
+
+
+def test_a_status_says_a_note_once_for_all_replicas() -> None:
+    note = "not batched: output 'y' has 4 rows for one row"
+    scene = serving()
+    scene.models = registry(observed(versions={"1": STABLE}, tags={"penstock.replicas": "3"}))
+    scene.notes = {"1": note}
+    scene.settle()
+    assert scene.status("1") == ("serving", note)
+    scene.notes = {}
+    scene.settle()
+    assert scene.status("1") == ("serving", "")
+
+
+def test_what_is_ready_says_its_note_too_and_no_note_is_too_long() -> None:
+    scene = Scene()
+    scene.mute = True  # no gateway sees it
+    scene.models = registry(observed(versions={"1": STABLE}))
+    scene.notes = {"1": "not batched: " + "x" * 10_000}
+    scene.settle()
+    status, message = scene.status("1")
+    assert status == "ready"
+    assert message.startswith("waits for all gateways to see it; not batched: xxx")
+    assert len(message) == MESSAGE_LENGTH_MAX

@@ -198,7 +198,15 @@ def test_no_tag_can_break_the_reading(tags: dict[str, str]) -> None:
 def test_revision_ids_follow_content(field: str) -> None:
     base = ReplicaSettings()
     other = base.model_copy(
-        update={field: {"device": "cpu", "environment": "isolated", "jobs": "off"}.get(field, 3)}
+        update={
+            field: {
+                "device": "cpu",
+                "environment": "isolated",
+                "jobs": "off",
+                "batching": "on",
+                "warmup": "off",
+            }.get(field, 3)
+        }
     )
     same = revision_id("m", "1", "d", base)
     assert same == revision_id("m", "1", "d", ReplicaSettings())
@@ -225,6 +233,8 @@ SETTINGS = st.builds(
     job_concurrency=st.none() | st.integers(1, 99),
     job_slice_ms=st.none() | st.floats(1, 1e6),
     drain_timeout_s=st.none() | st.floats(0, 1e4),
+    batching=st.sampled_from(["auto", "on", "off"]),
+    warmup=st.sampled_from(["auto", "off"]),
 )
 
 
@@ -238,8 +248,20 @@ def test_what_is_deployed_is_what_was_read_also_by_way_of_the_store(
     assert deployed_settings(stored) == settings
 
 
-def test_to_say_what_holds_anyway_swaps_nothing() -> None:
-    said, problems = read_settings({"penstock.jobs": "shared"}, {}, DEFAULTS, None)
+def test_batching_and_warm_up_are_told_to_replicas() -> None:
+    tags = {"penstock.batching": "on", "penstock.warmup": "off"}
+    said, problems = read_settings(tags, {"penstock.batching": "OFF"}, DEFAULTS, None)
+    assert (said.replica.batching, said.replica.warmup, problems) == ("off", "off", ())
+    _, (problem,) = read_settings({"penstock.batching": "maybe"}, {}, DEFAULTS, None)
+    assert problem == "penstock.batching is 'maybe', expected auto, on or off; auto stays"
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [{"penstock.jobs": "shared"}, {"penstock.batching": "auto"}, {"penstock.warmup": "auto"}],
+)
+def test_to_say_what_holds_anyway_swaps_nothing(tags: dict[str, str]) -> None:
+    said, problems = read_settings(tags, {}, DEFAULTS, None)
     assert (said.replica, problems) == (DEFAULTS.replica, ())
 
 

@@ -102,7 +102,7 @@ class Scene:
     """A world that obeys at once: what is placed is ready, what is published is acknowledged.
 
     Tests that want a fault set `states` (by revision, for replicas that are placed), `mute` (what
-    gateways do not see or acknowledge) or `failures` (of fetches).
+    gateways do not see or acknowledge) or `failures` (of fetches), or `notes` (of replicas, by version).
     """
 
     def __init__(self, *workers: str, gateways: Iterable[str] = ("g1",)) -> None:
@@ -115,6 +115,8 @@ class Scene:
         self.prepared: dict[ArtifactSource, ArtifactManifest | FetchFailure] = {}
         self.states: dict[str, ReplicaState] = {}
         self.mute = False
+        self.trials: dict[str, int] = {}
+        self.notes: dict[str, str] = {}
         self.settling = False
         self.policy = POLICY
         self.last: Plan | None = None
@@ -129,6 +131,7 @@ class Scene:
             now=self.now,
             prepared=dict(self.prepared),
             settling=self.settling,
+            trials=dict(self.trials),
         )
 
     def plan(self) -> Plan:
@@ -192,6 +195,7 @@ class Scene:
                     device=each.device,
                     pid=9,
                     message="as told" if each.version in self.states else "",
+                    note=self.notes.get(each.version, ""),
                 )
                 for each in self.deployment.placement
                 if each.worker == name

@@ -2,7 +2,8 @@
 
 `refuses`: cannot be loaded. `dies`: crashes while loading. `babbles`: breaks the protocol once
 ready. `deaf`: ignores SIGTERM and drains. `spawns`: starts a child of its own. `loads`: never
-becomes ready. `lowers`: finds out that it must not be batched. Any other: serves. All that it hears is written to `$FAKE_REPLICA_LOG/<replica>`.
+becomes ready. `lowers`: finds out that it must not be batched.
+Any other: serves. All that it hears is written to `$FAKE_REPLICA_LOG/<replica>`.
 """
 
 from __future__ import annotations

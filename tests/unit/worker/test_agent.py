@@ -352,3 +352,37 @@ def pids_in(log: Path) -> list[int]:
         for line in file.read_text().splitlines()
         if line.startswith("pid ")
     ]
+
+
+async def test_what_a_first_load_found_is_stored_and_told_to_the_next(world: World) -> None:
+    await world.start()
+    await world.place("digits")
+    first = await world.ready("digits/0")
+    assert '"finding":null' in world.heard(first.replica)
+
+    async with asyncio.timeout(PATIENCE_S):
+        while not await world.store.findings("digits-r"):
+            await asyncio.sleep(0.02)
+    assert first.pid is not None
+    os.kill(first.pid, signal.SIGKILL)
+    after = await world.ready_anew(first)
+    assert '"merges":true' in world.heard(after.replica)
+
+
+async def test_what_a_replica_found_out_is_reported_and_holds_without_the_store(
+    world: World,
+) -> None:
+    await world.start()
+    await world.place("lowers")
+    before = await world.ready("lowers/0")
+    note = "not batched: the fake says so"
+    async with asyncio.timeout(PATIENCE_S):
+        while (await world.store.workers())[0].replicas[0].note != note:
+            await asyncio.sleep(0.02)
+    world.store.away = True
+    assert before.pid is not None
+    os.kill(before.pid, signal.SIGKILL)
+    await eventually(lambda: len(list(world.log.iterdir())) == 2)
+    world.store.away = False
+    after = await world.ready_anew(before)
+    assert f'"reason":"{note}"' in world.heard(after.replica)
