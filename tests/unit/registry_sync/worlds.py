@@ -102,7 +102,8 @@ class Scene:
     """A world that obeys at once: what is placed is ready, what is published is acknowledged.
 
     Tests that want a fault set `states` (by revision, for replicas that are placed), `mute` (what
-    gateways do not see or acknowledge) or `failures` (of fetches), or `notes` (of replicas, by version).
+    gateways do not see or acknowledge), `failures` (of fetches) or `notes` (of replicas, by
+    version).
     """
 
     def __init__(self, *workers: str, gateways: Iterable[str] = ("g1",)) -> None:

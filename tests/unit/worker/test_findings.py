@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -120,6 +121,27 @@ async def test_a_disk_that_cannot_be_written_harms_nothing(store: Store, tmp_pat
     await findings.written()
     assert await store.findings("m/1-a") == {"own/cpu": finding(8)}
     assert await looked(findings) == finding(8)
+
+
+async def test_a_store_that_hangs_delays_no_load_for_long_and_is_heard_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = asyncio.Event()
+
+    class Hanging(Store):
+        async def findings(self, revision: str) -> dict[str, Finding]:
+            await answers.wait()
+            return {"own/cpu": finding(8)}
+
+    monkeypatch.setattr(module, "LOOK_TIMEOUT_S", 0.01)
+    findings = agent(Hanging(SystemClock()), None)
+    await findings.look(PLACE.revision, PLACE.environment)
+    assert findings.known(PLACE) is None
+    answers.set()
+    async with asyncio.timeout(10):
+        while findings.known(PLACE) is None:
+            await asyncio.sleep(0)
+    assert findings.known(PLACE) == finding(8)
 
 
 def test_files_are_bounded_and_those_not_used_for_longest_go(

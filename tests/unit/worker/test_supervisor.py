@@ -27,6 +27,7 @@ from worker.supervision import (
     Loaded,
     LoadRefused,
     Lose,
+    Noted,
     Placed,
     Policy,
     Shutdown,
@@ -140,6 +141,24 @@ def test_from_placement_to_ready(bench: Bench) -> None:
     assert report.replica == bench.replicas["a"]
     assert report.provider == "CPUExecutionProvider"
     assert "a: READY" in repr(bench.supervisor)
+
+
+def test_a_note_is_reported_changes_and_ends_with_its_process(bench: Bench) -> None:
+    def note() -> str:
+        return bench.supervisor.reports()[0].note
+
+    bench.place(assignment("a"))
+    bench.fetched()
+    bench.do(Loaded("a", bench.replicas["a"], "CPUExecutionProvider", "not batched: by its names"))
+    assert note() == "not batched: by its names"
+    before = bench.supervisor.transitions
+    bench.do(Noted("a", bench.replicas["a"], "not batched: lost rows"))
+    assert (note(), bench.supervisor.transitions) == ("not batched: lost rows", before + 1)
+    bench.do(Noted("a", bench.replicas["a"], "not batched: lost rows"))
+    bench.do(Noted("a", "another life", "late"))
+    assert (note(), bench.supervisor.transitions) == ("not batched: lost rows", before + 1)
+    bench.ended()
+    assert note() == ""
 
 
 def test_same_placement_again_changes_nothing(bench: Bench) -> None:
