@@ -330,7 +330,12 @@ class InferenceService:
         except ValidationError as error:
             log.warning("replica with a malformed hello", replica=replica_id, reason=str(error))
             return
-        if self._replicas.get(replica_id) is None:
+        known = self._replicas.get(replica_id)
+        if known is not None and known.interface != interface:
+            known.interface = self._interfaces[hello.revision] = interface
+            self._metadata.clear()
+            log.info("replica takes something else now", replica=replica_id)
+        if known is None:
             record = Replica(
                 id=replica_id,
                 worker=hello.worker,

@@ -1,7 +1,9 @@
 """Requests into one batch, and its outputs back to each: pure array work.
 
 Rows of request i are rows `offset[i] : offset[i] + rows[i]` of every input and of every output. A
-model with a static batch size is padded with copies of the last row, which are cut off again.
+model with a static batch size is padded with copies of the last row, which are cut off again. An
+output with any other number of rows than were executed cannot be divided, and nothing of it is ever
+cut off.
 
 Numbers are taken as the bytes they are, a whole batch at once: an array for each request costs
 more than all the rest of a small request (for 32 requests of 4 numbers: 150 µs instead of 19).
@@ -59,24 +61,41 @@ def split(
     outputs: Sequence[AnyArray],
     requests: Sequence[Request],
     interface: ModelInterface,
+    static_rows: int | None = None,
 ) -> list[tuple[Tensor, ...]]:
     """Each request's share of the outputs: those it asked for, in its order.
 
+    Args:
+        static_rows: the number of rows that `merge` padded to, or None.
+
     Raises:
-        OutputShapeError: if a batch's output has fewer rows than its requests.
+        OutputShapeError: if an output has other rows than were executed.
     """
+    if interface.max_batch_size == 0:
+        return [whole(outputs, request, interface) for request in requests]
     names = [spec.name for spec in interface.outputs]
     arrays = [np.asarray(output) for output in outputs]
-    if interface.max_batch_size == 0:
-        whole = [tensor_from_array(n, array) for n, array in zip(names, arrays, strict=True)]
-        return [_asked_for(request, tuple(whole)) for request in requests]
     rows = [request.inputs[0].rows for request in requests]
-    columns = [_cut(name, array, rows) for name, array in zip(names, arrays, strict=True)]
+    total = sum(rows)
+    executed = static_rows if static_rows is not None and total > 0 else total
+    columns = [_cut(name, array, rows, executed) for name, array in zip(names, arrays, strict=True)]
     shares = list(zip(*columns, strict=True)) if columns else [()] * len(requests)
     return [
         _asked_for(request, share) if request.outputs else share
         for request, share in zip(requests, shares, strict=True)
     ]
+
+
+def whole(
+    outputs: Sequence[AnyArray], request: Request, interface: ModelInterface
+) -> tuple[Tensor, ...]:
+    """All of the outputs that a request asked for, as they are."""
+    names = [spec.name for spec in interface.outputs]
+    tensors = [
+        tensor_from_array(name, np.asarray(output))
+        for name, output in zip(names, outputs, strict=True)
+    ]
+    return _asked_for(request, tuple(tensors))
 
 
 def copied_bytes(
@@ -107,12 +126,12 @@ def _joined(tensors: Sequence[Tensor]) -> AnyArray:
     return np.frombuffer(data, dtype).reshape((rows, *first.shape[1:]))
 
 
-def _cut(name: str, array: AnyArray, rows: Sequence[int]) -> list[Tensor]:
-    """So many rows of an output for each request."""
+def _cut(name: str, array: AnyArray, rows: Sequence[int], executed: int) -> list[Tensor]:
+    """So many rows of an output for each request; what was executed beyond them is padding."""
     total = sum(rows)
-    if array.ndim == 0 or array.shape[0] < total:
+    if array.ndim == 0 or array.shape[0] != executed:
         raise OutputShapeError(
-            f"output {name!r} has shape {list(array.shape)} for a batch of {total} rows"
+            f"output {name!r} has shape {list(array.shape)} for a batch of {executed} rows"
         )
     datatype = DATATYPE_OF.get(array.dtype)
     if datatype is None or datatype == "BYTES":

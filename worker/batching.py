@@ -183,6 +183,10 @@ class BatchQueue:
         self._rows_per_batch = max(min(self._rows_per_batch, failed_rows) // 2, 1)
         return self._rows_per_batch
 
+    def merge_no_more(self) -> None:
+        """From now on each item is a batch."""
+        self._rows_per_batch = 1
+
     def offer(self, item: Item) -> bool:
         """Accept an item, or refuse it because the queue is full (False)."""
         if self._count and self._rows + item.rows > self._limits.queue_rows_max:

@@ -44,4 +44,11 @@ class End:
     replace: bool = False
 
 
-Command: TypeAlias = Send | Execute | End
+@record
+class Misfit:
+    """Outputs had other rows than went in: the model is not to be batched from now on."""
+
+    reason: str
+
+
+Command: TypeAlias = Send | Execute | End | Misfit

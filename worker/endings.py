@@ -1,9 +1,11 @@
 """What executions come to: answers, what is learned from them, and what is to run again. Pure.
 
 Theory. A batch that fails on its input is bisected, so that one poisoned input fails alone; one
-that runs out of memory is halved, and the limit with it. What runs alone and fails, has failed.
-How long executions took is learned from those that succeeded: by the queue, which sizes batches by
-it, and for gateways, which choose among replicas by the time that a row takes.
+that runs out of memory is halved, and the limit with it; one whose outputs have other rows than
+went in runs again one by one, since nobody can tell whose rows they are. What runs alone
+and fails, has failed. How long executions took is learned from those that succeeded: by the queue,
+which sizes batches by it, and for gateways, which choose among replicas by the time that a row
+takes.
 
 Used by `worker.session`, whose invariant (one Final for each accepted attempt) `worker.owed` keeps.
 """
@@ -111,8 +113,11 @@ class Endings:
         if outcome.kind is FailureKind.OUT_OF_MEMORY:
             self._queue.halve_batch(running.rows)
         if len(items) > 1 and not _has_timed_out(items[0], outcome.infer_s):
-            half = len(items) // 2
-            self.again.extend((items[:half], items[half:]))
+            if outcome.kind is FailureKind.MISFIT:
+                self.again.extend([(item,) for item in items])
+            else:
+                half = len(items) // 2
+                self.again.extend((items[:half], items[half:]))
             return []
         self._counters.failures += len(items)
         infer_us = int(outcome.infer_s * 1e6)

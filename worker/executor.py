@@ -13,12 +13,15 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
-from shared.messages import Request
+import numpy as np
+
+from shared.messages import Parameters, Request
 from shared.telemetry import get_logger
-from worker.assembly import copied_bytes, merge, split
+from shared.tensors import AnyArray
+from worker.assembly import OutputShapeError, copied_bytes, merge, split, whole
 from worker.mailbox import Mailbox
 from worker.outcomes import Completed, Failed, FailureKind, Outcome
 from worker.runtimes.base import ExecutionError, Runtime
@@ -32,13 +35,72 @@ def run_batch(runtime: Runtime, requests: Sequence[Request]) -> Outcome:
     """Execute requests as one batch. Never raises: a failure is an outcome, told to the log."""
     started = time.monotonic()
     try:
-        inputs = merge(requests, runtime.static_rows)
-        outputs = runtime.execute(inputs, requests[0].parameters)
+        static_rows = runtime.static_rows
+        inputs = merge(requests, static_rows)
+        if static_rows == 1:
+            outputs: Sequence[AnyArray] = _execute_row_by_row(
+                runtime, inputs, requests[0].parameters
+            )
+            static_rows = None
+        else:
+            outputs = runtime.execute(inputs, requests[0].parameters)
         infer_s = time.monotonic() - started
-        shares = split(outputs, requests, runtime.interface)
-        return Completed(shares, infer_s, copied_bytes(requests, inputs, shares))
+        misfit = ""
+        try:
+            shares = split(outputs, requests, runtime.interface, static_rows)
+        except OutputShapeError as error:
+            if not _is_alone(requests, static_rows):
+                return _misfit(error, infer_s, len(requests))
+            misfit = str(error)
+            shares = [whole(outputs, requests[0], runtime.interface)]
+        return Completed(shares, infer_s, copied_bytes(requests, inputs, shares), misfit)
+    except OutputShapeError as error:
+        return _misfit(error, time.monotonic() - started, len(requests))
     except BaseException as error:  # models exit, and an executor that ended would hang its calls
         return failed(error, time.monotonic() - started, len(requests))
+
+
+def _is_alone(requests: Sequence[Request], static_rows: int | None) -> bool:
+    """Whether all that was executed is one request."""
+    return len(requests) == 1 and static_rows in (None, requests[0].inputs[0].rows)
+
+
+def _execute_row_by_row(
+    runtime: Runtime, inputs: Mapping[str, AnyArray], parameters: Parameters
+) -> list[AnyArray]:
+    """What a model that takes one row only answers to several.
+
+    Raises:
+        OutputShapeError: if an answer is not one row, as those before it.
+    """
+    rows = next(iter(inputs.values())).shape[0]
+    answers = [
+        runtime.execute({name: array[i : i + 1] for name, array in inputs.items()}, parameters)
+        for i in range(rows)
+    ]
+    return [
+        _stacked(spec.name, [np.asarray(answer[position]) for answer in answers])
+        for position, spec in enumerate(runtime.interface.outputs)
+    ]
+
+
+def _stacked(name: str, arrays: Sequence[AnyArray]) -> AnyArray:
+    if len(arrays) == 1:
+        return arrays[0]
+    for array in arrays:
+        if array.ndim == 0 or array.shape[0] != 1 or array.shape != arrays[0].shape:
+            first, other = list(arrays[0].shape), list(array.shape)
+            raise OutputShapeError(
+                f"output {name!r} has shapes {first} and {other} for single rows, which cannot be "
+                "one answer: send them as requests of one row"
+            )
+    return np.concatenate(arrays)
+
+
+def _misfit(error: OutputShapeError, infer_s: float, requests: int) -> Failed:
+    log.warning("outputs are not the batch", requests=requests, reason=str(error))
+    told = f"gave an answer that cannot be divided into rows: {error}"
+    return Failed(FailureKind.MISFIT, infer_s, str(error), told)
 
 
 def failed(error: BaseException, infer_s: float, requests: int) -> Failed:

@@ -5,22 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.findings import Finding
 from shared.telemetry import get_logger
 from worker.control import Start
 from worker.latency_model import LatencyModel
+from worker.mlflow_model import MLmodel
 from worker.runtimes.base import ModelLoadError, Runtime
-from worker.runtimes.registry import load_runtime
-from worker.warmup import warm_up
+from worker.runtimes.registry import describe, load_runtime
+from worker.trial.example import read_example
+from worker.warmup import WarmUp, execute_once
 
 log = get_logger("replica")
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model that is ready to run, and what its warm-up taught."""
+    """A model that is ready to run, and what its warm-up taught.
+
+    Attributes:
+        fresh: whether this load made the finding; False: it was known.
+    """
 
     runtime: Runtime
     latency: LatencyModel
+    finding: Finding
+    fresh: bool
 
 
 @dataclass(frozen=True)
@@ -34,18 +43,77 @@ class NotLoaded:
 def load(start: Start) -> Loaded | NotLoaded:
     """Load and warm up the model; never raises."""
     try:
-        runtime = load_runtime(
-            Path(start.model_path),
-            max_batch_size=start.settings.max_batch_size,
-            device=start.device,
-            threads=start.settings.threads or 1,
-            allow_cpu_fallback=start.allow_cpu_fallback,
-        )
-        latency = LatencyModel()
-        warm_up(runtime, latency)
+        return _load(start)
     except ModelLoadError as error:
         return NotLoaded(str(error), error.invalid)
     except Exception as error:  # whatever a model's own code raises while it loads
         log.exception("loading failed")
         return NotLoaded(f"{type(error).__name__}: {error}", invalid=False)
-    return Loaded(runtime, latency)
+
+
+def _load(start: Start) -> Loaded:
+    folder, settings = Path(start.model_path), start.settings
+    mlmodel = describe(folder)
+    acts = mlmodel is not None and mlmodel.acts
+    runtime = load_runtime(
+        folder,
+        mlmodel,
+        max_batch_size=settings.max_batch_size,
+        device=start.device,
+        threads=settings.threads or 1,
+        allow_cpu_fallback=start.allow_cpu_fallback,
+        may_execute=settings.warmup != "off" and not acts,
+    )
+    example = read_example(folder, mlmodel, runtime.interface.inputs)
+    known = start.finding
+    if known is not None and fits(known, runtime):
+        take(runtime, known)
+        if settings.warmup == "off" or acts or execute_once(runtime, known, example):
+            return Loaded(runtime, latency_of(known), known, fresh=False)
+        runtime = _again(start, mlmodel)
+    warm_up = WarmUp(
+        runtime, settings.batching or "auto", settings.warmup or "auto", example, acts=acts
+    )
+    finding = warm_up.find_out()
+    take(runtime, finding)
+    return Loaded(runtime, latency_of(finding), finding, fresh=True)
+
+
+def _again(start: Start, mlmodel: MLmodel | None) -> Runtime:
+    """The model as it was before a finding was applied that turned out not to hold."""
+    return load_runtime(
+        Path(start.model_path),
+        mlmodel,
+        max_batch_size=start.settings.max_batch_size,
+        device=start.device,
+        threads=start.settings.threads or 1,
+        allow_cpu_fallback=start.allow_cpu_fallback,
+    )
+
+
+def fits(finding: Finding, runtime: Runtime) -> bool:
+    """Whether a finding is one of the model that was loaded."""
+    known, loaded = finding.interface, runtime.interface
+    return (known.platform, known.parameters, known.streams) == (
+        loaded.platform,
+        loaded.parameters,
+        loaded.streams,
+    ) and all(
+        [(spec.name, spec.datatype, spec.shape[1:]) for spec in ours]
+        == [(spec.name, spec.datatype, spec.shape[1:]) for spec in theirs]
+        for ours, theirs in ((known.inputs, loaded.inputs), (known.outputs, loaded.outputs))
+    )
+
+
+def take(runtime: Runtime, finding: Finding) -> None:
+    """Have the runtime run as was found."""
+    runtime.interface = finding.interface
+    runtime.static_rows = finding.static_rows
+
+
+def latency_of(finding: Finding) -> LatencyModel:
+    """What a finding tells of execution times."""
+    latency = LatencyModel()
+    for timing in finding.timings:
+        latency.observe((timing.inputs, ()), timing.rows, timing.seconds)
+    return latency

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,15 @@ COLUMN_DATATYPES = {
     "datetime": "BYTES",  # ISO 8601
 }
 """The datatype of each type of column, or of parameter, that a tensor can carry."""
+
+
+ACTING_FLAVORS = frozenset(
+    {"langchain", "llama_index", "openai", "dspy", "autogen", "crewai", "promptflow", "anthropic"}
+)
+"""Flavors of models that call tools, and services that cost money."""
+
+ACTING_TASKS = ("agent/", "llm/v1/")
+"""How the tasks of agents and chat models begin; the loaders of such classes tell the rest."""
 
 
 class MLmodelError(ValueError):
@@ -58,6 +67,8 @@ class MLmodel:
         input_columns, output_columns: likewise for a signature of columns.
         parameters: what a request may say beside its inputs.
         streams: whether it can give an answer in parts.
+        example: the file with the author's `input_example`, in the model's folder; empty: none.
+        acts: whether it may do things when it is called, as agents do.
     """
 
     flavors: dict[str, dict[str, Any]]
@@ -67,6 +78,8 @@ class MLmodel:
     output_columns: tuple[Column, ...] | None = None
     parameters: tuple[ParameterSpec, ...] = ()
     streams: bool = False
+    example: str = ""
+    acts: bool = False
 
 
 def read_mlmodel(folder: Path) -> MLmodel | None:
@@ -90,6 +103,8 @@ def read_mlmodel(folder: Path) -> MLmodel | None:
             output_columns=_columns(signature.get("outputs")),
             parameters=_parameters(signature.get("params")),
             streams=streams(flavors),
+            example=_example(document.get("saved_input_example_info")),
+            acts=_acts(flavors, document.get("metadata")),
         )
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise MLmodelError(f"the MLmodel file cannot be read: {error}") from error
@@ -124,6 +139,23 @@ def column_specs(columns: Sequence[Column], side: str) -> tuple[TensorSpec, ...]
         for column in columns
     ]
     return named(specs, side)
+
+
+def _example(info: Any) -> str:
+    """The payload that MLflow made of an example, or the example itself; a name in the folder."""
+    info = info if isinstance(info, dict) else {}
+    name = str(info.get("serving_input_path") or info.get("artifact_path") or "")
+    return name if "/" not in name and name.endswith(".json") else ""
+
+
+def _acts(flavors: Mapping[str, Any], metadata: Any) -> bool:
+    task = metadata.get("task") if isinstance(metadata, dict) else None
+    tasks = [task, *[flavor.get("task") for flavor in flavors.values() if isinstance(flavor, dict)]]
+    if any(str(each).startswith(ACTING_TASKS) for each in tasks if each):
+        return True
+    pyfunc = flavors.get("python_function")
+    loader = str(pyfunc.get("loader_module", "")) if isinstance(pyfunc, dict) else ""
+    return loader.startswith("mlflow.pyfunc.loaders.") or not ACTING_FLAVORS.isdisjoint(flavors)
 
 
 def _entries(packed: str | None) -> list[dict[str, Any]]:

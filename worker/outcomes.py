@@ -17,6 +17,7 @@ class FailureKind(StrEnum):
 
     INPUT = "input"  # the model or the runtime raised
     OUT_OF_MEMORY = "out_of_memory"
+    MISFIT = "misfit"  # its outputs have other rows than went in, and cannot be divided
     FATAL = "fatal"  # the device or the process is of no more use
 
 
@@ -26,11 +27,14 @@ class Completed:
 
     Attributes:
         copied_bytes: of tensors, on their way from messages into the batch and out of it.
+        misfit: how the outputs of a request that ran alone, and are passed on whole, show that the
+            model must not be batched; empty if they do not.
     """
 
     outputs: Sequence[tuple[Tensor, ...]]
     infer_s: float
     copied_bytes: int = 0
+    misfit: str = ""
 
 
 @record

@@ -26,16 +26,18 @@ import zmq
 from shared.curve import read_worker_keys
 from shared.deployment import ModelInterface
 from shared.errors import WireError
+from shared.findings import Finding
 from shared.messages import Envelope, Hello, Message
 from shared.telemetry import get_logger
 from shared.tracing import Tracer
 from shared.wire import copied_on_send, decode, encode
 from shared.wire_frames import has_unread, send_frames
 from worker.batching import BatchLimits
-from worker.commands import Command, End, Execute, Send
+from worker.commands import Command, End, Execute, Misfit, Send
 from worker.control import (
     Drained,
     DrainNow,
+    Found,
     Gateways,
     Heartbeat,
     LoadFailed,
@@ -55,6 +57,7 @@ from worker.request_spans import RequestSpans
 from worker.run_limits import RunLimits
 from worker.runtimes.base import Runtime
 from worker.session import Session
+from worker.unbatched import unbatched
 from worker.waiting import Waiting
 
 log = get_logger("replica")
@@ -84,6 +87,7 @@ class Replica:
         self._jobs = Jobs(start, start.jobs, self._waiting) if start.jobs is not None else None
         self._links = Links(self._context, self._waiting.poller, start.replica)
         self._runtime: Runtime | None = None
+        self._finding: Finding | None = None
         self._session: Session | None = None
         self._gateways = start.gateways
         self._route = start.route.model_dump_json().encode() if start.route else b""
@@ -166,11 +170,11 @@ class Replica:
     def _serve(self, loaded: Loaded) -> list[Command]:
         start, interface = self._start, loaded.runtime.interface
         limits = BatchLimits(
-            max_batch_size=interface.max_batch_size,
+            max_batch_size=loaded.finding.rows_merged,
             max_queue_delay_s=start.settings.max_queue_delay_ms / 1000,
             queue_rows_max=start.queue_rows_max,
         )
-        self._runtime = loaded.runtime
+        self._runtime, self._finding = loaded.runtime, loaded.finding
         timeout_ms = start.settings.execution_timeout_ms
         run_limits = RunLimits(
             execution_timeout_s=None if timeout_ms is None else timeout_ms / 1000,
@@ -194,8 +198,15 @@ class Replica:
         gc.collect()
         gc.freeze()  # what is loaded stays: collections need not look at it again
         gc.set_threshold(COLLECT_AFTER)
-        self._control.send(Ready(interface=interface, provider=loaded.runtime.provider))
-        log.info("ready", provider=loaded.runtime.provider, max_batch_size=limits.max_batch_size)
+        provider, finding = loaded.runtime.provider, loaded.finding
+        self._control.send(Ready(provider=provider, finding=finding, fresh=loaded.fresh))
+        log.info(
+            "ready",
+            provider=provider,
+            max_batch_size=interface.max_batch_size,
+            static_rows=finding.static_rows,
+            note=finding.reason,
+        )
         return self._connect()
 
     def _hello(self, interface: ModelInterface) -> Hello:
@@ -253,6 +264,9 @@ class Replica:
                 outbox[command.link].append(command.message)
             elif isinstance(command, Execute):
                 execute = command
+            elif isinstance(command, Misfit):
+                for told in self._lower(command.reason):
+                    outbox.setdefault(told.link, []).append(told.message)
             else:
                 ended = command
         if JOBS in outbox and self._jobs is not None:
@@ -264,6 +278,20 @@ class Replica:
             self._execute(execute)
         if ended is not None:
             self._end(ended)
+
+    def _lower(self, reason: str) -> list[Send]:
+        """The model is not to be batched from now on: tell agent and gateways.
+
+        The runtime goes on with what it was, since requests that fit that wait in the queue.
+        """
+        assert self._finding is not None
+        assert self._session is not None
+        if not self._finding.interface.max_batch_size:
+            return []
+        self._finding = unbatched(self._finding, f"{reason} (seen when it was called)")
+        self._control.send(Found(finding=self._finding))
+        log.warning("the model is not batched any more", reason=reason)
+        return self._session.interface_changed(self._finding.interface)
 
     def _execute(self, execute: Execute) -> None:
         assert self._runtime is not None

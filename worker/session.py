@@ -39,7 +39,7 @@ from shared.messages import (
 )
 from worker.batching import BatchLimits, BatchQueue, DispatchReason, Item, Key
 from worker.buckets import Buckets
-from worker.commands import Command, End, Execute, Send
+from worker.commands import Command, End, Execute, Misfit, Send
 from worker.counters import Counters
 from worker.draining import Draining
 from worker.endings import Endings, Running
@@ -48,7 +48,7 @@ from worker.jobs.giving_up import GivingUp
 from worker.jobs.messages import JOBS, Job
 from worker.jobs.waiting_jobs import JobItem, WaitingJobs
 from worker.latency_model import LatencyModel
-from worker.outcomes import Completed, FailureKind, Outcome
+from worker.outcomes import Completed, Failed, FailureKind, Outcome
 from worker.owed import Owed
 from worker.run_limits import RunLimits
 from worker.short_runs import ShortRuns
@@ -102,6 +102,7 @@ class Session:
         self._links: dict[str, str] = {}
         self._running: Running | None = None
         self._draining: Draining | None = None
+        self._misfit = False
 
     def __repr__(self) -> str:
         running = len(self._running.items) if self._running else 0
@@ -226,6 +227,11 @@ class Session:
             commands = self._endings.failed(running, outcome)
         if running.items[0].suspect:
             commands += self._tell_others(running.items[0].key[0], Alone(active=False))
+        misfit = outcome.misfit if isinstance(outcome, Completed) else _misfit_of(outcome)
+        if misfit and not self._misfit:
+            self._misfit = True
+            self._queue.merge_no_more()
+            commands.append(Misfit(misfit))
         return commands
 
     def advance(self, now: float) -> list[Command]:
@@ -278,6 +284,13 @@ class Session:
     def route_changed(self, route: bytes) -> list[Command]:
         """The route of this model changed: announce it to every gateway."""
         self._identity = replace(self._identity, route=route)
+        return [Send(link, self._identity) for link in self._links]
+
+    def interface_changed(self, interface: ModelInterface) -> list[Send]:
+        """The model turned out to allow less than it was announced with: tell every gateway."""
+        self._batches = interface.max_batch_size > 0
+        self._buckets = Buckets(batches=self._batches)
+        self._identity = replace(self._identity, interface=interface.model_dump_json().encode())
         return [Send(link, self._identity) for link in self._links]
 
     def drain(
@@ -416,3 +429,7 @@ class Session:
             executing = [item.key[1] for item in running.items if item.key[0] == link]
         rows = self._queue.rows, self.executing_rows
         return Load(*rows, int(self._endings.row_us), tuple(executing))
+
+
+def _misfit_of(outcome: Failed) -> str:
+    return outcome.reason if outcome.kind is FailureKind.MISFIT else ""

@@ -1,123 +1,319 @@
-"""Executes a freshly loaded model before it gets traffic, on the path that traffic will take.
+"""Executes a freshly loaded model before it gets traffic: what it is found to be, and how quick.
 
-That allocates what the first calls would pay for, finds out which batch sizes the model takes
-where nothing says so, and gives the latency model its first numbers.
+The first load of a revision tries it (`worker.trial`): whether its requests may share executions,
+which batch sizes it takes where nothing says so, and how long each size takes. That is its
+`Finding`. Every later load is told the finding and executes the largest size once, to allocate what
+the first calls would pay for.
 
-What the sizes say, by which of them ran:
-    all                     the model takes any size
-    only the first ones,    memory: the limit is the largest that ran
-    the rest out of memory
-    only one                a static batch size: others are padded to it
-    none, or others         the model cannot be served; unless its inputs were guessed (text, open
+What the sizes say of a model that takes any number of rows:
+    all ran                 the limit is as set
+    out of memory           the limit is the largest that ran before
+    refused                 likewise
+    one only                a static batch size: others are padded to it; if that is one, a request
+                            of several rows is executed row by row
+    none                    the model cannot be served; unless its inputs were guessed (text, open
                             sizes), which it may well refuse, while it takes those of clients
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from shared.deployment import ModelInterface
-from shared.messages import Request
+from shared.deployment import Batching, WarmUpPolicy
+from shared.findings import Finding, Timing
 from shared.telemetry import get_logger
-from shared.tensors import tensor_from_array
-from worker.buckets import bucket_of
-from worker.executor import run_batch
+from shared.tensor_spec import TensorSpec
+from shared.tensors import shape_fits
 from worker.invented import invented_inputs, is_guess
-from worker.latency_model import LatencyModel
-from worker.outcomes import Completed, Failed, FailureKind, Outcome
+from worker.outcomes import FailureKind
 from worker.runtimes.base import ModelLoadError, Runtime
+from worker.trial.rows import Row, candidates
+from worker.trial.trial import (
+    Alone,
+    Proof,
+    RunFailedError,
+    Runner,
+    UnprovenError,
+    check_enough,
+    check_rows,
+    prove_open,
+    prove_static,
+    run_alone,
+    shape_key,
+    tiled,
+)
+from worker.unbatched import unbatched
 
 RUNS_PER_SIZE = 2
 """The first run of a size pays for its allocations; the second one tells its time."""
 
+NO_BATCH_DIMENSION = "not every input and output begins with an open dimension"
+
+OVERRIDE = "to batch it all the same, set penstock.batching = on"
+
 log = get_logger("warmup")
 
 
-@dataclass(frozen=True)
+@dataclass
 class WarmUp:
-    """What a warm-up found: the sizes that ran, in rows."""
+    """One load's way to a finding.
 
-    sizes: tuple[int, ...]
-
-
-def warm_up(runtime: Runtime, latency: LatencyModel) -> WarmUp:
-    """Run the model at batch sizes 1, 2, 4, ... up to its limit, and set what that finds out.
-
-    Raises:
-        ModelLoadError: if it cannot be served.
+    Args:
+        runtime: what was loaded; its interface has the limit that is set, or 0 if its graph and
+            signature know no batch dimension.
+        batching, policy: as the operator has it.
+        example: rows of the model's author.
+        acts: it does things when it is called, so nobody calls it but clients.
     """
-    interface = runtime.interface
-    batches = interface.max_batch_size > 0
-    guessed = is_guess(interface.inputs, batches=batches)
-    ran: list[int] = []
-    failed: dict[int, Failed] = {}
-    for rows in _sizes(interface, runtime.static_rows):
-        request = _request(interface, rows)
-        if request is None:
-            break
-        outcome = _run(runtime, request)
-        if isinstance(outcome, Completed):
-            latency.observe(bucket_of(request, batches=batches), rows, outcome.infer_s)
-            ran.append(rows)
-        else:
-            failed[rows] = outcome
-            if guessed or outcome.kind is not FailureKind.INPUT:
-                break
-    refused = guessed and len(ran) != 1  # nothing, or no size, tells what the model takes
-    if failed and not (refused and failed[min(failed)].kind is FailureKind.INPUT):
-        _take_in(runtime, ran, failed)
-    return WarmUp(tuple(ran))
 
+    runtime: Runtime
+    batching: Batching = "auto"
+    policy: WarmUpPolicy = "auto"
+    example: Row | None = None
+    acts: bool = False
+    timings: list[Timing] = field(default_factory=list)
 
-def _run(runtime: Runtime, request: Request) -> Outcome:
-    for _ in range(RUNS_PER_SIZE):
-        outcome = run_batch(runtime, [request])
-        if isinstance(outcome, Failed):
-            break
-    return outcome
+    def __post_init__(self) -> None:
+        self._runner = Runner(self.runtime)
+        self._limit = self.runtime.interface.max_batch_size
+        self._static = self.runtime.static_rows
 
+    def find_out(self) -> Finding:
+        """Try the model.
 
-def _take_in(runtime: Runtime, ran: Sequence[int], failed: dict[int, Failed]) -> None:
-    """Limit the model to what ran of it."""
-    smallest = min(failed)
-    if not ran or failed[smallest].kind is FailureKind.FATAL:
-        reason = failed[smallest].reason
-        raise ModelLoadError(f"the model failed its warm-up with {smallest} row(s): {reason}")
-    if failed[smallest].kind is FailureKind.OUT_OF_MEMORY:
-        limit = max(ran)
-    elif len(ran) == 1:
-        limit = runtime.static_rows = ran[0]
-    else:
-        raise ModelLoadError(
-            f"the model runs with {_listed(ran)} rows, but failed with {smallest}: "
-            f"{failed[smallest].reason}"
+        Raises:
+            ModelLoadError: if it cannot be served.
+        """
+        if self.policy == "off" or self.acts:
+            return self._untried()
+        if self._limit == 0:
+            return self._alone_only(self.runtime.unbatched or NO_BATCH_DIMENSION)
+        if self.batching == "off":
+            return self._alone_only("penstock.batching is off")
+        try:
+            if self.batching == "auto" and self.runtime.unbatched:
+                raise UnprovenError(self.runtime.unbatched)
+            return self._tried()
+        except UnprovenError as error:
+            if self.batching == "on":
+                return self._batched()
+            return self._alone_only(f"{error}; {OVERRIDE}")
+
+    def _untried(self) -> Finding:
+        """What can be said of a model that must not be executed."""
+        why = "it acts when it is called" if self.acts else "penstock.warmup is off"
+        if self.batching == "on" and self._limit and not self.acts:
+            return self._batched()
+        reason = f"{why}, so it was not tried" if self._limit else ""
+        return unbatched(self._finding(), reason if self.batching != "off" else "")
+
+    def _tried(self) -> Finding:
+        inputs = self.runtime.interface.inputs
+        guessed = self.example is None and is_guess(inputs, batches=True)
+        if self._static is None:
+            alone = self._run_alone(1)
+            if not alone.rows:
+                self._find_static(guessed, alone.refusal)
+                if self._static is None:
+                    raise UnprovenError(f"it refused all made-up rows ({alone.refusal[:200]})")
+        if self._static is not None:
+            return self._tried_static()
+        if self.batching == "auto":
+            self._check_alone(alone)
+            check_enough(alone)
+        if self._limit > 1:
+            self._prove_together(alone)
+        if self._static is None:
+            self._take_sizes(alone)
+        return self._batched()
+
+    def _tried_static(self) -> Finding:
+        assert self._static is not None
+        alone = self._run_alone(self._static)
+        if not alone.rows:
+            raise self._refused(alone.refusal)
+        self._time(alone.rows, self._static)
+        if self.batching == "auto":
+            self._check_alone(alone)
+            if self._static > 1:
+                check_enough(alone)
+                self._prove(alone, static=self._static)
+        return self._batched()
+
+    def _run_alone(self, static: int) -> Alone:
+        try:
+            return run_alone(
+                self._runner, self.runtime.interface.inputs, self.example, static=static
+            )
+        except RunFailedError as error:
+            raise ModelLoadError(
+                f"the model failed its warm-up with {static} row(s): {error.reason}"
+            ) from error
+
+    def _refused(self, refusal: str) -> Exception:
+        """What it means that no row was taken."""
+        if self.example is None and is_guess(self.runtime.interface.inputs, batches=True):
+            return UnprovenError(f"it refused all made-up rows ({refusal[:200]})")
+        rows = self._static or 1
+        return ModelLoadError(f"the model failed its warm-up with {rows} row(s): {refusal}")
+
+    def _find_static(self, guessed: bool, refusal: str) -> None:
+        """No row runs alone: look for the one size that does."""
+        specs = self.runtime.interface.inputs
+        row = next(candidates(specs, self.example, 1), None)
+        if row is None:
+            return
+        sizes = [size for size in _sizes(self._limit)[1:] if self._runs([row] * size)]
+        if len(sizes) == 1:
+            self._static = self._limit = sizes[0]
+            self.runtime.static_rows = sizes[0]
+            self._log_limit(f"only batches of {sizes[0]} rows run")
+        elif not guessed:
+            raise self._refused(refusal)
+
+    def _runs(self, rows: Sequence[Row]) -> bool:
+        try:
+            self._runner.run(rows)
+        except RunFailedError:
+            return False
+        return True
+
+    def _check_alone(self, alone: Alone) -> None:
+        names = [spec.name for spec in self.runtime.interface.outputs]
+        rows = self._static or 1
+        for answers in alone.answers:
+            for name, answer in zip(names, answers, strict=True):
+                check_rows(name, answer, rows)
+
+    def _prove_together(self, alone: Alone) -> None:
+        """Compare; where no two rows run together, the batch size is a static one."""
+        try:
+            self._runner.run(tiled(alone.rows, 2))
+        except RunFailedError as error:
+            if error.kind is FailureKind.OUT_OF_MEMORY:
+                self._lower(1, error.reason)
+            else:
+                self._static = self.runtime.static_rows = 1
+                self._time(alone.rows, 1)
+            return
+        if self.batching == "auto":
+            self._prove(alone, static=None)
+
+    def _prove(self, alone: Alone, *, static: int | None) -> None:
+        names = [spec.name for spec in self.runtime.interface.outputs]
+        proof = Proof(self._runner, alone, names, coarse=self.runtime.coarse)
+        count = len(alone.rows)
+        try:
+            if static is None:
+                prove_open(proof, count, self._limit)
+            else:
+                prove_static(proof, count, static)
+        except RunFailedError as error:
+            raise UnprovenError(
+                f"rows that run alone fail together ({error.reason[:200]})"
+            ) from error
+
+    def _take_sizes(self, alone: Alone) -> None:
+        """Run sizes up to the limit, and lower it to what runs."""
+        for size in _sizes(self._limit):
+            try:
+                self._time(alone.rows, size)
+            except RunFailedError as error:
+                self._lower(max(size // 2, 1), error.reason)
+                return
+
+    def _time(self, rows: Sequence[Row], size: int) -> None:
+        for _ in range(RUNS_PER_SIZE):
+            self._runner.run(tiled(rows, size))
+        self._note(rows[0], size, lead=1)
+
+    def _note(self, row: Row, rows: int, lead: int) -> None:
+        datatypes = {spec.name: spec.datatype for spec in self.runtime.interface.inputs}
+        inputs = shape_key(row, datatypes, lead)
+        self.timings.append(Timing(inputs=inputs, rows=rows, seconds=self._runner.took_s))
+
+    def _lower(self, limit: int, reason: str) -> None:
+        self._limit = limit
+        self._log_limit(reason)
+
+    def _log_limit(self, reason: str) -> None:
+        log.warning(
+            "the model runs smaller batches than it may",
+            max_batch_size=self._limit,
+            static=self._static is not None,
+            reason=reason[:500],
         )
-    runtime.interface = runtime.interface.model_copy(update={"max_batch_size": limit})
-    log.warning(
-        "the model runs smaller batches than it may",
-        max_batch_size=limit,
-        static=runtime.static_rows is not None,
-        reason=failed[smallest].reason[:500],
-    )
+
+    def _finding(self) -> Finding:
+        # Row by row, a request may have as many rows as the operator allows.
+        limit = self._limit if self._static in (None, 1) else self._static
+        interface = self.runtime.interface.model_copy(update={"max_batch_size": limit})
+        return Finding(
+            interface=interface,
+            static_rows=self._static,
+            merges=True,
+            timings=tuple(self.timings),
+        )
+
+    def _batched(self) -> Finding:
+        finding = self._finding()
+        if self._static != 1:
+            return finding
+        reason = "its batch size is fixed at 1, so that rows run one by one"
+        return finding.model_copy(update={"merges": False, "reason": reason})
+
+    def _alone_only(self, reason: str) -> Finding:
+        """Not batched; one request, if one can be made up, is run to warm it up."""
+        finding = unbatched(self._finding(), reason)
+        inputs = finding.interface.inputs
+        request = self._fitting_example(inputs) or invented_inputs(inputs, None)
+        self.timings.clear()
+        if request is not None:
+            try:
+                for _ in range(RUNS_PER_SIZE):
+                    self._runner.execute(request)
+            except RunFailedError as error:
+                if not is_guess(inputs, batches=False):
+                    message = f"the model failed its warm-up: {error.reason}"
+                    raise ModelLoadError(message) from error
+            else:
+                self._note(request, 1, lead=0)
+        return finding.model_copy(update={"timings": tuple(self.timings)})
+
+    def _fitting_example(self, inputs: Sequence[TensorSpec]) -> Row | None:
+        """The author's example, if it is a request that the model takes whole."""
+        if self.example is None:
+            return None
+        shapes = {spec.name: spec.shape for spec in inputs}
+        fits = all(shape_fits(each.shape, shapes[name]) for name, each in self.example.items())
+        return self.example if fits else None
 
 
-def _listed(sizes: Sequence[int]) -> str:
-    return ", ".join(str(size) for size in sizes)
-
-
-def _sizes(interface: ModelInterface, static_rows: int | None) -> list[int]:
-    limit = interface.max_batch_size
-    if limit == 0:
-        return [1]
-    if static_rows is not None:
-        return [static_rows]
+def _sizes(limit: int) -> list[int]:
     powers = [1 << power for power in range(limit.bit_length()) if 1 << power < limit]
     return [*powers, limit]
 
 
-def _request(interface: ModelInterface, rows: int) -> Request | None:
-    arrays = invented_inputs(interface.inputs, rows if interface.max_batch_size > 0 else None)
-    if arrays is None:
-        return None
-    return Request(0, 0, tuple([tensor_from_array(name, array) for name, array in arrays.items()]))
+def execute_once(runtime: Runtime, finding: Finding, example: Row | None) -> bool:
+    """Run the largest size that a finding allows; False if that showed that it does not hold.
+
+    Args:
+        runtime: which runs as was found.
+        example: rows of the model's author.
+    """
+    interface = finding.interface
+    runner = Runner(runtime)
+    try:
+        if interface.max_batch_size:
+            row = next(candidates(interface.inputs, example), None)
+            if row is not None:
+                runner.run([row] * (finding.static_rows or interface.max_batch_size))
+        elif (request := invented_inputs(interface.inputs, None)) is not None:
+            runner.execute(request)
+    except RunFailedError as error:
+        refused = error.kind is FailureKind.INPUT
+        if not (refused and is_guess(interface.inputs, batches=interface.max_batch_size > 0)):
+            log.warning("a finding does not hold; the model is tried anew", reason=error.reason)
+            return False
+    return True

@@ -59,13 +59,13 @@ def _fits_at_once(shape: Any, wanted: tuple[int, ...], max_batch_size: int) -> b
     return elements <= ELEMENTS_MAX and (max_batch_size == 0 or shape[0] <= max_batch_size)
 
 
-def check_rows(tensors: tuple[Tensor, ...], max_batch_size: int) -> None:
-    """All inputs of a model that batches have the same number of rows.
+def check_rows(tensors: tuple[Tensor, ...], interface: ModelInterface) -> None:
+    """All inputs of a model that batches, or takes a table, have the same number of rows.
 
     Raises:
         PenstockError: INVALID_INPUT.
     """
-    if max_batch_size == 0 or not tensors:
+    if not (interface.max_batch_size or interface.table) or not tensors:
         return
     first = tensors[0]
     for tensor in tensors:
@@ -85,7 +85,7 @@ def in_order(tensors: dict[str, Tensor], interface: ModelInterface) -> tuple[Ten
     if len(tensors) < len(interface.inputs):
         _check_missing(tensors, interface.inputs)
     ordered = tuple([tensors[spec.name] for spec in interface.inputs if spec.name in tensors])
-    check_rows(ordered, interface.max_batch_size)
+    check_rows(ordered, interface)
     return ordered
 
 

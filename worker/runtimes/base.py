@@ -43,6 +43,9 @@ class Runtime(Protocol):
         provider: what executes it in truth.
         static_rows: the one batch size that the model takes, or None if it takes any; the warm-up
             may find one out.
+        unbatched: why its graph says that requests must not share an execution; empty if it says
+            nothing of the kind.
+        coarse: whether it computes in BF16, so that its answers are only as precise as that.
         any_thread: whether it may be executed on one thread now and on another later. No code that
             comes with a model is to be surprised by that.
     """
@@ -51,6 +54,8 @@ class Runtime(Protocol):
     provider: str
     static_rows: int | None
     any_thread: bool
+    unbatched: str
+    coarse: bool
 
     def execute(
         self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()
@@ -107,8 +112,12 @@ class Loader(Protocol):
         device: str,
         threads: int,
         allow_cpu_fallback: bool,
+        may_execute: bool = True,
     ) -> Runtime:
         """Load the model, of which MLflow says what `mlmodel` says.
+
+        Args:
+            may_execute: whether it may be executed to find out what nothing says of it.
 
         Raises:
             ModelLoadError: if it cannot be loaded.

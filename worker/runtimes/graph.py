@@ -6,6 +6,7 @@ the other does not: a signature has names and datatypes for clients, a graph has
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from shared.tensor_spec import TensorSpec
@@ -67,10 +68,39 @@ def batch_limit(
     graph_inputs: Mapping[str, TensorSpec],
     wanted: int,
 ) -> int:
-    """Most rows of one execution; 0 if the model has no batch dimension."""
+    """Most rows of one request; 0 if the model has no batch dimension.
+
+    Where the graph takes one row only, those of a request are executed one by one.
+    """
     if not batches(inputs, outputs):
         return 0
-    return min(_leading(graph_inputs) | {wanted})
+    return min(_leading(graph_inputs) - {1} | {wanted})
+
+
+def named_apart(
+    inputs: Mapping[str, object], outputs: Mapping[str, object], *, made_up: re.Pattern[str]
+) -> str:
+    """Why the names of the first dimensions say that they are no batch; empty if they do not.
+
+    Args:
+        inputs, outputs: of each, the name of its first dimension; what is no text has none.
+        made_up: names that an exporter gave, which say nothing.
+    """
+    given = {
+        name: lead
+        for name, lead in inputs.items()
+        if isinstance(lead, str) and not made_up.fullmatch(lead)
+    }
+    if len(set(given.values())) > 1:
+        listed = ", ".join(f"{name!r} begins with {lead}" for name, lead in given.items())
+        return f"its inputs have no first dimension in common: {listed}"
+    if not given:
+        return ""
+    batch = next(iter(given.values()))
+    for name, lead in outputs.items():
+        if isinstance(lead, str) and lead != batch and not made_up.fullmatch(lead):
+            return f"output {name!r} begins with dimension {lead}, the inputs with {batch}"
+    return ""
 
 
 def batches(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from shared.tensors import NUMPY_OF, AnyArray
 from worker.mlflow_model import MLmodel
 from worker.runtimes.base import ModelLoadError
 from worker.runtimes.failures import execution_error
-from worker.runtimes.graph import batch_limit, reconcile, static_rows
+from worker.runtimes.graph import batch_limit, named_apart, reconcile, static_rows
 
 PLATFORM = "onnxruntime_onnx"
 
@@ -37,6 +38,11 @@ _DATATYPES = {
 
 TITLE = "ONNX graph"
 
+MADE_UP_NAMES = re.compile(
+    r"|\?|None|unk_?.*|unknown.*|.*_dynamic_axes_\d+|.*_dim_\d+|dim_param_\d+|dyn_?\d*|[su]\d+|\d+"
+)
+"""Names of dimensions that exporters and shape inference make up: they say nothing."""
+
 
 class OnnxRuntime:
     """One ONNX graph in one inference session; see `worker.runtimes.base.Runtime`."""
@@ -47,9 +53,12 @@ class OnnxRuntime:
         interface: ModelInterface,
         graph_inputs: Mapping[str, TensorSpec],
         device: str,
+        unbatched: str = "",
     ) -> None:
         self.interface = interface
         self.any_thread = True
+        self.unbatched = unbatched
+        self.coarse = False
         self.provider: str = session.get_providers()[0]
         self.static_rows = static_rows(interface.max_batch_size, graph_inputs, TITLE)
         self._device = device
@@ -83,6 +92,7 @@ def load_onnx(
     device: str,
     threads: int,
     allow_cpu_fallback: bool,
+    may_execute: bool = True,
 ) -> OnnxRuntime:
     """Load a folder's ONNX graph.
 
@@ -106,7 +116,12 @@ def load_onnx(
         max_batch_size=batch_limit(inputs, outputs, by_name, max_batch_size),
         platform=PLATFORM,
     )
-    return OnnxRuntime(session, interface, by_name, device)
+    leads = [
+        {node.name: node.shape[0] if node.shape else None for node in nodes}
+        for nodes in (session.get_inputs(), session.get_outputs())
+    ]
+    unbatched = named_apart(*leads, made_up=MADE_UP_NAMES)
+    return OnnxRuntime(session, interface, by_name, device, unbatched)
 
 
 def _open(path: Path, device: str, threads: int) -> Any:

@@ -28,6 +28,7 @@ from worker.runtimes.frames import frame_of, result_of, strings, without_frames
 from worker.runtimes.graph import batches
 from worker.runtimes.model_code import check_requirements, model_code_runs
 from worker.runtimes.results import Result, arrange, discover_outputs
+from worker.trial.example import read_example
 
 PLATFORM = "mlflow_pyfunc"
 
@@ -50,6 +51,8 @@ class PyfuncRuntime:
 
     static_rows: int | None = None
     any_thread: bool = False
+    unbatched: str = ""
+    coarse: bool = False
 
     def __init__(
         self,
@@ -71,9 +74,7 @@ class PyfuncRuntime:
     def execute(
         self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()
     ) -> Sequence[AnyArray]:
-        rows = next(iter(inputs.values())).shape[0] if self.interface.max_batch_size else None
-        result = self.run(inputs, parameters)
-        return arrange(result, self.interface.outputs, rows)
+        return arrange(self.run(inputs, parameters), self.interface.outputs)
 
     def run(self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()) -> Result:
         """What the model returns, in arrays.
@@ -139,6 +140,7 @@ def load_pyfunc(
     device: str,
     threads: int,
     allow_cpu_fallback: bool,
+    may_execute: bool = True,
 ) -> PyfuncRuntime:
     """Load a folder's model by MLflow's `python_function` flavor.
 
@@ -168,12 +170,14 @@ def load_pyfunc(
         platform=PLATFORM,
         parameters=mlmodel.parameters,
         streams=mlmodel.streams,
+        table=mlmodel.input_columns is not None,
     )
     columns = mlmodel.input_columns
     dtypes = {} if columns is not None else _dtypes(model)
     if not outputs:
         trial = PyfuncRuntime(model, interface, columns, dtypes, device)
-        outputs = discover_outputs(trial.run, inputs)
+        example = read_example(folder, mlmodel, inputs)
+        outputs = discover_outputs(trial.run, inputs, example, may_execute=may_execute)
     limit = max_batch_size if batches(inputs, outputs) else 0
     known = interface.model_copy(update={"outputs": outputs, "max_batch_size": limit})
     return PyfuncRuntime(model, known, columns, dtypes, device)

@@ -27,21 +27,23 @@ _PYFUNC = Kind("MLflow pyfunc", "worker.runtimes.pyfunc", "load_pyfunc", "pyfunc
 
 def load_runtime(
     folder: Path,
+    mlmodel: MLmodel | None,
     *,
     max_batch_size: int,
     device: str,
     threads: int,
     allow_cpu_fallback: bool,
+    may_execute: bool = True,
 ) -> Runtime:
     """Load the model in a folder with the runtime that fits it.
+
+    Args:
+        mlmodel: what MLflow says of it (`describe`).
+        may_execute: whether it may be executed to find out what nothing says of it.
 
     Raises:
         ModelLoadError: if no runtime fits, or the one that fits cannot load it.
     """
-    try:
-        mlmodel = read_mlmodel(folder)
-    except MLmodelError as error:
-        raise ModelLoadError(str(error), invalid=True) from error
     kind = kind_of(folder, mlmodel)
     try:
         load: Loader = getattr(importlib.import_module(kind.module), kind.function)
@@ -57,7 +59,20 @@ def load_runtime(
         device=device,
         threads=threads,
         allow_cpu_fallback=allow_cpu_fallback,
+        may_execute=may_execute,
     )
+
+
+def describe(folder: Path) -> MLmodel | None:
+    """What MLflow says of the model in a folder; None: nothing.
+
+    Raises:
+        ModelLoadError: if that cannot be understood.
+    """
+    try:
+        return read_mlmodel(folder)
+    except MLmodelError as error:
+        raise ModelLoadError(str(error), invalid=True) from error
 
 
 def kind_of(folder: Path, mlmodel: MLmodel | None) -> Kind:

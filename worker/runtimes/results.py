@@ -23,17 +23,14 @@ class ResultError(ValueError):
     """A model returned what its interface does not allow."""
 
 
-def arrange(result: Result, specs: Sequence[TensorSpec], rows: int | None) -> list[AnyArray]:
-    """An array for every output, in order and of its datatype.
-
-    Args:
-        rows: how many the batch had; None if the model has no batch dimension.
+def arrange(result: Result, specs: Sequence[TensorSpec]) -> list[AnyArray]:
+    """An array for every output, in order and of its datatype, with as many rows as it has.
 
     Raises:
         ResultError: if the model returned something else.
     """
     arrays = _in_order(result, specs)
-    return [_fitted(array, spec, rows) for array, spec in zip(arrays, specs, strict=True)]
+    return [_fitted(array, spec) for array, spec in zip(arrays, specs, strict=True)]
 
 
 def arrange_one(result: Result, specs: Sequence[TensorSpec], *, batches: bool) -> list[AnyArray]:
@@ -49,12 +46,16 @@ def arrange_one(result: Result, specs: Sequence[TensorSpec], *, batches: bool) -
     """
     arrays = _in_order(result, specs)
     if not batches:
-        return arrange(arrays, specs, None)
+        return arrange(arrays, specs)
     rows = [
         array[np.newaxis] if array.ndim == len(spec.shape) - 1 else array
         for array, spec in zip(arrays, specs, strict=True)
     ]
-    return arrange(rows, specs, 1)
+    for array, spec in zip(rows, specs, strict=True):
+        if array.ndim == 0 or array.shape[0] != 1:
+            shape = list(array.shape)
+            raise ResultError(f"output {spec.name!r} has shape {shape} for a batch of 1 rows")
+    return arrange(rows, specs)
 
 
 def _in_order(result: Result, specs: Sequence[TensorSpec]) -> Sequence[AnyArray]:
@@ -72,14 +73,9 @@ def _in_order(result: Result, specs: Sequence[TensorSpec]) -> Sequence[AnyArray]
     return result
 
 
-def _fitted(array: AnyArray, spec: TensorSpec, rows: int | None) -> AnyArray:
-    shape = (-1 if rows is None else rows, *spec.shape[1:])
-    if rows is not None and (array.ndim == 0 or array.shape[0] != rows):
-        raise ResultError(
-            f"output {spec.name!r} has shape {list(array.shape)} for a batch of {rows} rows"
-        )
+def _fitted(array: AnyArray, spec: TensorSpec) -> AnyArray:
     if array.ndim != len(spec.shape):
-        array = _with_dimensions(array, spec, shape)
+        array = _with_dimensions(array, spec)
     dtype = NUMPY_OF[spec.datatype]
     if array.dtype == dtype:
         return array
@@ -90,11 +86,12 @@ def _fitted(array: AnyArray, spec: TensorSpec, rows: int | None) -> AnyArray:
     return array.astype(dtype)
 
 
-def _with_dimensions(array: AnyArray, spec: TensorSpec, shape: tuple[int, ...]) -> AnyArray:
+def _with_dimensions(array: AnyArray, spec: TensorSpec) -> AnyArray:
     """Signatures of vectors often meet columns of size 1, and the other way round."""
+    inner = spec.shape[1:]
     squeezed = tuple(size for size in array.shape[1:] if size != 1)
-    if squeezed == tuple(size for size in shape[1:] if size != 1) and shape:
-        return array.reshape((array.shape[0] if array.ndim else 1, *shape[1:]))
+    if spec.shape and squeezed == tuple(size for size in inner if size != 1):
+        return array.reshape((array.shape[0] if array.ndim else 1, *inner))
     raise ResultError(f"output {spec.name!r} has shape {list(array.shape)}, not {list(spec.shape)}")
 
 
@@ -114,25 +111,57 @@ def _bytes(item: object) -> bytes:
 
 
 def discover_outputs(
-    run: Callable[[Mapping[str, AnyArray]], Result], inputs: Sequence[TensorSpec]
+    run: Callable[[Mapping[str, AnyArray]], Result],
+    inputs: Sequence[TensorSpec],
+    example: Mapping[str, AnyArray] | None = None,
+    *,
+    may_execute: bool = True,
 ) -> tuple[TensorSpec, ...]:
-    """What a model without an output signature gives, found out by running it on made-up rows.
+    """What a model without an output signature gives, found out by running it: on one row and two.
+
+    Args:
+        run: executes the model.
+        inputs: of its signature.
+        example: rows of the model's author; without them, rows of zeros are made up.
+        may_execute: whether it may be run before its first request.
 
     Raises:
-        ModelLoadError: if it cannot run on those.
+        ModelLoadError: if it may not, or cannot run on those.
     """
     batched = all(spec.shape[:1] == (-1,) for spec in inputs)
-    made = invented_inputs(inputs, 1 if batched else None)
-    if made is None:
-        raise ModelLoadError("the model has no output signature, and needs one", invalid=True)
+    made = _rows(example, 1) if example and batched else None
+    made = made or invented_inputs(inputs, 1 if batched else None)
+    if made is None or not may_execute:
+        why = "" if may_execute else ", since it is not to be executed before its first request"
+        message = f"the model has no output signature, and needs one{why}"
+        raise ModelLoadError(message, invalid=True)
     try:
-        result = run(made)
+        single = _with_names(run(made))
     except ExecutionError as error:
+        made_of = "its example" if example else "zeros"
         raise ModelLoadError(
-            "the signature names no outputs, and a trial run on zeros to find them out failed: "
-            f"{error}"
+            f"the signature names no outputs, and a trial run on {made_of} to find them out "
+            f"failed: {error}"
         ) from error
-    return tuple(_found(name, np.asarray(array), batched) for name, array in _with_names(result))
+    double = _shapes_of_two(run, made) if batched else {}
+    return tuple(
+        _found(name, np.asarray(array), batched, double.get(name)) for name, array in single
+    )
+
+
+def _rows(example: Mapping[str, AnyArray], count: int) -> dict[str, AnyArray]:
+    return {name: array[:count] for name, array in example.items()}
+
+
+def _shapes_of_two(
+    run: Callable[[Mapping[str, AnyArray]], Result], row: Mapping[str, AnyArray]
+) -> dict[str, tuple[int, ...]]:
+    """What the outputs are shaped like for two rows; nothing if the model takes one at a time."""
+    try:
+        result = run({name: array.repeat(2, axis=0) for name, array in row.items()})
+    except ExecutionError:
+        return {}
+    return {name: np.asarray(array).shape for name, array in _with_names(result)}
 
 
 def _with_names(result: Result) -> list[tuple[str, AnyArray]]:
@@ -142,12 +171,16 @@ def _with_names(result: Result) -> list[tuple[str, AnyArray]]:
     return [(f"output-{position}", array) for position, array in enumerate(arrays)]
 
 
-def _found(name: str, array: AnyArray, batched: bool) -> TensorSpec:
+def _found(name: str, array: AnyArray, batched: bool, of_two: tuple[int, ...] | None) -> TensorSpec:
     datatype = "BYTES" if array.dtype.kind in "OUSM" else DATATYPE_OF.get(array.dtype)
     if datatype is None:
         message = f"output {name!r} has type {array.dtype}, which has no datatype"
         raise ModelLoadError(message, invalid=True)
-    rows = batched and array.shape[:1] == (1,)
-    return TensorSpec(
-        name=name, datatype=datatype, shape=(-1, *array.shape[1:]) if rows else array.shape
-    )
+    shape = list(array.shape)
+    if batched and shape[:1] == [1]:
+        shape[0] = -1
+    if of_two is not None and len(of_two) == len(shape):
+        shape = [
+            size if size in (-1, other) else -1 for size, other in zip(shape, of_two, strict=True)
+        ]
+    return TensorSpec(name=name, datatype=datatype, shape=tuple(shape))

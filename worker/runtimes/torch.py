@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,9 +31,10 @@ from shared.tensors import DATATYPE_OF, NUMPY_OF, AnyArray
 from worker.mlflow_model import MLmodel, named
 from worker.runtimes.base import ModelLoadError
 from worker.runtimes.failures import told
-from worker.runtimes.graph import batch_limit, batches, reconcile, static_rows
+from worker.runtimes.graph import batch_limit, batches, named_apart, reconcile, static_rows
 from worker.runtimes.model_code import add_code_paths, check_requirements, model_code_runs
 from worker.runtimes.results import Result, ResultError, arrange, discover_outputs
+from worker.trial.example import read_example
 
 PLATFORM = "pytorch_torch"
 TITLE = "exported program"
@@ -60,8 +62,11 @@ class TorchRuntime:
         device: str,
         *,
         trust_words: bool,
+        unbatched: str = "",
     ) -> None:
         self.interface = interface
+        self.unbatched = unbatched
+        self.coarse = False
         self.static_rows = static
         self.any_thread = False  # OpenMP has its threads for each thread that calls
         self.provider = f"torch {device}"
@@ -72,8 +77,7 @@ class TorchRuntime:
     def execute(
         self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()
     ) -> Sequence[AnyArray]:
-        rows = next(iter(inputs.values())).shape[0] if self.interface.max_batch_size else None
-        return arrange(self.run(inputs), self.interface.outputs, rows)
+        return arrange(self.run(inputs), self.interface.outputs)
 
     def run(self, inputs: Mapping[str, AnyArray]) -> Result:
         """What the model returns, in arrays.
@@ -83,7 +87,9 @@ class TorchRuntime:
         """
         with told(self._device, trust_words=self._trust_words), torch.inference_mode():
             tensors = {name: self._tensor(array) for name, array in inputs.items()}
-            return _arrays(self._call(tensors))
+            returned = self._call(tensors)
+            self.coarse = self.coarse or _has_bfloat16(returned)
+            return _arrays(returned)
 
     def _tensor(self, array: AnyArray) -> torch.Tensor:
         # The library refuses memory that must not be written, which is what messages give.
@@ -99,6 +105,7 @@ def load_torch(
     device: str,
     threads: int,
     allow_cpu_fallback: bool,
+    may_execute: bool = True,
 ) -> TorchRuntime:
     """Load a folder's PyTorch model.
 
@@ -114,7 +121,8 @@ def load_torch(
     if (data / "model.pt2").is_file():
         return _load_exported(data / "model.pt2", mlmodel, max_batch_size, device)
     if (data / "model.pth").is_file() and mlmodel is not None:
-        return _load_module(folder, data / "model.pth", mlmodel, max_batch_size, device)
+        path = data / "model.pth"
+        return _load_module(folder, path, mlmodel, max_batch_size, device, may_execute=may_execute)
     raise ModelLoadError("there is neither a model.pt2 nor a model.pth", invalid=True)
 
 
@@ -164,7 +172,33 @@ def _load_exported(
         return tuple(_leaves(calling(module, values)))
 
     static = static_rows(interface.max_batch_size, by_name, TITLE)
-    return TorchRuntime(call, interface, static, device, trust_words=True)
+    unbatched = _sized_apart(program)
+    return TorchRuntime(call, interface, static, device, trust_words=True, unbatched=unbatched)
+
+
+def _sized_apart(program: Any) -> str:
+    """Why the program's sizes say that its first dimensions are no batch; empty if they do not.
+
+    Symbols of an exported program are what their sizes are, whoever named them.
+    """
+    signature = program.graph_signature
+    inputs = _leads(program, signature.user_inputs)
+    outputs = _leads(program, signature.user_outputs)
+    return named_apart(inputs, outputs, made_up=re.compile("(?!)"))
+
+
+def _leads(program: Any, names: Iterable[str]) -> dict[str, str | None]:
+    """Of each tensor, the size of its first dimension, if that is open."""
+    nodes = {node.name: node for node in program.graph.nodes}
+    sizes = {
+        name: nodes[name].meta["val"].shape[:1]
+        for name in names
+        if name in nodes and isinstance(nodes[name].meta.get("val"), torch.Tensor)
+    }
+    return {
+        name: str(size[0]) if size and not isinstance(size[0], int) else None
+        for name, size in sizes.items()
+    }
 
 
 def _calling(program: Any) -> _Calling:
@@ -200,7 +234,13 @@ def _graph_specs(program: Any, names: Iterable[str], side: str) -> list[TensorSp
 
 
 def _load_module(
-    folder: Path, path: Path, mlmodel: MLmodel, max_batch_size: int, device: str
+    folder: Path,
+    path: Path,
+    mlmodel: MLmodel,
+    max_batch_size: int,
+    device: str,
+    *,
+    may_execute: bool,
 ) -> TorchRuntime:
     if not mlmodel.inputs:
         raise ModelLoadError(
@@ -222,7 +262,8 @@ def _load_module(
     if mlmodel.outputs:
         outputs = named(mlmodel.outputs, "output")
     else:
-        outputs = discover_outputs(trial.run, inputs)
+        example = read_example(folder, mlmodel, inputs)
+        outputs = discover_outputs(trial.run, inputs, example, may_execute=may_execute)
     limit = max_batch_size if batches(inputs, outputs) else 0
     interface = unknown.model_copy(update={"outputs": outputs, "max_batch_size": limit})
     return TorchRuntime(call, interface, None, device, trust_words=scripted)
@@ -283,6 +324,12 @@ def _arrays(returned: Any) -> Result:
     if isinstance(returned, tuple | list):
         return [_array(value) for value in returned]
     raise ResultError(f"the model returned a {type(returned).__name__}, not tensors")
+
+
+def _has_bfloat16(returned: Any) -> bool:
+    values = returned.values() if isinstance(returned, Mapping) else returned
+    values = values if isinstance(values, tuple | list) else [values]
+    return any(getattr(value, "dtype", None) is torch.bfloat16 for value in values)
 
 
 def _array(value: Any) -> AnyArray:

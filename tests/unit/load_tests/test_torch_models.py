@@ -14,7 +14,7 @@ from load_tests.session import Size
 from load_tests.torch_alone import TorchAlone, batch_of
 from load_tests.torch_export import write_version
 from load_tests.torch_models import make_network
-from worker.runtimes.registry import load_runtime
+from worker.runtimes.registry import describe, load_runtime
 
 
 def alone(case: Case, samples: list[Inputs], seed: int = 1) -> TorchAlone:
@@ -31,7 +31,12 @@ def test_an_exported_network_is_served_with_any_number_of_rows(case: Case, tmp_p
     right = network.right_answers(samples, case.tolerance)
     write_version(tmp_path / "1", module, samples[0], right.answers[0])
     runtime = load_runtime(
-        tmp_path / "1", max_batch_size=16, device="cpu", threads=1, allow_cpu_fallback=False
+        tmp_path / "1",
+        describe(tmp_path / "1"),
+        max_batch_size=16,
+        device="cpu",
+        threads=1,
+        allow_cpu_fallback=False,
     )
     (x,), (y,) = runtime.interface.inputs, runtime.interface.outputs
     assert (x.name, x.shape) == ("x", (-1, *samples[0].shape[1:]))

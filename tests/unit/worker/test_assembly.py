@@ -37,7 +37,8 @@ def test_each_request_gets_exactly_its_own_rows(rows: list[int], static: int | N
     requests = [request(count, 100 * index) for index, count in enumerate(rows)]
     inputs = merge(requests, static)
     assert inputs["x"].shape[0] == (static or sum(rows))
-    shares = split([inputs["x"] * 2, inputs["x"][:, 0].astype(np.int64)], requests, INTERFACE)
+    outputs = [inputs["x"] * 2, inputs["x"][:, 0].astype(np.int64)]
+    shares = split(outputs, requests, INTERFACE, static)
     for share, sent in zip(shares, requests, strict=True):
         doubled, first = (array_from_tensor(tensor) for tensor in share)
         original = array_from_tensor(sent.inputs[0])

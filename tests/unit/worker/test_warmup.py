@@ -1,81 +1,168 @@
-"""What a warm-up finds out about batch sizes."""
+"""What a first load finds out: batch sizes, and whether rows are independent."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import pytest
 
-from shared.deployment import ModelInterface
+from shared.deployment import Batching, ModelInterface
+from shared.findings import Finding
 from shared.messages import Parameters
 from shared.tensor_spec import TensorSpec
 from shared.tensors import AnyArray
-from worker.latency_model import LatencyModel
 from worker.outcomes import FailureKind
 from worker.runtimes.base import ExecutionError, ModelLoadError
-from worker.warmup import warm_up
+from worker.warmup import WarmUp, execute_once
+
+Compute = Callable[[AnyArray], AnyArray]
 
 
 class Fake:
-    """Runs where `failure` is None for a number of rows."""
+    """Computes something of one input; refuses where `failure` says so."""
 
     provider = "fake"
-    static_rows: int | None = None
     any_thread: bool = False
+    unbatched = ""
+    coarse = False
 
     def __init__(
-        self, failure: Callable[[int], FailureKind | None], datatype: str = "FP32"
+        self,
+        compute: Compute = lambda x: x,
+        failure: Callable[[int], FailureKind | None] = lambda rows: None,
+        datatype: str = "FP32",
+        static: int | None = None,
     ) -> None:
+        self._compute = compute
         self._failure = failure
-        spec = TensorSpec(name="x", datatype=datatype, shape=(-1,))
+        self.runs: list[int] = []
+        self.static_rows = static
+        spec = TensorSpec(name="x", datatype=datatype, shape=(-1, 3))
         self.interface = ModelInterface(
-            inputs=(spec,), outputs=(spec,), max_batch_size=12, platform="fake"
+            inputs=(spec,), outputs=(spec,), max_batch_size=static or 12, platform="fake"
         )
 
     def execute(
         self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()
     ) -> Sequence[AnyArray]:
-        kind = self._failure(len(inputs["x"]))
+        rows = len(inputs["x"])
+        self.runs.append(rows)
+        kind = self._failure(rows)
         if kind is not None:
             raise ExecutionError(kind, "the reason")
-        return [inputs["x"]]
+        return [self._compute(inputs["x"])]
 
 
-def test_all_sizes_up_to_the_limit() -> None:
-    fake = Fake(lambda rows: None)
-    assert warm_up(fake, LatencyModel()).sizes == (1, 2, 4, 8, 12)
-    assert (fake.interface.max_batch_size, fake.static_rows) == (12, None)
+def found(fake: Fake, batching: Batching = "auto") -> tuple[int, int | None, bool]:
+    finding = WarmUp(fake, batching).find_out()
+    return finding.interface.max_batch_size, finding.static_rows, finding.merges
 
 
-@pytest.mark.parametrize("size", [1, 4, 12])
-def test_the_only_size_that_runs_is_static(size: int) -> None:
-    fake = Fake(lambda rows: None if rows == size else FailureKind.INPUT)
-    warm_up(fake, LatencyModel())
-    assert (fake.interface.max_batch_size, fake.static_rows) == (size, size)
+def reason(fake: Fake) -> str:
+    finding = WarmUp(fake).find_out()
+    assert (finding.interface.max_batch_size, finding.merges) == (0, False)
+    return finding.reason
 
 
-def test_memory_sets_the_limit() -> None:
-    fake = Fake(lambda rows: None if rows < 5 else FailureKind.OUT_OF_MEMORY)
-    warm_up(fake, LatencyModel())
-    assert (fake.interface.max_batch_size, fake.static_rows) == (4, None)
+def test_independent_rows_are_batched_at_all_sizes_up_to_the_limit() -> None:
+    fake = Fake(lambda x: x * 2)
+    finding = WarmUp(fake).find_out()
+    assert (finding.interface.max_batch_size, finding.merges, finding.reason) == (12, True, "")
+    assert [timing.rows for timing in finding.timings] == [1, 2, 4, 8, 12]
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"),
-    [(FailureKind.INPUT, "with 1 row.*the reason"), (FailureKind.FATAL, "with 1 row.*the reason")],
+    "compute",
+    [
+        lambda x: x - x.mean(axis=0),
+        lambda x: np.argsort(np.argsort(x, axis=0), axis=0).astype(np.float32),
+        lambda x: np.cumsum(x, axis=0),
+        lambda x: x / np.abs(x).max(),
+        lambda x: np.sort(x, axis=0),
+        lambda x: x[::-1],
+        lambda x: x * np.float32(1 + 1e-3 * len(x)),
+    ],
 )
-def test_a_model_that_never_runs_is_not_served(kind: FailureKind, words: str) -> None:
-    with pytest.raises(ModelLoadError, match=words):
-        warm_up(Fake(lambda rows: kind), LatencyModel())
+def test_rows_that_depend_on_others_are_not_batched(compute: Compute) -> None:
+    assert "depends on the other rows" in reason(Fake(compute))
 
 
-def test_sizes_in_no_order_are_not_served() -> None:
-    fake = Fake(lambda rows: FailureKind.INPUT if rows in (4, 8) else None)
-    with pytest.raises(ModelLoadError, match="runs with 1, 2, 12 rows, but failed with 4"):
-        warm_up(fake, LatencyModel())
+@pytest.mark.parametrize(
+    ("compute", "words"),
+    [
+        (lambda x: x.T, r"output 'x' has shape \[3, 1\] for one row"),
+        (lambda x: x.mean(), r"output 'x' has shape \[\] for one row"),
+        (lambda x: x[x[:, 0] > 0], r"output 'x' has shape \[0, 3\] for one row"),
+    ],
+)
+def test_outputs_with_other_rows_are_not_batched(compute: Compute, words: str) -> None:
+    assert re.search(words, reason(Fake(compute)))
 
 
-def test_a_model_may_refuse_made_up_text() -> None:
-    fake = Fake(lambda rows: FailureKind.INPUT, "BYTES")
-    assert warm_up(fake, LatencyModel()).sizes == ()
-    assert (fake.interface.max_batch_size, fake.static_rows) == (12, None)
+def test_noise_is_not_batched_unless_the_operator_says_so() -> None:
+    rng = np.random.default_rng(1)
+
+    def noise(x: AnyArray) -> AnyArray:
+        return x + rng.standard_normal(x.shape).astype(x.dtype)
+
+    assert "set penstock.batching = on" in reason(Fake(noise))
+    assert found(Fake(noise), "on") == (12, None, True)
+
+
+def test_off_is_not_batched() -> None:
+    assert found(Fake(), "off") == (0, None, False)
+
+
+@pytest.mark.parametrize("size", [4, 12])
+def test_the_only_size_that_runs_is_static(size: int) -> None:
+    fake = Fake(failure=lambda rows: None if rows == size else FailureKind.INPUT)
+    assert found(fake) == (size, size, True)
+
+
+def test_rows_that_run_alone_only_run_one_by_one() -> None:
+    fake = Fake(failure=lambda rows: None if rows == 1 else FailureKind.INPUT)
+    assert found(fake) == (12, 1, False)
+
+
+def test_a_static_batch_that_mixes_its_rows_is_neither_merged_nor_padded() -> None:
+    finding = WarmUp(Fake(lambda x: x - x.mean(axis=0), static=4)).find_out()
+    assert (finding.interface.max_batch_size, finding.static_rows) == (0, None)
+    assert finding.interface.inputs[0].shape == (4, 3)
+
+
+def test_a_static_batch_of_independent_rows_is_padded() -> None:
+    assert found(Fake(lambda x: x + 1, static=4)) == (4, 4, True)
+
+
+def test_memory_sets_the_limit() -> None:
+    fake = Fake(failure=lambda rows: None if rows < 9 else FailureKind.OUT_OF_MEMORY)
+    assert found(fake) == (6, None, True)
+
+
+@pytest.mark.parametrize("kind", [FailureKind.INPUT, FailureKind.FATAL])
+def test_a_model_that_never_runs_is_not_served(kind: FailureKind) -> None:
+    with pytest.raises(ModelLoadError, match="the reason"):
+        WarmUp(Fake(failure=lambda rows: kind)).find_out()
+
+
+def test_a_model_that_refuses_made_up_text_is_served_and_not_batched() -> None:
+    fake = Fake(failure=lambda rows: FailureKind.INPUT, datatype="BYTES")
+    assert "refused all made-up rows" in reason(fake)
+
+
+def test_what_acts_or_must_not_be_executed_is_not() -> None:
+    for warm_up in (WarmUp(Fake(), acts=True), WarmUp(Fake(), "on", acts=True)):
+        assert warm_up.find_out().interface.max_batch_size == 0
+    fake = Fake()
+    assert WarmUp(fake, policy="off").find_out().interface.max_batch_size == 0
+    assert WarmUp(fake, "on", "off").find_out().merges
+    assert fake.runs == []
+
+
+def test_a_later_load_executes_the_largest_size_once() -> None:
+    finding: Finding = WarmUp(Fake()).find_out()
+    fake = Fake()
+    assert execute_once(fake, finding, None)
+    assert fake.runs == [12]

@@ -26,13 +26,15 @@ from worker.executor import run_batch
 from worker.jobs.stream import Told, run_stream
 from worker.outcomes import Completed, Failed
 from worker.runtimes.base import Runtime, StreamingRuntime
-from worker.runtimes.registry import load_runtime
+from worker.runtimes.registry import describe, load_runtime
 
 Save = Callable[..., Runtime]
 
 
 def loaded(folder: Path) -> Runtime:
-    return load_runtime(folder, max_batch_size=4, device="cpu", threads=1, allow_cpu_fallback=True)
+    return load_runtime(
+        folder, describe(folder), max_batch_size=4, device="cpu", threads=1, allow_cpu_fallback=True
+    )
 
 
 @pytest.fixture

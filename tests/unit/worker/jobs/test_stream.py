@@ -35,6 +35,8 @@ class Model:
     provider = "test"
     static_rows: int | None = None
     any_thread = False
+    unbatched = ""
+    coarse = False
 
     def __init__(self, generate: Callable[[], Generator[Any]], *, streams: bool = True) -> None:
         self.interface = ModelInterface(

@@ -1,0 +1,1 @@
+"""Finds out, as a model loads, whether its requests may share executions."""

@@ -1,0 +1,108 @@
+"""The example that MLflow keeps beside a model (`input_example`), as tensors of its interface.
+
+MLflow writes it as the payload that its own scoring server would take, or as the frame or array
+that was given. An example that does not fit the interface is none: it only helps to try the model.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from shared.telemetry import get_logger
+from shared.tensor_spec import TensorSpec
+from shared.tensors import NUMPY_OF, AnyArray, shape_fits
+from worker.mlflow_model import MLmodel
+
+EXAMPLE_BYTES_MAX = 16 * 1024 * 1024
+"""Larger examples are not read: a few rows are all that is needed."""
+
+log = get_logger("trial")
+
+
+def read_example(
+    folder: Path, mlmodel: MLmodel | None, inputs: Sequence[TensorSpec]
+) -> dict[str, AnyArray] | None:
+    """An array for each input, all with as many rows, at least one; None if there are none.
+
+    Args:
+        folder: of the model.
+        mlmodel: what MLflow says of it.
+        inputs: of its interface, which begin with the batch dimension.
+    """
+    if mlmodel is None or not mlmodel.example:
+        return None
+    path = folder / mlmodel.example
+    try:
+        if path.stat().st_size > EXAMPLE_BYTES_MAX:
+            return None
+        columns = _by_name(orjson.loads(path.read_bytes()), inputs)
+        kinds = {column.name: column.kind for column in mlmodel.input_columns or ()}
+        arrays = {
+            spec.name: _array(columns[spec.name], spec, binary=kinds.get(spec.name) == "binary")
+            for spec in inputs
+            if not (spec.optional and columns.get(spec.name) is None)
+        }
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        log.info("the input example is not used", reason=f"{type(error).__name__}: {error}"[:500])
+        return None
+    rows = {len(array) for array in arrays.values()}
+    return arrays if len(rows) == 1 and rows != {0} else None
+
+
+def _by_name(document: Any, inputs: Sequence[TensorSpec]) -> dict[str, Any]:
+    """Each input's list of rows.
+
+    Raises:
+        ValueError, KeyError, TypeError: if it is no example of these inputs.
+    """
+    if isinstance(document, Mapping):
+        for form in ("dataframe_split", "dataframe_records", "inputs", "instances"):
+            if form in document:
+                return _by_name(document[form], inputs)
+        if "data" in document and set(document) <= {"columns", "data", "index"}:
+            return _of_frame(document, inputs)
+        return {str(name): value for name, value in document.items()}
+    if isinstance(document, list) and document and isinstance(document[0], Mapping):
+        return {spec.name: [row[spec.name] for row in document] for spec in inputs}
+    if len(inputs) != 1:
+        raise ValueError("one list for several inputs")
+    return {inputs[0].name: document}
+
+
+def _of_frame(frame: Mapping[str, Any], inputs: Sequence[TensorSpec]) -> dict[str, Any]:
+    columns = list(zip(*frame["data"], strict=True))
+    names = frame.get("columns") or range(len(columns))
+    if set(names) == set(range(len(columns))):
+        names = [spec.name for spec in inputs]
+    return dict(zip(map(str, names), columns, strict=True))
+
+
+def _array(values: Any, spec: TensorSpec, *, binary: bool) -> AnyArray:
+    if spec.datatype == "BYTES":
+        nested = np.array(values, np.object_)
+        flat = np.empty(nested.size, np.object_)
+        flat[:] = [_text(value, binary=binary) for value in nested.reshape(-1)]
+        array: AnyArray = flat.reshape(nested.shape)
+    else:
+        array = np.array(values)
+        if array.dtype.kind == "O":  # null in a column of numbers
+            array = array.astype(np.float64)
+        dtype = NUMPY_OF[spec.datatype]
+        if dtype.kind in "iub" and not np.array_equal(array.astype(dtype), array):
+            raise ValueError(f"{spec.name} is not {spec.datatype}")
+        array = array.astype(dtype)
+    if not shape_fits(array.shape, spec.shape):
+        raise ValueError(f"{spec.name} has shape {list(array.shape)}, not {list(spec.shape)}")
+    return array
+
+
+def _text(value: Any, *, binary: bool) -> bytes:
+    if value is None:
+        raise ValueError("a text is null")
+    return base64.b64decode(value, validate=True) if binary else str(value).encode()

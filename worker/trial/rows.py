@@ -1,0 +1,195 @@
+"""Rows to try a model with: its own example, what can be derived from that, or made-up ones. Pure.
+
+A row is an array for each input, with a batch dimension of 1. All choices come from a seed, so that
+a trial that failed fails again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from shared.tensor_spec import TensorSpec
+from shared.tensors import NUMPY_OF, AnyArray
+
+SEED = 20210
+
+ROWS_WANTED = 5
+"""Ordinary rows in a trial. An answer that depends on rows beside it seldom hides from these."""
+
+CANDIDATES_MAX = 12
+"""Ordinary rows that are made. A model may refuse some of them, which proves nothing."""
+
+VARIATION = 0.1
+"""How far a number is moved where one row is all that is known of its range."""
+
+EXTREMES = (1000.0, 10.0)
+"""By how much the extreme row exceeds the largest number of its input, the next if it is refused.
+Integers are left within their range: they count things, such as steps to take."""
+
+FREE_SIZES = (8, 1)
+"""What is tried for a dimension, other than the batch's, that the interface leaves open."""
+
+ROW_BYTES_MAX = 256 * 1024 * 1024
+"""Rows that would be larger than this are not made."""
+
+WORDS = ("a", "cat", "Rain falls.", "seven red boats", "0", "no", "Zürich")
+"""Text where nothing is known of it."""
+
+Row = Mapping[str, AnyArray]
+
+
+def candidates(
+    specs: Sequence[TensorSpec], example: Row | None, free_size: int = FREE_SIZES[0]
+) -> Iterator[dict[str, AnyArray]]:
+    """Ordinary rows, all different where the inputs allow that; the example's own come first.
+
+    Args:
+        specs: of the inputs.
+        example: rows that the model's author gave, all inputs with as many; None: there are none.
+        free_size: what to take for open dimensions; the example's own go first.
+    """
+    rng = np.random.default_rng(SEED)
+    if example is None:
+        if _row_bytes(specs, free_size) > ROW_BYTES_MAX:
+            return
+        for _ in range(CANDIDATES_MAX):
+            yield {spec.name: _made_up(spec, free_size, rng) for spec in specs}
+        yield {spec.name: _zeros(spec, free_size) for spec in specs}
+        return
+    given = min(len(next(iter(example.values()))), CANDIDATES_MAX)
+    for position in range(given):
+        yield {name: array[position : position + 1] for name, array in example.items()}
+    for _ in range(CANDIDATES_MAX - given):
+        yield {name: _varied(array, rng) for name, array in example.items()}
+
+
+def extremes(rows: Sequence[Row]) -> Iterator[dict[str, AnyArray]]:
+    """Rows with values as no other has them, the most extreme first.
+
+    Args:
+        rows: ordinary ones, at least one.
+    """
+    for factor in EXTREMES:
+        yield {
+            name: _extreme(np.concatenate([row[name] for row in rows]), factor) for name in rows[0]
+        }
+
+
+def joined(rows: Sequence[Row]) -> dict[str, AnyArray]:
+    """Rows as one batch, in their order; None of them may be of another shape than the first."""
+    batch = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    for array in batch.values():
+        array.flags.writeable = False  # as what requests carry
+    return batch
+
+
+def same_shapes(one: Row, other: Row) -> bool:
+    """Whether two rows may stand in one batch."""
+    return {name: array.shape for name, array in one.items()} == {
+        name: array.shape for name, array in other.items()
+    }
+
+
+def _row_bytes(specs: Sequence[TensorSpec], free_size: int) -> int:
+    return sum(
+        math.prod(_shape(spec, free_size)) * NUMPY_OF[spec.datatype].itemsize for spec in specs
+    )
+
+
+def _shape(spec: TensorSpec, free_size: int) -> tuple[int, ...]:
+    return (1, *[free_size if size == -1 else size for size in spec.shape[1:]])
+
+
+def _zeros(spec: TensorSpec, free_size: int) -> AnyArray:
+    dtype = NUMPY_OF[spec.datatype]
+    return np.full(_shape(spec, free_size), b"" if dtype.kind == "O" else 0, dtype)
+
+
+def _made_up(spec: TensorSpec, free_size: int, rng: np.random.Generator) -> AnyArray:
+    shape, dtype = _shape(spec, free_size), NUMPY_OF[spec.datatype]
+    match dtype.kind:
+        case "f":
+            return rng.standard_normal(shape).astype(dtype)
+        case "b":
+            return rng.integers(0, 2, shape).astype(dtype)
+        case "O":
+            text = np.empty(shape, np.object_)
+            text.reshape(-1)[:] = [
+                WORDS[i].encode() for i in rng.integers(0, len(WORDS), text.size)
+            ]
+            return text
+    return rng.integers(0, 10, shape).astype(dtype)
+
+
+def _varied(example: AnyArray, rng: np.random.Generator) -> AnyArray:
+    """One more row like those of an input."""
+    shape = (1, *example.shape[1:])
+    if len(example) > 1 and example.dtype.kind in "fiu":
+        return _between(example, rng)
+    if example.dtype.kind == "O" or (len(example) > 1 and example.dtype.kind == "b"):
+        return _exchanged(example, rng)
+    match example.dtype.kind:
+        case "b":
+            return rng.integers(0, 2, shape).astype(example.dtype)
+        case "f":
+            scale = float(np.nanmax(np.abs(example), initial=0.0)) or 1.0
+            base = np.where(example == 0, scale * VARIATION, example)
+            moved = base * (1 + VARIATION * rng.uniform(-1, 1, shape))
+            return np.where(np.isfinite(example), moved, example).astype(example.dtype)
+    if example.size > 1:  # codes and token ids: what stands elsewhere in the row is valid
+        return rng.permutation(example.reshape(-1)).reshape(shape)
+    moved = example.astype(np.float64) * (1 + VARIATION * rng.uniform(-1, 1, shape))
+    steps = rng.integers(-1, 2, shape)
+    limits = np.iinfo(example.dtype)
+    low = 0 if (example >= 0).all() else limits.min
+    whole = np.where(np.abs(example.astype(np.float64)) * VARIATION < 1, example + steps, moved)
+    return np.clip(np.rint(whole), low, limits.max).astype(example.dtype)
+
+
+def _between(example: AnyArray, rng: np.random.Generator) -> AnyArray:
+    """Numbers within the range that each place has in the example."""
+    values = example.astype(np.float64)
+    finite = np.where(np.isfinite(values), values, np.nan)
+    source = values[rng.integers(0, len(values))][np.newaxis]
+    low, high = np.fmin.reduce(finite)[np.newaxis], np.fmax.reduce(finite)[np.newaxis]
+    drawn = low + (high - low) * rng.uniform(0, 1, low.shape)
+    if example.dtype.kind in "iu":
+        drawn = np.rint(drawn)
+    return np.where(np.isfinite(drawn), drawn, source).astype(example.dtype)
+
+
+def _exchanged(example: AnyArray, rng: np.random.Generator) -> AnyArray:
+    """Each place as some row of the example has it; of a single row, its texts varied."""
+    flat = example.reshape(len(example), -1)
+    if len(example) > 1:
+        chosen = rng.integers(0, len(example), flat.shape[1])
+        row = flat[chosen, np.arange(flat.shape[1])]
+    else:
+        row = np.empty(flat.shape[1], np.object_)
+        row[:] = [_reworded(text, rng) for text in flat[0]]
+    return row.reshape((1, *example.shape[1:]))
+
+
+def _reworded(text: bytes, rng: np.random.Generator) -> bytes:
+    words = text.split()
+    if len(words) < 2:
+        return text + (b" " + text) * int(rng.integers(0, 3))
+    return b" ".join([words[i] for i in rng.permutation(len(words))])
+
+
+def _extreme(values: AnyArray, factor: float) -> AnyArray:
+    """One row with the largest values of an input, or beyond."""
+    if values.dtype.kind == "O":
+        return values[-1:]
+    if values.dtype.kind != "f":
+        largest_of_each: AnyArray = values.max(axis=0, keepdims=True)
+        return largest_of_each
+    finite = np.abs(values[np.isfinite(values)].astype(np.float64))
+    largest = float(finite.max()) if finite.size else 1.0
+    signs = np.where(np.arange(values[0].size) % 3 == 0, -1.0, 1.0).reshape((1, *values.shape[1:]))
+    ramp = np.linspace(0.5, 1.0, values[0].size).reshape((1, *values.shape[1:]))
+    limit = float(np.finfo(values.dtype).max) / 4
+    return (signs * ramp * min(largest * factor or factor, limit)).astype(values.dtype)

@@ -1,0 +1,297 @@
+"""Whether the rows of a model are independent of each other: a trial, and its verdict.
+
+Theory. Requests may share an execution only if no row's answer depends on the rows beside it or on
+its place, and if the answers can be told apart again: an output has as many rows as went in, in
+their order. Nothing in a graph or a signature proves that, so rows that differ, one of them extreme
+(which shows a scale that is taken from the whole batch), are run alone, together, in another order,
+and fewer of them; each row must come out the same. What fails that, or cannot show it, is not
+batched: that costs speed, and the opposite costs right answers.
+
+A model of a single batch size cannot run a row alone. There the same rows run at other places,
+beside other rows and beside padding. At a size of one there is nothing to mix.
+
+Rows that a model refuses prove nothing, and are left out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from shared.tensor_spec import TensorSpec
+from shared.tensors import AnyArray
+from worker.outcomes import FailureKind
+from worker.runtimes.base import ExecutionError, ModelLoadError, Runtime
+from worker.trial.compare import same_row, tolerance_of
+from worker.trial.rows import (
+    FREE_SIZES,
+    ROWS_WANTED,
+    SEED,
+    Row,
+    candidates,
+    extremes,
+    joined,
+    same_shapes,
+)
+
+ROWS_MIN = 4
+"""Different ordinary rows without which a trial shows nothing."""
+
+TRIAL_S_MAX = 60.0
+"""A trial that takes longer shows nothing: a load must end."""
+
+Answers = Sequence[AnyArray]
+
+
+class RunFailedError(Exception):
+    """An execution failed, on its input or for want of memory."""
+
+    def __init__(self, kind: FailureKind, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+        self.reason = reason
+
+
+class UnprovenError(Exception):
+    """The rows are not independent, or were not shown to be; the message is for the operator."""
+
+
+@dataclass
+class Runner:
+    """Executes rows on a runtime, and keeps count of what that takes.
+
+    Attributes:
+        took_s: how long the last execution took.
+        spent_s: all of them together.
+    """
+
+    runtime: Runtime
+    took_s: float = 0.0
+    spent_s: float = 0.0
+
+    def run(self, rows: Sequence[Row]) -> Answers:
+        """Execute rows as one batch.
+
+        Raises:
+            RunFailedError: if that failed.
+            ModelLoadError: if the device is of no more use.
+        """
+        return self.execute(joined(rows))
+
+    def execute(self, batch: Row) -> Answers:
+        """Execute a batch, or what is one request of a model that is not batched.
+
+        Raises:
+            RunFailedError, ModelLoadError: as `run`.
+        """
+        started = time.monotonic()
+        try:
+            answers = self.runtime.execute(batch)
+        except ExecutionError as error:
+            if error.kind is FailureKind.FATAL:
+                raise ModelLoadError(f"the model failed its warm-up: {error}") from error
+            raise RunFailedError(error.kind, str(error)) from error
+        except Exception as error:
+            kind = FailureKind.INPUT
+            if isinstance(error, MemoryError):
+                kind = FailureKind.OUT_OF_MEMORY
+            raise RunFailedError(kind, f"{type(error).__name__}: {error}") from error
+        finally:
+            self.took_s = time.monotonic() - started
+            self.spent_s += self.took_s
+        return [np.array(answer) for answer in answers]
+
+
+@dataclass
+class Alone:
+    """Rows that a model took alone, and what it answered to each."""
+
+    rows: list[Row]
+    answers: list[Answers]
+    refusal: str = ""
+
+
+def run_alone(
+    runner: Runner, specs: Sequence[TensorSpec], example: Row | None, static: int | None = None
+) -> Alone:
+    """Run ordinary rows and an extreme one, each alone.
+
+    Args:
+        example: the author's rows, if there are any.
+        static: the one batch size of the model: a row then fills the batch by itself.
+
+    Raises:
+        RunFailedError: if memory does not suffice for a single row.
+    """
+    found = Alone([], [])
+    for free_size in FREE_SIZES if example is None and _is_open(specs) else FREE_SIZES[:1]:
+        for row in candidates(specs, example, free_size):
+            if len(found.rows) < ROWS_WANTED and runner.spent_s < TRIAL_S_MAX:
+                _try(runner, row, found, static)
+        if found.rows:
+            break
+    if found.rows:
+        count = len(found.rows)
+        for row in extremes(found.rows[:count]):
+            if len(found.rows) == count:
+                _try(runner, row, found, static)
+    return found
+
+
+def _is_open(specs: Sequence[TensorSpec]) -> bool:
+    return any(-1 in spec.shape[1:] for spec in specs)
+
+
+def _try(runner: Runner, row: Row, found: Alone, static: int | None) -> None:
+    if found.rows and not same_shapes(row, found.rows[0]):
+        return
+    if any(_equal(row, other) for other in found.rows):
+        return
+    try:
+        answers = runner.run([row] * (static or 1))
+    except RunFailedError as error:
+        if error.kind is FailureKind.OUT_OF_MEMORY:
+            raise
+        found.refusal = found.refusal or error.reason
+        return
+    found.rows.append(row)
+    found.answers.append(answers)
+
+
+def _equal(one: Row, other: Row) -> bool:
+    return all(
+        np.array_equal(array, other[name], equal_nan=array.dtype.kind == "f")
+        for name, array in one.items()
+    )
+
+
+class Proof:
+    """Compares what rows answer together with what they answered alone.
+
+    Args:
+        alone: at least `ROWS_MIN` rows. In a model of a single batch size, each filled one.
+        names: of the outputs.
+        coarse: outputs were computed in BF16.
+    """
+
+    def __init__(
+        self, runner: Runner, alone: Alone, names: Sequence[str], *, coarse: bool = False
+    ) -> None:
+        self._runner = runner
+        self._alone = alone
+        self._names = names
+        self._tolerances = [
+            tolerance_of(np.concatenate(each), coarse=coarse)
+            if len({answer.shape[1:] for answer in each}) == 1
+            else 0.0
+            for each in zip(*alone.answers, strict=True)
+        ]
+
+    def holds_for(self, positions: Sequence[int]) -> None:
+        """Run these of the rows together and compare.
+
+        Raises:
+            UnprovenError: if a row's answer is another than alone.
+            RunFailedError: if they cannot be run together.
+        """
+        if self._runner.spent_s > TRIAL_S_MAX:
+            raise UnprovenError(f"its trial took longer than {TRIAL_S_MAX:.0f} s")
+        answers = self._runner.run([self._alone.rows[position] for position in positions])
+        self._compare(answers, positions)
+
+    def _compare(self, answers: Answers, positions: Sequence[int]) -> None:
+        for number, (name, answer) in enumerate(zip(self._names, answers, strict=True)):
+            check_rows(name, answer, len(positions))
+            for place, position in enumerate(positions):
+                known = self._alone.answers[position][number][0]
+                if not same_row(known, answer[place], self._tolerances[number]):
+                    raise UnprovenError(
+                        f"output {name!r} for a row depends on the other rows of its batch"
+                    )
+
+
+def check_rows(name: str, answer: AnyArray, rows: int) -> None:
+    """See that an output has as many rows as went in.
+
+    Raises:
+        UnprovenError: if not.
+    """
+    if answer.ndim == 0 or answer.shape[0] != rows:
+        went_in = "one row" if rows == 1 else f"{rows} rows"
+        raise UnprovenError(f"output {name!r} has shape {list(answer.shape)} for {went_in}")
+
+
+def check_enough(alone: Alone) -> None:
+    """See that enough rows ran to show something.
+
+    Raises:
+        UnprovenError: if not.
+    """
+    if len(alone.rows) < ROWS_MIN:
+        refused = f", it refused others ({alone.refusal[:200]})" if alone.refusal else ""
+        raise UnprovenError(
+            f"only {len(alone.rows)} different trial rows ran{refused}; log the model with an "
+            f"input_example of {ROWS_WANTED} rows to have it tried"
+        )
+
+
+def prove_open(proof: Proof, count: int, limit: int) -> None:
+    """Run rows together, permuted, and fewer of them.
+
+    Args:
+        count: of rows; the last one is the extreme one, if there is any.
+        limit: most rows in a batch, at least 2.
+
+    Raises:
+        UnprovenError, RunFailedError: as `Proof.holds_for`.
+    """
+    order = [int(each) for each in np.random.default_rng(SEED).permutation(count)]
+    proof.holds_for([count - 1, 0])  # the smallest batch that mixes: where that fails, all do
+    for size in sorted({min(count, limit), min(3, limit)}, reverse=True):
+        for sequence in (list(range(count)), order, order[::-1]):
+            for chunk in _chunks(sequence, size):
+                proof.holds_for(chunk)
+
+
+def _chunks(sequence: Sequence[int], size: int) -> list[list[int]]:
+    """Whole chunks of a sequence; the last one is filled up from its beginning."""
+    chunks = [list(sequence[i : i + size]) for i in range(0, len(sequence), size)]
+    chunks[-1] = [*chunks[-1], *sequence][:size]
+    return chunks
+
+
+def prove_static(proof: Proof, count: int, size: int) -> None:
+    """Run rows at other places, beside other rows and beside padding.
+
+    Args:
+        count: of rows.
+        size: the one batch size, at least 2.
+
+    Raises:
+        UnprovenError, RunFailedError: as `Proof.holds_for`.
+    """
+    order = [int(each) for each in np.random.default_rng(SEED).permutation(count)]
+    for sequence in (list(range(count)), order):
+        filled = (sequence * size)[: max(size, count)]
+        for chunk in _chunks(filled, size):
+            proof.holds_for(chunk)
+            proof.holds_for(chunk[::-1])
+    for first in range(count):
+        second = order[first] if order[first] != first else (first + 1) % count
+        proof.holds_for([first] + [second] * (size - 1))
+        proof.holds_for([second] * (size - 1) + [first])
+
+
+def tiled(rows: Sequence[Row], size: int) -> list[Row]:
+    """As many rows as wanted, in turn."""
+    return [rows[position % len(rows)] for position in range(size)]
+
+
+def shape_key(
+    row: Mapping[str, AnyArray], datatypes: Mapping[str, str], lead: int
+) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
+    """The shape class of rows like this one, as `worker.buckets` has it."""
+    return tuple((name, datatypes[name], array.shape[lead:]) for name, array in row.items())
