@@ -294,8 +294,8 @@ CASES = [
     one(
         "batch-statistics",
         "(float[N,4] x) => (float[N,4] y) { m = ReduceMean<axes=[0]>(x) "
-        "d = Sub(x, m) q = Mul(d, d) v = ReduceMean<axes=[0]>(q) e = Constant<value = float {0.1}>() w = Add(v, e) "
-        "w = Add(v, e) s = Sqrt(w) y = Div(d, s) }",
+        "d = Sub(x, m) q = Mul(d, d) v = ReduceMean<axes=[0]>(q) "
+        "e = Constant<value = float {0.1}>() w = Add(v, e) s = Sqrt(w) y = Div(d, s) }",
         NOT_BATCHED,
     ),
     Case("dynamically-quantised", dynamically_quantised, rows(4), NOT_BATCHED),
