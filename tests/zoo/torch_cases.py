@@ -66,20 +66,20 @@ def _saved(folder: Path, made: Any, **options: Any) -> Library:
 
     def library(inputs: Inputs) -> Answers:
         with torch.no_grad():
-            return [np.asarray(made(torch.from_numpy(inputs[UNNAMED].copy())))]
+            return [np.asarray(made(torch.from_numpy(next(iter(inputs.values())).copy())))]
 
     return library
 
 
-def rows() -> list[Inputs]:
+def rows(name: str = UNNAMED) -> list[Inputs]:
     """Four requests of a row, and one of three."""
-    return [{UNNAMED: numbers(count, 4)} for count in (1, 1, 1, 1, 3)]
+    return [{name: numbers(count, 4)} for count in (1, 1, 1, 1, 3)]
 
 
 CASES = [
-    Case("pt2", program(lambda x: x * 2, 3), rows(), BATCHED),
-    Case("pt2-static", program(lambda x: x * 2, 1), rows(), BATCHED, limit=1),
-    Case("pt2-softmax-of-rows", program(lambda x: x.softmax(0), 3), rows(), NOT_BATCHED),
+    Case("pt2", program(lambda x: x * 2, 3), rows("x"), BATCHED),
+    Case("pt2-static", program(lambda x: x * 2, 1), rows("x"), BATCHED, limit=1),
+    Case("pt2-softmax-of-rows", program(lambda x: x.softmax(0), 3), rows("x"), NOT_BATCHED),
     Case("script", script(lambda x: x.relu()), rows(), BATCHED),
     Case("script-sum-so-far", script(lambda x: x.cumsum(0)), rows(), NOT_BATCHED),
     Case("pickle", pickle(lambda x: x.tanh()), rows(), BATCHED),
