@@ -1,0 +1,1 @@
+"""Models of every kind, served, beside what their own libraries answer."""
