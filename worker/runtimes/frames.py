@@ -35,7 +35,7 @@ def _series(array: AnyArray, kind: str) -> Any:
     if kind == "binary":
         return pd.Series(array, dtype=object)
     if kind == "string":
-        return pd.Series(strings(array), dtype=object)
+        return pd.Series(strings(array))  # of the type that pandas gives to text, as in training
     if kind == "datetime":
         return pd.to_datetime(pd.Series(strings(array), dtype=object), format="ISO8601")
     return array.copy()  # a model may write into what it gets, which messages forbid

@@ -38,7 +38,7 @@ def same_row(one: AnyArray, other: AnyArray, tolerance: float) -> bool:
     """Whether two answers for a row are the same.
 
     Args:
-        one, other: of any shape; both without the batch dimension.
+        one, other: of any shape; both with a batch dimension of one.
         tolerance: see `tolerance_of`.
     """
     if one.shape != other.shape or one.dtype != other.dtype:

@@ -22,6 +22,9 @@ ROWS_WANTED = 5
 CANDIDATES_MAX = 12
 """Ordinary rows that are made. A model may refuse some of them, which proves nothing."""
 
+EXAMPLE_ROWS_MAX = 100
+"""Rows of an example that are looked at."""
+
 VARIATION = 0.1
 """How far a number is moved where one row is all that is known of its range."""
 
@@ -59,9 +62,10 @@ def candidates(
             yield {spec.name: _made_up(spec, free_size, rng) for spec in specs}
         yield {spec.name: _zeros(spec, free_size) for spec in specs}
         return
-    given = min(len(next(iter(example.values()))), CANDIDATES_MAX)
+    example = _without_copies(example)
+    given = min(_count(example), CANDIDATES_MAX)
     for position in range(given):
-        yield {name: array[position : position + 1] for name, array in example.items()}
+        yield _row(example, position)
     for _ in range(CANDIDATES_MAX - given):
         yield {name: _varied(array, rng) for name, array in example.items()}
 
@@ -93,6 +97,32 @@ def same_shapes(one: Row, other: Row) -> bool:
     }
 
 
+def same_values(one: Row, other: Row) -> bool:
+    """Whether two rows are equal."""
+    return all(
+        np.array_equal(array, other[name], equal_nan=array.dtype.kind == "f")
+        for name, array in one.items()
+    )
+
+
+def _count(rows: Row) -> int:
+    return len(next(iter(rows.values())))
+
+
+def _row(rows: Row, position: int) -> dict[str, AnyArray]:
+    return {name: array[position : position + 1] for name, array in rows.items()}
+
+
+def _without_copies(example: Row) -> Row:
+    """The example's different rows: copies of one row say nothing of a range."""
+    kept: list[Row] = []
+    for position in range(min(_count(example), EXAMPLE_ROWS_MAX)):
+        row = _row(example, position)
+        if not any(same_values(row, other) for other in kept):
+            kept.append(row)
+    return {name: np.concatenate([row[name] for row in kept]) for name in example}
+
+
 def _row_bytes(specs: Sequence[TensorSpec], free_size: int) -> int:
     return sum(
         math.prod(_shape(spec, free_size)) * NUMPY_OF[spec.datatype].itemsize for spec in specs
@@ -114,7 +144,8 @@ def _made_up(spec: TensorSpec, free_size: int, rng: np.random.Generator) -> AnyA
         case "f":
             return rng.standard_normal(shape).astype(dtype)
         case "b":
-            return rng.integers(0, 2, shape).astype(dtype)
+            bits: AnyArray = rng.integers(0, 2, shape).astype(dtype)
+            return bits
         case "O":
             text = np.empty(shape, np.object_)
             text.reshape(-1)[:] = [
@@ -146,7 +177,8 @@ def _varied(example: AnyArray, rng: np.random.Generator) -> AnyArray:
     limits = np.iinfo(example.dtype)
     low = 0 if (example >= 0).all() else limits.min
     whole = np.where(np.abs(example.astype(np.float64)) * VARIATION < 1, example + steps, moved)
-    return np.clip(np.rint(whole), low, limits.max).astype(example.dtype)
+    codes: AnyArray = np.clip(np.rint(whole), low, limits.max).astype(example.dtype)
+    return codes
 
 
 def _between(example: AnyArray, rng: np.random.Generator) -> AnyArray:
@@ -158,7 +190,8 @@ def _between(example: AnyArray, rng: np.random.Generator) -> AnyArray:
     drawn = low + (high - low) * rng.uniform(0, 1, low.shape)
     if example.dtype.kind in "iu":
         drawn = np.rint(drawn)
-    return np.where(np.isfinite(drawn), drawn, source).astype(example.dtype)
+    between: AnyArray = np.where(np.isfinite(drawn), drawn, source).astype(example.dtype)
+    return between
 
 
 def _exchanged(example: AnyArray, rng: np.random.Generator) -> AnyArray:

@@ -84,7 +84,11 @@ def test_whatever_the_type_and_the_layout_rows_come_back(
     assert np.array_equal(merged, as_sent)
     output = np.concatenate([batch, np.repeat(batch[-1:], spare if len(batch) else 0, axis=0)])
     output = np.asfortranarray(output) if turned else output
-    shares = split([output], requests, interface)
+    if len(output) != sum(rows):
+        with pytest.raises(OutputShapeError, match=f"for a batch of {sum(rows)} rows"):
+            split([output], requests, interface)
+    padded = len(output) if len(output) != sum(rows) else None
+    shares = split([output], requests, interface, padded)
     for (share,), part in zip(shares, parts, strict=True):
         assert (share.name, share.datatype, share.shape) == ("y", datatype, part.shape)
         assert bytes(share.data) == bytes(tensor_from_array("y", part).data)

@@ -105,7 +105,8 @@ def test_noise_is_not_batched_unless_the_operator_says_so() -> None:
     rng = np.random.default_rng(1)
 
     def noise(x: AnyArray) -> AnyArray:
-        return x + rng.standard_normal(x.shape).astype(x.dtype)
+        noisy: AnyArray = x + rng.standard_normal(x.shape).astype(x.dtype)
+        return noisy
 
     assert "set penstock.batching = on" in reason(Fake(noise))
     assert found(Fake(noise), "on") == (12, None, True)
