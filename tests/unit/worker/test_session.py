@@ -27,7 +27,7 @@ from shared.messages import Request as WireRequest
 from shared.tensor_spec import TensorSpec
 from shared.tensors import Tensor, tensor_from_array
 from worker.batching import BatchLimits
-from worker.commands import Command, End, Execute, Send
+from worker.commands import Command, End, Execute, Misfit, Send
 from worker.draining import FAREWELL_S, GIVE_BACK_S
 from worker.jobs.messages import JOBS, Job
 from worker.latency_model import TYPICAL_AFTER, LatencyModel
@@ -132,6 +132,35 @@ def test_a_poisoned_input_fails_alone() -> None:
     assert failed == {3}
     assert finals[3].failure is not None
     assert finals[3].failure.code is ErrorCode.MODEL_ERROR
+
+
+def test_a_batch_whose_outputs_are_not_its_rows_runs_one_by_one_and_nothing_merges_any_more() -> (
+    None
+):
+    live = session()
+    tell(live, request(1), request(2))
+    tell(live, request(3), request(4))
+    commands = live.executed(Failed(FailureKind.MISFIT, 0.001, "3 rows for 2"))
+    assert [each.reason for each in commands if isinstance(each, Misfit)] == ["3 rows for 2"]
+    assert executing(live.advance(0.0)) == [1]
+    assert executing(complete(live, 1)) == [2]
+    output = Tensor("y", "FP32", (2, 1), b"\0" * 8)
+    commands = live.executed(Completed([(output,)], 0.001, misfit="2 rows for 1"))
+    assert not any(isinstance(each, Misfit) for each in commands)
+    (final,) = sent(commands, Final)
+    assert isinstance(final, Final)
+    assert final.outputs == (output,)
+    assert executing(live.advance(0.0)) == [3]
+    assert executing(complete(live, 1)) == [4]
+
+
+def test_a_lowered_interface_is_told_to_every_gateway() -> None:
+    live = session()
+    tell(live, request(1))
+    lowered = INTERFACE.model_copy(update={"max_batch_size": 0})
+    (told,) = live.interface_changed(lowered)
+    assert isinstance(told.message, Hello)
+    assert ModelInterface.model_validate_json(told.message.interface) == lowered
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing() -> None:

@@ -167,3 +167,10 @@ def test_a_later_load_executes_the_largest_size_once() -> None:
     fake = Fake()
     assert execute_once(fake, finding, None)
     assert fake.runs == [12]
+
+
+def test_how_often_a_first_load_executes_the_model_is_what_the_documents_say() -> None:
+    fake = Fake(lambda x: x * 2)
+    fake.interface = fake.interface.model_copy(update={"max_batch_size": 32})
+    WarmUp(fake).find_out()
+    assert len(fake.runs) == 29
