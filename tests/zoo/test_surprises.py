@@ -33,6 +33,7 @@ def test_surplus_rows_are_passed_on_and_end_batching(system: Served, tmp_path: P
     child = system.spawn(tmp_path / "m", model="twice", settings=settings)
     try:
         ready = child.hear((Ready,))
+        assert isinstance(ready, Ready)
         assert ready.finding.merges
         system.until_ready("twice", 1)
         assert max_batch_size(system.port, "twice") == 8
@@ -44,6 +45,7 @@ def test_surplus_rows_are_passed_on_and_end_batching(system: Served, tmp_path: P
         for row, answer in zip(rows, answers, strict=True):
             np.testing.assert_array_equal(answer, row.repeat(2 if row[0, 0] == ODD else 1, axis=0))
         found = child.hear((Found,))
+        assert isinstance(found, Found)
         assert found.finding.interface.max_batch_size == 0
         assert "not batched" in found.finding.reason
         assert max_batch_size(system.port, "twice") == 0
@@ -73,6 +75,7 @@ def test_surplus_rows_of_a_padded_batch_are_an_error_and_never_cut(
     child = system.spawn(tmp_path / "m", model="padded", settings=settings)
     try:
         ready = child.hear((Ready,))
+        assert isinstance(ready, Ready)
         assert (ready.finding.static_rows, ready.finding.merges) == (4, True)
         system.until_ready("padded", 1)
         plain = np.ones((2, 4), np.float32)
