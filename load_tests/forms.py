@@ -1,6 +1,6 @@
 """Whether two checkouts of Penstock can be compared: both compiled, or neither, and not the same.
 
-Compiled code takes a quarter less processor time, so a pair of one of each says nothing of a change.
+Compiled code takes a quarter less processor time: a pair of one of each says nothing of a change.
 """
 
 from __future__ import annotations

@@ -37,5 +37,5 @@ def test_the_form_is_asked_of_what_is_imported(tmp_path: Path) -> None:
     (tmp_path / "shared" / "wire.py").write_text("")
     assert form_of({"PYTHONPATH": str(tmp_path)}) == Form(tmp_path.resolve(), False)
     (tmp_path / "shared" / "wire.py").write_text("raise ImportError('broken')")
-    with pytest.raises(ServerError, match="cannot be imported from the checkout: .*broken"):
+    with pytest.raises(ServerError, match=r"cannot be imported from the checkout: .*broken"):
         form_of({"PYTHONPATH": str(tmp_path)})
