@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic
 
 from fastapi import Response
@@ -21,7 +22,9 @@ from starlette.types import Receive, Scope
 
 from gateway.calls import InferenceAnswer, InferenceCall
 from gateway.graceful_connection import GIVEN_UP, was_given_up
+from gateway.http.beside_loop import beside_loop
 from gateway.http.compression import Coding, chosen_coding, deflated
+from gateway.http.element_bounds import LARGE_BYTES
 from gateway.http.errors import failure_response
 from gateway.http.metrics import OK, HttpMetrics
 from gateway.http.payload import P, PayloadFormat, RawHeaders
@@ -43,6 +46,7 @@ from gateway.http.server_timing import server_timing
 from gateway.http.settings import HttpSettings
 from gateway.inference import Inference
 from gateway.statistics import InferenceStatistics
+from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
 from shared.tensors import Buffer, nbytes_of
 
@@ -131,7 +135,7 @@ class CallSteps(Generic[P]):
         self.service = context.service
         self.metrics = context.metrics
         self._statistics = context.statistics
-        self._payload = payload
+        self.payload = payload
 
     def begin(self) -> None:
         """The headers of a request have come."""
@@ -147,7 +151,7 @@ class CallSteps(Generic[P]):
         Raises:
             PenstockError: UNSUPPORTED_MEDIA_TYPE, INVALID_INPUT.
         """
-        self._payload.check(headers)
+        self.payload.check(headers)
         timeout_s_header(headers)
 
     def call(self, exchange: Exchange[P], body: Buffer) -> InferenceCall:
@@ -156,7 +160,15 @@ class CallSteps(Generic[P]):
         Raises:
             PenstockError: INVALID_INPUT, NOT_OFFERED, or what the service says of the model.
         """
-        headers = exchange.headers
+        interface = self.interface(exchange, body)
+        return self.parsed_call(exchange, self.payload.parse(body, exchange.headers, interface))
+
+    def interface(self, exchange: Exchange[P], body: Buffer) -> ModelInterface:
+        """What the model takes; the first part of `call`.
+
+        Raises:
+            PenstockError: NOT_OFFERED, or what the service says of the model.
+        """
         exchange.request_bytes = len(body)
         exchange.read_s = time.perf_counter()
         model, version = exchange.model, exchange.version
@@ -170,7 +182,12 @@ class CallSteps(Generic[P]):
         exchange.resolved = version or metadata.versions[0]
         if metadata.only_jobs:
             raise PenstockError(ErrorCode.NOT_OFFERED, ONLY_JOBS)
-        parsed = exchange.parsed = self._payload.parse(body, headers, metadata.interface)
+        return metadata.interface
+
+    def parsed_call(self, exchange: Exchange[P], parsed: P) -> InferenceCall:
+        """The last part of `call`."""
+        headers, model, version = exchange.headers, exchange.model, exchange.version
+        exchange.parsed = parsed
         exchange.parsed_s = time.perf_counter()
         timeout_s = parsed.timeout_s
         if TIMEOUT_HEADER in headers:
@@ -195,7 +212,7 @@ class CallSteps(Generic[P]):
         """
         exchange.answered_s = time.perf_counter()
         assert exchange.parsed is not None
-        encoded = self._payload.build(answer, exchange.parsed)
+        encoded = self.payload.build(answer, exchange.parsed)
         parts = encoded.parts
         size = len(parts[0])
         if len(parts) > 1:
@@ -250,7 +267,7 @@ class CallSteps(Generic[P]):
             error,
             request_id_of(exchange.headers),
             self.settings.retry_after_s,
-            self._payload.error_body,
+            self.payload.error_body,
             model=exchange.model,
             version=exchange.version or "",
             duration_ms=round(total_s * 1e3, 3),
@@ -286,7 +303,14 @@ class CallRoute(Generic[P]):
         content = await read_body(
             headers, coding, receive, settings.max_body_bytes, settings.body_timeout_s
         )
-        call = steps.call(exchange, content)
+        if len(content) <= LARGE_BYTES:
+            call = steps.call(exchange, content)
+        else:
+            interface = steps.interface(exchange, content)
+            parsed = await beside_loop(
+                partial(steps.payload.parse_alone, content, headers, interface)
+            )
+            call = steps.parsed_call(exchange, parsed)
         answer = await unless_client_goes(steps.service.infer(call), receive)
         body = steps.body(exchange, answer)
         if body.wanted is not None:

@@ -29,6 +29,7 @@ from gateway.http.bad_input import (
     shown_names,
     shown_shape,
 )
+from gateway.http.element_bounds import MAX_REQUEST_ELEMENTS
 from gateway.http.json_document import load_document
 from gateway.http.json_tensors import bytes_from_json, flat_values, may_hold_booleans
 from gateway.http.large_arrays import (
@@ -63,13 +64,19 @@ FRAMES_MAX = 1024
 """Kinds of answers (by model, version, and the output's shape) that are remembered."""
 
 
-def parse_infer(body: Buffer, header_length: int | None, interface: ModelInterface) -> ParsedInfer:
+def parse_infer(
+    body: Buffer,
+    header_length: int | None,
+    interface: ModelInterface,
+    max_elements: int = MAX_REQUEST_ELEMENTS,
+) -> ParsedInfer:
     """Read an inference request and check it against the model.
 
     Args:
         body: the whole body.
         header_length: the `Inference-Header-Content-Length`, or None if there was none.
         interface: what the model takes and gives.
+        max_elements: most BYTES elements in one tensor of binary data.
 
     Raises:
         PenstockError: INVALID_INPUT, with a message that names what was expected and what came.
@@ -83,7 +90,7 @@ def parse_infer(body: Buffer, header_length: int | None, interface: ModelInterfa
         raise mismatch("id", "a string", shown(request_id))
     parameters = document.get("parameters")
     said = _NOTHING_SAID if parameters is None else _said(parameters, interface)
-    reader = _InputReader(interface, binary, may_hold_booleans(text))
+    reader = _InputReader(interface, binary, may_hold_booleans(text), max_elements)
     inputs = reader.read(document.get("inputs"))
     outputs, binary_outputs = _requested(document.get("outputs"), interface, said.binary_default)
     return ParsedInfer(
@@ -137,13 +144,18 @@ class _InputReader:
     """Reads a request's inputs, taking binary data off the front of what follows the JSON."""
 
     def __init__(
-        self, interface: ModelInterface, binary: memoryview | None, booleans_in_text: bool
+        self,
+        interface: ModelInterface,
+        binary: memoryview | None,
+        booleans_in_text: bool,
+        max_elements: int,
     ) -> None:
         self._interface = interface
         self._specs = interface.inputs_by_name
         self._binary = binary
         self._taken = 0
         self._booleans_in_text = booleans_in_text
+        self._max_elements = max_elements
 
     def read(self, entries: Any) -> tuple[Tensor, ...]:
         if type(entries) is not list:
@@ -213,6 +225,9 @@ class _InputReader:
         data = self._binary[self._taken : self._taken + size]
         self._taken += size
         if spec.datatype == "BYTES":
+            if count > self._max_elements:  # each is looked at
+                expected = f"at most {self._max_elements} elements (--max-request-elements)"
+                raise mismatch(what, expected, str(count))
             _check_bytes_elements(what, data, count)
         elif spec.datatype == "BOOL" and size and np.frombuffer(data, np.uint8).max() > 1:
             raise mismatch(what, "BOOL bytes of 0 or 1", "other values")
