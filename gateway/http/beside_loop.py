@@ -1,4 +1,4 @@
-"""Large bodies are read in a thread, so that other requests have their turn meanwhile.
+"""Large bodies are read and written in a thread, so that other requests have their turn meanwhile.
 
 Readers work in slices and let go of the interpreter between them. One that cannot, as `orjson` with
 a whole document, holds it for as long as it takes; `gateway.http.element_bounds` bounds that.
@@ -11,14 +11,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-READERS = 2
-"""Bodies read at a time; others wait. More would only take turns with the loop."""
+THREADS = 2
+"""Bodies read or written at a time; others wait. More would only take turns with the loop."""
 
 T = TypeVar("T")
 
-_readers = ThreadPoolExecutor(READERS, "body-reader")
+_threads = ThreadPoolExecutor(THREADS, "body")
 
 
 async def beside_loop(work: Callable[[], T]) -> T:
-    """What `work` returns, or raises, in one of the readers' threads."""
-    return await asyncio.get_running_loop().run_in_executor(_readers, work)
+    """What `work` returns, or raises, in one of these threads."""
+    return await asyncio.get_running_loop().run_in_executor(_threads, work)

@@ -11,7 +11,6 @@ Inference Protocol, then `gateway.service`, which runs the call.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -312,7 +311,10 @@ class CallRoute(Generic[P]):
             )
             call = steps.parsed_call(exchange, parsed)
         answer = await unless_client_goes(steps.service.infer(call), receive)
-        body = steps.body(exchange, answer)
+        if is_large(answer):
+            body = await beside_loop(partial(steps.body, exchange, answer))
+        else:
+            body = steps.body(exchange, answer)
         if body.wanted is not None:
             body = await compressed(body, body.wanted)
         return ReplyResponse(steps.reply(exchange, answer, body))
@@ -338,13 +340,20 @@ def _label_unreachable(exchange: Exchange[P], code: ErrorCode) -> None:
 
 
 async def compressed(body: Body, coding: Coding) -> Body:
-    """A body in a coding; others have their turn while a large one is compressed."""
-    pieces: list[Buffer] = []
-    for piece in deflated(body.parts, coding):
-        pieces.append(piece)
-        await asyncio.sleep(0)
-    whole = b"".join(pieces)
+    """A body in a coding; a large one is compressed beside the loop."""
+    if body.size > LARGE_BYTES:
+        whole = await beside_loop(lambda: b"".join(deflated(body.parts, coding)))
+    else:
+        whole = b"".join(deflated(body.parts, coding))
     return Body((whole,), len(whole), body.json_length, varies=True, coding=coding)
+
+
+def is_large(answer: InferenceAnswer) -> bool:
+    """Whether an answer is to be written beside the loop."""
+    outputs = answer.outputs
+    if len(outputs) == 1:
+        return outputs[0].nbytes > LARGE_BYTES
+    return sum([output.nbytes for output in outputs]) > LARGE_BYTES
 
 
 def shorter(one_s: float | None, other_s: float | None) -> float | None:

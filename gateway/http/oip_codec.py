@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -29,7 +30,7 @@ from gateway.http.bad_input import (
     shown_names,
     shown_shape,
 )
-from gateway.http.element_bounds import MAX_REQUEST_ELEMENTS
+from gateway.http.element_bounds import LARGE_BYTES, MAX_REQUEST_ELEMENTS
 from gateway.http.json_document import load_document
 from gateway.http.json_tensors import bytes_from_json, flat_values, may_hold_booleans
 from gateway.http.large_arrays import (
@@ -59,6 +60,9 @@ from shared.tensors import (
     Buffer,
     Tensor,
 )
+
+SLICE_ELEMENTS = 32 * 1024
+"""Numbers of a large answer written at a time: some 2 ms."""
 
 FRAMES_MAX = 1024
 """Kinds of answers (by model, version, and the output's shape) that are remembered."""
@@ -300,7 +304,10 @@ def build_response(answer: InferenceAnswer, request: ParsedInfer) -> EncodedResp
             text = _before_binary(*shown, tensor.nbytes)
             return EncodedResponse((text, tensor.data), len(text))
         front, back = _around_data(*shown)
-        data = orjson.dumps(flat_values(tensor), option=orjson.OPT_SERIALIZE_NUMPY)
+        values = flat_values(tensor)
+        if tensor.nbytes > LARGE_BYTES and not isinstance(values, list):
+            return EncodedResponse((b"".join((front, *_in_slices(values), back)),))
+        data = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)
         return EncodedResponse((b"".join((front, data, back)),))
     outputs: list[dict[str, Any]] = []
     binary: list[Buffer] = []
@@ -315,7 +322,10 @@ def build_response(answer: InferenceAnswer, request: ParsedInfer) -> EncodedResp
             entry["parameters"] = {"binary_data_size": size}
             binary.append(tensor.data)
         else:
-            entry["data"] = flat_values(tensor)
+            values = flat_values(tensor)
+            if tensor.nbytes > LARGE_BYTES and not isinstance(values, list):
+                values = orjson.Fragment(b"".join(_in_slices(values)))
+            entry["data"] = values
         outputs.append(entry)
     document: dict[str, Any] = {"model_name": answer.model, "model_version": answer.version}
     if request.id is not None:
@@ -323,6 +333,20 @@ def build_response(answer: InferenceAnswer, request: ParsedInfer) -> EncodedResp
     document["outputs"] = outputs
     text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
     return EncodedResponse((text, *binary), len(text) if binary else None)
+
+
+def _in_slices(values: Any) -> Iterator[bytes]:
+    """The JSON of a flat array, of which the writer makes a slice at a time.
+
+    It holds the interpreter while it writes; between slices, other threads have their turn.
+    """
+    comma = b"["
+    for start in range(0, len(values), SLICE_ELEMENTS):
+        part = values[start : start + SLICE_ELEMENTS]
+        yield comma
+        yield orjson.dumps(part, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+        comma = b","
+    yield b"]"
 
 
 @lru_cache(FRAMES_MAX)
