@@ -13,6 +13,12 @@ import orjson
 import pytest
 
 from gateway.http.app import GatewayApp
+from gateway.http.settings import HttpSettings
+from gateway.jobs.service import JobService
+from gateway.jobs.settings import JobSettings
+from shared.jobs.news import JobNews
+from shared.jobs.store import JobStore
+from shared.keys import Keys
 from tests.unit.gateway.http.fakes import FakeInference, FakeModel, app_of, interface, spec
 from tests.unit.gateway.http.test_element_bounds import BODIES, JSON, ROW
 
@@ -75,6 +81,17 @@ async def test_reading_too_large_a_body(kind: str, coding: str) -> None:
     assert status == 400
     assert longest_s < STRETCH_S
     assert turns > 3
+
+
+async def test_a_job_with_too_large_a_body() -> None:
+    url = "redis://127.0.0.1:1"  # nothing is there, and nothing gets as far as that
+    jobs = JobService(JobStore(url, Keys("t")), JobNews(url, Keys("t")), JobSettings(), None, ())
+    service = FakeInference({"m": FakeModel(ROW, lambda arrays: arrays)})
+    app = app_of(service, HttpSettings(), jobs=jobs)
+    for kind in ("empty lists", "numbers", "tensors", "binary's JSON"):
+        _, headers, body = BODIES[kind]
+        status, longest_s, _ = await longest_turn(app, "/v2/models/m/jobs", headers, body)
+        assert (kind, status, longest_s < STRETCH_S) == (kind, 400, True)
 
 
 async def test_long_texts_are_read_beside_the_loop() -> None:
