@@ -187,6 +187,7 @@ def _http_server(gateway: Gateway, settings: GatewaySettings) -> GracefulServer:
         gateway.service,
         HttpSettings(
             max_body_bytes=settings.max_body_bytes,
+            max_request_elements=settings.max_request_elements,
             body_timeout_s=settings.body_timeout_s,
             compress_min_bytes=settings.compress_min_bytes,
         ),

@@ -56,6 +56,13 @@ class GatewaySettings(JobKeeperSettings, JobSettings):
     max_body_bytes: int = Field(
         64 * 1024 * 1024, gt=0, description="Largest request body; a larger one gets 413."
     )
+    max_request_elements: int = Field(
+        16 * 1024 * 1024,
+        gt=0,
+        description="Most numbers and texts in one request, whatever the model takes; beyond: 400. "
+        "Numbers in binary data do not count. The default is as many FP32 as the largest body "
+        "holds.",
+    )
     body_timeout_s: float = Field(
         30.0, gt=0, le=3600, description="Longest that a request's body may take; then 408."
     )

@@ -97,7 +97,7 @@ def create_app(
     version = metadata.version("penstock")
     statistics = InferenceStatistics(settings.max_metric_series)
     context = CallContext(service, settings, metrics, statistics)
-    payload = OipFormat()
+    payload = OipFormat(settings.max_request_elements)
     infer = CallRoute(context, payload)
     app = GatewayApp(
         infer.steps,

@@ -11,9 +11,9 @@ Inference Protocol, then `gateway.service`, which runs the call.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic
 
 from fastapi import Response
@@ -21,7 +21,9 @@ from starlette.types import Receive, Scope
 
 from gateway.calls import InferenceAnswer, InferenceCall
 from gateway.graceful_connection import GIVEN_UP, was_given_up
+from gateway.http.beside_loop import beside_loop
 from gateway.http.compression import Coding, chosen_coding, deflated
+from gateway.http.element_bounds import LARGE_BYTES
 from gateway.http.errors import failure_response
 from gateway.http.metrics import OK, HttpMetrics
 from gateway.http.payload import P, PayloadFormat, RawHeaders
@@ -43,6 +45,7 @@ from gateway.http.server_timing import server_timing
 from gateway.http.settings import HttpSettings
 from gateway.inference import Inference
 from gateway.statistics import InferenceStatistics
+from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
 from shared.tensors import Buffer, nbytes_of
 
@@ -131,7 +134,7 @@ class CallSteps(Generic[P]):
         self.service = context.service
         self.metrics = context.metrics
         self._statistics = context.statistics
-        self._payload = payload
+        self.payload = payload
 
     def begin(self) -> None:
         """The headers of a request have come."""
@@ -147,7 +150,7 @@ class CallSteps(Generic[P]):
         Raises:
             PenstockError: UNSUPPORTED_MEDIA_TYPE, INVALID_INPUT.
         """
-        self._payload.check(headers)
+        self.payload.check(headers)
         timeout_s_header(headers)
 
     def call(self, exchange: Exchange[P], body: Buffer) -> InferenceCall:
@@ -156,7 +159,15 @@ class CallSteps(Generic[P]):
         Raises:
             PenstockError: INVALID_INPUT, NOT_OFFERED, or what the service says of the model.
         """
-        headers = exchange.headers
+        interface = self.interface(exchange, body)
+        return self.parsed_call(exchange, self.payload.parse(body, exchange.headers, interface))
+
+    def interface(self, exchange: Exchange[P], body: Buffer) -> ModelInterface:
+        """What the model takes; the first part of `call`.
+
+        Raises:
+            PenstockError: NOT_OFFERED, or what the service says of the model.
+        """
         exchange.request_bytes = len(body)
         exchange.read_s = time.perf_counter()
         model, version = exchange.model, exchange.version
@@ -170,7 +181,12 @@ class CallSteps(Generic[P]):
         exchange.resolved = version or metadata.versions[0]
         if metadata.only_jobs:
             raise PenstockError(ErrorCode.NOT_OFFERED, ONLY_JOBS)
-        parsed = exchange.parsed = self._payload.parse(body, headers, metadata.interface)
+        return metadata.interface
+
+    def parsed_call(self, exchange: Exchange[P], parsed: P) -> InferenceCall:
+        """The last part of `call`."""
+        headers, model, version = exchange.headers, exchange.model, exchange.version
+        exchange.parsed = parsed
         exchange.parsed_s = time.perf_counter()
         timeout_s = parsed.timeout_s
         if TIMEOUT_HEADER in headers:
@@ -195,7 +211,7 @@ class CallSteps(Generic[P]):
         """
         exchange.answered_s = time.perf_counter()
         assert exchange.parsed is not None
-        encoded = self._payload.build(answer, exchange.parsed)
+        encoded = self.payload.build(answer, exchange.parsed)
         parts = encoded.parts
         size = len(parts[0])
         if len(parts) > 1:
@@ -250,7 +266,7 @@ class CallSteps(Generic[P]):
             error,
             request_id_of(exchange.headers),
             self.settings.retry_after_s,
-            self._payload.error_body,
+            self.payload.error_body,
             model=exchange.model,
             version=exchange.version or "",
             duration_ms=round(total_s * 1e3, 3),
@@ -286,9 +302,19 @@ class CallRoute(Generic[P]):
         content = await read_body(
             headers, coding, receive, settings.max_body_bytes, settings.body_timeout_s
         )
-        call = steps.call(exchange, content)
+        if len(content) <= LARGE_BYTES:
+            call = steps.call(exchange, content)
+        else:
+            interface = steps.interface(exchange, content)
+            parsed = await beside_loop(
+                partial(steps.payload.parse_alone, content, headers, interface)
+            )
+            call = steps.parsed_call(exchange, parsed)
         answer = await unless_client_goes(steps.service.infer(call), receive)
-        body = steps.body(exchange, answer)
+        if is_large(answer):
+            body = await beside_loop(partial(steps.body, exchange, answer))
+        else:
+            body = steps.body(exchange, answer)
         if body.wanted is not None:
             body = await compressed(body, body.wanted)
         return ReplyResponse(steps.reply(exchange, answer, body))
@@ -314,13 +340,20 @@ def _label_unreachable(exchange: Exchange[P], code: ErrorCode) -> None:
 
 
 async def compressed(body: Body, coding: Coding) -> Body:
-    """A body in a coding; others have their turn while a large one is compressed."""
-    pieces: list[Buffer] = []
-    for piece in deflated(body.parts, coding):
-        pieces.append(piece)
-        await asyncio.sleep(0)
-    whole = b"".join(pieces)
+    """A body in a coding; a large one is compressed beside the loop."""
+    if body.size > LARGE_BYTES:
+        whole = await beside_loop(lambda: b"".join(deflated(body.parts, coding)))
+    else:
+        whole = b"".join(deflated(body.parts, coding))
     return Body((whole,), len(whole), body.json_length, varies=True, coding=coding)
+
+
+def is_large(answer: InferenceAnswer) -> bool:
+    """Whether an answer is to be written beside the loop."""
+    outputs = answer.outputs
+    if len(outputs) == 1:
+        return outputs[0].nbytes > LARGE_BYTES
+    return sum([output.nbytes for output in outputs]) > LARGE_BYTES
 
 
 def shorter(one_s: float | None, other_s: float | None) -> float | None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from fastapi import Response
@@ -27,7 +28,8 @@ from uvicorn.server import ServerState
 
 from gateway.calls import InferenceAnswer
 from gateway.graceful_connection import GIVEN_UP, GracefulConnection
-from gateway.http.call_route import Body, CallSteps, Exchange, compressed
+from gateway.http.beside_loop import beside_loop
+from gateway.http.call_route import Body, CallSteps, Exchange, compressed, is_large
 from gateway.http.parsed_infer import ParsedInfer
 from gateway.http.payload import RawHeaders
 from gateway.http.reply import Reply
@@ -81,6 +83,11 @@ class DirectRequest(Exchange[ParsedInfer]):
         super().__init__(head.model, head.version, headers)
         self.head = head
         self.keep_alive = keep_alive
+
+
+def _is_raw(parsed: ParsedInfer | None, answer: InferenceAnswer) -> bool:
+    """Whether all outputs go out as they are."""
+    return parsed is not None and all(parsed.wants_binary(out.name) for out in answer.outputs)
 
 
 @dataclass
@@ -283,29 +290,39 @@ class DirectConnection(GracefulConnection):
             return
         response: Reply | Response
         try:
+            if is_large(outcome) and not _is_raw(request.parsed, outcome):
+                self._write_beside_loop(request, outcome, None)
+                return
             body = steps.body(request, outcome)
             if body.wanted is not None:
-                self._compress_first(request, outcome, body)
+                self._write_beside_loop(request, outcome, body)
                 return
             response = steps.reply(request, outcome, body)
         except Exception as error:
             response = steps.fail(request, error)
         self._respond(response)
 
-    def _compress_first(self, request: DirectRequest, answer: InferenceAnswer, body: Body) -> None:
-        async def compress() -> None:
-            assert body.wanted is not None
+    def _write_beside_loop(
+        self, request: DirectRequest, answer: InferenceAnswer, body: Body | None
+    ) -> None:
+        async def write() -> None:
             response: Reply | Response
             try:
-                coded = await compressed(body, body.wanted)
+                made = body
+                if made is None:
+                    made = await beside_loop(partial(self._steps.body, request, answer))
+                if made.wanted is not None:
+                    made = await compressed(made, made.wanted)
                 if self._direct is not request:
                     return  # the client left meanwhile
-                response = self._steps.reply(request, answer, coded)
+                response = self._steps.reply(request, answer, made)
             except Exception as error:
+                if self._direct is not request:
+                    return
                 response = self._steps.fail(request, error)
             self._respond(response)
 
-        task = self.loop.create_task(compress())
+        task = self.loop.create_task(write())
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 

@@ -10,11 +10,13 @@ import math
 import time
 from collections.abc import Awaitable
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
+from gateway.http.beside_loop import beside_loop
 from gateway.http.call_route import (
     CallContext,
     CallSteps,
@@ -23,6 +25,7 @@ from gateway.http.call_route import (
     reply_head,
     shorter,
 )
+from gateway.http.element_bounds import LARGE_BYTES
 from gateway.http.errors import failure_response
 from gateway.http.job_documents import as_json, job_document, output_document
 from gateway.http.job_options import read_options, split_parameters
@@ -51,7 +54,7 @@ from shared.jobs.answers import JobView
 from shared.jobs.payload import JobInput
 from shared.jobs.record import FINISHED, JobState
 from shared.messages import Request
-from shared.tensors import Buffer
+from shared.routing import VersionRoute
 
 NO_JOBS = "this version takes no jobs (its tag penstock.jobs is off): POST to its path /infer"
 
@@ -160,16 +163,24 @@ class JobIntake:
         body = await read_body(
             headers, coding, receive, settings.max_body_bytes, settings.body_timeout_s
         )
-        return self._parsed(body, headers, model, pin)
-
-    def _parsed(
-        self, body: Buffer, headers: RawHeaders, model: str, pin: str | None
-    ) -> tuple[ParsedInfer, Submission]:
         route = self._service.route(model, pin)
         if route.jobs == "off":
             raise PenstockError(ErrorCode.NOT_OFFERED, NO_JOBS)
         interface = self._service.metadata(model, route.version).interface
-        parsed = self._payload.parse(body, headers, interface)
+        if len(body) > LARGE_BYTES:
+            parsed = await beside_loop(partial(self._payload.parse_alone, body, headers, interface))
+        else:
+            parsed = self._payload.parse(body, headers, interface)
+        return parsed, self._submission(parsed, headers, model, pin, route)
+
+    def _submission(
+        self,
+        parsed: ParsedInfer,
+        headers: RawHeaders,
+        model: str,
+        pin: str | None,
+        route: VersionRoute,
+    ) -> Submission:
         timed = replace(parsed, timeout_s=shorter(parsed.timeout_s, timeout_s_header(headers)))
         parameters, stated = split_parameters(parsed.parameters)
         jobs = self._jobs
@@ -184,7 +195,7 @@ class JobIntake:
             parameters=parameters,
         )
         job_input = JobInput(parsed.id or "", request)
-        return parsed, Submission(model, pin, route.version, route.revision, job_input, options)
+        return Submission(model, pin, route.version, route.revision, job_input, options)
 
     async def _lingering(self, scope: Scope, work: Awaitable[Response]) -> Response:
         """The response; its sender gets to read it also where the body was too large to be read."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -29,6 +30,7 @@ from gateway.http.bad_input import (
     shown_names,
     shown_shape,
 )
+from gateway.http.element_bounds import LARGE_BYTES, MAX_REQUEST_ELEMENTS
 from gateway.http.json_document import load_document
 from gateway.http.json_tensors import bytes_from_json, flat_values, may_hold_booleans
 from gateway.http.large_arrays import (
@@ -59,17 +61,26 @@ from shared.tensors import (
     Tensor,
 )
 
+SLICE_ELEMENTS = 32 * 1024
+"""Numbers of a large answer written at a time: some 2 ms."""
+
 FRAMES_MAX = 1024
 """Kinds of answers (by model, version, and the output's shape) that are remembered."""
 
 
-def parse_infer(body: Buffer, header_length: int | None, interface: ModelInterface) -> ParsedInfer:
+def parse_infer(
+    body: Buffer,
+    header_length: int | None,
+    interface: ModelInterface,
+    max_elements: int = MAX_REQUEST_ELEMENTS,
+) -> ParsedInfer:
     """Read an inference request and check it against the model.
 
     Args:
         body: the whole body.
         header_length: the `Inference-Header-Content-Length`, or None if there was none.
         interface: what the model takes and gives.
+        max_elements: most BYTES elements in one tensor of binary data.
 
     Raises:
         PenstockError: INVALID_INPUT, with a message that names what was expected and what came.
@@ -83,7 +94,7 @@ def parse_infer(body: Buffer, header_length: int | None, interface: ModelInterfa
         raise mismatch("id", "a string", shown(request_id))
     parameters = document.get("parameters")
     said = _NOTHING_SAID if parameters is None else _said(parameters, interface)
-    reader = _InputReader(interface, binary, may_hold_booleans(text))
+    reader = _InputReader(interface, binary, may_hold_booleans(text), max_elements)
     inputs = reader.read(document.get("inputs"))
     outputs, binary_outputs = _requested(document.get("outputs"), interface, said.binary_default)
     return ParsedInfer(
@@ -137,13 +148,18 @@ class _InputReader:
     """Reads a request's inputs, taking binary data off the front of what follows the JSON."""
 
     def __init__(
-        self, interface: ModelInterface, binary: memoryview | None, booleans_in_text: bool
+        self,
+        interface: ModelInterface,
+        binary: memoryview | None,
+        booleans_in_text: bool,
+        max_elements: int,
     ) -> None:
         self._interface = interface
         self._specs = interface.inputs_by_name
         self._binary = binary
         self._taken = 0
         self._booleans_in_text = booleans_in_text
+        self._max_elements = max_elements
 
     def read(self, entries: Any) -> tuple[Tensor, ...]:
         if type(entries) is not list:
@@ -213,6 +229,9 @@ class _InputReader:
         data = self._binary[self._taken : self._taken + size]
         self._taken += size
         if spec.datatype == "BYTES":
+            if count > self._max_elements:  # each is looked at
+                expected = f"at most {self._max_elements} elements (--max-request-elements)"
+                raise mismatch(what, expected, str(count))
             _check_bytes_elements(what, data, count)
         elif spec.datatype == "BOOL" and size and np.frombuffer(data, np.uint8).max() > 1:
             raise mismatch(what, "BOOL bytes of 0 or 1", "other values")
@@ -285,7 +304,10 @@ def build_response(answer: InferenceAnswer, request: ParsedInfer) -> EncodedResp
             text = _before_binary(*shown, tensor.nbytes)
             return EncodedResponse((text, tensor.data), len(text))
         front, back = _around_data(*shown)
-        data = orjson.dumps(flat_values(tensor), option=orjson.OPT_SERIALIZE_NUMPY)
+        values = flat_values(tensor)
+        if tensor.nbytes > LARGE_BYTES and not isinstance(values, list):
+            return EncodedResponse((b"".join((front, *_in_slices(values), back)),))
+        data = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)
         return EncodedResponse((b"".join((front, data, back)),))
     outputs: list[dict[str, Any]] = []
     binary: list[Buffer] = []
@@ -300,7 +322,10 @@ def build_response(answer: InferenceAnswer, request: ParsedInfer) -> EncodedResp
             entry["parameters"] = {"binary_data_size": size}
             binary.append(tensor.data)
         else:
-            entry["data"] = flat_values(tensor)
+            values = flat_values(tensor)
+            if tensor.nbytes > LARGE_BYTES and not isinstance(values, list):
+                values = orjson.Fragment(b"".join(_in_slices(values)))
+            entry["data"] = values
         outputs.append(entry)
     document: dict[str, Any] = {"model_name": answer.model, "model_version": answer.version}
     if request.id is not None:
@@ -308,6 +333,20 @@ def build_response(answer: InferenceAnswer, request: ParsedInfer) -> EncodedResp
     document["outputs"] = outputs
     text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
     return EncodedResponse((text, *binary), len(text) if binary else None)
+
+
+def _in_slices(values: Any) -> Iterator[bytes]:
+    """The JSON of a flat array, of which the writer makes a slice at a time.
+
+    It holds the interpreter while it writes; between slices, other threads have their turn.
+    """
+    comma = b"["
+    for start in range(0, len(values), SLICE_ELEMENTS):
+        part = values[start : start + SLICE_ELEMENTS]
+        yield comma
+        yield orjson.dumps(part, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+        comma = b","
+    yield b"]"
 
 
 @lru_cache(FRAMES_MAX)

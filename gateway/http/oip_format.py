@@ -7,6 +7,13 @@ Bodies that look like one that came before are read by what was learned of that
 from __future__ import annotations
 
 from gateway.calls import InferenceAnswer
+from gateway.http.element_bounds import (
+    LARGE_BYTES,
+    MAX_REQUEST_ELEMENTS,
+    allowed_of,
+    check_elements,
+    check_json,
+)
 from gateway.http.errors import plain_error_body
 from gateway.http.oip_codec import build_response, parse_infer
 from gateway.http.parsed_infer import ParsedInfer
@@ -24,7 +31,8 @@ INTERFACES_MAX = 256
 class OipFormat:
     """The protocol's requests and answers; implements `gateway.http.payload.PayloadFormat`."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_elements: int = MAX_REQUEST_ELEMENTS) -> None:
+        self._max_elements = max_elements
         self._templates: dict[int, tuple[ModelInterface, Templates]] = {}
 
     def check(self, headers: RawHeaders) -> None:
@@ -36,18 +44,30 @@ class OipFormat:
         """Tensors that fit the model."""
         json_length = json_length_of(headers) if JSON_LENGTH_HEADER in headers else None
         if isinstance(body, memoryview):
-            return parse_infer(body, json_length, interface)
+            return self._read(body, json_length, interface)
         templates = self._templates_of(interface)
         if json_length is None:
             parsed = templates.read(body)
             if parsed is None:
-                parsed = parse_infer(body, None, interface)
+                parsed = self._read(body, None, interface)
                 templates.learn(body, parsed)
         else:
             parsed = templates.read_binary(body, json_length)
             if parsed is None:
-                parsed = parse_infer(body, json_length, interface)
+                parsed = self._read(body, json_length, interface)
                 templates.learn_binary(body, json_length, parsed)
+        return parsed
+
+    def _read(
+        self, body: Buffer, json_length: int | None, interface: ModelInterface
+    ) -> ParsedInfer:
+        most = self._max_elements
+        if len(body) > LARGE_BYTES:
+            text = memoryview(body)[:json_length] if json_length is not None else body
+            if len(text) > LARGE_BYTES:
+                check_json(text, allowed_of(interface, most))
+        parsed = parse_infer(body, json_length, interface, most)
+        check_elements(parsed.inputs, most)
         return parsed
 
     def _templates_of(self, interface: ModelInterface) -> Templates:
@@ -60,6 +80,13 @@ class OipFormat:
         templates = Templates()
         self._templates[id(interface)] = interface, templates
         return templates
+
+    def parse_alone(
+        self, body: Buffer, headers: RawHeaders, interface: ModelInterface
+    ) -> ParsedInfer:
+        """The same without a look at what is remembered, which no other thread may touch."""
+        json_length = json_length_of(headers) if JSON_LENGTH_HEADER in headers else None
+        return self._read(body, json_length, interface)
 
     def build(self, answer: InferenceAnswer, parsed: ParsedInfer) -> EncodedResponse:
         """JSON, with the tensors that are wanted as binary data behind it."""

@@ -73,6 +73,14 @@ class PayloadFormat(Protocol[P]):
         """
         ...
 
+    def parse_alone(self, body: Buffer, headers: RawHeaders, interface: ModelInterface) -> P:
+        """The same for a thread of its own: it remembers nothing.
+
+        Raises:
+            PenstockError: INVALID_INPUT.
+        """
+        ...
+
     def build(self, answer: InferenceAnswer, parsed: P) -> EncodedResponse:
         """The body of an answer.
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
+from gateway.http.element_bounds import LARGE_BYTES
 from shared.records import record
 
 HEADS_MAX = 1024
@@ -75,9 +76,16 @@ def head_of(url: bytes, headers: list[tuple[bytes, bytes]], max_body_bytes: int)
         or not length.isdigit()
         or len(length) > LENGTH_DIGITS_MAX
         or int(length) > max_body_bytes
+        or (int(length) > LARGE_BYTES and not _is_mostly_binary(by_name))
     ):
         return None
     return Head(url.decode("ascii"), *target, by_name, int(length))
+
+
+def _is_mostly_binary(headers: dict[bytes, bytes]) -> bool:
+    """Whether a large body has little JSON in it: more of that is read beside the loop."""
+    length = headers.get(b"inference-header-content-length", b"")
+    return length.isdigit() and len(length) <= LENGTH_DIGITS_MAX and int(length) <= LARGE_BYTES
 
 
 @lru_cache(TARGETS_MAX)

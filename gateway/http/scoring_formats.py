@@ -13,6 +13,15 @@ import orjson
 
 from gateway.calls import InferenceAnswer
 from gateway.http.bad_input import bad_input, mismatch, quoted, shown_names
+from gateway.http.element_bounds import (
+    LARGE_BYTES,
+    MAX_REQUEST_ELEMENTS,
+    SURPLUS_COLUMNS,
+    allowed_of,
+    check_csv,
+    check_elements,
+    check_json,
+)
 from gateway.http.json_document import load_document
 from gateway.http.oip_parameters import as_object, model_parameters
 from gateway.http.payload import EncodedResponse, RawHeaders
@@ -72,6 +81,9 @@ class ParsedScoring:
 class MlflowFormat:
     """What `mlflow models serve` takes and gives; implements `PayloadFormat`."""
 
+    def __init__(self, max_elements: int = MAX_REQUEST_ELEMENTS) -> None:
+        self._max_elements = max_elements
+
     def check(self, headers: RawHeaders) -> None:
         """JSON or CSV, in UTF-8."""
         given = headers.get(b"content-type", b"").decode("latin-1")
@@ -91,14 +103,24 @@ class MlflowFormat:
         """Tensors that fit the model, from one of MLflow's four fields or from CSV."""
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if kind == b"text/csv":
+            if len(body) > LARGE_BYTES:
+                check_csv(body, allowed_of(interface, self._max_elements))
             inputs = tensors_of_table(interface, table_of_csv(_text(body)))
+            check_elements(inputs, self._max_elements)
             return ParsedScoring(inputs, (), interface.platform)
-        document = load_document(_contiguous(body))
+        document = _document(body, interface, self._max_elements)
         field = _only_field(document, MLFLOW_FIELDS)
         inputs = _inputs(interface, field, document[field])
+        check_elements(inputs, self._max_elements)
         parameters = as_object("params", document.get("params"))
         kept = model_parameters(parameters, interface.parameters)
         return ParsedScoring(inputs, kept, interface.platform)
+
+    def parse_alone(
+        self, body: Buffer, headers: RawHeaders, interface: ModelInterface
+    ) -> ParsedScoring:
+        """The same; it never remembers anything."""
+        return self.parse(body, headers, interface)
 
     def build(self, answer: InferenceAnswer, parsed: ParsedScoring) -> EncodedResponse:
         """`{"predictions": ...}`."""
@@ -113,17 +135,27 @@ class MlflowFormat:
 class KserveFormat:
     """KServe's first protocol, which is TensorFlow Serving's; implements `PayloadFormat`."""
 
+    def __init__(self, max_elements: int = MAX_REQUEST_ELEMENTS) -> None:
+        self._max_elements = max_elements
+
     def check(self, headers: RawHeaders) -> None:
         """Any content type, as in KServe: it is JSON."""
 
     def parse(self, body: Buffer, headers: RawHeaders, interface: ModelInterface) -> ParsedScoring:
         """Tensors that fit the model, from `instances` or `inputs`."""
-        document = load_document(_contiguous(body))
+        document = _document(body, interface, self._max_elements)
         field = _only_field(document, KSERVE_FIELDS)
         inputs = _inputs(interface, field, document[field])
+        check_elements(inputs, self._max_elements)
         parameters = as_object("parameters", document.get("parameters"))
         kept = model_parameters(parameters, interface.parameters)
         return ParsedScoring(inputs, kept, interface.platform)
+
+    def parse_alone(
+        self, body: Buffer, headers: RawHeaders, interface: ModelInterface
+    ) -> ParsedScoring:
+        """The same; it never remembers anything."""
+        return self.parse(body, headers, interface)
 
     def build(self, answer: InferenceAnswer, parsed: ParsedScoring) -> EncodedResponse:
         """`{"predictions": ...}`."""
@@ -136,6 +168,12 @@ class KserveFormat:
 
 def _contiguous(body: Buffer) -> bytes | bytearray:
     return bytes(body) if isinstance(body, memoryview) else body
+
+
+def _document(body: Buffer, interface: ModelInterface, max_elements: int) -> dict[str, Any]:
+    if len(body) > LARGE_BYTES:
+        check_json(body, allowed_of(interface, max_elements), SURPLUS_COLUMNS)
+    return load_document(_contiguous(body))
 
 
 def _text(body: Buffer) -> str:

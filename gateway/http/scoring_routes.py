@@ -37,9 +37,10 @@ class ScoringEndpoints:
     def __init__(self, context: CallContext) -> None:
         self._service = context.service
         self._settings = context.settings
-        self._mlflow_format = MlflowFormat()
+        most = context.settings.max_request_elements
+        self._mlflow_format = MlflowFormat(most)
         self._mlflow: CallRoute[ParsedScoring] = CallRoute(context, self._mlflow_format)
-        self._kserve: CallRoute[ParsedScoring] = CallRoute(context, KserveFormat())
+        self._kserve: CallRoute[ParsedScoring] = CallRoute(context, KserveFormat(most))
 
     async def invocations(self, request: Request) -> Response:
         """Score data as MLflow's server does, on the one model that is deployed."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.http.element_bounds import MAX_REQUEST_ELEMENTS
+
 
 class HttpSettings(BaseModel):
     """Bounds and defaults of the HTTP front."""
@@ -12,6 +14,13 @@ class HttpSettings(BaseModel):
 
     max_body_bytes: int = Field(
         64 * 1024 * 1024, gt=0, le=2**31, description="Largest request body, in bytes; beyond: 413."
+    )
+    max_request_elements: int = Field(
+        MAX_REQUEST_ELEMENTS,
+        gt=0,
+        description="Most numbers and texts in one request, whatever the model takes; beyond: 400. "
+        "Numbers in binary data do not count. The default is as many FP32 as the largest body "
+        "holds.",
     )
     body_timeout_s: float = Field(
         30.0,

@@ -1,0 +1,66 @@
+"""Large answers are written in slices beside the loop, to the same bytes."""
+
+from __future__ import annotations
+
+import httpx
+import numpy as np
+import orjson
+import pytest
+
+from gateway.calls import InferenceAnswer
+from gateway.http.oip_codec import SLICE_ELEMENTS, build_response
+from gateway.http.parsed_infer import ParsedInfer
+from shared.tensors import AnyArray, tensor_from_array
+from tests.unit.gateway.http.fakes import FakeInference, FakeModel, app_of, interface, serving, spec
+
+GENERATOR = np.random.default_rng(7)
+COUNT = 10 * SLICE_ELEMENTS + 3
+FLOATS = GENERATOR.standard_normal(COUNT)
+FLOATS[[0, SLICE_ELEMENTS - 1, SLICE_ELEMENTS, -1]] = [np.nan, np.inf, -np.inf, np.nan]
+ARRAYS: list[AnyArray] = [
+    FLOATS,
+    FLOATS.astype(np.float32),
+    GENERATOR.integers(-(2**62), 2**62, COUNT),
+    GENERATOR.integers(0, 255, COUNT).astype(np.uint8),
+    GENERATOR.integers(0, 2, COUNT).astype(np.bool_),
+]
+
+
+@pytest.mark.parametrize("array", ARRAYS, ids=lambda array: str(array.dtype))
+@pytest.mark.parametrize("request_id", [None, "seven"])
+def test_slices_are_the_bytes_of_the_whole(array: AnyArray, request_id: str | None) -> None:
+    tensor = tensor_from_array("y", array)
+    answer = InferenceAnswer(
+        model="m", version="1", outputs=(tensor,), queue_s=0, infer_s=0, attempts=1
+    )
+    request = ParsedInfer(request_id, (), (), frozenset(), False, (), 5, None)
+    entry = {"name": "y", "datatype": tensor.datatype, "shape": array.shape, "data": array}
+    document = {"model_name": "m", "model_version": "1", "outputs": [entry]}
+    if request_id is not None:
+        document = {"model_name": "m", "model_version": "1", "id": request_id, "outputs": [entry]}
+    whole = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    assert b"".join(bytes(part) for part in build_response(answer, request).parts) == whole
+
+
+@pytest.mark.parametrize("direct", [True, False], ids=["short way", "asgi"])
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+def test_large_answers_arrive_whole(direct: bool, coding: str) -> None:
+    values = GENERATOR.standard_normal(COUNT)
+    model = FakeModel(
+        interface([spec("x", "FP32", -1)], [spec("y", "FP64", -1)]), lambda _: {"y": values}
+    )
+    service = FakeInference({"large": model})
+    entry = {"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}
+    with (
+        serving(app_of(service), direct=direct) as port,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
+    ):
+        for _ in range(2):
+            response = client.post(
+                "/v2/models/large/infer",
+                json={"inputs": [entry]},
+                headers={"accept-encoding": coding},
+            )
+            assert response.status_code == 200
+            assert response.headers.get("content-encoding", "identity") == coding
+            assert response.json()["outputs"][0]["data"] == values.tolist()
