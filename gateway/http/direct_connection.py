@@ -27,7 +27,8 @@ from uvicorn.server import ServerState
 
 from gateway.calls import InferenceAnswer
 from gateway.graceful_connection import GIVEN_UP, GracefulConnection
-from gateway.http.call_route import Body, CallSteps, Exchange, compressed
+from gateway.held_bytes import ARRIVING, SLOW_BODY_S, SMALL_BYTES_MAX, HeldShare
+from gateway.http.call_route import Body, CallSteps, Exchange, compressed, hand_over
 from gateway.http.parsed_infer import ParsedInfer
 from gateway.http.payload import RawHeaders
 from gateway.http.reply import Reply
@@ -63,6 +64,7 @@ class DirectRequest(Exchange[ParsedInfer]):
         patience: ends a body that trickles in.
         call_id: of the service, while it runs.
         span: if the request is recorded.
+        share: of what the gateway holds, for a body that came in pieces, or is large.
         keep_alive, response_started, response_complete, disconnected, message_event: uvicorn's, of
             what it calls a cycle.
     """
@@ -76,11 +78,17 @@ class DirectRequest(Exchange[ParsedInfer]):
     response_complete: bool = False
     disconnected: bool = False
     message_event = _UNHEARD
+    share: HeldShare | None = None
 
     def __init__(self, head: Head, headers: RawHeaders, keep_alive: bool) -> None:
         super().__init__(head.model, head.version, headers)
         self.head = head
         self.keep_alive = keep_alive
+
+    def release(self) -> None:
+        """Nothing of it is held any more."""
+        if self.share is not None:
+            self.share.release()
 
 
 @dataclass
@@ -141,9 +149,7 @@ class DirectConnection(GracefulConnection):
         self._data = b""
         request = self._direct
         if request is not None and not request.whole and request.patience is None:
-            request.patience = self.loop.call_later(
-                self._steps.settings.body_timeout_s, self._body_timeout
-            )
+            self._wait_for_body(request)
 
     def on_message_begin(self) -> None:
         """A request begins; which way it takes is decided when its headers are there."""
@@ -174,7 +180,8 @@ class DirectConnection(GracefulConnection):
         """A part of a body has come, or all of it."""
         request = self._direct
         if request is None or self.cycle is not request:
-            super().on_body(body)
+            if not isinstance(self.cycle, DirectRequest):
+                super().on_body(body)
         elif len(body) == request.head.length:
             request.body = body  # the usual case: no copy
         else:
@@ -183,12 +190,16 @@ class DirectConnection(GracefulConnection):
                 request.body += body
             else:
                 request.body = bytearray(body)
+                request.share = HeldShare(self._steps.held, ARRIVING)
+            self._hold(request, len(request.body))
 
     def on_message_complete(self) -> None:
         """A request is all there."""
         self._between = True
         request = self._direct
         if request is None or self.cycle is not request or self._declined:
+            if request is None and isinstance(self.cycle, DirectRequest):
+                return  # it was refused before all of it had come
             super().on_message_complete()
             return
         if request.patience is not None:
@@ -208,6 +219,7 @@ class DirectConnection(GracefulConnection):
             request.patience.cancel()
         if request.call_id is not None:
             self._steps.service.cancel(request.call_id)
+        request.release()
         self._steps.fail(request, client_gone())
         self._steps.end()
         end_span(request.span, 0)
@@ -262,11 +274,49 @@ class DirectConnection(GracefulConnection):
         request, steps = self._direct, self._steps
         assert request is not None
         request.whole = True
+        request.body = b""
         try:
+            if len(body) > SMALL_BYTES_MAX and request.share is None:
+                request.share = HeldShare(steps.held, ARRIVING)
+                request.share.resize(len(body))
             call = steps.call(request, body)
+            if request.share is not None:
+                hand_over(request.share, call)
             request.call_id = steps.service.submit(call, self._answered)
         except Exception as error:
             self._respond(steps.fail(request, error))
+
+    def _hold(self, request: DirectRequest, size_bytes: int) -> None:
+        """So much of the body is here now; refuse it if there is no room for that."""
+        assert request.share is not None
+        try:
+            request.share.resize(size_bytes)
+        except PenstockError as error:
+            self._refuse_body(request, error)
+
+    def _refuse_body(self, request: DirectRequest, error: PenstockError) -> None:
+        if request.patience is not None:
+            request.patience.cancel()
+        self._respond(self._steps.fail(request, error))
+
+    def _wait_for_body(self, request: DirectRequest) -> None:
+        timeout_s = self._steps.settings.body_timeout_s
+        if timeout_s > SLOW_BODY_S:
+            request.patience = self.loop.call_later(SLOW_BODY_S, self._body_is_slow)
+        else:
+            request.patience = self.loop.call_later(timeout_s, self._body_timeout)
+
+    def _body_is_slow(self) -> None:
+        request = self._direct
+        if request is None or request.whole:
+            return
+        left_s = self._steps.settings.body_timeout_s - SLOW_BODY_S
+        request.patience = self.loop.call_later(left_s, self._body_timeout)
+        try:
+            if request.share is not None:
+                request.share.become_ordinary()
+        except PenstockError as error:
+            self._refuse_body(request, error)
 
     def _body_timeout(self) -> None:
         request = self._direct
@@ -314,8 +364,10 @@ class DirectConnection(GracefulConnection):
         request, self._direct = self._direct, None
         assert request is not None
         request.call_id = None
+        if request.share is not None:
+            request.release()
         self._steps.end()
-        status, closes = STATUS_OK, not request.keep_alive
+        status, closes = STATUS_OK, not (request.keep_alive and request.whole)
         if isinstance(response, Reply):
             head, parts = response.head, response.parts
         else:
@@ -332,6 +384,12 @@ class DirectConnection(GracefulConnection):
         request.response_started = request.response_complete = True
         if request.span is not None:
             end_span(request.span, status)
-        if closes:
+        if self.flow.write_paused:
+            self.unread.count()
+        if not closes:
+            self.on_response_complete()
+        elif request.whole:
             self.transport.close()
-        self.on_response_complete()
+            self.on_response_complete()
+        else:
+            self.linger()

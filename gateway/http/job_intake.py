@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable
 from dataclasses import replace
 from http import HTTPStatus
 
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
+from gateway.held_bytes import ARRIVING, HeldShare
 from gateway.http.call_route import (
     CallContext,
     CallSteps,
@@ -30,12 +30,7 @@ from gateway.http.oip_format import OipFormat
 from gateway.http.parsed_infer import ParsedInfer
 from gateway.http.payload import RawHeaders
 from gateway.http.reply import Reply, ReplyResponse
-from gateway.http.request_body import (
-    BodyTooLargeError,
-    LingeringResponse,
-    read_body,
-    unless_client_goes,
-)
+from gateway.http.request_body import BodyTooLargeError, read_body, unless_client_goes
 from gateway.http.request_headers import (
     content_coding_of,
     request_id_of,
@@ -75,6 +70,7 @@ class JobIntake:
     ) -> None:
         self._jobs = jobs
         self._service = context.service
+        self._held = context.held
         self._settings = context.settings
         self._steps = steps
         self._payload = payload
@@ -91,14 +87,17 @@ class JobIntake:
         self, scope: Scope, receive: Receive, model: str, version: str | None
     ) -> Response:
         """Answer a submit: the job, once it is accepted."""
-        return await self._lingering(scope, self._submit(scope, receive, model, version))
+        return await self._submit(scope, receive, model, version)
 
     async def infer(
         self, scope: Scope, receive: Receive, model: str, version: str | None, wait_s: float
     ) -> Response:
         """Answer an inference as a job: by its answer if that is there in time, else by the job."""
-        work = self._infer(scope, receive, model, version, wait_s)
-        response = await self._lingering(scope, work)
+        try:
+            response = await self._infer(scope, receive, model, version, wait_s)
+        except BodyTooLargeError as error:
+            request_id = request_id_of(dict(scope["headers"]))
+            response = failure_response(error, request_id, self._settings.retry_after_s)
         response.headers["preference-applied"] = "respond-async"
         return response
 
@@ -157,10 +156,14 @@ class JobIntake:
         self._payload.check(headers)
         settings = self._settings
         coding = content_coding_of(scope["headers"])
-        body = await read_body(
-            headers, coding, receive, settings.max_body_bytes, settings.body_timeout_s
-        )
-        return self._parsed(body, headers, model, pin)
+        share = HeldShare(self._held, ARRIVING)
+        try:  # from then on, the submit's own share counts
+            body = await read_body(
+                headers, coding, receive, settings.max_body_bytes, settings.body_timeout_s, share
+            )
+            return self._parsed(body, headers, model, pin)
+        finally:
+            share.release()
 
     def _parsed(
         self, body: Buffer, headers: RawHeaders, model: str, pin: str | None
@@ -185,17 +188,6 @@ class JobIntake:
         )
         job_input = JobInput(parsed.id or "", request)
         return parsed, Submission(model, pin, route.version, route.revision, job_input, options)
-
-    async def _lingering(self, scope: Scope, work: Awaitable[Response]) -> Response:
-        """The response; its sender gets to read it also where the body was too large to be read."""
-        try:
-            return await work
-        except BodyTooLargeError as error:
-            request_id = request_id_of(dict(scope["headers"]))
-            response = failure_response(error, request_id, self._settings.retry_after_s)
-            return (
-                LingeringResponse(response, self._settings.linger_s) if error.unread else response
-            )
 
     def job_response(
         self, view: JobView, *, accepted: bool = False, partial: PartialOutput | None = None
