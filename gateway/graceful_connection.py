@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -378,8 +378,8 @@ class GracefulConnection(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """A request has its turn; if it is answered before all of it came, that is the end."""
         self._in_turn = cycle
-        cycle.transport = self._answering
-        super()._start_asgi_task(cycle, _Ending(app, cycle))
+        cycle.transport = cast(asyncio.Transport, self._answering)
+        super()._start_asgi_task(cycle, cast(Any, _Ending(app, cycle)))
 
     def _end_in_turn(self) -> None:
         """The answer to the request that has its turn is the last one."""

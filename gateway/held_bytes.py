@@ -57,7 +57,7 @@ class HeldBytes:
         total: their sum.
     """
 
-    __slots__ = ("_ordinary", "_ordinary_max", "bytes_max", "by_kind", "total")
+    __slots__ = ("_ordinary", "_ordinary_max", "by_kind", "bytes_max", "total")
 
     def __init__(
         self, bytes_max: int = BYTES_MAX, small_share_bytes: int = SMALL_SHARE_BYTES

@@ -38,7 +38,6 @@ class ClientBounds:
 
     Attributes:
         held: the gateway's budget.
-        max_body_bytes: a body announced as larger is not waited for.
         answer_timeout_s: see the module's docstring.
         linger_s: how long what comes of a refused body is thrown away, so that its sender gets to
             read the answer before the connection ends.
@@ -46,7 +45,6 @@ class ClientBounds:
     """
 
     held: HeldBytes = field(default_factory=HeldBytes)
-    max_body_bytes: int = 64 * 1024 * 1024
     answer_timeout_s: float = ANSWER_TIMEOUT_S
     linger_s: float = LINGER_S
     cut_off: int = 0

@@ -27,7 +27,7 @@ from uvicorn.server import ServerState
 
 from gateway.calls import InferenceAnswer
 from gateway.graceful_connection import GIVEN_UP, GracefulConnection
-from gateway.held_bytes import ARRIVING, SLOW_BODY_S, SMALL_BYTES_MAX, HeldShare
+from gateway.held_bytes import ARRIVING, SLOW_BODY_S, SMALL_BYTES_MAX, UNREAD, HeldShare
 from gateway.http.call_route import Body, CallSteps, Exchange, compressed, hand_over
 from gateway.http.parsed_infer import ParsedInfer
 from gateway.http.payload import RawHeaders
@@ -334,6 +334,10 @@ class DirectConnection(GracefulConnection):
         response: Reply | Response
         try:
             body = steps.body(request, outcome)
+            if body.size > SMALL_BYTES_MAX:
+                request.release()
+                request.share = HeldShare(steps.held, UNREAD)
+                request.share.resize(body.size)
             if body.wanted is not None:
                 self._compress_first(request, outcome, body)
                 return

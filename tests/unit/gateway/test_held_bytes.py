@@ -29,9 +29,7 @@ class Holding(RuleBasedStateMachine):
         try:
             self.shares[place].resize(size)
         except PenstockError as error:
-            assert error.code is ErrorCode.QUEUE_FULL
-            assert error.retry_after_s
-            assert size > self.sizes[place]
+            self.check_refusal(error, size > self.sizes[place])
         else:
             self.sizes[place] = size
 
@@ -45,7 +43,7 @@ class Holding(RuleBasedStateMachine):
         try:
             self.shares[place].become_ordinary()
         except PenstockError as error:
-            assert error.code is ErrorCode.QUEUE_FULL
+            self.check_refusal(error, self.sizes[place] > 0)
 
     @rule(place=PLACES)
     def open(self, place: int) -> None:
@@ -55,6 +53,11 @@ class Holding(RuleBasedStateMachine):
     def release(self, place: int) -> None:
         self.shares[place].release()
         self.sizes[place] = 0
+
+    def check_refusal(self, error: PenstockError, for_a_reason: bool) -> None:
+        assert error.code is ErrorCode.QUEUE_FULL
+        assert error.retry_after_s
+        assert for_a_reason
 
     @invariant()
     def within_bounds(self) -> None:

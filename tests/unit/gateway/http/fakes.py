@@ -187,7 +187,6 @@ def serving(
     settings = app.infer.settings
     bounds = bounds or ClientBounds(linger_s=settings.linger_s)
     bounds.held = app.infer.held
-    bounds.max_body_bytes = settings.max_body_bytes
     connection = short if direct else GracefulConnection
     server = GracefulServer(app, Drain(0.1, 5.0), connection, bounds)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
