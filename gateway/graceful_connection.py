@@ -13,7 +13,7 @@ What uvicorn leaves open is closed here: heads have a largest size, and a time w
 must have come; a connection whose requests wait for their turn is not read on; and an upgrade that
 is asked for is ignored, as HTTP has it, and not taken for the end of HTTP on the connection.
 Who is answered before all of its body came gets no further answer on the connection, which ends as
-`gateway.unread_answers.Lingering` says. While a client does not read its answers, nothing more is
+`gateway.early_answers` says. While a client does not read its answers, nothing more is
 read from it or served to it.
 """
 
@@ -25,16 +25,14 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import httptools
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from gateway.held_bytes import SMALL_BYTES_MAX
+from gateway.early_answers import AnsweringTransport, EarlyAnswers, Lingering
 from gateway.unread_answers import (
     BUFFER_BYTES_MAX,
-    AnsweringTransport,
     ClientBounds,
-    Lingering,
     UnreadAnswers,
 )
 
@@ -114,38 +112,6 @@ class _PatientFlow(FlowControl):
             super().resume_reading()
 
 
-def _is_small(scope: Scope) -> bool:
-    """Whether a request says that its body is small."""
-    for name, value in scope["headers"]:
-        if name == b"content-length":
-            digits = value.rstrip(b" \t")
-            return digits.isdigit() and len(digits) < 10 and int(digits) <= SMALL_BYTES_MAX
-    return False
-
-
-class _Ending:
-    """An application whose answers say that they are the last ones, if a large body is still to come.
-
-    The rest of such a body would have to be read before anything else can be. That of a small one
-    is, and thrown away.
-    """
-
-    def __init__(self, app: ASGIApp, cycle: RequestResponseCycle) -> None:
-        self._app = app
-        self._cycle = cycle
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        cycle = self._cycle
-
-        async def ending(message: Message) -> None:
-            if cycle.more_body and not cycle.response_started and not _is_small(scope):
-                cycle.keep_alive = False
-            await send(message)
-
-        await self._app(scope, receive, ending)
-
-
 class GracefulConnection(HttpToolsProtocol):
     """A connection that ends as the module's docstring says.
 
@@ -162,6 +128,7 @@ class GracefulConnection(HttpToolsProtocol):
         self._drain = drain
         self.bounds = bounds
         self._lingering: Lingering | None = None
+        self._next_waits = False  # until the answers before it were read
         self._waits_since_s: float | None = None  # for a head
         self._patience_s = HEAD_TIMEOUT_S
         self._in_turn: RequestResponseCycle | None = None  # while others may be pipelined
@@ -246,7 +213,8 @@ class GracefulConnection(HttpToolsProtocol):
         self.unread.end()
         if self.transport.is_closing() or self._lingering is not None:
             return
-        if self.cycle is None or self._in_turn_is_over():
+        if self._next_waits:
+            self._next_waits = False
             self._next_in_turn()
         elif not self.pipeline:
             self.flow.resume_reading()
@@ -317,13 +285,10 @@ class GracefulConnection(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing() or self._lingering is not None:
             return
-        if not self.flow.write_paused:
+        if self.flow.write_paused:
+            self._next_waits = True
+        else:
             self._next_in_turn()
-
-    def _in_turn_is_over(self) -> bool:
-        """Whether no request is being answered."""
-        cycle = self._in_turn if self.pipeline and self._in_turn is not None else self.cycle
-        return cycle is None or cycle.response_complete
 
     def _next_in_turn(self) -> None:
         """All that had its turn was answered."""
@@ -379,7 +344,7 @@ class GracefulConnection(HttpToolsProtocol):
         """A request has its turn; if it is answered before all of it came, that is the end."""
         self._in_turn = cycle
         cycle.transport = cast(asyncio.Transport, self._answering)
-        super()._start_asgi_task(cycle, cast(Any, _Ending(app, cycle)))
+        super()._start_asgi_task(cycle, cast(Any, EarlyAnswers(app, cycle)))
 
     def _end_in_turn(self) -> None:
         """The answer to the request that has its turn is the last one."""

@@ -55,8 +55,8 @@ class GatewaySettings(JobKeeperSettings, JobSettings):
     queue_bytes_limit: int = Field(
         1024 * 1024 * 1024,
         gt=0,
-        description="Most bytes of inputs of open calls, all models together; more get "
-        "429, and a model that has most of them does so before the others.",
+        description="Most bytes of inputs of open calls, all models together; more get 429, and a "
+        "model that has most of them does so before the others.",
     )
     held_bytes_max: int = Field(
         BYTES_MAX,

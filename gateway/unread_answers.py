@@ -12,7 +12,6 @@ Used by `gateway.graceful_connection`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.held_bytes import UNREAD, HeldBytes, HeldShare
@@ -112,33 +111,3 @@ class UnreadAnswers:
         _log.info("client cut off", reason=reason, unread_bytes=unread_bytes)
         self._transport.abort()
         self.end()
-
-
-class Lingering:
-    """The end of a connection whose client may still be sending.
-
-    To close a connection with unread data resets it, and the client may lose the answer. So our
-    side ends first, once the answer is out, and what comes is thrown away until the client ends its
-    own side, or `linger_s` is over.
-    """
-
-    def __init__(self, transport: asyncio.Transport, linger_s: float) -> None:
-        self._transport = transport
-        if transport.can_write_eof():
-            transport.write_eof()
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(linger_s, transport.abort)
-        transport.resume_reading()
-
-    def end(self) -> None:
-        """The connection is gone."""
-        self._timer.cancel()
-
-
-class AnsweringTransport:
-    """A transport as uvicorn's cycle of a request sees it: its end is the connection's affair."""
-
-    def __init__(self, transport: asyncio.Transport, end: Callable[[], None]) -> None:
-        self.write = transport.write
-        self.is_closing = transport.is_closing
-        self.close = end

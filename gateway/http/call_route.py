@@ -39,6 +39,7 @@ from gateway.http.server_timing import server_timing
 from gateway.http.settings import HttpSettings
 from gateway.inference import Inference
 from gateway.statistics import InferenceStatistics
+from gateway.traffic import NAME_SHOWN_MAX
 from shared.errors import ErrorCode, PenstockError
 from shared.tensors import Buffer, nbytes_of
 
@@ -250,8 +251,8 @@ class CallSteps(Generic[P]):
             request_id_of(exchange.headers),
             self.settings.retry_after_s,
             self._payload.error_body,
-            model=exchange.model,
-            version=exchange.version or "",
+            model=exchange.model[:NAME_SHOWN_MAX],
+            version=(exchange.version or "")[:NAME_SHOWN_MAX],
             duration_ms=round(total_s * 1e3, 3),
         )
 

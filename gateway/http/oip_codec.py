@@ -112,7 +112,7 @@ class _Said:
 
 
 ID_CHARACTERS_MAX = 1024
-"""Longest `id` of a request, which is kept with it and echoed: many times a UUID or a trace's id."""
+"""Longest `id` of a request, which is kept with it and echoed: many times a UUID."""
 
 _NOTHING_SAID = _Said()
 

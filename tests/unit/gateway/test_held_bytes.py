@@ -1,4 +1,4 @@
-"""The budget over all bytes that a gateway holds, whatever takes and releases them in which order."""
+"""The budget over all bytes that a gateway holds, whatever takes and releases them when."""
 
 from __future__ import annotations
 
