@@ -52,16 +52,14 @@ def _is_small(scope: Scope) -> bool:
     for name, value in scope["headers"]:
         if name == b"content-length":
             digits = value.rstrip(b" \t")
-            return (
-                digits.isdigit()
-                and len(digits) <= LENGTH_DIGITS_MAX
-                and int(digits) <= SMALL_BYTES_MAX
-            )
+            if not digits.isdigit() or len(digits) > LENGTH_DIGITS_MAX:
+                return False
+            return int(digits) <= SMALL_BYTES_MAX
     return False
 
 
 class EarlyAnswers:
-    """An application whose answers say that they are the last ones, unless the body came, or is small.
+    """An application whose answers say that they are the last ones if a body is still to come.
 
     The rest of a large one would have to be read before anything else can be. That of a small one
     is, and thrown away.
