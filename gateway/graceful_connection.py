@@ -141,6 +141,11 @@ class GracefulConnection(HttpToolsProtocol):
         """Whether the server leaves."""
         return self._drain.begun
 
+    @property
+    def lingers(self) -> bool:
+        """Whether the last answer is out, and nothing that comes is answered."""
+        return self._lingering is not None
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected; if it was accepted in the last moment, it is served all the same."""
         super().connection_made(transport)
@@ -240,6 +245,8 @@ class GracefulConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A head has come; while we drain, its answer is the last one on this connection."""
+        if self.lingers:
+            return  # it came together with the rest of a refused body
         self.head_has_come()
         if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
             self._declined = self._head_without_upgrade()

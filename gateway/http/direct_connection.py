@@ -8,7 +8,7 @@ callback: no task, no ASGI messages, one write. A head that has come before is n
 `gateway.http.call_route`. Both ways go by the same steps (`CallSteps`), and
 tests/unit/gateway/http/test_both_ways.py holds them to the same answers.
 
-To uvicorn, a request that is served here is the connection's *cycle*, as any other: what it does
+To uvicorn, a request that is served here is the connection's *cycle*, as any other; what it does
 when clients pipeline, leave, or are told to go stays its own.
 
 Previous stop of a request: the client. Next: `gateway.http.call_route` for the steps, then
@@ -163,7 +163,9 @@ class DirectConnection(GracefulConnection):
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """Choose the way."""
+        """Choose the way, unless an answer before was the last one."""
+        if self.lingers:
+            return
         head = self._find_head() if self._is_free() else None
         if head is not None:
             self.head_has_come()
@@ -368,8 +370,7 @@ class DirectConnection(GracefulConnection):
         request, self._direct = self._direct, None
         assert request is not None
         request.call_id = None
-        if request.share is not None:
-            request.release()
+        request.release()
         self._steps.end()
         status, closes = STATUS_OK, not (request.keep_alive and request.whole)
         if isinstance(response, Reply):
