@@ -8,8 +8,7 @@ callback: no task, no ASGI messages, one write. A head that has come before is n
 `gateway.http.call_route`. Both ways go by the same steps (`CallSteps`), and
 tests/unit/gateway/http/test_both_ways.py holds them to the same answers.
 
-To uvicorn, a request that is served here is the connection's *cycle*, as any other; what it does
-when clients pipeline, leave, or are told to go stays its own.
+To uvicorn, a request that is served here is the connection's *cycle*, as any other.
 
 Previous stop of a request: the client. Next: `gateway.http.call_route` for the steps, then
 `gateway.service`.
@@ -371,6 +370,7 @@ class DirectConnection(GracefulConnection):
         assert request is not None
         request.call_id = None
         request.release()
+        request.body, request.parsed = b"", None  # it stays the connection's cycle for a while
         self._steps.end()
         status, closes = STATUS_OK, not (request.keep_alive and request.whole)
         if isinstance(response, Reply):
