@@ -17,6 +17,8 @@ from gateway.admission import AdmissionSettings
 from gateway.dispatch_limits import DispatchLimits
 from gateway.graceful_connection import Drain
 from gateway.graceful_server import GracefulServer
+from gateway.held_bytes import HeldBytes
+from gateway.held_bytes_metrics import HeldBytesCollector
 from gateway.http.app import create_app
 from gateway.http.direct_connection import DirectConnection, ShortWay
 from gateway.http.metrics import HttpMetrics
@@ -29,6 +31,7 @@ from gateway.routing_feed import RoutingFeed
 from gateway.service import InferenceService
 from gateway.settings import GatewaySettings, read_codes
 from gateway.transport import advertised_endpoint, check_endpoint
+from gateway.unread_answers import ClientBounds
 from shared.clock import SystemClock
 from shared.compiled import is_compiled
 from shared.curve import GatewayKeys, read_gateway_keys
@@ -59,6 +62,8 @@ class Gateway:
         self.tracer = tracer
         self._changed = asyncio.Event()
         incarnation = new_incarnation(settings.gateway)
+        self.held = HeldBytes(settings.held_bytes_max, settings.held_small_share_bytes)
+        self.bounds = ClientBounds(self.held, settings.answer_timeout_s, settings.linger_s)
         self.service = InferenceService(
             endpoint=settings.endpoint,
             incarnation=incarnation,
@@ -69,11 +74,13 @@ class Gateway:
             on_change=self._on_change,
             tracer=tracer,
             keys=_keys(settings),
+            held=self.held,
         )
         self.registry = process_registry()
         self.registry.register(DispatchCollector(self.service))
+        self.registry.register(HeldBytesCollector(self.bounds))
         self.store = RedisStateStore(settings.redis_url, Keys(settings.namespace))
-        self.jobs = GatewayJobs(settings, self.service)
+        self.jobs = GatewayJobs(settings, self.service, self.held)
         self.registry.register(self.jobs.collector)
         self.feed = RoutingFeed(
             self.store,
@@ -193,12 +200,14 @@ def _http_server(gateway: Gateway, settings: GatewaySettings) -> GracefulServer:
         ),
         HttpMetrics(gateway.registry),
         gateway.jobs.clients,
+        gateway.held,
     )
     traced = app if gateway.tracer is None else TracedApp(app, gateway.tracer)
     return GracefulServer(
         traced,
         Drain(settings.drain_quiet_s, settings.drain_grace_s),
         partial(DirectConnection, way=ShortWay(app.infer, gateway.tracer)),
+        gateway.bounds,
     )
 
 

@@ -66,6 +66,7 @@ from gateway.dispatch_counters import (
 )
 from gateway.dispatch_limits import DispatchLimits
 from gateway.hedges import Hedges
+from gateway.held_bytes import HeldBytes
 from gateway.in_flight import InFlight
 from gateway.intake import Intake
 from gateway.model_state import ModelState
@@ -93,14 +94,19 @@ class Dispatch:
     """See the module's docstring. Times are monotonic seconds."""
 
     def __init__(
-        self, limits: DispatchLimits, routes: Routes, replicas: Replicas, rng: Rng
+        self,
+        limits: DispatchLimits,
+        routes: Routes,
+        replicas: Replicas,
+        rng: Rng,
+        held: HeldBytes | None = None,
     ) -> None:
         self.counters = DispatchCounters()
         self._limits = limits
         self._routes = routes
         self._replicas = replicas
         self._rng = rng
-        self._intake = Intake(limits, routes, replicas, self.counters)
+        self._intake = Intake(limits, routes, replicas, self.counters, held or HeldBytes())
         self._calls: dict[int, Call] = {}
         self._in_flight = InFlight(self.counters)
         self._timers = CallTimers(self._calls)

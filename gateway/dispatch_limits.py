@@ -15,8 +15,8 @@ class DispatchLimits:
 
     Attributes:
         queue_limit: most open calls per model at this gateway; more are shed.
-        queue_bytes_limit: most bytes of inputs of open calls at this gateway; more are shed, unless
-            the model has less than its equal share.
+        queue_bytes_limit: most bytes of inputs of open calls at this gateway, of all models
+            together; more are shed, and a model that has most of them is shed before the others.
         default_timeout_s: deadline of a call when neither it nor its model states one.
         max_timeout_s: no deadline is later than this.
         replica_wait_s: how long a call waits for a replica when none is connected.

@@ -12,6 +12,9 @@ Who is still owed an answer when there is no time left (`gateway.graceful_server
 What uvicorn leaves open is closed here: heads have a largest size, and a time within which they
 must have come; a connection whose requests wait for their turn is not read on; and an upgrade that
 is asked for is ignored, as HTTP has it, and not taken for the end of HTTP on the connection.
+Who is answered before all of its body came gets no further answer on the connection, which ends as
+`gateway.early_answers` says. While a client does not read its answers, nothing more is
+read from it or served to it.
 """
 
 from __future__ import annotations
@@ -19,12 +22,19 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from starlette.types import Scope
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from gateway.early_answers import AnsweringTransport, EarlyAnswers, Lingering
+from gateway.unread_answers import (
+    BUFFER_BYTES_MAX,
+    ClientBounds,
+    UnreadAnswers,
+)
 
 GIVEN_UP = "the gateway is shutting down"
 
@@ -55,6 +65,7 @@ _HEAD_TOO_LARGE_ANSWER = _last_answer(
     f"head of the request: expected at most {HEAD_BYTES_MAX} bytes, got more",
 )
 _INVALID_REQUEST = "Invalid HTTP request received."
+_INVALID_ANSWER = _last_answer(b"400 Bad Request", _INVALID_REQUEST)
 
 
 def was_given_up(scope: Scope) -> bool:
@@ -96,8 +107,8 @@ class _PatientFlow(FlowControl):
         self._waiting = waiting
 
     def resume_reading(self) -> None:
-        """Go on, unless what has come is enough for now."""
-        if not self._waiting:
+        """Go on, unless what has come is enough for now, or answers are not read."""
+        if not self._waiting and not self.write_paused:
             super().resume_reading()
 
 
@@ -109,9 +120,15 @@ class GracefulConnection(HttpToolsProtocol):
     are a tenth of what a small request costs.
     """
 
-    def __init__(self, *arguments: Any, drain: Drain, **options: Any) -> None:
+    unread: UnreadAnswers
+    _answering: AnsweringTransport
+
+    def __init__(self, *arguments: Any, drain: Drain, bounds: ClientBounds, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._drain = drain
+        self.bounds = bounds
+        self._lingering: Lingering | None = None
+        self._next_waits = False  # until the answers before it were read
         self._waits_since_s: float | None = None  # for a head
         self._patience_s = HEAD_TIMEOUT_S
         self._in_turn: RequestResponseCycle | None = None  # while others may be pipelined
@@ -124,16 +141,26 @@ class GracefulConnection(HttpToolsProtocol):
         """Whether the server leaves."""
         return self._drain.begun
 
+    @property
+    def lingers(self) -> bool:
+        """Whether the last answer is out, and nothing that comes is answered."""
+        return self._lingering is not None
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected; if it was accepted in the last moment, it is served all the same."""
         super().connection_made(transport)
         self.flow = _PatientFlow(transport, self.pipeline)
+        transport.set_write_buffer_limits(BUFFER_BYTES_MAX)
+        self.unread = UnreadAnswers(transport, self.bounds)
+        self._answering = AnsweringTransport(transport, self._end_in_turn)
         self._wait_for_head(HEAD_TIMEOUT_S)
         if self._drain.begun:
             self.shutdown()
 
     def data_received(self, data: bytes) -> None:
         """The client sent something."""
+        if self._lingering is not None:
+            return
         if self._in_head:
             self._head_bytes += len(data)
             if self._drain.begun:
@@ -148,8 +175,11 @@ class GracefulConnection(HttpToolsProtocol):
             if isinstance(error.__context__, HeadTooLargeError):
                 self._refuse_head()
                 return
+            if self._lingering is not None:
+                return
             self.logger.warning(_INVALID_REQUEST)
-            self.send_400_response(_INVALID_REQUEST)
+            self.transport.write(_INVALID_ANSWER)
+            self.linger()
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser, which stops after a CONNECT, or the head of a request to upgrade."""
@@ -166,8 +196,33 @@ class GracefulConnection(HttpToolsProtocol):
                 return
 
     def _refuse_head(self) -> None:
-        self.transport.write(_HEAD_TOO_LARGE_ANSWER)
-        self.transport.close()
+        if self._lingering is None:
+            self.transport.write(_HEAD_TOO_LARGE_ANSWER)
+            self.linger()
+
+    def linger(self) -> None:
+        """The last answer is out, and the client may still be sending."""
+        if self._lingering is None and not self.transport.is_closing():
+            self.pipeline.clear()
+            self._lingering = Lingering(self.transport, self.bounds.linger_s)
+
+    def pause_writing(self) -> None:
+        """The client does not read its answers: read no more from it, and serve it nothing more."""
+        super().pause_writing()
+        self.flow.pause_reading()
+        self.unread.begin()
+
+    def resume_writing(self) -> None:
+        """The client has read its answers."""
+        super().resume_writing()
+        self.unread.end()
+        if self.transport.is_closing() or self._lingering is not None:
+            return
+        if self._next_waits:
+            self._next_waits = False
+            self._next_in_turn()
+        elif not self.pipeline:
+            self.flow.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection ended: tell the request that is being answered, and forget the others."""
@@ -177,6 +232,9 @@ class GracefulConnection(HttpToolsProtocol):
             in_turn.disconnected = True
             in_turn.message_event.set()
         super().connection_lost(exc)
+        self.unread.end()
+        if self._lingering is not None:
+            self._lingering.end()
         self._stop_timer()
         self._drain.changed.set()
 
@@ -187,6 +245,8 @@ class GracefulConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A head has come; while we drain, its answer is the last one on this connection."""
+        if self.lingers:
+            return  # it came together with the rest of a refused body
         self.head_has_come()
         if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
             self._declined = self._head_without_upgrade()
@@ -230,8 +290,15 @@ class GracefulConnection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """An answer has been sent: go on with a request that waits, or wait for one."""
         self.server_state.total_requests += 1
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._lingering is not None:
             return
+        if self.flow.write_paused:
+            self._next_waits = True
+        else:
+            self._next_in_turn()
+
+    def _next_in_turn(self) -> None:
+        """All that had its turn was answered."""
         waiting = self.pipeline.pop() if self.pipeline else None
         if self.flow.read_paused:
             self.flow.resume_reading()
@@ -281,9 +348,17 @@ class GracefulConnection(HttpToolsProtocol):
         self._waits_since_s = None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """A request has its turn."""
+        """A request has its turn; if it is answered before all of it came, that is the end."""
         self._in_turn = cycle
-        super()._start_asgi_task(cycle, app)
+        cycle.transport = cast(asyncio.Transport, self._answering)
+        super()._start_asgi_task(cycle, cast(Any, EarlyAnswers(app, cycle)))
+
+    def _end_in_turn(self) -> None:
+        """The answer to the request that has its turn is the last one."""
+        if self._in_turn is not None and self._in_turn.more_body:
+            self.linger()
+        else:
+            self.transport.close()
 
     def _wait_for_head(self, patience_s: float) -> None:
         self._waits_since_s, self._patience_s = self.loop.time(), patience_s

@@ -19,6 +19,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from gateway.graceful_connection import Drain, GracefulConnection
+from gateway.unread_answers import ClientBounds
 
 ACCEPTED_S = 0.1
 """A connection that was accepted in the last moment shows itself within this time."""
@@ -32,6 +33,7 @@ class GracefulServer(uvicorn.Server):
 
     Args:
         connection: makes connections; called with the arguments of `GracefulConnection`.
+        bounds: of what its clients may make it hold.
     """
 
     def __init__(
@@ -39,7 +41,9 @@ class GracefulServer(uvicorn.Server):
         app: ASGIApp,
         drain: Drain,
         connection: Callable[..., GracefulConnection] = GracefulConnection,
+        bounds: ClientBounds | None = None,
     ) -> None:
+        bounds = bounds or ClientBounds()
         super().__init__(
             uvicorn.Config(
                 app,
@@ -47,7 +51,7 @@ class GracefulServer(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                http=cast(type[asyncio.Protocol], partial(connection, drain=drain)),
+                http=cast(type[asyncio.Protocol], partial(connection, drain=drain, bounds=bounds)),
                 lifespan="off",
             )
         )

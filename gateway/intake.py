@@ -6,14 +6,24 @@ from gateway.attempts import Call
 from gateway.calls import InferenceCall
 from gateway.dispatch_counters import DispatchCounters, ShedReason
 from gateway.dispatch_limits import DispatchLimits
+from gateway.held_bytes import OPEN, SMALL_BYTES_MAX, HeldBytes
 from gateway.model_state import ModelState
 from gateway.replicas import Replicas
 from gateway.traffic import Routes
 from shared.errors import ErrorCode, PenstockError
 
+FREE_SHARES_MAX = 8
+"""A model that has open calls may hold so many times the bytes that are free. One alone gets 8/9 of
+the limit; n of them that take all they get have 8/(8n + 1) each; and to a model that has nothing
+open, something is left in each case, without which a flood of one would keep out all others."""
+
 
 class Intake:
-    """Accepts calls, and gives back what they took. Used by `gateway.dispatch`."""
+    """Accepts calls, and gives back what they took. Used by `gateway.dispatch`.
+
+    Args:
+        held: what the gateway holds, open calls among it.
+    """
 
     def __init__(
         self,
@@ -21,6 +31,7 @@ class Intake:
         routes: Routes,
         replicas: Replicas,
         counters: DispatchCounters,
+        held: HeldBytes,
     ) -> None:
         self._limits = limits
         self._routes = routes
@@ -28,6 +39,7 @@ class Intake:
         self._counters = counters
         self._models: dict[str, ModelState] = {}
         self._bytes = 0
+        self._held = held
 
     def __repr__(self) -> str:
         return f"<Intake {len(self._models)} models, {self._bytes} bytes>"
@@ -54,10 +66,17 @@ class Intake:
             timeout_s = route.timeout_ms / 1000 if route.timeout_ms else limits.default_timeout_s
         timeout_s = min(timeout_s, limits.max_timeout_s)
         revision = self._replicas.revision(route.revision)
-        most_bytes = limits.queue_bytes_limit
-        if model.open >= limits.queue_limit or self._bytes + size_bytes > most_bytes:
+        free_bytes = limits.queue_bytes_limit - self._bytes
+        if (
+            model.open >= limits.queue_limit
+            or size_bytes > free_bytes
+            or model.bytes + size_bytes > FREE_SHARES_MAX * free_bytes
+        ):
             wait_s = revision.admission.retry_after_s(request.priority, timeout_s)
             self._check_bounds(model, size_bytes, wait_s)
+        if not self._held.has_room(size_bytes, size_bytes > SMALL_BYTES_MAX):
+            self._counters.sheds[ShedReason.BYTES] += 1
+            raise self._held.refusal()
         rows = inputs[0].rows if inputs and revision.batches else 1
         ticket = revision.admission.admit(rows, request.priority, timeout_s, now)
         if ticket is None:
@@ -69,6 +88,7 @@ class Intake:
         )
         if route.queue_timeout_ms is not None:
             call.start_by = now + route.queue_timeout_ms / 1000
+        self._held.take(OPEN, size_bytes, size_bytes > SMALL_BYTES_MAX)
         model.open += 1
         model.bytes += size_bytes
         model.hedges.earn()
@@ -77,8 +97,10 @@ class Intake:
 
     def close(self, call: Call) -> None:
         """An accepted call is over."""
-        self._bytes -= call.size_bytes
-        call.model.bytes -= call.size_bytes
+        size_bytes = call.size_bytes
+        self._held.give_back(OPEN, size_bytes, size_bytes > SMALL_BYTES_MAX)
+        self._bytes -= size_bytes
+        call.model.bytes -= size_bytes
         call.model.open -= 1
         if call.ticket is not None:
             call.revision.admission.closed(call.ticket)
@@ -96,15 +118,17 @@ class Intake:
         self._replicas.keep(routed)
 
     def _check_bounds(self, model: ModelState, size_bytes: int, wait_s: float) -> None:
-        """One of the two bounds is reached. Of bytes, a model always has its share: no other
-        model's flood keeps it out."""
+        """One of the bounds is reached, or a model has more than its share of bytes."""
         limits = self._limits
         if model.open >= limits.queue_limit:
             message = f"the queue of model {model.name!r} is full ({limits.queue_limit} calls)"
             raise self._shed(ShedReason.CALLS, message, wait_s)
-        called = sum(each.open > 0 or each is model for each in self._models.values())
-        if model.bytes and model.bytes + size_bytes > limits.queue_bytes_limit / called:
-            message = f"the gateway holds as many bytes as it may ({limits.queue_bytes_limit})"
+        free_bytes = limits.queue_bytes_limit - self._bytes
+        if size_bytes > free_bytes or model.bytes:
+            message = (
+                f"open calls hold as many bytes as they may ({limits.queue_bytes_limit}), or those "
+                f"of model {model.name!r} more than their share"
+            )
             raise self._shed(ShedReason.BYTES, message, wait_s)
 
     def _shed(self, reason: ShedReason, message: str, wait_s: float) -> PenstockError:

@@ -31,6 +31,7 @@ from gateway.commands import (
 from gateway.dispatch import Dispatch
 from gateway.dispatch_counters import DispatchCounters
 from gateway.dispatch_limits import DispatchLimits
+from gateway.held_bytes import HeldBytes
 from gateway.inference import Outcome
 from gateway.model_state import ModelState
 from gateway.replicas import Replica, Replicas, Revision
@@ -79,6 +80,7 @@ class InferenceService:
         on_change: called when readiness of replicas or the routing generation changed.
         keys: which workers may connect over tcp.
         tracer: records attempts of calls whose trace is recorded; None: nothing is.
+        held: what the gateway holds; None: a budget of its own.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class InferenceService:
         on_change: Callable[[], None],
         keys: GatewayKeys | None = None,
         tracer: Tracer | None = None,
+        held: HeldBytes | None = None,
     ) -> None:
         self._clock = clock
         self._spans = AttemptSpans(tracer) if tracer is not None else None
@@ -99,7 +102,7 @@ class InferenceService:
         self._on_change = on_change
         self._routes = Routes()
         self._replicas = Replicas(silence_s, limits.revisions)
-        self._dispatch = Dispatch(limits, self._routes, self._replicas, random.Random())
+        self._dispatch = Dispatch(limits, self._routes, self._replicas, random.Random(), held)
         self._transport = Transport(endpoint, incarnation, self, keys)
         self._waiting: dict[int, Callable[[Outcome], None]] = {}
         self._interfaces: dict[str, ModelInterface] = {}

@@ -8,8 +8,10 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from gateway.held_bytes import BYTES_MAX, SMALL_SHARE_BYTES
 from gateway.jobs.keeper_settings import JobKeeperSettings
 from gateway.jobs.settings import JobSettings
+from gateway.unread_answers import ANSWER_TIMEOUT_S, LINGER_S
 from shared.errors import ErrorCode
 
 RETRY_ON = frozenset({ErrorCode.MODEL_ERROR, ErrorCode.OUT_OF_MEMORY})
@@ -51,7 +53,36 @@ class GatewaySettings(JobKeeperSettings, JobSettings):
         2048, gt=0, description="Most open calls per model; more are answered with 429."
     )
     queue_bytes_limit: int = Field(
-        1024 * 1024 * 1024, gt=0, description="Most bytes of inputs of open calls; more get 429."
+        1024 * 1024 * 1024,
+        gt=0,
+        description="Most bytes of inputs of open calls, all models together; more get 429, and a "
+        "model that has most of them does so before the others.",
+    )
+    held_bytes_max: int = Field(
+        BYTES_MAX,
+        ge=1024 * 1024,
+        description="Most bytes that this gateway holds for clients: bodies that arrive, open "
+        "calls and answers that are not read; what does not fit gets 429.",
+    )
+    held_small_share_bytes: int = Field(
+        SMALL_SHARE_BYTES,
+        ge=0,
+        description="Of these, what only bodies and answers of up to 64 KiB may hold (half of them "
+        "at most), so that large and slow ones cannot keep them out.",
+    )
+    answer_timeout_s: float = Field(
+        ANSWER_TIMEOUT_S,
+        gt=0,
+        le=3600,
+        description="A client that has not read its answer is cut off, unless it reads 256 KiB, or "
+        "the rest, in each such time.",
+    )
+    linger_s: float = Field(
+        LINGER_S,
+        ge=0,
+        le=60,
+        description="How long what comes of a refused body is thrown away, so that its sender gets "
+        "to read the answer before the connection ends.",
     )
     max_body_bytes: int = Field(
         64 * 1024 * 1024, gt=0, description="Largest request body; a larger one gets 413."

@@ -10,6 +10,13 @@ from __future__ import annotations
 from shared.errors import ErrorCode, PenstockError
 from shared.routing import ModelRoute, RoutingTable, VersionRoute
 
+NAME_SHOWN_MAX = 256
+"""Most characters of a name that nobody has deployed in messages and logs: clients invent them."""
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= NAME_SHOWN_MAX else f"{name[:NAME_SHOWN_MAX]}...")
+
 
 class Routes:
     """The routes known to this gateway."""
@@ -66,14 +73,15 @@ class Routes:
         """
         route = self._models.get(model)
         if route is None:
-            raise PenstockError(ErrorCode.MODEL_NOT_FOUND, f"model {model!r} is not deployed")
+            raise PenstockError(ErrorCode.MODEL_NOT_FOUND, f"model {_shown(model)} is not deployed")
         if pinned is not None:
             version = route.version(pinned)
             if version is None:
                 served = ", ".join(v.version for v in route.versions) or "none"
                 raise PenstockError(
                     ErrorCode.VERSION_NOT_FOUND,
-                    f"version {pinned!r} of model {model!r} is not deployed (deployed: {served})",
+                    f"version {_shown(pinned)} of model {model!r} is not deployed "
+                    f"(deployed: {served})",
                 )
             return version
         weighted = [version for version in route.versions if version.weight > 0]

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request, Response
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from gateway.held_bytes import HeldBytes
 from gateway.http.call_route import CallContext, CallRoute, CallSteps
 from gateway.http.errors import install_error_handlers
 from gateway.http.extension_routes import ExtensionEndpoints, add_extension_routes
@@ -85,6 +86,7 @@ def create_app(
     settings: HttpSettings,
     metrics: HttpMetrics,
     jobs: JobService | None = None,
+    held: HeldBytes | None = None,
 ) -> GatewayApp:
     """The web application of a gateway.
 
@@ -93,10 +95,11 @@ def create_app(
         settings: bounds of the HTTP front.
         metrics: where requests are counted; its registry is shown at `/metrics`.
         jobs: what takes jobs; None: nothing does.
+        held: what the gateway holds; None: a budget of its own.
     """
     version = metadata.version("penstock")
     statistics = InferenceStatistics(settings.max_metric_series)
-    context = CallContext(service, settings, metrics, statistics)
+    context = CallContext(service, settings, metrics, statistics, held or HeldBytes())
     payload = OipFormat(settings.max_request_elements)
     infer = CallRoute(context, payload)
     app = GatewayApp(

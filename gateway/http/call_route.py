@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope
 
 from gateway.calls import InferenceAnswer, InferenceCall
 from gateway.graceful_connection import GIVEN_UP, was_given_up
+from gateway.held_bytes import ARRIVING, SMALL_BYTES_MAX, UNREAD, HeldBytes, HeldShare
 from gateway.http.beside_loop import beside_loop
 from gateway.http.compression import Coding, chosen_coding, deflated
 from gateway.http.element_bounds import LARGE_BYTES
@@ -28,12 +29,7 @@ from gateway.http.errors import failure_response
 from gateway.http.metrics import OK, HttpMetrics
 from gateway.http.payload import P, PayloadFormat, RawHeaders
 from gateway.http.reply import Reply, ReplyResponse
-from gateway.http.request_body import (
-    BodyTooLargeError,
-    LingeringResponse,
-    read_body,
-    unless_client_goes,
-)
+from gateway.http.request_body import read_body, unless_client_goes
 from gateway.http.request_headers import (
     TIMEOUT_HEADER,
     content_coding_of,
@@ -45,6 +41,7 @@ from gateway.http.server_timing import server_timing
 from gateway.http.settings import HttpSettings
 from gateway.inference import Inference
 from gateway.statistics import InferenceStatistics
+from gateway.traffic import NAME_SHOWN_MAX
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
 from shared.tensors import Buffer, nbytes_of
@@ -114,12 +111,14 @@ class CallContext:
         service: what runs the calls.
         settings: bounds.
         metrics, statistics: where requests are counted.
+        held: the budget over what the gateway holds.
     """
 
     service: Inference
     settings: HttpSettings
     metrics: HttpMetrics
     statistics: InferenceStatistics
+    held: HeldBytes
 
 
 class CallSteps(Generic[P]):
@@ -133,6 +132,7 @@ class CallSteps(Generic[P]):
         self.settings = context.settings
         self.service = context.service
         self.metrics = context.metrics
+        self.held = context.held
         self._statistics = context.statistics
         self.payload = payload
 
@@ -267,8 +267,8 @@ class CallSteps(Generic[P]):
             request_id_of(exchange.headers),
             self.settings.retry_after_s,
             self.payload.error_body,
-            model=exchange.model,
-            version=exchange.version or "",
+            model=exchange.model[:NAME_SHOWN_MAX],
+            version=(exchange.version or "")[:NAME_SHOWN_MAX],
             duration_ms=round(total_s * 1e3, 3),
         )
 
@@ -288,10 +288,7 @@ class CallRoute(Generic[P]):
         try:
             return await self._infer(exchange, scope, receive)
         except Exception as error:
-            response = self.steps.fail(exchange, _cause(error, scope))
-            if isinstance(error, BodyTooLargeError) and error.unread:
-                return LingeringResponse(response, self.steps.settings.linger_s)
-            return response
+            return self.steps.fail(exchange, _cause(error, scope))
         finally:
             self.steps.end()
 
@@ -299,25 +296,51 @@ class CallRoute(Generic[P]):
         steps, headers, settings = self.steps, exchange.headers, self.steps.settings
         steps.check(headers)
         coding = content_coding_of(scope["headers"]) if b"content-encoding" in headers else None
-        content = await read_body(
-            headers, coding, receive, settings.max_body_bytes, settings.body_timeout_s
-        )
-        if len(content) <= LARGE_BYTES:
-            call = steps.call(exchange, content)
-        else:
-            interface = steps.interface(exchange, content)
-            parsed = await beside_loop(
-                partial(steps.payload.parse_alone, content, headers, interface)
+        share = HeldShare(steps.held, ARRIVING)
+        try:
+            content = await read_body(
+                headers, coding, receive, settings.max_body_bytes, settings.body_timeout_s, share
             )
-            call = steps.parsed_call(exchange, parsed)
-        answer = await unless_client_goes(steps.service.infer(call), receive)
+            if len(content) <= LARGE_BYTES:
+                call = steps.call(exchange, content)
+            else:
+                interface = steps.interface(exchange, content)
+                parsed = await beside_loop(
+                    partial(steps.payload.parse_alone, content, headers, interface)
+                )
+                call = steps.parsed_call(exchange, parsed)
+            del content
+            hand_over(share, call)
+            answer = await unless_client_goes(steps.service.infer(call), receive)
+        finally:
+            share.release()
         if is_large(answer):
             body = await beside_loop(partial(steps.body, exchange, answer))
         else:
             body = steps.body(exchange, answer)
-        if body.wanted is not None:
-            body = await compressed(body, body.wanted)
-        return ReplyResponse(steps.reply(exchange, answer, body))
+        unread = HeldShare(steps.held, UNREAD)
+        unread.resize(body.size)
+        try:
+            if body.wanted is not None:
+                body = await compressed(body, body.wanted)
+                unread.resize(body.size)
+            return ReplyResponse(steps.reply(exchange, answer, body), unread)
+        except BaseException:
+            unread.release()
+            raise
+
+
+def hand_over(share: HeldShare, call: InferenceCall) -> None:
+    """A body was read: its tensors count as the open call's from now on.
+
+    What a large body is beyond them stays held until the call is over: binary tensors are views of
+    it, and keep all of it alive.
+    """
+    if share.size_bytes <= SMALL_BYTES_MAX:
+        share.release()
+        return
+    share.shrink(max(0, share.size_bytes - sum([tensor.nbytes for tensor in call.inputs])))
+    share.is_open()
 
 
 def _cause(error: Exception, scope: Scope) -> Exception:

@@ -8,8 +8,7 @@ callback: no task, no ASGI messages, one write. A head that has come before is n
 `gateway.http.call_route`. Both ways go by the same steps (`CallSteps`), and
 tests/unit/gateway/http/test_both_ways.py holds them to the same answers.
 
-To uvicorn, a request that is served here is the connection's *cycle*, as any other: what it does
-when clients pipeline, leave, or are told to go stays its own.
+To uvicorn, a request that is served here is the connection's *cycle*, as any other.
 
 Previous stop of a request: the client. Next: `gateway.http.call_route` for the steps, then
 `gateway.service`.
@@ -28,8 +27,9 @@ from uvicorn.server import ServerState
 
 from gateway.calls import InferenceAnswer
 from gateway.graceful_connection import GIVEN_UP, GracefulConnection
+from gateway.held_bytes import ARRIVING, SLOW_BODY_S, SMALL_BYTES_MAX, UNREAD, HeldShare
 from gateway.http.beside_loop import beside_loop
-from gateway.http.call_route import Body, CallSteps, Exchange, compressed, is_large
+from gateway.http.call_route import Body, CallSteps, Exchange, compressed, hand_over, is_large
 from gateway.http.parsed_infer import ParsedInfer
 from gateway.http.payload import RawHeaders
 from gateway.http.reply import Reply
@@ -65,6 +65,7 @@ class DirectRequest(Exchange[ParsedInfer]):
         patience: ends a body that trickles in.
         call_id: of the service, while it runs.
         span: if the request is recorded.
+        share: of what the gateway holds, for a body that came in pieces, or is large.
         keep_alive, response_started, response_complete, disconnected, message_event: uvicorn's, of
             what it calls a cycle.
     """
@@ -78,11 +79,17 @@ class DirectRequest(Exchange[ParsedInfer]):
     response_complete: bool = False
     disconnected: bool = False
     message_event = _UNHEARD
+    share: HeldShare | None = None
 
     def __init__(self, head: Head, headers: RawHeaders, keep_alive: bool) -> None:
         super().__init__(head.model, head.version, headers)
         self.head = head
         self.keep_alive = keep_alive
+
+    def release(self) -> None:
+        """Nothing of it is held any more."""
+        if self.share is not None:
+            self.share.release()
 
 
 def _is_raw(parsed: ParsedInfer | None, answer: InferenceAnswer) -> bool:
@@ -148,9 +155,7 @@ class DirectConnection(GracefulConnection):
         self._data = b""
         request = self._direct
         if request is not None and not request.whole and request.patience is None:
-            request.patience = self.loop.call_later(
-                self._steps.settings.body_timeout_s, self._body_timeout
-            )
+            self._wait_for_body(request)
 
     def on_message_begin(self) -> None:
         """A request begins; which way it takes is decided when its headers are there."""
@@ -164,7 +169,9 @@ class DirectConnection(GracefulConnection):
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """Choose the way."""
+        """Choose the way, unless an answer before was the last one."""
+        if self.lingers:
+            return
         head = self._find_head() if self._is_free() else None
         if head is not None:
             self.head_has_come()
@@ -181,7 +188,8 @@ class DirectConnection(GracefulConnection):
         """A part of a body has come, or all of it."""
         request = self._direct
         if request is None or self.cycle is not request:
-            super().on_body(body)
+            if not isinstance(self.cycle, DirectRequest):
+                super().on_body(body)
         elif len(body) == request.head.length:
             request.body = body  # the usual case: no copy
         else:
@@ -190,12 +198,16 @@ class DirectConnection(GracefulConnection):
                 request.body += body
             else:
                 request.body = bytearray(body)
+                request.share = HeldShare(self._steps.held, ARRIVING)
+            self._hold(request, len(request.body))
 
     def on_message_complete(self) -> None:
         """A request is all there."""
         self._between = True
         request = self._direct
         if request is None or self.cycle is not request or self._declined:
+            if request is None and isinstance(self.cycle, DirectRequest):
+                return  # it was refused before all of it had come
             super().on_message_complete()
             return
         if request.patience is not None:
@@ -215,6 +227,7 @@ class DirectConnection(GracefulConnection):
             request.patience.cancel()
         if request.call_id is not None:
             self._steps.service.cancel(request.call_id)
+        request.release()
         self._steps.fail(request, client_gone())
         self._steps.end()
         end_span(request.span, 0)
@@ -269,11 +282,49 @@ class DirectConnection(GracefulConnection):
         request, steps = self._direct, self._steps
         assert request is not None
         request.whole = True
+        request.body = b""
         try:
+            if len(body) > SMALL_BYTES_MAX and request.share is None:
+                request.share = HeldShare(steps.held, ARRIVING)
+                request.share.resize(len(body))
             call = steps.call(request, body)
+            if request.share is not None:
+                hand_over(request.share, call)
             request.call_id = steps.service.submit(call, self._answered)
         except Exception as error:
             self._respond(steps.fail(request, error))
+
+    def _hold(self, request: DirectRequest, size_bytes: int) -> None:
+        """So much of the body is here now; refuse it if there is no room for that."""
+        assert request.share is not None
+        try:
+            request.share.resize(size_bytes)
+        except PenstockError as error:
+            self._refuse_body(request, error)
+
+    def _refuse_body(self, request: DirectRequest, error: PenstockError) -> None:
+        if request.patience is not None:
+            request.patience.cancel()
+        self._respond(self._steps.fail(request, error))
+
+    def _wait_for_body(self, request: DirectRequest) -> None:
+        timeout_s = self._steps.settings.body_timeout_s
+        if timeout_s > SLOW_BODY_S:
+            request.patience = self.loop.call_later(SLOW_BODY_S, self._body_is_slow)
+        else:
+            request.patience = self.loop.call_later(timeout_s, self._body_timeout)
+
+    def _body_is_slow(self) -> None:
+        request = self._direct
+        if request is None or request.whole:
+            return
+        left_s = self._steps.settings.body_timeout_s - SLOW_BODY_S
+        request.patience = self.loop.call_later(left_s, self._body_timeout)
+        try:
+            if request.share is not None:
+                request.share.become_ordinary()
+        except PenstockError as error:
+            self._refuse_body(request, error)
 
     def _body_timeout(self) -> None:
         request = self._direct
@@ -294,6 +345,8 @@ class DirectConnection(GracefulConnection):
                 self._write_beside_loop(request, outcome, None)
                 return
             body = steps.body(request, outcome)
+            if body.size > SMALL_BYTES_MAX:
+                self._hold_answer(request, body)
             if body.wanted is not None:
                 self._write_beside_loop(request, outcome, body)
                 return
@@ -301,6 +354,16 @@ class DirectConnection(GracefulConnection):
         except Exception as error:
             response = steps.fail(request, error)
         self._respond(response)
+
+    def _hold_answer(self, request: DirectRequest, body: Body) -> None:
+        """A large answer counts as unread from now on.
+
+        Raises:
+            PenstockError: QUEUE_FULL; there is no room for it.
+        """
+        request.release()
+        request.share = HeldShare(self._steps.held, UNREAD)
+        request.share.resize(body.size)
 
     def _write_beside_loop(
         self, request: DirectRequest, answer: InferenceAnswer, body: Body | None
@@ -311,6 +374,8 @@ class DirectConnection(GracefulConnection):
                 made = body
                 if made is None:
                     made = await beside_loop(partial(self._steps.body, request, answer))
+                    if self._direct is request:
+                        self._hold_answer(request, made)
                 if made.wanted is not None:
                     made = await compressed(made, made.wanted)
                 if self._direct is not request:
@@ -331,8 +396,10 @@ class DirectConnection(GracefulConnection):
         request, self._direct = self._direct, None
         assert request is not None
         request.call_id = None
+        request.release()
+        request.body, request.parsed = b"", None  # it stays the connection's cycle for a while
         self._steps.end()
-        status, closes = STATUS_OK, not request.keep_alive
+        status, closes = STATUS_OK, not (request.keep_alive and request.whole)
         if isinstance(response, Reply):
             head, parts = response.head, response.parts
         else:
@@ -349,6 +416,12 @@ class DirectConnection(GracefulConnection):
         request.response_started = request.response_complete = True
         if request.span is not None:
             end_span(request.span, status)
-        if closes:
+        if self.flow.write_paused:
+            self.unread.count()
+        if not closes:
+            self.on_response_complete()
+        elif request.whole:
             self.transport.close()
-        self.on_response_complete()
+            self.on_response_complete()
+        else:
+            self.linger()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
@@ -16,6 +15,7 @@ from http import HTTPStatus
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
+from gateway.held_bytes import ARRIVING, HeldShare
 from gateway.http.beside_loop import beside_loop
 from gateway.http.call_route import (
     CallContext,
@@ -33,12 +33,7 @@ from gateway.http.oip_format import OipFormat
 from gateway.http.parsed_infer import ParsedInfer
 from gateway.http.payload import RawHeaders
 from gateway.http.reply import Reply, ReplyResponse
-from gateway.http.request_body import (
-    BodyTooLargeError,
-    LingeringResponse,
-    read_body,
-    unless_client_goes,
-)
+from gateway.http.request_body import BodyTooLargeError, read_body, unless_client_goes
 from gateway.http.request_headers import (
     content_coding_of,
     request_id_of,
@@ -55,6 +50,7 @@ from shared.jobs.payload import JobInput
 from shared.jobs.record import FINISHED, JobState
 from shared.messages import Request
 from shared.routing import VersionRoute
+from shared.tensors import Buffer
 
 NO_JOBS = "this version takes no jobs (its tag penstock.jobs is off): POST to its path /infer"
 
@@ -78,6 +74,7 @@ class JobIntake:
     ) -> None:
         self._jobs = jobs
         self._service = context.service
+        self._held = context.held
         self._settings = context.settings
         self._steps = steps
         self._payload = payload
@@ -94,14 +91,17 @@ class JobIntake:
         self, scope: Scope, receive: Receive, model: str, version: str | None
     ) -> Response:
         """Answer a submit: the job, once it is accepted."""
-        return await self._lingering(scope, self._submit(scope, receive, model, version))
+        return await self._submit(scope, receive, model, version)
 
     async def infer(
         self, scope: Scope, receive: Receive, model: str, version: str | None, wait_s: float
     ) -> Response:
         """Answer an inference as a job: by its answer if that is there in time, else by the job."""
-        work = self._infer(scope, receive, model, version, wait_s)
-        response = await self._lingering(scope, work)
+        try:
+            response = await self._infer(scope, receive, model, version, wait_s)
+        except BodyTooLargeError as error:
+            request_id = request_id_of(dict(scope["headers"]))
+            response = failure_response(error, request_id, self._settings.retry_after_s)
         response.headers["preference-applied"] = "respond-async"
         return response
 
@@ -160,9 +160,18 @@ class JobIntake:
         self._payload.check(headers)
         settings = self._settings
         coding = content_coding_of(scope["headers"])
-        body = await read_body(
-            headers, coding, receive, settings.max_body_bytes, settings.body_timeout_s
-        )
+        share = HeldShare(self._held, ARRIVING)
+        try:  # from then on, the submit's own share counts
+            body = await read_body(
+                headers, coding, receive, settings.max_body_bytes, settings.body_timeout_s, share
+            )
+            return await self._parsed(body, headers, model, pin)
+        finally:
+            share.release()
+
+    async def _parsed(
+        self, body: Buffer, headers: RawHeaders, model: str, pin: str | None
+    ) -> tuple[ParsedInfer, Submission]:
         route = self._service.route(model, pin)
         if route.jobs == "off":
             raise PenstockError(ErrorCode.NOT_OFFERED, NO_JOBS)
@@ -196,17 +205,6 @@ class JobIntake:
         )
         job_input = JobInput(parsed.id or "", request)
         return Submission(model, pin, route.version, route.revision, job_input, options)
-
-    async def _lingering(self, scope: Scope, work: Awaitable[Response]) -> Response:
-        """The response; its sender gets to read it also where the body was too large to be read."""
-        try:
-            return await work
-        except BodyTooLargeError as error:
-            request_id = request_id_of(dict(scope["headers"]))
-            response = failure_response(error, request_id, self._settings.retry_after_s)
-            return (
-                LingeringResponse(response, self._settings.linger_s) if error.unread else response
-            )
 
     def job_response(
         self, view: JobView, *, accepted: bool = False, partial: PartialOutput | None = None

@@ -92,6 +92,9 @@ def parse_infer(
     request_id = document.get("id")
     if request_id is not None and type(request_id) is not str:
         raise mismatch("id", "a string", shown(request_id))
+    if request_id is not None and len(request_id) > ID_CHARACTERS_MAX:
+        expected = f"at most {ID_CHARACTERS_MAX} characters"
+        raise mismatch("id", expected, f"{len(request_id)}")
     parameters = document.get("parameters")
     said = _NOTHING_SAID if parameters is None else _said(parameters, interface)
     reader = _InputReader(interface, binary, may_hold_booleans(text), max_elements)
@@ -118,6 +121,9 @@ class _Said:
     priority: int = PRIORITY_DEFAULT
     timeout_s: float | None = None
 
+
+ID_CHARACTERS_MAX = 1024
+"""Longest `id` of a request, which is kept with it and echoed: many times a UUID."""
 
 _NOTHING_SAID = _Said()
 

@@ -8,13 +8,12 @@ trickles in is given up after a while, so that nobody can hold what it occupies 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable
 from typing import Any, TypeVar, cast
 
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive
 
+from gateway.held_bytes import SLOW_BODY_S, HeldShare
 from gateway.http.compression import Coding, Inflater
 from gateway.http.payload import RawHeaders
 from gateway.http.request_headers import content_length_of
@@ -52,53 +51,83 @@ def client_gone() -> PenstockError:
 
 
 class _Patience:
-    """Cancels a task that waits for too long."""
+    """Cancels a task that waits for too long, or for longer than there is room for slow ones."""
 
-    def __init__(self, task: asyncio.Task[Any]) -> None:
-        self.ended = False
+    def __init__(self, task: asyncio.Task[Any], share: HeldShare | None, timeout_s: float) -> None:
+        self.ended: PenstockError | None = None
         self._task = task
+        self._share = share
+        self._timeout_s = timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(min(SLOW_BODY_S, timeout_s), self._is_slow)
 
-    def end(self) -> None:
-        self.ended = True
+    def _is_slow(self) -> None:
+        if self._timeout_s <= SLOW_BODY_S:
+            self._end(BodyTimeoutError(self._timeout_s))
+            return
+        left_s = self._timeout_s - SLOW_BODY_S
+        self._timer = self._loop.call_later(left_s, self._end, BodyTimeoutError(self._timeout_s))
+        if self._share is not None:
+            try:
+                self._share.become_ordinary()
+            except PenstockError as error:
+                self._end(error)
+
+    def _end(self, error: PenstockError) -> None:
+        self.stop()
+        self.ended = error
         self._task.cancel()
+
+    def stop(self) -> None:
+        self._timer.cancel()
 
 
 async def read_body(
-    headers: RawHeaders, coding: Coding | None, receive: Receive, max_bytes: int, timeout_s: float
+    headers: RawHeaders,
+    coding: Coding | None,
+    receive: Receive,
+    max_bytes: int,
+    timeout_s: float,
+    share: HeldShare | None = None,
 ) -> Buffer:
     """The whole body, inflated if it came in a coding.
+
+    Args:
+        share: of what the gateway holds, which grows with the body; the caller's to release.
 
     Raises:
         BodyTooLargeError: beyond `max_bytes`, as sent or inflated.
         BodyTimeoutError: if it took longer than `timeout_s`.
-        PenstockError: CANCELLED, if the client has gone; INVALID_INPUT, if it is not in its coding.
+        PenstockError: CANCELLED, if the client has gone; INVALID_INPUT, if it is not in its coding;
+            QUEUE_FULL, if the gateway holds as much as it may.
     """
     announced = content_length_of(headers)
     if announced is not None and announced > max_bytes:
         raise BodyTooLargeError(max_bytes, unread=True)
     task = asyncio.current_task()
     assert task is not None
-    patience = _Patience(task)
-    timer = asyncio.get_running_loop().call_later(timeout_s, patience.end)
+    patience = _Patience(task, share, timeout_s)
     try:
         if coding is None:
-            return await _read_plain(receive, max_bytes)
-        return await _read_inflated(Inflater(coding), receive, max_bytes)
+            return await _read_plain(receive, max_bytes, share)
+        return await _read_inflated(Inflater(coding), receive, max_bytes, share)
     except asyncio.CancelledError:
-        if not patience.ended:
+        if patience.ended is None:
             raise
         task.uncancel()
-        raise BodyTimeoutError(timeout_s) from None
+        raise patience.ended from None
     finally:
-        timer.cancel()
+        patience.stop()
 
 
-async def _read_plain(receive: Receive, max_bytes: int) -> Buffer:
+async def _read_plain(receive: Receive, max_bytes: int, share: HeldShare | None) -> Buffer:
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body", False):
         whole = cast(bytes, message.get("body", b""))  # the usual case: no copy
         if len(whole) > max_bytes:
             raise BodyTooLargeError(max_bytes, unread=False)
+        if share is not None:
+            share.resize(len(whole))
         return whole
     body = bytearray()
     while message["type"] == "http.request":
@@ -106,13 +135,17 @@ async def _read_plain(receive: Receive, max_bytes: int) -> Buffer:
         unread = message.get("more_body", False)
         if len(body) > max_bytes:
             raise BodyTooLargeError(max_bytes, unread)
+        if share is not None:
+            share.resize(len(body))
         if not unread:
             return body
         message = await receive()
     raise client_gone()
 
 
-async def _read_inflated(inflater: Inflater, receive: Receive, max_bytes: int) -> Buffer:
+async def _read_inflated(
+    inflater: Inflater, receive: Receive, max_bytes: int, share: HeldShare | None
+) -> Buffer:
     body = bytearray()
     received = 0
     message = await receive()
@@ -126,6 +159,8 @@ async def _read_inflated(inflater: Inflater, receive: Receive, max_bytes: int) -
             body += piece
             if len(body) > max_bytes:
                 raise BodyTooLargeError(max_bytes, unread)
+            if share is not None:
+                share.resize(len(body))
             await asyncio.sleep(0)  # a piece takes a while: let others have their turn
         if not unread:
             inflater.finish()
@@ -174,34 +209,3 @@ async def unless_client_goes(work: Awaitable[T], receive: Receive) -> T:
         task.uncancel()
         raise client_gone()
     return result
-
-
-class LingeringResponse(Response):
-    """An answer to a request whose body was not read to its end.
-
-    To close a connection with unread data resets it, and the client may lose the answer. So the
-    rest of the body is read and thrown away for a while after the answer was sent.
-
-    Args:
-        answer: what to say.
-        linger_s: longest time to go on reading, in seconds.
-    """
-
-    def __init__(self, answer: Response, linger_s: float) -> None:
-        self.status_code = answer.status_code
-        self.raw_headers = answer.raw_headers
-        self.body = answer.body
-        self.background = None
-        self._linger_s = linger_s
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer, read on for a while, then end the response."""
-        start = {"type": "http.response.start", "status": self.status_code}
-        await send({**start, "headers": self.raw_headers})
-        await send({"type": "http.response.body", "body": self.body, "more_body": True})
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._linger_s):
-                message = await receive()
-                while message["type"] == "http.request" and message.get("more_body", False):
-                    message = await receive()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from gateway.held_bytes import HeldBytes
 from gateway.jobs.keeper import JobKeeper
 from gateway.jobs.keeper_settings import webhook_settings
 from gateway.jobs.metrics import JobsCollector
@@ -27,6 +28,7 @@ class GatewayJobs:
 
     Args:
         service: tells of routes and replicas.
+        held: the budget over what the gateway holds.
 
     Attributes:
         clients: what clients may do with jobs.
@@ -36,7 +38,9 @@ class GatewayJobs:
         PenstockError: if `blobs_url` names no place that can be used.
     """
 
-    def __init__(self, settings: GatewaySettings, service: InferenceService) -> None:
+    def __init__(
+        self, settings: GatewaySettings, service: InferenceService, held: HeldBytes
+    ) -> None:
         keys = Keys(settings.namespace)
         url, namespace = settings.blobs_url, settings.namespace
         blobs = BlobStore(url, namespace) if url else None
@@ -53,7 +57,7 @@ class GatewayJobs:
             is_known=_is_known(settings.redis_url, keys),
         )
         networks = None if self._sender is None else settings.webhook_allow_networks
-        self.clients = JobService(self._store, self._news, settings, blobs, networks)
+        self.clients = JobService(self._store, self._news, settings, blobs, networks, held=held)
         self.collector = JobsCollector(self._keeper, service)
 
     async def run(self) -> None:

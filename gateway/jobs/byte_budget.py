@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.held_bytes import OPEN, SMALL_BYTES_MAX, HeldBytes
 from shared.errors import ErrorCode, PenstockError
 
 
@@ -12,9 +13,20 @@ class ByteBudget:
         bytes_max: held at once.
         refusal: what is told to those for whom there is no room.
         retry_after_s: when they may come again.
+        held: what the gateway holds, these bytes among it; None: they count here only.
+        kind: what they are there.
     """
 
-    def __init__(self, bytes_max: int, refusal: str, retry_after_s: float) -> None:
+    def __init__(
+        self,
+        bytes_max: int,
+        refusal: str,
+        retry_after_s: float,
+        held: HeldBytes | None = None,
+        kind: int = OPEN,
+    ) -> None:
+        self._held = HeldBytes() if held is None else held
+        self._kind = kind
         self._bytes_max = bytes_max
         self._refusal = refusal
         self._retry_after_s = retry_after_s
@@ -33,32 +45,36 @@ class ByteBudget:
         """
         if self._held_bytes and self._held_bytes + size_bytes > self._bytes_max:
             raise PenstockError(ErrorCode.QUEUE_FULL, self._refusal, self._retry_after_s)
+        ordinary = size_bytes > SMALL_BYTES_MAX
+        self._held.take(self._kind, size_bytes, ordinary)
         self._held_bytes += size_bytes
-        return ByteShare(self, size_bytes)
+        return ByteShare(self, size_bytes, ordinary)
 
     def nothing(self) -> ByteShare:
         """A share of no bytes."""
-        return ByteShare(self, 0)
+        return ByteShare(self, 0, ordinary=False)
 
-    def give_back(self, size_bytes: int) -> None:
+    def give_back(self, size_bytes: int, ordinary: bool) -> None:
         """For shares: they are held no more."""
         self._held_bytes -= size_bytes
+        self._held.give_back(self._kind, size_bytes, ordinary)
 
 
 class ByteShare:
     """Bytes of a budget that are held."""
 
-    def __init__(self, budget: ByteBudget, size_bytes: int) -> None:
+    def __init__(self, budget: ByteBudget, size_bytes: int, ordinary: bool) -> None:
         self._budget = budget
+        self._ordinary = ordinary
         self._size_bytes = size_bytes
 
     def shrink(self, size_bytes: int) -> None:
         """No more than so many are held from now on."""
         surplus = max(0, self._size_bytes - size_bytes)
-        self._budget.give_back(surplus)
+        self._budget.give_back(surplus, self._ordinary)
         self._size_bytes -= surplus
 
     def release(self) -> None:
         """They are held no more; a second time changes nothing."""
-        self._budget.give_back(self._size_bytes)
+        self._budget.give_back(self._size_bytes, self._ordinary)
         self._size_bytes = 0

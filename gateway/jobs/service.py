@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from gateway.calls import InferenceAnswer
+from gateway.held_bytes import UNREAD, HeldBytes
 from gateway.jobs.access import Blobs, JobAccess, Store
 from gateway.jobs.byte_budget import ByteBudget, ByteShare
 from gateway.jobs.outcomes import answer_of, check_succeeded, event_before
@@ -77,6 +78,7 @@ class JobService:
         blobs: of what is too large for the store; None: that is refused.
         webhook_networks: that may be sent to besides the public ones; None: there are no webhooks.
         wall_s: the time in seconds since 1970.
+        held: what the gateway holds; None: jobs count by themselves.
 
     Attributes:
         settings: bounds and defaults.
@@ -92,6 +94,7 @@ class JobService:
         blobs: Blobs | None = None,
         webhook_networks: Sequence[Network] | None = None,
         wall_s: Callable[[], float] = time.time,
+        held: HeldBytes | None = None,
     ) -> None:
         self.settings = settings
         self.webhook_networks = webhook_networks
@@ -99,8 +102,9 @@ class JobService:
         self._wall_s = wall_s
         self._limits = StoreLimits(settings.jobs_max, settings.jobs_bytes_max)
         retry_s = settings.jobs_retry_after_s
-        self._submits = ByteBudget(settings.jobs_submit_bytes_max, SUBMITS_FULL, retry_s)
-        self._results = ByteBudget(settings.jobs_result_bytes_max, RESULTS_FULL, retry_s)
+        self._submits = ByteBudget(settings.jobs_submit_bytes_max, SUBMITS_FULL, retry_s, held)
+        most_results = settings.jobs_result_bytes_max
+        self._results = ByteBudget(most_results, RESULTS_FULL, retry_s, held, UNREAD)
         self.watch = JobWatch(self._access, news, settings, self._results)
 
     def begin_drain(self) -> None:

@@ -16,12 +16,14 @@ from prometheus_client import CollectorRegistry
 from gateway.calls import DeployedModel, InferenceAnswer, InferenceCall, ModelMetadata
 from gateway.graceful_connection import Drain, GracefulConnection
 from gateway.graceful_server import GracefulServer
+from gateway.held_bytes import HeldBytes
 from gateway.http.app import GatewayApp, create_app
 from gateway.http.direct_connection import DirectConnection, ShortWay
 from gateway.http.metrics import HttpMetrics
 from gateway.http.settings import HttpSettings
 from gateway.inference import Outcome
 from gateway.jobs.service import JobService
+from gateway.unread_answers import ClientBounds
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
 from shared.routing import JobsPolicy, VersionRoute
@@ -159,10 +161,11 @@ def app_of(
     settings: HttpSettings | None = None,
     registry: CollectorRegistry | None = None,
     jobs: JobService | None = None,
+    held: HeldBytes | None = None,
 ) -> GatewayApp:
     settings = settings or HttpSettings()
     metrics = HttpMetrics(registry or CollectorRegistry(), settings.max_metric_series)
-    return create_app(service, settings, metrics, jobs)
+    return create_app(service, settings, metrics, jobs, held)
 
 
 def client_of(app: GatewayApp) -> httpx.AsyncClient:
@@ -170,15 +173,22 @@ def client_of(app: GatewayApp) -> httpx.AsyncClient:
 
 
 @contextmanager
-def serving(app: GatewayApp, *, direct: bool = True) -> Iterator[int]:
+def serving(
+    app: GatewayApp, *, direct: bool = True, bounds: ClientBounds | None = None
+) -> Iterator[int]:
     """Serve an application from a thread of its own; gives the port.
 
     Args:
+        bounds: of what clients may make it hold; None: those of the application.
         direct: inference takes the short way where it can, as in a gateway; else never.
     """
     listener = socket.create_server(("127.0.0.1", 0))
     short = partial(DirectConnection, way=ShortWay(app.infer))
-    server = GracefulServer(app, Drain(0.1, 5.0), short if direct else GracefulConnection)
+    settings = app.infer.settings
+    bounds = bounds or ClientBounds(linger_s=settings.linger_s)
+    bounds.held = app.infer.held
+    connection = short if direct else GracefulConnection
+    server = GracefulServer(app, Drain(0.1, 5.0), connection, bounds)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
     thread.start()
     try:

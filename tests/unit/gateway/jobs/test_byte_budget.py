@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.held_bytes import UNREAD, HeldBytes
 from gateway.jobs.byte_budget import ByteBudget
 from shared.errors import ErrorCode, PenstockError
 
@@ -44,3 +45,18 @@ def test_a_share_may_shrink() -> None:
         budget.take(1)
     share.release()
     budget.take(4)
+
+
+def test_shares_count_in_what_the_gateway_holds() -> None:
+    held = HeldBytes(1000, 0)
+    budget = ByteBudget(5000, "too much", 2.0, held, UNREAD)
+    share = budget.take(800)
+    assert held.by_kind == [0, 0, 800]
+    with pytest.raises(PenstockError, match="the gateway holds as many bytes"):
+        budget.take(201)
+    assert budget.held_bytes == 800
+    share.shrink(100)
+    assert held.total == 100
+    share.release()
+    share.release()
+    assert (held.total, budget.held_bytes) == (0, 0)
