@@ -16,20 +16,6 @@ class _Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Timing(_Document):
-    """How long one execution took.
-
-    Attributes:
-        inputs: name, datatype and inner shape (without the batch dimension) of each input.
-        rows: of the batch.
-        seconds: processor and waiting time of the execution alone.
-    """
-
-    inputs: tuple[tuple[str, str, tuple[int, ...]], ...]
-    rows: int
-    seconds: float
-
-
 class Finding(_Document):
     """What a model is, as its runtime and its trial say.
 
@@ -40,14 +26,17 @@ class Finding(_Document):
         merges: whether requests may share an execution.
         reason: for the operator: why requests do not share executions, and what to set; empty if
             they do.
-        timings: executions of the load that made the finding.
+        shape: name, datatype and inner shape (without the batch dimension) of each input that was
+            timed.
+        timings: rows of an execution of that shape, and how long it took, in seconds.
     """
 
     interface: ModelInterface
     static_rows: int | None = None
     merges: bool = False
     reason: str = ""
-    timings: tuple[Timing, ...] = ()
+    shape: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
+    timings: tuple[tuple[int, float], ...] = ()
 
     @property
     def rows_merged(self) -> int:

@@ -44,6 +44,8 @@ def merge(requests: Sequence[Request], static_rows: int | None = None) -> dict[s
         requests: all with the same input names, datatypes and inner shapes.
         static_rows: the number of rows to pad to, or None.
     """
+    if len(requests) > 1 and len(requests[0].inputs) > 1:
+        _check_aligned(requests)
     merged: dict[str, AnyArray] = {}
     for position, tensor in enumerate(requests[0].inputs):
         if len(requests) == 1:
@@ -113,6 +115,21 @@ def copied_bytes(
             if type(tensor.data) is bytes:
                 copied += len(tensor.data)
     return copied
+
+
+def _check_aligned(requests: Sequence[Request]) -> None:
+    """See that all inputs of a request have as many rows: else they would shift those behind.
+
+    Gateways do, unless they know of a replica that is not batched; the batch is then bisected.
+
+    Raises:
+        ValueError: if not.
+    """
+    for request in requests:
+        rows = request.inputs[0].rows
+        for tensor in request.inputs:
+            if tensor.rows != rows:
+                raise ValueError(f"input {tensor.name!r} has {tensor.rows} rows, not {rows}")
 
 
 def _joined(tensors: Sequence[Tensor]) -> AnyArray:

@@ -19,8 +19,8 @@ from shared.deployment import Duty, ReplicaSettings
 from shared.findings import Finding
 from shared.routing import ModelRoute
 
-LINE_BYTES_MAX = 1024 * 1024
-"""No control message is longer; interfaces of models with thousands of columns fit well."""
+LINE_BYTES_MAX = 4 * 1024 * 1024
+"""No control message is longer; findings about models with ten thousand columns fit well."""
 
 
 class _Control(BaseModel):

@@ -48,14 +48,14 @@ def run_batch(runtime: Runtime, requests: Sequence[Request]) -> Outcome:
         misfit = ""
         try:
             shares = split(outputs, requests, runtime.interface, static_rows)
-        except OutputShapeError as error:
+        except OutputShapeError as uncut:
             if not _is_alone(requests, static_rows):
-                return _misfit(error, infer_s, len(requests))
-            misfit = str(error)
+                return _misfit(uncut, infer_s, len(requests))
+            misfit = str(uncut)
             shares = [whole(outputs, requests[0], runtime.interface)]
         return Completed(shares, infer_s, copied_bytes(requests, inputs, shares), misfit)
-    except OutputShapeError as error:
-        return _misfit(error, time.monotonic() - started, len(requests))
+    except OutputShapeError as unstacked:  # a name has one type where this is compiled
+        return _misfit(unstacked, time.monotonic() - started, len(requests))
     except BaseException as error:  # models exit, and an executor that ended would hang its calls
         return failed(error, time.monotonic() - started, len(requests))
 

@@ -70,6 +70,7 @@ def _load(start: Start) -> Loaded:
         take(runtime, known)
         if settings.warmup == "off" or acts or execute_once(runtime, known, example):
             return Loaded(runtime, latency_of(known), known, fresh=False)
+        del runtime  # two of them need not fit
         runtime = _again(start, mlmodel)
     warm_up = WarmUp(
         runtime, settings.batching or "auto", settings.warmup or "auto", example, acts=acts
@@ -114,6 +115,6 @@ def take(runtime: Runtime, finding: Finding) -> None:
 def latency_of(finding: Finding) -> LatencyModel:
     """What a finding tells of execution times."""
     latency = LatencyModel()
-    for timing in finding.timings:
-        latency.observe((timing.inputs, ()), timing.rows, timing.seconds)
+    for rows, seconds in finding.timings:
+        latency.observe((finding.shape, ()), rows, seconds)
     return latency

@@ -34,8 +34,13 @@ ACTING_FLAVORS = frozenset(
 )
 """Flavors of models that call tools, and services that cost money."""
 
+ACTING_LOADERS = frozenset(
+    f"mlflow.pyfunc.loaders.{name}" for name in ("chat_model", "chat_agent", "responses_agent")
+)
+"""By which MLflow loads its classes of agents and chat models."""
+
 ACTING_TASKS = ("agent/", "llm/v1/")
-"""How the tasks of agents and chat models begin; the loaders of such classes tell the rest."""
+"""How the tasks of agents and chat models begin, in metadata or in a flavor."""
 
 
 class MLmodelError(ValueError):
@@ -155,7 +160,7 @@ def _acts(flavors: Mapping[str, Any], metadata: Any) -> bool:
         return True
     pyfunc = flavors.get("python_function")
     loader = str(pyfunc.get("loader_module", "")) if isinstance(pyfunc, dict) else ""
-    return loader.startswith("mlflow.pyfunc.loaders.") or not ACTING_FLAVORS.isdisjoint(flavors)
+    return loader in ACTING_LOADERS or not ACTING_FLAVORS.isdisjoint(flavors)
 
 
 def _entries(packed: str | None) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ def unbatched(finding: Finding, reason: str) -> Finding:
             "static_rows": None,
             "merges": False,
             "reason": f"not batched: {reason}" if reason else "",
+            "shape": (),
             "timings": (),
         }
     )

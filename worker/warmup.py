@@ -21,20 +21,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from shared.deployment import Batching, WarmUpPolicy
-from shared.findings import Finding, Timing
+from shared.findings import Finding
 from shared.telemetry import get_logger
 from shared.tensor_spec import TensorSpec
 from shared.tensors import shape_fits
-from worker.invented import invented_inputs, is_guess
+from worker.invented import TENSOR_BYTES_MAX, invented_inputs, is_guess
 from worker.outcomes import FailureKind
 from worker.runtimes.base import ModelLoadError, Runtime
 from worker.trial.rows import Row, candidates
 from worker.trial.trial import (
+    TRIAL_S_MAX,
     Alone,
+    Answers,
     Proof,
     RunFailedError,
     Runner,
     UnprovenError,
+    check_different,
     check_enough,
     check_rows,
     prove_open,
@@ -72,12 +75,14 @@ class WarmUp:
     policy: WarmUpPolicy = "auto"
     example: Row | None = None
     acts: bool = False
-    timings: list[Timing] = field(default_factory=list)
+    timings: list[tuple[int, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._runner = Runner(self.runtime)
+        self._last: Answers = ()
         self._limit = self.runtime.interface.max_batch_size
         self._static = self.runtime.static_rows
+        self._shape: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
 
     def find_out(self) -> Finding:
         """Try the model.
@@ -110,7 +115,7 @@ class WarmUp:
 
     def _tried(self) -> Finding:
         inputs = self.runtime.interface.inputs
-        guessed = self.example is None and is_guess(inputs, batches=True)
+        guessed = is_guess(inputs, batches=True)
         if self._static is None:
             alone = self._run_alone(1)
             if not alone.rows:
@@ -124,6 +129,8 @@ class WarmUp:
             check_enough(alone)
         if self._limit > 1:
             self._prove_together(alone)
+        if self.batching == "auto":
+            check_different(alone)
         if self._static is None:
             self._take_sizes(alone)
         return self._batched()
@@ -133,19 +140,23 @@ class WarmUp:
         alone = self._run_alone(self._static)
         if not alone.rows:
             raise self._refused(alone.refusal)
-        self._time(alone.rows, self._static)
+        self._time(alone.ordinary_rows(), self._static)
         if self.batching == "auto":
             self._check_alone(alone)
             if self._static > 1:
                 check_enough(alone)
                 self._prove(alone, static=self._static)
+                check_different(alone)
         return self._batched()
 
     def _run_alone(self, static: int) -> Alone:
+        inputs = self.runtime.interface.inputs
         try:
-            return run_alone(
-                self._runner, self.runtime.interface.inputs, self.example, static=static
-            )
+            alone = run_alone(self._runner, inputs, self.example, static=static)
+            if not alone.rows and self.example is not None:
+                self.example = None  # what its own model refuses is none
+                alone = run_alone(self._runner, inputs, None, static=static)
+            return alone
         except RunFailedError as error:
             raise ModelLoadError(
                 f"the model failed its warm-up with {static} row(s): {error.reason}"
@@ -153,7 +164,7 @@ class WarmUp:
 
     def _refused(self, refusal: str) -> Exception:
         """What it means that no row was taken."""
-        if self.example is None and is_guess(self.runtime.interface.inputs, batches=True):
+        if is_guess(self.runtime.interface.inputs, batches=True):
             return UnprovenError(f"it refused all made-up rows ({refusal[:200]})")
         rows = self._static or 1
         return ModelLoadError(f"the model failed its warm-up with {rows} row(s): {refusal}")
@@ -193,17 +204,22 @@ class WarmUp:
         except RunFailedError as error:
             if error.kind is FailureKind.OUT_OF_MEMORY:
                 self._lower(1, error.reason)
-            else:
-                self._static = self.runtime.static_rows = 1
-                self._time(alone.rows, 1)
+                return
+            if not self.runtime.may_be_static or self._any_pair_runs(alone):
+                raise UnprovenError(
+                    f"rows that run alone fail together ({error.reason[:200]})"
+                ) from error
+            self._static = self.runtime.static_rows = 1
+            self._time(alone.ordinary_rows(), 1)
             return
         if self.batching == "auto":
             self._prove(alone, static=None)
 
+    def _any_pair_runs(self, alone: Alone) -> bool:
+        return any(self._runs([row, row]) for row in alone.rows)
+
     def _prove(self, alone: Alone, *, static: int | None) -> None:
-        names = [spec.name for spec in self.runtime.interface.outputs]
-        proof = Proof(self._runner, alone, names, coarse=self.runtime.coarse)
-        count = len(alone.rows)
+        proof, count = self._proof(alone), len(alone.rows)
         try:
             if static is None:
                 prove_open(proof, count, self._limit)
@@ -214,24 +230,39 @@ class WarmUp:
                 f"rows that run alone fail together ({error.reason[:200]})"
             ) from error
 
+    def _proof(self, alone: Alone) -> Proof:
+        names = [spec.name for spec in self.runtime.interface.outputs]
+        return Proof(self._runner, alone, names, coarse=self.runtime.coarse)
+
     def _take_sizes(self, alone: Alone) -> None:
         """Run sizes up to the limit, and lower it to what runs."""
+        rows = alone.ordinary_rows()
         for size in _sizes(self._limit):
+            if size * _bytes_of(rows[0]) > TENSOR_BYTES_MAX or self._runner.spent_s > TRIAL_S_MAX:
+                return
             try:
-                self._time(alone.rows, size)
+                self._time(rows, size)
+                if self.batching == "auto":
+                    self._compare_size(alone, size)
             except RunFailedError as error:
                 self._lower(max(size // 2, 1), error.reason)
                 return
 
+    def _compare_size(self, alone: Alone, size: int) -> None:
+        """What follows from one more row shows in the first batch that has it."""
+        self._proof(alone).compare(
+            self._last, [position % alone.ordinary for position in range(size)]
+        )
+
     def _time(self, rows: Sequence[Row], size: int) -> None:
         for _ in range(RUNS_PER_SIZE):
-            self._runner.run(tiled(rows, size))
+            self._last = self._runner.run(tiled(rows, size))
         self._note(rows[0], size, lead=1)
 
     def _note(self, row: Row, rows: int, lead: int) -> None:
         datatypes = {spec.name: spec.datatype for spec in self.runtime.interface.inputs}
-        inputs = shape_key(row, datatypes, lead)
-        self.timings.append(Timing(inputs=inputs, rows=rows, seconds=self._runner.took_s))
+        self._shape = shape_key(row, datatypes, lead)
+        self.timings.append((rows, self._runner.took_s))
 
     def _lower(self, limit: int, reason: str) -> None:
         self._limit = limit
@@ -253,6 +284,7 @@ class WarmUp:
             interface=interface,
             static_rows=self._static,
             merges=True,
+            shape=self._shape,
             timings=tuple(self.timings),
         )
 
@@ -267,7 +299,7 @@ class WarmUp:
         """Not batched; one request, if one can be made up, is run to warm it up."""
         finding = unbatched(self._finding(), reason)
         inputs = finding.interface.inputs
-        request = self._fitting_example(inputs) or invented_inputs(inputs, None)
+        request = _fitting(self.example, inputs) or invented_inputs(inputs, None)
         self.timings.clear()
         if request is not None:
             try:
@@ -279,15 +311,20 @@ class WarmUp:
                     raise ModelLoadError(message) from error
             else:
                 self._note(request, 1, lead=0)
-        return finding.model_copy(update={"timings": tuple(self.timings)})
+        return finding.model_copy(update={"shape": self._shape, "timings": tuple(self.timings)})
 
-    def _fitting_example(self, inputs: Sequence[TensorSpec]) -> Row | None:
-        """The author's example, if it is a request that the model takes whole."""
-        if self.example is None:
-            return None
-        shapes = {spec.name: spec.shape for spec in inputs}
-        fits = all(shape_fits(each.shape, shapes[name]) for name, each in self.example.items())
-        return self.example if fits else None
+
+def _fitting(example: Row | None, inputs: Sequence[TensorSpec]) -> Row | None:
+    """The author's example, if it is a request that a model takes whole."""
+    if example is None:
+        return None
+    shapes = {spec.name: spec.shape for spec in inputs}
+    fits = all(shape_fits(each.shape, shapes[name]) for name, each in example.items())
+    return example if fits else None
+
+
+def _bytes_of(row: Row) -> int:
+    return sum(array.nbytes for array in row.values())
 
 
 def _sizes(limit: int) -> list[int]:
@@ -309,8 +346,10 @@ def execute_once(runtime: Runtime, finding: Finding, example: Row | None) -> boo
             row = next(candidates(interface.inputs, example), None)
             if row is not None:
                 runner.run([row] * (finding.static_rows or interface.max_batch_size))
-        elif (request := invented_inputs(interface.inputs, None)) is not None:
-            runner.execute(request)
+        else:
+            request = _fitting(example, interface.inputs) or invented_inputs(interface.inputs, None)
+            if request is not None:
+                runner.execute(request)
     except RunFailedError as error:
         refused = error.kind is FailureKind.INPUT
         if not (refused and is_guess(interface.inputs, batches=interface.max_batch_size > 0)):

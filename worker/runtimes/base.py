@@ -46,6 +46,7 @@ class Runtime(Protocol):
         unbatched: why its graph says that requests must not share an execution; empty if it says
             nothing of the kind.
         coarse: whether it computes in BF16, so that its answers are only as precise as that.
+        may_be_static: whether it may take one batch size that nothing tells of, as a traced module.
         any_thread: whether it may be executed on one thread now and on another later. No code that
             comes with a model is to be surprised by that.
     """
@@ -56,6 +57,7 @@ class Runtime(Protocol):
     any_thread: bool
     unbatched: str
     coarse: bool
+    may_be_static: bool
 
     def execute(
         self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()

@@ -12,6 +12,9 @@ from collections.abc import Mapping, Sequence
 from shared.tensor_spec import TensorSpec
 from worker.runtimes.base import ModelLoadError
 
+BATCH_NAMES = frozenset({"batch", "batch_size", "batchsize", "bs", "n"})
+"""What people call the same dimension, in one graph now so and now so."""
+
 
 def reconcile(
     graph: Sequence[TensorSpec], signature: Sequence[TensorSpec] | None, side: str, title: str
@@ -87,7 +90,7 @@ def named_apart(
         made_up: names that an exporter gave, which say nothing.
     """
     given = {
-        name: lead
+        name: _one_name(lead)
         for name, lead in inputs.items()
         if isinstance(lead, str) and not made_up.fullmatch(lead)
     }
@@ -98,9 +101,13 @@ def named_apart(
         return ""
     batch = next(iter(given.values()))
     for name, lead in outputs.items():
-        if isinstance(lead, str) and lead != batch and not made_up.fullmatch(lead):
+        if isinstance(lead, str) and _one_name(lead) != batch and not made_up.fullmatch(lead):
             return f"output {name!r} begins with dimension {lead}, the inputs with {batch}"
     return ""
+
+
+def _one_name(lead: str) -> str:
+    return "batch" if lead.lower() in BATCH_NAMES else lead
 
 
 def batches(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:

@@ -39,7 +39,8 @@ _DATATYPES = {
 TITLE = "ONNX graph"
 
 MADE_UP_NAMES = re.compile(
-    r"|\?|None|unk_?.*|unknown.*|.*_dynamic_axes_\d+|.*_dim_\d+|dim_param_\d+|dyn_?\d*|[su]\d+|\d+"
+    r"|\?|None|unk_?.*|unknown.*|.*_dynamic_axes_\d+|.*_dim_\d+|dim_param_\d+|dyn_?\d*|[su]\d+|-?\d+"
+    r"|.*DynamicDimension\.\d+"
 )
 """Names of dimensions that exporters and shape inference make up: they say nothing."""
 
@@ -59,6 +60,7 @@ class OnnxRuntime:
         self.any_thread = True
         self.unbatched = unbatched
         self.coarse = False
+        self.may_be_static = False
         self.provider: str = session.get_providers()[0]
         self.static_rows = static_rows(interface.max_batch_size, graph_inputs, TITLE)
         self._device = device

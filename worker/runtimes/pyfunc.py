@@ -53,6 +53,7 @@ class PyfuncRuntime:
     any_thread: bool = False
     unbatched: str = ""
     coarse: bool = False
+    may_be_static: bool = False
 
     def __init__(
         self,

@@ -67,6 +67,7 @@ class TorchRuntime:
         self.interface = interface
         self.unbatched = unbatched
         self.coarse = False
+        self.may_be_static = True
         self.static_rows = static
         self.any_thread = False  # OpenMP has its threads for each thread that calls
         self.provider = f"torch {device}"

@@ -7,6 +7,8 @@ equal exactly.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from shared.tensors import AnyArray
@@ -34,12 +36,29 @@ def tolerance_of(array: AnyArray, *, coarse: bool = False) -> float:
     return FP32_TOLERANCE if is_single else FP64_TOLERANCE
 
 
-def same_row(one: AnyArray, other: AnyArray, tolerance: float) -> bool:
+PLACE_SLACK = 100.0
+"""How much more than of a row's largest value a place may differ, relative to its own largest: a
+score beside a time stamp must not hide behind it."""
+
+
+def largest_of(answers: Sequence[AnyArray]) -> AnyArray | None:
+    """The largest value that each place of a row has in some answer; None: rows differ in shape."""
+    if len({answer.shape[1:] for answer in answers}) != 1 or answers[0].dtype.kind != "f":
+        return None
+    values = np.abs(np.concatenate(answers).astype(np.float64))
+    largest: AnyArray = np.where(np.isfinite(values), values, 0.0).max(axis=0, initial=0.0)
+    return largest
+
+
+def same_row(
+    one: AnyArray, other: AnyArray, tolerance: float, scale: AnyArray | None = None
+) -> bool:
     """Whether two answers for a row are the same.
 
     Args:
         one, other: of any shape; both with a batch dimension of one.
         tolerance: see `tolerance_of`.
+        scale: see `largest_of`.
     """
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
@@ -53,5 +72,10 @@ def same_row(one: AnyArray, other: AnyArray, tolerance: float) -> bool:
         return False
     if not finite.any():
         return True
+    differs = np.abs(a[finite] - b[finite])
+    if scale is not None:
+        allowed = PLACE_SLACK * tolerance * np.broadcast_to(scale, a.shape)[finite]
+        if bool((differs > allowed).any()):
+            return False
     largest = float(np.abs(a[finite]).max())
-    return bool(np.abs(a[finite] - b[finite]).max() <= tolerance * largest)
+    return bool(differs.max() <= tolerance * largest)

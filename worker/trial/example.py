@@ -7,12 +7,12 @@ that was given. An example that does not fit the interface is none: it only help
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
 from shared.telemetry import get_logger
 from shared.tensor_spec import TensorSpec
@@ -41,7 +41,9 @@ def read_example(
     try:
         if path.stat().st_size > EXAMPLE_BYTES_MAX:
             return None
-        columns = _by_name(orjson.loads(path.read_bytes()), inputs)
+        # MLflow writes NaN, which is no JSON to stricter readers.
+        columns = _by_name(json.loads(path.read_bytes()), inputs)
+        columns = _without_missing_texts(columns, inputs)
         kinds = {column.name: column.kind for column in mlmodel.input_columns or ()}
         arrays = {
             spec.name: _array(columns[spec.name], spec, binary=kinds.get(spec.name) == "binary")
@@ -81,6 +83,30 @@ def _of_frame(frame: Mapping[str, Any], inputs: Sequence[TensorSpec]) -> dict[st
     if set(names) == set(range(len(columns))):
         names = [spec.name for spec in inputs]
     return dict(zip(map(str, names), columns, strict=True))
+
+
+def _without_missing_texts(
+    columns: Mapping[str, Any], inputs: Sequence[TensorSpec]
+) -> dict[str, Any]:
+    """The rows that have all their texts: a tensor cannot say that one is missing."""
+    texts = [
+        columns[spec.name]
+        for spec in inputs
+        if spec.datatype == "BYTES" and columns.get(spec.name) is not None
+    ]
+    missing = {
+        position for values in texts for position, value in enumerate(values) if _is_missing(value)
+    }
+    if not missing:
+        return dict(columns)
+    return {
+        name: [value for position, value in enumerate(values) if position not in missing]
+        for name, values in columns.items()
+    }
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value != value
 
 
 def _array(values: Any, spec: TensorSpec, *, binary: bool) -> AnyArray:

@@ -32,6 +32,9 @@ EXTREMES = (1000.0, 10.0)
 """By how much the extreme row exceeds the largest number of its input, the next if it is refused.
 Integers are left within their range: they count things, such as steps to take."""
 
+CODES = (10, 2)
+"""Integers that are made up are below this, in turn."""
+
 FREE_SIZES = (8, 1)
 """What is tried for a dimension, other than the batch's, that the interface leaves open."""
 
@@ -58,28 +61,52 @@ def candidates(
     if example is None:
         if _row_bytes(specs, free_size) > ROW_BYTES_MAX:
             return
-        for _ in range(CANDIDATES_MAX):
-            yield {spec.name: _made_up(spec, free_size, rng) for spec in specs}
+        for number in range(CANDIDATES_MAX):  # codes may have few values, and masks have two
+            codes = CODES[number % len(CODES)]
+            yield {spec.name: _made_up(spec, free_size, rng, codes) for spec in specs}
         yield {spec.name: _zeros(spec, free_size) for spec in specs}
         return
     example = _without_copies(example)
     given = min(_count(example), CANDIDATES_MAX)
     for position in range(given):
         yield _row(example, position)
-    for _ in range(CANDIDATES_MAX - given):
-        yield {name: _varied(array, rng) for name, array in example.items()}
+    for number in range(CANDIDATES_MAX - given):
+        base = _row(example, int(rng.integers(0, _count(example))))
+        yield {  # in turn all of it, or its numbers alone: not all texts go together
+            name: base[name] if number % 2 and array.dtype.kind == "O" else _varied(array, rng)
+            for name, array in example.items()
+        }
 
 
-def extremes(rows: Sequence[Row]) -> Iterator[dict[str, AnyArray]]:
-    """Rows with values as no other has them, the most extreme first.
+def extremes(rows: Sequence[Row], *, table: bool) -> Iterator[list[dict[str, AnyArray]]]:
+    """Rows with values as no other has them: of each list, the first that the model takes.
+
+    Numbers far above all others and far below, texts that are empty, and in a table numbers that
+    are missing, since code for tables fills them in by the rows beside.
 
     Args:
         rows: ordinary ones, at least one.
+        table: whether the inputs are columns of a table.
     """
-    for factor in EXTREMES:
-        yield {
-            name: _extreme(np.concatenate([row[name] for row in rows]), factor) for name in rows[0]
-        }
+    all_of_them = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    for sign in (1.0, -1.0):
+        yield [
+            {name: _extreme(values, sign * factor) for name, values in all_of_them.items()}
+            for factor in EXTREMES
+        ]
+    for places in (0, 1):
+        yield [
+            {
+                name: _missing(array, table=table) if number % 2 == places or places == 0 else array
+                for number, (name, array) in enumerate(rows[0].items())
+            }
+        ]
+
+
+def crossed(rows: Sequence[Row]) -> Iterator[dict[str, AnyArray]]:
+    """Rows that have some inputs in common with one row, and the rest with another."""
+    for even, odd in ((rows[0], rows[1]), (rows[1], rows[0])) if len(rows) > 1 else ():
+        yield {name: (odd if number % 2 else even)[name] for number, name in enumerate(even)}
 
 
 def joined(rows: Sequence[Row]) -> dict[str, AnyArray]:
@@ -138,7 +165,7 @@ def _zeros(spec: TensorSpec, free_size: int) -> AnyArray:
     return np.full(_shape(spec, free_size), b"" if dtype.kind == "O" else 0, dtype)
 
 
-def _made_up(spec: TensorSpec, free_size: int, rng: np.random.Generator) -> AnyArray:
+def _made_up(spec: TensorSpec, free_size: int, rng: np.random.Generator, codes: int) -> AnyArray:
     shape, dtype = _shape(spec, free_size), NUMPY_OF[spec.datatype]
     match dtype.kind:
         case "f":
@@ -152,7 +179,7 @@ def _made_up(spec: TensorSpec, free_size: int, rng: np.random.Generator) -> AnyA
                 WORDS[i].encode() for i in rng.integers(0, len(WORDS), text.size)
             ]
             return text
-    return rng.integers(0, 10, shape).astype(dtype)
+    return rng.integers(0, codes, shape).astype(dtype)
 
 
 def _varied(example: AnyArray, rng: np.random.Generator) -> AnyArray:
@@ -207,10 +234,10 @@ def _exchanged(example: AnyArray, rng: np.random.Generator) -> AnyArray:
 
 
 def _reworded(text: bytes, rng: np.random.Generator) -> bytes:
-    words = text.split()
-    if len(words) < 2:
-        return text + (b" " + text) * int(rng.integers(0, 3))
-    return b" ".join([words[i] for i in rng.permutation(len(words))])
+    """Other words, and other numbers of them."""
+    words = text.split() or [b"a"]
+    count = int(rng.integers(1, 2 * len(words) + 1))
+    return b" ".join([words[i] for i in rng.integers(0, len(words), count)])
 
 
 def _extreme(values: AnyArray, factor: float) -> AnyArray:
@@ -222,7 +249,16 @@ def _extreme(values: AnyArray, factor: float) -> AnyArray:
         return largest_of_each
     finite = np.abs(values[np.isfinite(values)].astype(np.float64))
     largest = float(finite.max()) if finite.size else 1.0
-    signs = np.where(np.arange(values[0].size) % 3 == 0, -1.0, 1.0).reshape((1, *values.shape[1:]))
-    ramp = np.linspace(0.5, 1.0, values[0].size).reshape((1, *values.shape[1:]))
+    signs = np.where(np.arange(values[0].size) % 3 == 1, -1.0, 1.0).reshape((1, *values.shape[1:]))
+    ramp = np.linspace(1.0, 0.5, values[0].size).reshape((1, *values.shape[1:]))
     limit = float(np.finfo(values.dtype).max) / 4
-    return (signs * ramp * min(largest * factor or factor, limit)).astype(values.dtype)
+    size = np.clip((largest or 1.0) * factor, -limit, limit)
+    extreme: AnyArray = (signs * ramp * size).astype(values.dtype)
+    return extreme
+
+
+def _missing(array: AnyArray, *, table: bool) -> AnyArray:
+    """A value that is not there; as it is where a value must be."""
+    if array.dtype.kind == "O":
+        return np.full_like(array, b"")
+    return np.full_like(array, np.nan) if table and array.dtype.kind == "f" else array

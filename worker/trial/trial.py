@@ -25,13 +25,14 @@ from shared.tensor_spec import TensorSpec
 from shared.tensors import AnyArray
 from worker.outcomes import FailureKind
 from worker.runtimes.base import ExecutionError, ModelLoadError, Runtime
-from worker.trial.compare import same_row, tolerance_of
+from worker.trial.compare import largest_of, same_row, tolerance_of
 from worker.trial.rows import (
     FREE_SIZES,
     ROWS_WANTED,
     SEED,
     Row,
     candidates,
+    crossed,
     extremes,
     joined,
     same_shapes,
@@ -108,11 +109,20 @@ class Runner:
 
 @dataclass
 class Alone:
-    """Rows that a model took alone, and what it answered to each."""
+    """Rows that a model took alone, and what it answered to each.
+
+    Attributes:
+        ordinary: how many of the rows are ordinary; they come first.
+    """
 
     rows: list[Row]
     answers: list[Answers]
     refusal: str = ""
+    ordinary: int = 0
+
+    def ordinary_rows(self) -> list[Row]:
+        """Those that are like what clients send: how long they take is what these will take."""
+        return self.rows[: self.ordinary]
 
 
 def run_alone(
@@ -134,12 +144,23 @@ def run_alone(
                 _try(runner, row, found, static)
         if found.rows:
             break
+    found.ordinary = len(found.rows)
     if found.rows:
-        count = len(found.rows)
-        for row in extremes(found.rows[:count]):
-            if len(found.rows) == count:
-                _try(runner, row, found, static)
+        ordinary = found.ordinary_rows()
+        table = runner.runtime.interface.table
+        for choice in ([row] for row in crossed(ordinary)):
+            _try_first(runner, choice, found, static)
+        for choice in extremes(ordinary, table=table):
+            _try_first(runner, choice, found, static)
     return found
+
+
+def _try_first(runner: Runner, choice: Sequence[Row], found: Alone, static: int | None) -> None:
+    """Try rows until one is taken."""
+    count = len(found.rows)
+    for row in choice:
+        if len(found.rows) == count and runner.spent_s < TRIAL_S_MAX:
+            _try(runner, row, found, static)
 
 
 def _is_open(specs: Sequence[TensorSpec]) -> bool:
@@ -154,7 +175,7 @@ def _try(runner: Runner, row: Row, found: Alone, static: int | None) -> None:
     try:
         answers = runner.run([row] * (static or 1))
     except RunFailedError as error:
-        if error.kind is FailureKind.OUT_OF_MEMORY:
+        if error.kind is FailureKind.OUT_OF_MEMORY and not found.rows:
             raise
         found.refusal = found.refusal or error.reason
         return
@@ -183,6 +204,7 @@ class Proof:
             else 0.0
             for each in zip(*alone.answers, strict=True)
         ]
+        self._scales = [largest_of(each) for each in zip(*alone.answers, strict=True)]
 
     def holds_for(self, positions: Sequence[int]) -> None:
         """Run these of the rows together and compare.
@@ -194,14 +216,20 @@ class Proof:
         if self._runner.spent_s > TRIAL_S_MAX:
             raise UnprovenError(f"its trial took longer than {TRIAL_S_MAX:.0f} s")
         answers = self._runner.run([self._alone.rows[position] for position in positions])
-        self._compare(answers, positions)
+        self.compare(answers, positions)
 
-    def _compare(self, answers: Answers, positions: Sequence[int]) -> None:
+    def compare(self, answers: Answers, positions: Sequence[int]) -> None:
+        """Compare what these of the rows answered together with what they answered alone.
+
+        Raises:
+            UnprovenError: if a row's answer is another.
+        """
         for number, (name, answer) in enumerate(zip(self._names, answers, strict=True)):
             check_rows(name, answer, len(positions))
             for place, position in enumerate(positions):
                 known = self._alone.answers[position][number][:1]
-                if not same_row(known, answer[place : place + 1], self._tolerances[number]):
+                other = answer[place : place + 1]
+                if not same_row(known, other, self._tolerances[number], self._scales[number]):
                     raise UnprovenError(
                         f"output {name!r} for a row depends on the other rows of its batch"
                     )
@@ -224,12 +252,32 @@ def check_enough(alone: Alone) -> None:
     Raises:
         UnprovenError: if not.
     """
-    if len(alone.rows) < ROWS_MIN:
+    if alone.ordinary < ROWS_MIN:
         refused = f", it refused others ({alone.refusal[:200]})" if alone.refusal else ""
         raise UnprovenError(
-            f"only {len(alone.rows)} different trial rows ran{refused}; log the model with an "
+            f"only {alone.ordinary} different trial rows ran{refused}; log the model with an "
             f"input_example of {ROWS_WANTED} rows to have it tried"
         )
+
+
+def check_different(alone: Alone) -> None:
+    """See that rows had different answers: else one could stand in another's place unseen.
+
+    Raises:
+        UnprovenError: if not.
+    """
+    if all(_same_answers(alone.answers[0], other) for other in alone.answers[1:]):
+        raise UnprovenError(
+            "all trial rows had the same answer, which shows nothing; log the model with an "
+            f"input_example of {ROWS_WANTED} rows whose answers differ"
+        )
+
+
+def _same_answers(one: Answers, other: Answers) -> bool:
+    return all(
+        np.array_equal(ours, theirs, equal_nan=ours.dtype.kind == "f")
+        for ours, theirs in zip(one, other, strict=True)
+    )
 
 
 def prove_open(proof: Proof, count: int, limit: int) -> None:
@@ -243,6 +291,7 @@ def prove_open(proof: Proof, count: int, limit: int) -> None:
         UnprovenError, RunFailedError: as `Proof.holds_for`.
     """
     order = [int(each) for each in np.random.default_rng(SEED).permutation(count)]
+    proof.holds_for([0, 0, 1, 1][:limit])  # equal rows
     proof.holds_for([count - 1, 0])  # the smallest batch that mixes: where that fails, all do
     for size in sorted({min(count, limit), min(3, limit)}, reverse=True):
         for sequence in (list(range(count)), order, order[::-1]):

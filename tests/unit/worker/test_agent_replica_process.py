@@ -101,7 +101,7 @@ async def test_last_words_come_before_the_end(tmp_path: Path) -> None:
     [
         ("b'{}\\n'", "sent a line that is no message"),
         ("b'\\xff\\n'", "sent a line that is no message"),
-        ("b'x' * (1 << 21)", "sent a line that is too long"),
+        ("b'x' * (1 << 23)", "sent a line that is too long"),
     ],
 )
 async def test_who_breaks_the_protocol_is_killed(tmp_path: Path, said: str, fault: str) -> None:

@@ -27,6 +27,7 @@ class Fake:
     any_thread: bool = False
     unbatched = ""
     coarse = False
+    may_be_static = True
 
     def __init__(
         self,
@@ -70,7 +71,7 @@ def test_independent_rows_are_batched_at_all_sizes_up_to_the_limit() -> None:
     fake = Fake(lambda x: x * 2)
     finding = WarmUp(fake).find_out()
     assert (finding.interface.max_batch_size, finding.merges, finding.reason) == (12, True, "")
-    assert [timing.rows for timing in finding.timings] == [1, 2, 4, 8, 12]
+    assert [rows for rows, _ in finding.timings] == [1, 2, 4, 8, 12]
 
 
 @pytest.mark.parametrize(
@@ -173,4 +174,49 @@ def test_how_often_a_first_load_executes_the_model_is_what_the_documents_say() -
     fake = Fake(lambda x: x * 2)
     fake.interface = fake.interface.model_copy(update={"max_batch_size": 32})
     WarmUp(fake).find_out()
-    assert len(fake.runs) == 29
+    assert len(fake.runs) == 34
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda x: np.where(np.arange(len(x))[:, None] < 8, x, x * 2),
+        lambda x: np.array([[np.isin(row[0], x[:i, 0])] * 3 for i, row in enumerate(x)], float),
+        lambda x: x / np.float32(max(x.max(), 100.0)),
+        lambda x: x / np.float32(max(-x.min(), 100.0)),
+        lambda x: np.stack([x[:, 0] * 0 + 1.7e9, x[:, 1] - x[:, 1].clip(-1, 1).mean()], axis=1),
+    ],
+    ids=["the ninth row", "copies", "far above", "far below", "beside large numbers"],
+)
+def test_rows_that_depend_on_others_in_hidden_ways_are_not_batched(compute: Compute) -> None:
+    assert "depends on the other rows" in reason(Fake(compute, datatype="FP64"))
+
+
+def test_a_model_whose_trial_rows_all_have_one_answer_is_not_batched() -> None:
+    assert "same answer" in reason(Fake(lambda x: (x > 1e9).astype(np.float32)))
+
+
+def test_a_failing_pair_does_not_make_a_batch_size_static_where_code_may_do_anything() -> None:
+    fake = Fake(failure=lambda rows: None if rows == 1 else FailureKind.INPUT)
+    fake.may_be_static = False
+    assert "rows that run alone fail together" in reason(fake)
+
+
+def test_an_example_that_the_model_refuses_costs_no_load() -> None:
+    def refuse(x: AnyArray) -> AnyArray:
+        if (x == 7).any():
+            raise ExecutionError(FailureKind.INPUT, "not seven")
+        return x * 2
+
+    example = {"x": np.full((5, 3), 7, np.float32)}
+    finding = WarmUp(Fake(refuse), example=example).find_out()
+    assert finding.interface.max_batch_size == 12
+
+
+def test_extreme_rows_that_take_too_much_memory_cost_no_load() -> None:
+    def greedy(x: AnyArray) -> AnyArray:
+        if np.abs(x).max() > 100:
+            raise ExecutionError(FailureKind.OUT_OF_MEMORY, "too large")
+        return x * 2
+
+    assert found(Fake(greedy)) == (12, None, True)

@@ -37,6 +37,7 @@ class Model:
     any_thread = False
     unbatched = ""
     coarse = False
+    may_be_static = False
 
     def __init__(self, generate: Callable[[], Generator[Any]], *, streams: bool = True) -> None:
         self.interface = ModelInterface(
