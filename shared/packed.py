@@ -27,14 +27,13 @@ PLAIN_ARRAY_MAX = 1024
 msgpack goes. Only envelopes with more messages, or models with more inputs, have a longer one."""
 
 SPARE_BYTES = 16 * 1024 * 1024
-"""What objects may take beyond what follows: enough for the 70,000 tensors of one message."""
+"""What objects may take beyond what follows: enough for the 30,000 tensors of one message."""
 
 BYTES_PER_BYTE = 3
 """What may be taken for each byte: itself, a copy, and as much again while one becomes another."""
 
 BYTES_PER_NUMBER = 16
-BYTES_PER_TEXT = 64
-"""What may be taken beyond that for values that are there: see docs/protocol.md."""
+"""What may be taken beyond that for each number that is there. A header's texts are names."""
 
 DEPTH_MAX = 8
 """Arrays in arrays: an envelope's go six deep, down to the sizes in a tensor's shape."""
@@ -43,7 +42,7 @@ _RECORD_DEPTH = 5
 """Arrays down to here may become a message or a tensor; deeper ones are shapes."""
 
 _ARRAY_BYTES, _RECORD_BYTES, _SLOT_BYTES = 64, 80, 8
-_NUMBER_BYTES, _BYTES_BYTES, _CHARACTER_BYTES_MAX = 32, 48, 4
+_NUMBER_BYTES, _BYTES_BYTES, _TEXT_BYTES, _CHARACTER_BYTES_MAX = 32, 48, 64, 4
 
 _LENGTH_WIDTHS = {
     **{0xC4: 1, 0xC5: 2, 0xC6: 4},  # bytes
@@ -112,7 +111,7 @@ def _check(view: memoryview, size: int, parts: int) -> None:
             at += length
         elif 0xA0 <= byte <= 0xBF or byte in _LENGTH_WIDTHS:
             length, at = _length(view, at, byte, 0x1F)
-            left -= _CHARACTER_BYTES_MAX * length  # the object itself is what a text may take
+            left -= _TEXT_BYTES + _CHARACTER_BYTES_MAX * length
             at += length
         else:
             raise WireError(f"msgpack of kind {byte:#x}, which no message holds")

@@ -63,6 +63,10 @@ interpreter's lock: as much time as copying half a megabyte."""
 HEADER_BYTES_MAX = 64 * 1024 * 1024
 """No header may be larger; what is made of it is in proportion to it (`shared.packed`)."""
 
+WHOLE_HEADER_BYTES_MAX = 384 * 1024
+"""Messages whose header is larger leave in several envelopes. Any messages of ours that fit in it
+hold few enough values to be read: 41 bytes of objects for each byte at most, 16 MiB together."""
+
 FRAMES_MAX = 64 * 1024
 """Frames of one envelope. Each becomes an object of 200 bytes before anybody looks at it, and holds
 more than `INLINE_BYTES_MAX` if we sent it: half a gigabyte together."""
@@ -98,6 +102,15 @@ def encode(envelope: Envelope) -> Frames:
     body = [_ENCODERS[type(message)](message, frames) for message in envelope.messages]
     frames[0] = _PACKER.pack((VERSION, envelope.gateway, body))
     return frames
+
+
+def envelopes(gateway: str, messages: Sequence[Message]) -> list[tuple[Sequence[Message], Frames]]:
+    """Messages as the frames of one envelope, or of several if they are many, each with its own."""
+    frames = encode(Envelope(gateway, tuple(messages)))
+    if len(frames[0]) <= WHOLE_HEADER_BYTES_MAX or len(messages) == 1:
+        return [(messages, frames)]
+    half = len(messages) // 2
+    return envelopes(gateway, messages[:half]) + envelopes(gateway, messages[half:])
 
 
 def decode(frames: Sequence[Buffer], parts: int = 1) -> Envelope:
