@@ -28,7 +28,7 @@ JOINED_BYTES_MAX = 16 * 1024
 PIECES_MAX = 64
 """Sent in one system call; the kernel takes 1024."""
 
-GROWN_FROM_BYTES = 64 * 1024 * 1024
+GROWN_FROM_BYTES = 16 * 1024 * 1024
 """Room made at once for a packet that claims more: beyond it, twice what has come already."""
 
 FRAMES_MAX = 48 * 1024

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from shared.errors import WireError
 from shared.jobs.payload import JobInput, pack_input, unpack_input, unpack_result
-from shared.messages import Cancel, Chunk, Envelope, Final, Message, Request
+from shared.messages import Cancel, Chunk, Envelope, Final, Message, Nack, NackReason, Request
 from shared.packed import PLAIN_ARRAY_MAX, PLAIN_BYTES_MAX, SPARE_BYTES, unpack
 from shared.tensors import Tensor, array_from_tensor
-from shared.wire import FRAMES_MAX, decode, encode
+from shared.wire import FRAMES_MAX, decode, encode, envelopes
 from tests.unit.shared.hostile_msgpack import array, nested
 
 MANY = 400_000
@@ -212,6 +212,30 @@ def test_envelopes_that_were_put_together_have_room_for_each() -> None:
     with pytest.raises(WireError, match="too many values"):
         decode(frames)
     assert decode(frames, 3) == sent
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        [Request(at, 2, tuple([Tensor(f"c{i}", "FP32", (1,), bytes(4)) for i in range(999)]))
+         for at in range(64)],
+        [Final(at, (Tensor("y", "FP32", (1, 2000), bytes(8000)),)) for at in range(128)],
+        [Nack(at % 99, NackReason.FULL) for at in range(300_000)],
+        [LARGE["wide"], Cancel(1), LARGE["wide"], Cancel(2)],
+    ],
+    ids=["wide requests", "large answers", "short messages", "more than fits in one"],
+)  # fmt: skip
+def test_many_messages_leave_in_envelopes_that_are_read(sent: list[Message]) -> None:
+    parts = envelopes("g", sent)
+    assert len(parts) > 1
+    assert [message for part, _ in parts for message in part] == sent
+    for part, frames in parts:
+        assert decode(frames) == Envelope("g", tuple(part))
+
+
+def test_few_messages_leave_in_one_envelope() -> None:
+    sent = [Cancel(1), Cancel(2)]
+    assert envelopes("g", sent) == [(sent, encode(Envelope("g", tuple(sent))))]
 
 
 def test_a_wide_job_is_read() -> None:
