@@ -30,10 +30,10 @@ from gateway.departures import Departures
 from gateway.doorkeeper import Doorkeeper
 from shared.curve import GatewayKeys, serve_with_keys
 from shared.errors import ErrorCode, PenstockError, WireError
-from shared.messages import Envelope, Message, Probe, Request
+from shared.messages import Message, Probe, Request
 from shared.telemetry import get_logger
 from shared.tensors import Buffer
-from shared.wire import SHARED_BYTES_MIN, copied_on_send, decode, encode
+from shared.wire import SHARED_BYTES_MIN, copied_on_send, decode, envelopes
 from shared.wire_frames import (
     NOBLOCK,
     SNDMORE_NOBLOCK,
@@ -293,7 +293,7 @@ class Transport:
         outbox, self._outbox = self._outbox, {}
         for replica_id, messages in outbox.items():
             try:
-                self._send_envelope(self._socket, replica_id, messages)
+                self._send_messages(self._socket, replica_id, messages)
             except zmq.Again:
                 for message in messages:
                     if isinstance(message, Request):
@@ -308,23 +308,32 @@ class Transport:
         if self._socket is None:
             return False
         try:
-            self._send_envelope(self._socket, replica_id, messages)
+            self._send_messages(self._socket, replica_id, messages)
         except (zmq.Again, UnreachableError):
             return False
         return True
 
-    def _send_envelope(
+    def _send_messages(
         self, router: zmq.Socket[bytes], replica_id: str, messages: list[Message]
     ) -> None:
-        frames = encode(Envelope(self._incarnation, tuple(messages)))
-        try:
-            router.send(replica_id.encode(), SNDMORE_NOBLOCK)  # only this can fail
-            send_frames(router, frames)
-            self.copied_bytes += copied_on_send(frames)
-        except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
-                raise
-            raise UnreachableError from error
+        """Send messages; if there is no way for some of many, those are what is left of the list.
+
+        Raises:
+            zmq.Again: if the way is full.
+            UnreachableError: if there is none.
+        """
+        parts = envelopes(self._incarnation, messages)
+        for part, frames in parts:
+            try:
+                router.send(replica_id.encode(), SNDMORE_NOBLOCK)  # only this can fail
+                send_frames(router, frames)
+                self.copied_bytes += copied_on_send(frames)
+            except zmq.ZMQError as error:
+                if error.errno != zmq.EHOSTUNREACH:
+                    raise
+                raise UnreachableError from error
+            if len(parts) > 1:
+                del messages[: len(part)]
 
     def _look_again(self, router: zmq.Socket[bytes]) -> None:
         """After sending, which may have taken the signal of what came meanwhile."""

@@ -40,6 +40,9 @@ NUMPY_OF: dict[str, np.dtype[Any]] = {
 }
 """The numpy dtype that holds each datatype; BYTES elements are Python `bytes`, BF16 raw bits."""
 
+LENGTH_BYTES = 4
+"""What an element of BYTES takes at least: its length."""
+
 DATATYPE_OF: dict[np.dtype[Any], str] = {
     dtype: name for name, dtype in NUMPY_OF.items() if name != "BF16"
 }
@@ -155,13 +158,15 @@ def decode_bytes_elements(data: Buffer, count: int) -> list[bytes]:
         ValueError: if the data holds fewer or more than `count` elements, or ends inside one.
     """
     view = memoryview(data)
+    if count * LENGTH_BYTES > view.nbytes:
+        raise ValueError(f"expected {count} BYTES elements, got {view.nbytes} bytes")
     elements: list[bytes] = []
     offset = 0
     while offset < view.nbytes:
-        if len(elements) == count or offset + 4 > view.nbytes:
+        if len(elements) == count or offset + LENGTH_BYTES > view.nbytes:
             raise ValueError(f"expected {count} BYTES elements, got other data after them")
         (length,) = struct.unpack_from("<I", view, offset)
-        offset += 4
+        offset += LENGTH_BYTES
         if offset + length > view.nbytes:
             raise ValueError(f"BYTES element {len(elements)} runs past the end of the data")
         elements.append(bytes(view[offset : offset + length]))

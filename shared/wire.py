@@ -11,6 +11,7 @@ The previous stop of a request is `gateway.transport`, the next `worker.replica`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -36,7 +37,18 @@ from shared.messages import (
     Request,
     SuspectTurn,
 )
-from shared.tensors import NUMPY_OF, Buffer, Tensor
+from shared.packed import unpack
+from shared.packed_values import (
+    INT64_MAX,
+    Packed,
+    array_of,
+    bool_of,
+    bytes_of,
+    shown,
+    text_of,
+    uint_of,
+)
+from shared.tensors import LENGTH_BYTES, NUMPY_OF, Buffer, Tensor
 
 VERSION = 1
 
@@ -49,22 +61,36 @@ share costs a message between threads for each frame, with a thread of pyzmq's t
 interpreter's lock: as much time as copying half a megabyte."""
 
 HEADER_BYTES_MAX = 64 * 1024 * 1024
-"""No header may be larger; msgpack allocates in proportion to it, however hostile it is."""
+"""No header may be larger; what is made of it is in proportion to it (`shared.packed`)."""
+
+WHOLE_HEADER_BYTES_MAX = 384 * 1024
+"""Messages whose header is larger leave in several envelopes. Any messages of ours that fit in it
+hold few enough values to be read: 41 bytes of objects for each byte at most, 16 MiB together."""
+
+FRAMES_MAX = 64 * 1024
+"""Frames of one envelope. Each becomes an object of 200 bytes before anybody looks at it, and holds
+more than `INLINE_BYTES_MAX` if we sent it: half a gigabyte together."""
 
 DIMENSIONS_MAX = 32
 """numpy's own limit before 2.0; real tensors have fewer than ten."""
 
-INT64_MAX = 2**63 - 1
+EMPTY_SIZES_MAX = 2**59
+"""What the other sizes in the shape of an empty tensor may come to. Its bytes say nothing of them,
+and array libraries refuse what would take more than 2^63 bytes if it were not empty."""
+
+EMPTY_INPUT_SIZES_MAX = 2**31
+"""The same for inputs, as gateways have it: a model may well make something of each empty row."""
 
 _ITEM_BYTES = {datatype: dtype.itemsize for datatype, dtype in NUMPY_OF.items()}
+_ITEM_BYTES["BYTES"] = LENGTH_BYTES  # at least: what an element says is counted where it is read
+
+_CODES = {code.value: code for code in ErrorCode}
 
 _PACKER = msgpack.Packer(use_bin_type=True)
 """Kept, because to make one for each envelope takes longer than to pack a small message. It holds
 the interpreter while it packs, and empties itself after each message, packed or not."""
 
 Frames: TypeAlias = list[Buffer]
-Packed: TypeAlias = tuple[Any, ...]
-"""A msgpack array: written from tuples and read into tuples, which is cheaper than lists."""
 
 _PROBE, _REQUEST, _CANCEL, _DRAIN, _HELLO, _LOAD, _CHUNK, _FINAL, _NACK = range(1, 10)
 _SUSPECT_TURN, _PROCEED, _ALONE = range(10, 13)
@@ -78,14 +104,27 @@ def encode(envelope: Envelope) -> Frames:
     return frames
 
 
-def decode(frames: Sequence[Buffer]) -> Envelope:
+def envelopes(gateway: str, messages: Sequence[Message]) -> list[tuple[Sequence[Message], Frames]]:
+    """Messages as the frames of one envelope, or of several if they are many, each with its own."""
+    frames = encode(Envelope(gateway, tuple(messages)))
+    if len(frames[0]) <= WHOLE_HEADER_BYTES_MAX or len(messages) == 1:
+        return [(messages, frames)]
+    half = len(messages) // 2
+    return envelopes(gateway, messages[:half]) + envelopes(gateway, messages[half:])
+
+
+def decode(frames: Sequence[Buffer], parts: int = 1) -> Envelope:
     """The envelope that the frames hold; its tensors are views of the frames.
+
+    Args:
+        frames: as they came.
+        parts: envelopes that were put together into this one; see `shared.packed.unpack`.
 
     Raises:
         WireError: if they are anything but what `encode` makes.
     """
     try:
-        return _decode(frames)
+        return _decode(frames, parts)
     except WireError:
         raise
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError) as error:
@@ -167,7 +206,7 @@ class _TensorReader:
         self._frames = frames
         self._next = 1
 
-    def read(self, packed: Any) -> tuple[Tensor, ...]:
+    def read(self, packed: Any, empty_sizes_max: int = EMPTY_SIZES_MAX) -> tuple[Tensor, ...]:
         """The tensors of one message."""
         tensors: list[Tensor] = []
         if type(packed) is not tuple:
@@ -180,26 +219,28 @@ class _TensorReader:
             if size is None or type(name) is not str:
                 raise WireError("tensor with an unknown datatype or without a name")
             if type(shape) is not tuple or len(shape) > DIMENSIONS_MAX:
-                raise WireError(f"tensor {name!r} has an impossible shape")
+                raise WireError(f"tensor {shown(name)} has an impossible shape")
             for length in shape:
                 if type(length) is not int or length < 0:
-                    raise WireError(f"tensor {name!r} has an impossible shape")
+                    raise WireError(f"tensor {shown(name)} has an impossible shape")
                 size *= length
             if type(data) is bytes:
                 got = len(data)
             else:
                 data = self._frame(name, data)
                 got = len(data) if type(data) is bytes else memoryview(data).nbytes
-            if got != size and datatype != "BYTES":
-                raise WireError(f"tensor {name!r}: expected {size} bytes, got {got}")
+            if got != size and (datatype != "BYTES" or got < size):
+                raise WireError(f"tensor {shown(name)}: expected {shown(size)} bytes, got {got}")
+            if size == 0 and math.prod([length or 1 for length in shape]) > empty_sizes_max:
+                raise WireError(f"tensor {shown(name)} has an impossible shape")
             tensors.append(Tensor(name, datatype, shape, data))
         return tuple(tensors)
 
     def _frame(self, name: str, number: Any) -> Buffer:
         if type(number) is not int:
-            raise WireError(f"tensor {name!r} has data of type {type(number).__name__}")
+            raise WireError(f"tensor {shown(name)} has data of type {type(number).__name__}")
         if number != self._next or number >= len(self._frames):
-            raise WireError(f"tensor {name!r} refers to frame {number}, expected {self._next}")
+            raise WireError(f"tensor {shown(name)} refers to frame {number}, expected {self._next}")
         self._next += 1
         return self._frames[number]
 
@@ -209,24 +250,26 @@ class _TensorReader:
             raise WireError(f"{len(self._frames) - self._next} frames belong to no tensor")
 
 
-def _decode(frames: Sequence[Buffer]) -> Envelope:
+def _decode(frames: Sequence[Buffer], parts: int) -> Envelope:
     if not frames:
         raise WireError("no frames")
-    if len(frames[0]) > HEADER_BYTES_MAX:
-        raise WireError(f"header of {len(frames[0])} bytes, at most {HEADER_BYTES_MAX}")
-    version, gateway, body = _array(msgpack.unpackb(frames[0], use_list=False))
-    if version != VERSION or type(version) is not int:
-        raise WireError(f"protocol version {version!r:.20}, expected {VERSION}")
+    if len(frames) > parts * FRAMES_MAX:
+        raise WireError(f"more than {parts * FRAMES_MAX} frames")
+    if len(frames[0]) > parts * HEADER_BYTES_MAX:
+        raise WireError(f"header of {len(frames[0])} bytes, at most {parts * HEADER_BYTES_MAX}")
+    version, gateway, body = array_of(unpack(frames[0], parts))
+    if type(version) is not int or version != VERSION:
+        raise WireError(f"protocol version {shown(version)}, expected {VERSION}")
     reader = _TensorReader(frames)
     messages: list[Message] = []
-    for entry in _array(body):
+    for entry in array_of(body):
         kind = entry[0] if type(entry) is tuple else None
         decoder = _DECODERS.get(kind) if type(kind) is int else None
         if decoder is None:
-            raise WireError(f"unknown message kind {kind!r:.20}")
+            raise WireError(f"unknown message kind {shown(kind)}")
         messages.append(decoder(entry, reader))
     reader.finish()
-    return Envelope(_str(gateway), tuple(messages))
+    return Envelope(text_of(gateway), tuple(messages))
 
 
 def _decode_request(fields: Packed, reader: _TensorReader) -> Request:
@@ -258,11 +301,11 @@ def _decode_request(fields: Packed, reader: _TensorReader) -> Request:
     return Request(
         attempt_id,
         budget_us,
-        reader.read(inputs),
+        reader.read(inputs, EMPTY_INPUT_SIZES_MAX),
         priority,
         suspect,
         traceparent,
-        tuple([_str(name) for name in _array(outputs)]) if outputs != () else (),
+        tuple([text_of(name) for name in array_of(outputs)]) if outputs != () else (),
         _parameters(parameters) if parameters != () else (),
         queue_budget_us,
     )
@@ -293,57 +336,57 @@ def _decode_final(fields: Packed, reader: _TensorReader) -> Final:
 
 def _decode_chunk(fields: Packed, reader: _TensorReader) -> Chunk:
     _, attempt_id, sequence, outputs = fields
-    return Chunk(_uint(attempt_id), _uint(sequence), reader.read(outputs))
+    return Chunk(uint_of(attempt_id), uint_of(sequence), reader.read(outputs))
 
 
 def _decode_hello(fields: Packed, reader: _TensorReader) -> Hello:
     _, replica, worker, model, version, revision, interface, route, takes_calls = fields
     return Hello(
-        _str(replica),
-        _str(worker),
-        _str(model),
-        _str(version),
-        _str(revision),
-        _bytes(interface),
-        _bytes(route),
-        _bool(takes_calls),
+        text_of(replica),
+        text_of(worker),
+        text_of(model),
+        text_of(version),
+        text_of(revision),
+        bytes_of(interface),
+        bytes_of(route),
+        bool_of(takes_calls),
     )
 
 
 def _decode_load(fields: Packed, reader: _TensorReader) -> Load:
     _, queued_rows, executing_rows, row_us, executing = fields
-    attempts = tuple([_uint(attempt_id) for attempt_id in _array(executing)])
-    return Load(_uint(queued_rows), _uint(executing_rows), _uint(row_us), attempts)
+    attempts = tuple([uint_of(attempt_id) for attempt_id in array_of(executing)])
+    return Load(uint_of(queued_rows), uint_of(executing_rows), uint_of(row_us), attempts)
 
 
 def _decode_cancel(fields: Packed, reader: _TensorReader) -> Cancel:
     _, attempt_id = fields
-    return Cancel(_uint(attempt_id))
+    return Cancel(uint_of(attempt_id))
 
 
 def _decode_suspect_turn(fields: Packed, reader: _TensorReader) -> SuspectTurn:
     _, attempt_id = fields
-    return SuspectTurn(_uint(attempt_id))
+    return SuspectTurn(uint_of(attempt_id))
 
 
 def _decode_proceed(fields: Packed, reader: _TensorReader) -> Proceed:
     _, attempt_id = fields
-    return Proceed(_uint(attempt_id))
+    return Proceed(uint_of(attempt_id))
 
 
 def _decode_alone(fields: Packed, reader: _TensorReader) -> Alone:
     _, active = fields
-    return Alone(_bool(active))
+    return Alone(bool_of(active))
 
 
 def _decode_nack(fields: Packed, reader: _TensorReader) -> Nack:
     _, attempt_id, reason = fields
-    return Nack(_uint(attempt_id), NackReason(_uint(reason)))
+    return Nack(uint_of(attempt_id), NackReason(uint_of(reason)))
 
 
 def _decode_probe(fields: Packed, reader: _TensorReader) -> Probe:
     _, known = fields
-    return Probe(_bool(known))
+    return Probe(bool_of(known))
 
 
 def _decode_drain(fields: Packed, reader: _TensorReader) -> Drain:
@@ -368,45 +411,18 @@ _DECODERS: dict[int, Callable[[Packed, _TensorReader], Message]] = {
 
 
 def _failure(packed: Any) -> Failure:
-    code, message = _array(packed)
-    return Failure(ErrorCode(_str(code)), _str(message))
+    code, message = array_of(packed)
+    known = _CODES.get(text_of(code))
+    if known is None:
+        raise WireError(f"unknown error code {shown(code)}")
+    return Failure(known, text_of(message))
 
 
 def _parameters(packed: Any) -> Parameters:
     pairs: list[tuple[str, Any]] = []
-    for entry in _array(packed):
-        name, value = _array(entry)
+    for entry in array_of(packed):
+        name, value = array_of(entry)
         if not isinstance(value, str | int | float | bool | None):
-            raise WireError(f"parameter {name!r:.40} is no scalar")
-        pairs.append((_str(name), value))
+            raise WireError(f"parameter {shown(name)} is no scalar")
+        pairs.append((text_of(name), value))
     return tuple(pairs)
-
-
-def _array(value: Any) -> Packed:
-    if type(value) is not tuple:
-        raise WireError(f"expected an array, got {type(value).__name__}")
-    return value
-
-
-def _uint(value: Any) -> int:
-    if type(value) is not int or not 0 <= value <= INT64_MAX:
-        raise WireError(f"expected an unsigned integer, got {value!r:.40}")
-    return value
-
-
-def _bool(value: Any) -> bool:
-    if type(value) is not bool:
-        raise WireError(f"expected a boolean, got {type(value).__name__}")
-    return value
-
-
-def _str(value: Any) -> str:
-    if type(value) is not str:
-        raise WireError(f"expected a string, got {type(value).__name__}")
-    return value
-
-
-def _bytes(value: Any) -> bytes:
-    if type(value) is not bytes:
-        raise WireError(f"expected bytes, got {type(value).__name__}")
-    return value

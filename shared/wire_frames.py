@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import zmq
 
 from shared.tensors import Buffer
-from shared.wire import SHARED_BYTES_MIN
+from shared.wire import FRAMES_MAX, SHARED_BYTES_MIN
 
 # An enumeration's arithmetic is slow.
 NOBLOCK = int(zmq.NOBLOCK)
@@ -37,6 +37,8 @@ def send_frames(socket: zmq.Socket[bytes], frames: Sequence[Buffer]) -> None:
 def receive_frames(socket: zmq.Socket[bytes]) -> list[Buffer]:
     """The frames of the next message, or what is left of one, not copied.
 
+    Of more than `FRAMES_MAX` only the first are kept, which is enough for them to be refused.
+
     Raises:
         zmq.Again: if there is none.
     """
@@ -44,7 +46,8 @@ def receive_frames(socket: zmq.Socket[bytes]) -> list[Buffer]:
     frames: list[Buffer] = [frame.buffer]
     while frame.more:
         frame = socket.recv(NOBLOCK, False)
-        frames.append(frame.buffer)
+        if len(frames) <= FRAMES_MAX:  # one more than `shared.wire` takes; the rest must be read
+            frames.append(frame.buffer)
     return frames
 
 

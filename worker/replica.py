@@ -27,10 +27,10 @@ from shared.curve import read_worker_keys
 from shared.deployment import ModelInterface
 from shared.errors import WireError
 from shared.findings import Finding
-from shared.messages import Envelope, Hello, Message
+from shared.messages import Hello, Message
 from shared.telemetry import get_logger
 from shared.tracing import Tracer
-from shared.wire import copied_on_send, decode, encode
+from shared.wire import copied_on_send, decode, envelopes
 from shared.wire_frames import has_unread, send_frames
 from worker.batching import BatchLimits
 from worker.commands import Command, End, Execute, Misfit, Send
@@ -316,12 +316,12 @@ class Replica:
         link = self._links.socket(name)
         if link is None or self._session is None:
             return
-        frames = encode(Envelope(self._session.gateway_at(name), tuple(messages)))
-        self._session.counters.copied_bytes += copied_on_send(frames)
-        try:
-            send_frames(link, frames)
-        except zmq.Again:
-            log.warning("gateway does not read", gateway=name, dropped=len(messages))
+        for part, frames in envelopes(self._session.gateway_at(name), messages):
+            self._session.counters.copied_bytes += copied_on_send(frames)
+            try:
+                send_frames(link, frames)
+            except zmq.Again:
+                log.warning("gateway does not read", gateway=name, dropped=len(part))
 
     def _keep_beating(self) -> None:
         """Tell the agent what is due. Called before each batch begins: it may hold the interpreter.

@@ -11,6 +11,7 @@ import msgpack
 
 from shared.errors import WireError
 from shared.messages import Envelope, Final, Message, Request
+from shared.packed import unpack
 from shared.records import record
 from shared.tensors import Buffer
 from shared.wire import decode, encode
@@ -19,9 +20,6 @@ VERSION = 1
 
 INPUT_TYPE = "application/vnd.penstock.job-input"
 RESULT_TYPE = "application/vnd.penstock.job-result"
-
-PAYLOAD_BYTES_MAX = 2**31 - 1
-"""Nothing larger is read; what may be sent is bounded long before, by the gateway."""
 
 
 @record
@@ -91,13 +89,15 @@ def _pack(client_id: str, message: Message) -> bytes:
 
 def _unpack(data: Buffer) -> tuple[str, Message]:
     try:
-        version, client_id, *frames = msgpack.unpackb(data, max_bin_len=PAYLOAD_BYTES_MAX)
+        version, client_id, *frames = unpack(data)
     except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
         raise WireError(f"a job's data that is no msgpack: {type(error).__name__}") from error
-    if version != VERSION and type(version) is int:
+    if type(version) is int and version != VERSION:
         raise OtherVersionError(f"a job's data of version {version}, expected {VERSION}")
-    if version != VERSION or type(client_id) is not str or not frames:
+    if type(version) is not int or type(client_id) is not str or not frames:
         raise WireError("a job's data that is neither an input nor a result")
+    if any(type(frame) is not bytes for frame in frames):
+        raise WireError("a job's data with a frame that is no bytes")
     messages = decode(frames).messages
     if len(messages) != 1:
         raise WireError("a job's data with more or less than one message")

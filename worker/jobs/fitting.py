@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from shared.deployment import ModelInterface
 from shared.messages import Request
+from shared.packed_values import shown
 from shared.tensors import shape_fits
 
 
@@ -25,10 +26,10 @@ def misfit(request: Request, interface: ModelInterface) -> str:
             got = f"{tensor.datatype}{list(tensor.shape)}".replace(" ", "")
             return f"input {spec.name!r} is {got}, expected {spec.describe()}"
     if given:
-        return f"it has no input {min(given)!r}"
+        return f"it has no input {shown(min(given))}"
     unknown = set(request.outputs) - {spec.name for spec in interface.outputs}
     if unknown:
-        return f"it has no output {min(unknown)!r}"
+        return f"it has no output {shown(min(unknown))}"
     most = interface.max_batch_size
     if most and request.inputs and not 1 <= request.inputs[0].rows <= most:
         return f"it takes at most {most} rows, and there are {request.inputs[0].rows}"

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from shared.errors import WireError
 from shared.tensors import Buffer
 
 READ_BYTES = 256 * 1024
@@ -26,6 +27,13 @@ JOINED_BYTES_MAX = 16 * 1024
 
 PIECES_MAX = 64
 """Sent in one system call; the kernel takes 1024."""
+
+GROWN_FROM_BYTES = 16 * 1024 * 1024
+"""Room made at once for a packet that claims more: beyond it, twice what has come already."""
+
+FRAMES_MAX = 48 * 1024
+"""Frames of a packet, beside one for each `JOINED_BYTES_MAX`: each becomes an object of 200 bytes,
+which is 10 MB if all are empty."""
 
 _PREFIX = struct.Struct("<QI")
 
@@ -76,6 +84,7 @@ class PacketReader:
         self._kept = 0
         self._large: memoryview | None = None  # a packet that the buffer does not hold
         self._large_kept = 0
+        self._large_bytes = 0  # of which so many will have come when it is whole
 
     def space(self) -> memoryview:
         """Where the next bytes are to be read to."""
@@ -84,10 +93,17 @@ class PacketReader:
         return self._buffer[self._kept :]
 
     def filled(self, count: int) -> list[list[Buffer]]:
-        """So many bytes were read: the messages that are complete now, as frames."""
+        """So many bytes were read: the messages that are complete now, as frames.
+
+        Raises:
+            WireError: if they are nothing that a `PacketWriter` sent; the stream is of no use then.
+        """
         if self._large is not None:
             self._large_kept += count
             if self._large_kept < self._large.nbytes:
+                return []
+            if self._large_kept < self._large_bytes:
+                self._grow(self._large)
                 return []
             whole, self._large = self._large, None
             return [_frames(whole, copy=False)]
@@ -98,6 +114,8 @@ class PacketReader:
         at = 0
         while end - at >= _PREFIX.size:
             size = 8 + _PREFIX.unpack_from(self._buffer, at)[0]
+            if size < _PREFIX.size:
+                raise WireError("a packet that is shorter than its own head")
             if end - at < size:
                 if size > READ_BYTES:
                     self._begin_large(size, self._buffer[at:end])
@@ -111,17 +129,30 @@ class PacketReader:
         return messages
 
     def _begin_large(self, size: int, beginning: memoryview) -> None:
-        self._large = np.empty(size, np.uint8).data  # not filled with zeros, unlike a bytearray
+        self._large_bytes = size
+        self._large = _room(min(size, GROWN_FROM_BYTES))
         self._large[: beginning.nbytes] = beginning
         self._large_kept = beginning.nbytes
+
+    def _grow(self, full: memoryview) -> None:
+        self._large = _room(min(self._large_bytes, 2 * full.nbytes))
+        self._large[: full.nbytes] = full
+
+
+def _room(size: int) -> memoryview:
+    return np.empty(size, np.uint8).data  # not filled with zeros, unlike a bytearray
 
 
 def _frames(packet: memoryview, *, copy: bool) -> list[Buffer]:
     count = _PREFIX.unpack_from(packet)[1]
     at = _PREFIX.size + 8 * count
+    if at > packet.nbytes or count > FRAMES_MAX + packet.nbytes // JOINED_BYTES_MAX:
+        raise WireError(f"a packet of {packet.nbytes} bytes that claims {count} frames")
     frames: list[Buffer] = []
     for size in struct.unpack_from(f"<{count}Q", packet, _PREFIX.size):
         frame = packet[at : at + size]
         frames.append(bytes(frame) if copy else frame)
         at += size
+    if at != packet.nbytes:
+        raise WireError("a packet whose frames do not fill it")
     return frames

@@ -20,6 +20,7 @@ from shared.errors import WireError
 from shared.jobs.answers import Progress
 from shared.jobs.record import Content
 from shared.messages import Envelope, Final, Nack, Request
+from shared.packed import unpack
 from shared.tensors import Buffer
 from shared.wire import decode as envelope_of
 from shared.wire import encode as frames_of
@@ -58,9 +59,9 @@ def decode(frames: Frames) -> ToPort | FromPort:
         WireError: if they are anything but what `encode` makes.
     """
     try:
-        kind, *head = msgpack.unpackb(frames[0])
+        kind, *head = unpack(frames[0], use_list=True)
         return _DECODERS[kind](head, frames[1:])
-    except (ValueError, TypeError, KeyError, IndexError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
         raise WireError(f"no message of a job port: {type(error).__name__}") from error
     except msgpack.exceptions.UnpackException as error:
         raise WireError(f"no msgpack: {type(error).__name__}") from error
@@ -115,14 +116,16 @@ def _decode_told(head: Head, frames: Frames) -> Told:
 
 
 def _encode_ended(message: Ended) -> tuple[Head, Frames]:
-    return (_ENDED, message.at), frames_of(Envelope("", tuple(message.answers)))
+    answers = tuple(message.answers)
+    return (_ENDED, message.at, len(answers)), frames_of(Envelope("", answers))
 
 
 def _decode_ended(head: Head, frames: Frames) -> Ended:
-    answers = envelope_of(frames).messages
-    if not all(isinstance(answer, Final | Nack) for answer in answers):
+    at, count = head
+    answers = envelope_of(frames, count).messages
+    if len(answers) != count or not all(isinstance(each, Final | Nack) for each in answers):
         raise WireError("a job's end that is no answer")
-    return Ended(answers, head[0])  # type: ignore[arg-type]  # just looked at
+    return Ended(answers, at)  # type: ignore[arg-type]  # just looked at
 
 
 # From the port
@@ -152,7 +155,7 @@ def _decode_fetched(head: Head, frames: Frames) -> Fetched:
 
 
 def _jobs(heads: Sequence[Head], frames: Frames) -> list[Job]:
-    requests = envelope_of(frames).messages if frames else ()
+    requests = envelope_of(frames, len(heads)).messages if frames else ()
     jobs = []
     for (number, timeout_s, job_id), request in zip(heads, requests, strict=True):
         if not isinstance(request, Request):

@@ -20,8 +20,10 @@ from gateway.transport import (
     check_endpoint,
 )
 from shared.curve import GatewayKeys, WorkerKeys
-from shared.messages import Cancel, Message, Probe, Request
-from shared.wire import decode
+from shared.messages import Cancel, Envelope, Final, Message, Probe, Request
+from shared.tensors import Tensor
+from shared.wire import FRAMES_MAX, decode, encode
+from tests.unit.shared.hostile_msgpack import array, nested
 from worker.dial import dial
 
 
@@ -30,8 +32,10 @@ class Nobody:
 
     def __init__(self) -> None:
         self.lost: list[str] = []
+        self.messages: list[Message] = []
 
-    def message_received(self, replica_id: str, message: Message) -> None: ...
+    def message_received(self, replica_id: str, message: Message) -> None:
+        self.messages.append(message)
 
     def knows(self, replica_id: str) -> bool:
         return replica_id not in self.lost
@@ -178,6 +182,44 @@ async def test_many_messages_of_one_turn_arrive_in_order() -> None:
             while len(got) < count and (more := await probed(link)):
                 got += more
             assert got == [Cancel(number) for number in range(count)]
+            link.close()
+
+
+async def test_wide_messages_of_one_turn_arrive_in_order_in_several_envelopes() -> None:
+    inputs = tuple([Tensor(f"c{at}", "FP32", (1,), bytes(4)) for at in range(9000)])
+    sent: list[Message] = [Request(number, 1, inputs) for number in range(5)]
+    async with bound() as (transport, _):
+        with zmq.Context() as context:
+            link = dial(context, "r", transport.endpoint, None)
+            assert await probed(link) == [Probe(known=True)]
+            for message in sent:
+                transport.send("r", message)
+            got: list[Message] = []
+            while len(got) < len(sent) and (more := await probed(link)):
+                assert len(more) < len(sent)
+                got += more
+            assert got == sent
+            link.close()
+
+
+async def test_a_hostile_envelope_harms_nothing_that_comes_after_it() -> None:
+    hostile = [
+        [nested(20_000)],
+        [array(400_000, b"\x80")],
+        [b"head", *[b""] * (2 * FRAMES_MAX)],
+    ]
+    async with bound() as (transport, told):
+        with zmq.Context() as context:
+            link = dial(context, "r", transport.endpoint, None)
+            assert await probed(link) == [Probe(known=True)]
+            for frames in hostile:
+                link.send_multipart(frames)
+            link.send_multipart(encode(Envelope("g", (Final(7),))))
+            async with asyncio.timeout(10):
+                while not told.messages:
+                    await asyncio.sleep(0.01)
+            assert told.messages == [Final(7)]
+            assert told.lost == []
             link.close()
 
 

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import random
+import struct
+import tracemalloc
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.errors import WireError
 from shared.tensors import Buffer
-from worker.jobs.packets import JOINED_BYTES_MAX, READ_BYTES, PacketReader, PacketWriter
+from worker.jobs.packets import (
+    GROWN_FROM_BYTES,
+    JOINED_BYTES_MAX,
+    READ_BYTES,
+    PacketReader,
+    PacketWriter,
+)
 
 LARGE = 3 * READ_BYTES + 5
 
@@ -71,3 +81,47 @@ def test_large_frames_are_not_copied_to_be_sent() -> None:
 def test_more_frames_than_a_read_holds_come_whole() -> None:
     messages = [[b"x"] * (READ_BYTES // 8)]
     assert messages_of(stream_of(messages), READ_BYTES) == messages
+
+
+HOSTILE = {
+    "more frames than bytes": struct.pack("<QI", 12, 2**32 - 1) + bytes(8),
+    "frames beyond the end": struct.pack("<QIQ", 12, 1, 2**63),
+    "frames that leave something": struct.pack("<QIQ", 14, 1, 1) + b"xy",
+    "shorter than its head": struct.pack("<QI", 3, 0),
+    "a million empty frames": struct.pack("<QI", 4 + 8_000_000, 1_000_000) + bytes(8_000_000),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_packets_that_do_not_add_up_are_refused_at_a_cost_in_proportion(kind: str) -> None:
+    stream = HOSTILE[kind]
+    tracemalloc.start()
+    try:
+        with pytest.raises(WireError, match="packet"):
+            messages_of(stream, READ_BYTES)
+        assert tracemalloc.get_traced_memory()[1] <= 3 * len(stream) + 16 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_packet_that_claims_more_than_comes_takes_room_for_what_came() -> None:
+    tracemalloc.start()
+    try:
+        assert messages_of(struct.pack("<QI", 2**40, 1) + bytes(READ_BYTES), READ_BYTES) == []
+        assert tracemalloc.get_traced_memory()[1] <= GROWN_FROM_BYTES + 8 * READ_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_packet_that_outgrows_its_room_comes_whole() -> None:
+    large = random.Random(1).randbytes(1024) * (3 * GROWN_FROM_BYTES // 1024)
+    assert messages_of(stream_of([[b"head", large], [b"last"]]), READ_BYTES) == [
+        [b"head", large],
+        [b"last"],
+    ]
+
+
+@given(st.binary(max_size=60), st.integers(0, 40))
+def test_any_stream_raises_only_wire_errors(stream: bytes, size: int) -> None:
+    with suppress(WireError):
+        messages_of(struct.pack("<Q", size) + stream, READ_BYTES)

@@ -24,6 +24,7 @@ from shared.jobs.record import Content, JobState
 from shared.messages import Final, Nack, NackReason, Request
 from shared.tensor_spec import TensorSpec
 from shared.tensors import Buffer, tensor_from_array
+from tests.unit.shared.hostile_msgpack import array, nested
 from tests.unit.worker.jobs.test_leases import record
 from worker.jobs.messages import Began, Ended, FromPort, Gone, Leave, Place, Pull, Told
 from worker.jobs.messages import Leased as LeasedToLoop
@@ -250,6 +251,40 @@ def test_a_moved_job_that_does_not_fit_fails_and_names_both_versions(bench: Benc
     assert failed.arguments[2] == ErrorCode.INVALID_INPUT
     for words in ("version '7'", "version '1'", "'x' is missing"):
         assert words in str(failed.arguments[3])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        nested(20_000),
+        msgpack.packb([VERSION, "", nested(20_000)]),
+        array(400_000, b"\x80"),
+        b"\x93",
+    ],
+    ids=["arrays in arrays", "arrays in arrays within its envelope", "empty maps", "cut"],
+)
+def test_a_job_whose_data_is_hostile_fails_with_a_reason_and_harms_no_other(
+    bench: Bench, data: bytes
+) -> None:
+    leased = bench.lease(data)
+    assert (leased.numbers, leased.jobs) == ([], [])
+    until(lambda: bench.store.sent("fail"))
+    (failed,) = bench.store.sent("fail")
+    assert failed.arguments[2] == ErrorCode.INTERNAL
+    assert "the job's input cannot be read" in str(failed.arguments[3])
+    assert len(bench.lease().jobs) == 1
+
+
+def test_a_failure_does_not_repeat_names_of_any_length(bench: Bench) -> None:
+    bench.lease(pack_input(JobInput("", _named("x", "y" * 100_000))), moved_from="7")
+    until(lambda: bench.store.sent("fail"))
+    (failed,) = bench.store.sent("fail")
+    assert "it has no input 'yyy" in str(failed.arguments[3])
+    assert len(str(failed.arguments[3])) < 1000
+
+
+def _named(*names: str) -> Request:
+    return Request(0, 0, tuple([tensor_from_array(name, np.zeros(1)) for name in names]))
 
 
 def test_a_result_is_sent_until_it_is_confirmed_as_long_as_heartbeats_are(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from contextlib import suppress
 
 import numpy as np
@@ -13,9 +14,12 @@ from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, WireError
 from shared.jobs.answers import Progress
 from shared.jobs.record import Content
-from shared.messages import Failure, Final, Nack, NackReason, Request
+from shared.messages import Envelope, Failure, Final, Nack, NackReason, Request
+from shared.packed import SPARE_BYTES
 from shared.tensor_spec import TensorSpec
 from shared.tensors import Tensor, tensor_from_array
+from shared.wire import encode as frames_of
+from tests.unit.shared.hostile_msgpack import array, nested
 from worker.jobs.messages import (
     Alive,
     Began,
@@ -103,3 +107,34 @@ def test_a_damaged_message_is_another_or_refused(
     frames[at] = frames[at][:cut]
     with suppress(WireError):
         decode(frames)
+
+
+HEADS = {
+    "arrays in arrays": nested(20_000),
+    "empty maps": array(400_000, b"\x80"),
+    "numbers held": b"\x95\x0b" + array(400_000, b"\x91\xc0") + b"\x90\xc2\xc2",
+    "answers that are not there": b"\x93\x04\x01\xcf" + b"\xff" * 8,
+}
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_hostile_head_is_refused_at_a_cost_in_proportion(kind: str) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(WireError):
+            decode([HEADS[kind], *frames_of(Envelope("", ()))])
+        assert tracemalloc.get_traced_memory()[1] <= 3 * len(HEADS[kind]) + SPARE_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+def test_wide_jobs_come_together_as_they_were_sent() -> None:
+    wide = Request(
+        1, 0, tuple([Tensor(f"c{at}", "FP32", (1, 1), bytes(4)) for at in range(30_000)])
+    )
+    jobs = [Job(number, wide, None, "a") for number in range(3)]
+    assert decode(encode(Leased([0, 1, 2], jobs, True, False))) == Leased(
+        [0, 1, 2], jobs, True, False
+    )
+    ended = Ended(tuple([Final(number, wide.inputs) for number in range(3)]), 12.5)
+    assert decode(encode(ended)) == ended
