@@ -20,8 +20,8 @@ from shared.errors import WireError
 from shared.tensors import Buffer, nbytes_of
 
 PLAIN_BYTES_MAX = 104 * 1024
-"""What is read without a look: 8.5 MB, if each of its bytes were an empty map. A full envelope of 32
-small pictures (784 FP32 each) is just below."""
+"""What is read without a look: 8.5 MB, if each of its bytes were an empty map. A full envelope of
+32 small pictures (784 FP32 each) is just below."""
 
 PLAIN_ARRAY_MAX = 1024
 """Longest array that is read without a look: 8 MB, if 1024 of them are nested, which is as deep as

@@ -90,18 +90,20 @@ def named_apart(
         made_up: names that an exporter gave, which say nothing.
     """
     given = {
-        name: _one_name(lead)
+        name: lead
         for name, lead in inputs.items()
         if isinstance(lead, str) and not made_up.fullmatch(lead)
     }
-    if len(set(given.values())) > 1:
+    if len({_one_name(lead) for lead in given.values()}) > 1:
         listed = ", ".join(f"{name!r} begins with {lead}" for name, lead in given.items())
         return f"its inputs have no first dimension in common: {listed}"
     if not given:
         return ""
     batch = next(iter(given.values()))
     for name, lead in outputs.items():
-        if isinstance(lead, str) and _one_name(lead) != batch and not made_up.fullmatch(lead):
+        if not isinstance(lead, str) or made_up.fullmatch(lead):
+            continue
+        if _one_name(lead) != _one_name(batch):
             return f"output {name!r} begins with dimension {lead}, the inputs with {batch}"
     return ""
 
