@@ -283,10 +283,10 @@ def widening(folder: Path) -> Path:
 
 
 def hungry(folder: Path) -> Path:
-    """y = 10 * x; more than 8 rows are too much for its memory, or 2 if any is not 0."""
+    """y = 10 * x; more than 8 rows are too much for its memory, or 2 if one of them is 33."""
 
     def predict(x: Any, params: Any) -> Any:
-        if len(x) > (2 if x.any() else 8):
+        if len(x) > (2 if 33 in x else 8):
             raise MemoryError
         return x * 10
 

@@ -222,13 +222,26 @@ class WarmUp:
         proof, count = self._proof(alone), len(alone.rows)
         try:
             if static is None:
-                prove_open(proof, count, self._limit)
+                self._prove_open(proof, count)
             else:
                 prove_static(proof, count, static)
         except RunFailedError as error:
             raise UnprovenError(
                 f"rows that run alone fail together ({error.reason[:200]})"
             ) from error
+
+    def _prove_open(self, proof: Proof, count: int) -> None:
+        """With as many rows together as memory allows."""
+        while self._limit > 1:
+            try:
+                prove_open(proof, count, self._limit)
+            except RunFailedError as error:
+                if error.kind is not FailureKind.OUT_OF_MEMORY:
+                    raise
+                most = min(self._limit, count)
+                self._lower((most + 1) // 2 if most > 2 else 1, error.reason)
+            else:
+                return
 
     def _proof(self, alone: Alone) -> Proof:
         names = [spec.name for spec in self.runtime.interface.outputs]

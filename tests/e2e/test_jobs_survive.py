@@ -125,8 +125,9 @@ async def endings(system: LocalSystem, ids: Sequence[str]) -> Counter[int]:
 
 
 def executions(notes: Path) -> Counter[float]:
-    """How often each number was executed, as the model noted."""
-    return Counter(float(line) for line in notes.read_text().split())
+    """How often each job's number was executed, as the model noted; its trial has others."""
+    numbers = [float(line) for line in notes.read_text().split()]
+    return Counter(number for number in numbers if number in range(JOBS))
 
 
 def replica_pids(system: LocalSystem) -> list[int]:

@@ -67,8 +67,10 @@ async def test_an_exported_program_of_one_row(tmp_path: Path) -> None:
     folder = models.exported(tmp_path / "m", example_rows=1)
     async with data_plane() as plane:
         await plane.join(folder)
-        assert interface_of(plane).max_batch_size == 1
+        assert interface_of(plane).max_batch_size == 32, "rows run one by one"
         await check_sums(plane)
+        answer = await call(plane, {"x": np.array(ROWS, np.float32)})
+        assert answer["output-0"].tolist() == SUMS
 
 
 async def test_torchscript_of_any_and_of_a_fixed_batch_size(tmp_path: Path) -> None:
@@ -167,9 +169,22 @@ async def test_what_makes_the_model_fail_fails_alone(tmp_path: Path) -> None:
     async with data_plane() as plane:
         child = await plane.join(models.moody(tmp_path / "m"))
         for _ in range(20):
-            for bad in (77.0, 78.0, 79.0):
+            for bad in (77.0, 78.0):
                 assert await among_good_ones(plane, bad) is ErrorCode.MODEL_ERROR
         assert child.process.poll() is None
+
+
+async def test_a_row_too_few_is_the_answer_of_the_request_that_brings_it_and_ends_batching(
+    tmp_path: Path,
+) -> None:
+    async with data_plane() as plane:
+        await plane.join(models.moody(tmp_path / "m"))
+        assert interface_of(plane).max_batch_size == 32
+        values = [*range(1, 8), 79, *range(8, 16)]
+        calls = [call(plane, {"input-0": np.array([float(value)])}) for value in values]
+        answers = [answer["output-0"].tolist() for answer in await asyncio.gather(*calls)]
+        assert answers == [[] if value == 79 else [value * 10.0] for value in values]
+        await until(lambda: interface_of(plane).max_batch_size == 0)
 
 
 REPLICAS = 4

@@ -138,6 +138,15 @@ def test_a_static_batch_of_independent_rows_is_padded() -> None:
     assert found(Fake(lambda x: x + 1, static=4)) == (4, 4, True)
 
 
+@pytest.mark.parametrize("most", [1, 2, 3, 5])
+def test_memory_sets_the_limit_while_rows_are_compared(most: int) -> None:
+    fake = Fake(failure=lambda rows: None if rows <= most else FailureKind.OUT_OF_MEMORY)
+    limit, static, _ = found(fake)
+    assert 1 <= limit <= most
+    assert limit * 2 > most
+    assert static is None
+
+
 def test_memory_sets_the_limit() -> None:
     fake = Fake(failure=lambda rows: None if rows < 9 else FailureKind.OUT_OF_MEMORY)
     assert found(fake) == (6, None, True)
