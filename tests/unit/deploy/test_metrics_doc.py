@@ -13,6 +13,7 @@ from prometheus_client.core import Metric
 from deploy.local.metrics_sum import LARGEST
 from gateway.calls import DeployedModel
 from gateway.dispatch_counters import DispatchCounters
+from gateway.held_bytes_metrics import HeldBytesCollector
 from gateway.http.metrics import HttpMetrics
 from gateway.jobs.keeper import JobFigures
 from gateway.jobs.metrics import JobsCollector
@@ -20,6 +21,7 @@ from gateway.metrics import DispatchCollector
 from gateway.model_state import ModelState
 from gateway.replicas import Revision, RevisionSettings
 from gateway.throttle import ThrottleSettings
+from gateway.unread_answers import ClientBounds
 from registry_sync.metrics import SyncCollector, SyncCounts
 from shared.deployment import ReplicaReport, ReplicaState
 from shared.jobs.answers import ModelStats, QueueStats, StoreStats
@@ -98,6 +100,7 @@ def gateway() -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(DispatchCollector(Service()))
     registry.register(JobsCollector(Keeper(), Service()))
+    registry.register(HeldBytesCollector(ClientBounds()))
     HttpMetrics(registry).record("digits", "1", "ok", 0.01, 10, 20)
     return registry
 
