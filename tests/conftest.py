@@ -24,11 +24,17 @@ TOGETHER = {
 """Modules that share what takes half a minute to start, so that one process runs all of them."""
 
 
+SPREAD = {"tests/zoo/test_zoo.py"}
+"""Modules of many slow tests that share little, so that each goes to whoever is free."""
+
+
 class ByWhatIsShared(LoadFileScheduling):  # type: ignore[misc]
     """Deals out modules, and those that share something as one."""
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
+        if module in SPREAD:
+            return nodeid
         return TOGETHER.get(module, module)
 
 
