@@ -78,8 +78,56 @@ class ParsedScoring:
     timeout_s: float | None = None
 
 
+def read_mlflow(
+    body: Buffer, headers: RawHeaders, interface: ModelInterface, max_elements: int
+) -> ParsedScoring:
+    """Tensors that fit the model, from one of MLflow's four fields or from CSV.
+
+    Raises:
+        PenstockError: INVALID_INPUT.
+    """
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind != b"text/csv":
+        return _read_json(body, interface, max_elements, MLFLOW_FIELDS, "params")
+    if len(body) > LARGE_BYTES:
+        check_csv(body, allowed_of(interface, max_elements))
+    inputs = tensors_of_table(interface, table_of_csv(_text(body)))
+    check_elements(inputs, max_elements)
+    return ParsedScoring(inputs, (), interface.platform)
+
+
+def read_kserve(
+    body: Buffer, headers: RawHeaders, interface: ModelInterface, max_elements: int
+) -> ParsedScoring:
+    """Tensors that fit the model, from `instances` or `inputs`.
+
+    Raises:
+        PenstockError: INVALID_INPUT.
+    """
+    return _read_json(body, interface, max_elements, KSERVE_FIELDS, "parameters")
+
+
+def _read_json(
+    body: Buffer,
+    interface: ModelInterface,
+    max_elements: int,
+    fields: tuple[str, ...],
+    parameters: str,
+) -> ParsedScoring:
+    """From a document that has one of the fields, and parameters under their name."""
+    document = _document(body, interface, max_elements)
+    field = _only_field(document, fields)
+    inputs = _inputs(interface, field, document[field])
+    check_elements(inputs, max_elements)
+    stated = as_object(parameters, document.get(parameters))
+    kept = model_parameters(stated, interface.parameters)
+    return ParsedScoring(inputs, kept, interface.platform)
+
+
 class MlflowFormat:
     """What `mlflow models serve` takes and gives; implements `PayloadFormat`."""
+
+    name = "mlflow"
 
     def __init__(self, max_elements: int = MAX_REQUEST_ELEMENTS) -> None:
         self._max_elements = max_elements
@@ -101,30 +149,15 @@ class MlflowFormat:
 
     def parse(self, body: Buffer, headers: RawHeaders, interface: ModelInterface) -> ParsedScoring:
         """Tensors that fit the model, from one of MLflow's four fields or from CSV."""
-        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if kind == b"text/csv":
-            if len(body) > LARGE_BYTES:
-                check_csv(body, allowed_of(interface, self._max_elements))
-            inputs = tensors_of_table(interface, table_of_csv(_text(body)))
-            check_elements(inputs, self._max_elements)
-            return ParsedScoring(inputs, (), interface.platform)
-        document = _document(body, interface, self._max_elements)
-        field = _only_field(document, MLFLOW_FIELDS)
-        inputs = _inputs(interface, field, document[field])
-        check_elements(inputs, self._max_elements)
-        parameters = as_object("params", document.get("params"))
-        kept = model_parameters(parameters, interface.parameters)
-        return ParsedScoring(inputs, kept, interface.platform)
+        return read_mlflow(body, headers, interface, self._max_elements)
 
-    def parse_alone(
-        self, body: Buffer, headers: RawHeaders, interface: ModelInterface
-    ) -> ParsedScoring:
-        """The same; it never remembers anything."""
-        return self.parse(body, headers, interface)
+    def takes_long(self, body: Buffer, headers: RawHeaders, interface: ModelInterface) -> bool:
+        """Whether it is large: all of it is text."""
+        return len(body) > LARGE_BYTES
 
     def build(self, answer: InferenceAnswer, parsed: ParsedScoring) -> EncodedResponse:
         """`{"predictions": ...}`."""
-        return EncodedResponse((mlflow_predictions(answer, parsed.platform),))
+        return EncodedResponse(mlflow_predictions(answer, parsed.platform))
 
     def error_body(self, error: PenstockError) -> bytes:
         """`{"error_code": "...", "message": "..."}`."""
@@ -135,6 +168,8 @@ class MlflowFormat:
 class KserveFormat:
     """KServe's first protocol, which is TensorFlow Serving's; implements `PayloadFormat`."""
 
+    name = "kserve"
+
     def __init__(self, max_elements: int = MAX_REQUEST_ELEMENTS) -> None:
         self._max_elements = max_elements
 
@@ -143,23 +178,15 @@ class KserveFormat:
 
     def parse(self, body: Buffer, headers: RawHeaders, interface: ModelInterface) -> ParsedScoring:
         """Tensors that fit the model, from `instances` or `inputs`."""
-        document = _document(body, interface, self._max_elements)
-        field = _only_field(document, KSERVE_FIELDS)
-        inputs = _inputs(interface, field, document[field])
-        check_elements(inputs, self._max_elements)
-        parameters = as_object("parameters", document.get("parameters"))
-        kept = model_parameters(parameters, interface.parameters)
-        return ParsedScoring(inputs, kept, interface.platform)
+        return read_kserve(body, headers, interface, self._max_elements)
 
-    def parse_alone(
-        self, body: Buffer, headers: RawHeaders, interface: ModelInterface
-    ) -> ParsedScoring:
-        """The same; it never remembers anything."""
-        return self.parse(body, headers, interface)
+    def takes_long(self, body: Buffer, headers: RawHeaders, interface: ModelInterface) -> bool:
+        """Whether it is large: all of it is text."""
+        return len(body) > LARGE_BYTES
 
     def build(self, answer: InferenceAnswer, parsed: ParsedScoring) -> EncodedResponse:
         """`{"predictions": ...}`."""
-        return EncodedResponse((kserve_predictions(answer),))
+        return EncodedResponse(kserve_predictions(answer))
 
     def error_body(self, error: PenstockError) -> bytes:
         """`{"error": "..."}`."""

@@ -8,7 +8,8 @@ import orjson
 import pytest
 
 from gateway.calls import InferenceAnswer
-from gateway.http.oip_codec import SLICE_ELEMENTS, build_response
+from gateway.http.json_slices import SLICE_ELEMENTS
+from gateway.http.oip_codec import build_response
 from gateway.http.parsed_infer import ParsedInfer
 from shared.tensors import AnyArray, tensor_from_array
 from tests.unit.gateway.http.fakes import FakeInference, FakeModel, app_of, interface, serving, spec

@@ -1,0 +1,175 @@
+"""Large answers in JSON, written a slice at a time: to the same bytes as in one go.
+
+A writer holds the interpreter while it writes. Between slices it can let go, so that the loop,
+which waits for it in another thread, has its turn. So this is not compiled: C code does not let go.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+
+from gateway.http.json_tensors import nested, not_text, values_of
+from shared.tensors import LENGTH_BYTES, AnyArray, Buffer, Tensor
+
+SLICE_ELEMENTS = 32 * 1024
+"""Numbers that are written at a time: some 2 ms."""
+
+SLICE_BYTES = 256 * 1024
+"""Text that is written at a time: a fraction of a millisecond."""
+
+
+def tensor_slices(tensor: Tensor, shape: Sequence[int]) -> Iterator[bytes]:
+    """A tensor's elements as lists in a shape; numbers that are not finite are `null`.
+
+    Raises:
+        PenstockError: MODEL_ERROR, for BYTES that JSON cannot hold.
+        ValueError: if the tensor's data does not fit its datatype and shape.
+    """
+    if not shape or not math.prod(shape):
+        yield orjson.dumps(values_of(tensor, tuple(shape)), option=orjson.OPT_SERIALIZE_NUMPY)
+    elif tensor.datatype == "BYTES":
+        yield from _text_slices(tensor, shape)
+    else:
+        yield from _number_slices(values_of(tensor, tuple(shape)))
+
+
+def record_slices(tensors: Sequence[Tensor]) -> Iterator[bytes]:
+    """A list of objects, one for each row, of what each tensor has in it.
+
+    Raises:
+        PenstockError, ValueError: as `tensor_slices`.
+    """
+    names = [tensor.name for tensor in tensors]
+    rows = tensors[0].rows
+    elements = sum([math.prod(tensor.shape) for tensor in tensors])
+    size_bytes = sum([tensor.nbytes for tensor in tensors])
+    slices = max(elements // SLICE_ELEMENTS, size_bytes // SLICE_BYTES) + 1
+    step = max(1, rows // slices)
+    columns = [_Column(tensor) for tensor in tensors]
+    front = b"["
+    for start in range(0, rows, step):
+        count = min(step, rows - start)
+        lists = [column.next_rows(count) for column in columns]
+        records = [dict(zip(names, row, strict=True)) for row in zip(*lists, strict=True)]
+        yield front + orjson.dumps(records)[1:-1]
+        front = b","
+    for column in columns:
+        column.finish()
+    yield b"]" if rows else b"[]"
+
+
+def _number_slices(array: AnyArray) -> Iterator[bytes]:
+    """The JSON of an array that is not empty."""
+    row_elements = array.size // len(array)
+    front = b"["
+    if array.ndim > 1 and row_elements > SLICE_ELEMENTS:
+        for row in array:
+            yield front
+            yield from _number_slices(row)
+            front = b","
+    else:
+        step = max(1, SLICE_ELEMENTS // row_elements)
+        for start in range(0, len(array), step):
+            part = np.ascontiguousarray(array[start : start + step])
+            yield front + orjson.dumps(part, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+            front = b","
+    yield b"]"
+
+
+def _text_slices(tensor: Tensor, shape: Sequence[int]) -> Iterator[bytes]:
+    """The JSON of BYTES of which there are some."""
+    sizes = [math.prod(shape[depth:]) for depth in range(1, len(shape))]  # of the lists within
+    parts: list[bytes] = [b"["]
+    held = 0
+    for index, element in enumerate(_elements(tensor)):
+        if index:
+            parts.append(b",")
+        parts.append(b"[" * sum([index % size == 0 for size in sizes]))
+        for piece in _quoted(tensor, element):
+            parts.append(piece)
+            held += len(piece)
+            if held > SLICE_BYTES:
+                yield b"".join(parts)
+                parts, held = [], 0
+        parts.append(b"]" * sum([(index + 1) % size == 0 for size in sizes]))
+    parts.append(b"]")
+    yield b"".join(parts)
+
+
+def _quoted(tensor: Tensor, element: memoryview) -> Iterator[bytes]:
+    """One text as JSON, a long one in pieces, cut between two characters."""
+    if element.nbytes <= SLICE_BYTES:
+        yield orjson.dumps(_text(tensor, element))
+        return
+    yield b'"'
+    start = 0
+    while start < element.nbytes:
+        stop = min(start + SLICE_BYTES, element.nbytes)
+        while stop < element.nbytes and stop > start + 1 and element[stop] & 0xC0 == 0x80:
+            stop -= 1  # within a character
+        yield orjson.dumps(_text(tensor, element[start:stop]))[1:-1]
+        start = stop
+    yield b'"'
+
+
+def _text(tensor: Tensor, element: Buffer) -> str:
+    try:
+        return str(element, "utf-8")
+    except UnicodeDecodeError:
+        raise not_text(tensor.name) from None
+
+
+def _elements(tensor: Tensor) -> Iterator[memoryview]:
+    """The elements of BYTES, one by one.
+
+    Raises:
+        ValueError: if there are more or fewer than the shape says.
+    """
+    view = memoryview(tensor.data).cast("B")
+    offset = 0
+    for _ in range(math.prod(tensor.shape)):
+        if offset + LENGTH_BYTES > view.nbytes:
+            raise ValueError(f"tensor {tensor.name!r}: fewer elements than {tensor.shape}")
+        (length,) = struct.unpack_from("<I", view, offset)
+        start = offset + LENGTH_BYTES
+        offset = start + length
+        if offset > view.nbytes:
+            raise ValueError(f"tensor {tensor.name!r}: an element runs past the end")
+        yield view[start:offset]
+    if offset != view.nbytes:
+        raise ValueError(f"tensor {tensor.name!r}: more data than {tensor.shape}")
+
+
+class _Column:
+    """A tensor of which rows are taken off, as lists."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor
+        self._texts = _elements(tensor) if tensor.datatype == "BYTES" else None
+        self._array: Any = None if self._texts is not None else values_of(tensor, tensor.shape)
+        self._taken = 0
+
+    def next_rows(self, count: int) -> list[Any]:
+        start, self._taken = self._taken, self._taken + count
+        if self._texts is None:
+            rows: list[Any] = self._array[start : self._taken].tolist()
+            return rows
+        inner = self._tensor.shape[1:]
+        texts = [
+            _text(self._tensor, element)
+            for _, element in zip(range(count * math.prod(inner)), self._texts, strict=False)
+        ]
+        found: list[Any] = nested(texts, (count, *inner))
+        return found
+
+    def finish(self) -> None:
+        """Raise a ValueError if texts are left."""
+        if self._texts is not None:
+            for _ in self._texts:
+                raise ValueError(f"tensor {self._tensor.name!r}: more data than its shape")
