@@ -54,7 +54,7 @@ class _Reader:
         with theirs:
             number = str(theirs.fileno())
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "gateway.http.reader_process", number],
+                [sys.executable, "-P", "-m", "gateway.http.reader_process", number],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},

@@ -43,8 +43,10 @@ from gateway.http.large_arrays import (
     DOCUMENT_BYTES_MIN,
     LargeArray,
     bytes_from_large,
+    bytes_from_large_list,
     document_without_arrays,
 )
+from gateway.http.large_lists import LargeList
 from gateway.http.oip_parameters import (
     as_boolean,
     as_object,
@@ -220,6 +222,8 @@ class _InputReader:
             raise mismatch(what, "data or binary_data_size", "neither")
         if type(data) is LargeArray:
             return bytes_from_large(what, spec.datatype, shape, data)
+        if type(data) is LargeList:
+            return bytes_from_large_list(what, spec.datatype, shape, data)
         return bytes_from_json(what, spec.datatype, shape, data, self._booleans_in_text)
 
     def _take(self, what: str, size: Any, spec: TensorSpec, shape: tuple[int, ...]) -> memoryview:
