@@ -21,6 +21,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from gateway.http.memory import trim_soon
 from gateway.http.payload import P, PayloadFormat, RawHeaders
 from gateway.http.reader_wire import Question, ReaderGoneError, receive, send, untouched
 from shared.deployment import ModelInterface
@@ -121,6 +122,7 @@ class BodyReaders:
             raise PenstockError(ErrorCode.DEADLINE_EXCEEDED, LATE) from None
         finally:
             body.clear()
+            trim_soon()
         asyncio.get_running_loop().call_later(IDLE_S + 1, self._end_idle)
         if isinstance(answer, PenstockError):
             raise answer

@@ -6,6 +6,7 @@ which waits for it in another thread, has its turn. So this is not compiled: C c
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
 from collections.abc import Iterator, Sequence
@@ -34,7 +35,9 @@ def tensor_slices(tensor: Tensor, shape: Sequence[int]) -> Iterator[bytes]:
     if not shape or not math.prod(shape):
         yield orjson.dumps(values_of(tensor, tuple(shape)), option=orjson.OPT_SERIALIZE_NUMPY)
     elif tensor.datatype == "BYTES":
-        yield from _text_slices(tensor, shape)
+        elements = _elements(tensor)
+        yield from _text_slices(tensor, elements, shape)
+        _check_end(tensor, elements)
     else:
         yield from _number_slices(values_of(tensor, tuple(shape)))
 
@@ -82,24 +85,49 @@ def _number_slices(array: AnyArray) -> Iterator[bytes]:
     yield b"]"
 
 
-def _text_slices(tensor: Tensor, shape: Sequence[int]) -> Iterator[bytes]:
-    """The JSON of BYTES of which there are some."""
-    sizes = [math.prod(shape[depth:]) for depth in range(1, len(shape))]  # of the lists within
-    parts: list[bytes] = [b"["]
-    held = 0
-    for index, element in enumerate(_elements(tensor)):
-        if index:
-            parts.append(b",")
-        parts.append(b"[" * sum([index % size == 0 for size in sizes]))
-        for piece in _quoted(tensor, element):
-            parts.append(piece)
-            held += len(piece)
-            if held > SLICE_BYTES:
-                yield b"".join(parts)
-                parts, held = [], 0
-        parts.append(b"]" * sum([(index + 1) % size == 0 for size in sizes]))
-    parts.append(b"]")
-    yield b"".join(parts)
+def _text_slices(
+    tensor: Tensor, elements: Iterator[memoryview], shape: Sequence[int]
+) -> Iterator[bytes]:
+    """The JSON of the next elements of BYTES, as lists in a shape that is not empty.
+
+    Texts are written many at a time: each alone would leave a kilobyte of room behind.
+    """
+    row_elements = math.prod(shape[1:])
+    front = b"["
+    if row_elements > SLICE_ELEMENTS:
+        for _ in range(shape[0]):
+            yield front
+            yield from _text_slices(tensor, elements, shape[1:])
+            front = b","
+        yield b"]"
+        return
+    rows: list[list[memoryview]] = []
+    held_bytes = 0
+    for _ in range(shape[0]):
+        row = list(itertools.islice(elements, row_elements))
+        row_bytes = sum([element.nbytes for element in row])
+        if rows and (
+            held_bytes + row_bytes > SLICE_BYTES or len(rows) * row_elements > SLICE_ELEMENTS
+        ):
+            yield front + _rows_of_texts(tensor, rows, shape)
+            rows, held_bytes, front = [], 0, b","
+        if row_bytes > SLICE_BYTES:
+            yield front
+            front = b","
+            if len(shape) == 1:
+                yield from _quoted(tensor, row[0])
+            else:
+                yield from _text_slices(tensor, iter(row), shape[1:])
+        else:
+            rows.append(row)
+            held_bytes += row_bytes
+    yield (front + _rows_of_texts(tensor, rows, shape) if rows else b"") + b"]"
+
+
+def _rows_of_texts(tensor: Tensor, rows: list[list[memoryview]], shape: Sequence[int]) -> bytes:
+    """The JSON of some rows, without brackets around them."""
+    texts = [_text(tensor, element) for row in rows for element in row]
+    return orjson.dumps(nested(texts, (len(rows), *shape[1:])))[1:-1]
 
 
 def _quoted(tensor: Tensor, element: memoryview) -> Iterator[bytes]:
@@ -146,6 +174,11 @@ def _elements(tensor: Tensor) -> Iterator[memoryview]:
         raise ValueError(f"tensor {tensor.name!r}: more data than {tensor.shape}")
 
 
+def _check_end(tensor: Tensor, elements: Iterator[memoryview]) -> None:
+    for _ in elements:
+        raise ValueError(f"tensor {tensor.name!r}: more elements than {tensor.shape}")
+
+
 class _Column:
     """A tensor of which rows are taken off, as lists."""
 
@@ -169,7 +202,6 @@ class _Column:
         return found
 
     def finish(self) -> None:
-        """Raise a ValueError if texts are left."""
+        """All rows were taken: look whether there are more texts."""
         if self._texts is not None:
-            for _ in self._texts:
-                raise ValueError(f"tensor {self._tensor.name!r}: more data than its shape")
+            _check_end(self._tensor, self._texts)

@@ -23,6 +23,7 @@ LISTS_MAX = 256
 """Most lists that are left out, so that looking costs little whatever the document holds."""
 
 _QUOTE, _COMMA, _OPENS, _CLOSES, _LOWER = b'",{} '
+_LIST_CLOSES = ord("]")
 
 
 class LargeList:
@@ -76,7 +77,7 @@ def large_list(
             next_cut = cut + piece_bytes
         if ends.size:
             whole = memoryview(text)[start : offset + end + 1]
-            return LargeList(whole, cuts) if whole[-1:] == b"]" else None
+            return LargeList(whole, cuts) if piece[end] == _LIST_CLOSES else None
         depth, inside = int(depths[-1]), int(quoted[-1])
         offset += found.size
     return None

@@ -7,8 +7,6 @@ ends itself, and at nothing else.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import signal
 import socket
 import sys
@@ -17,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from gateway.http.memory import trim
 from gateway.http.oip_codec import parse_infer
 from gateway.http.payload import ParsedCall, RawHeaders
 from gateway.http.reader_wire import Question, ReaderGoneError, receive, send
@@ -58,13 +57,7 @@ def serve(connection: socket.socket) -> None:
             send(connection, answer(receive(connection, bytearray)))
         except (ReaderGoneError, OSError):
             return
-        _give_memory_back()
-
-
-def _give_memory_back() -> None:
-    """Of what the C library keeps to itself; others than glibc have no such function."""
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
+        trim()
 
 
 def main() -> None:
