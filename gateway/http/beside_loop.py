@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from gateway.http.memory import trim_soon
+from gateway.memory import trim_soon
 
 THREADS = 2
 """Answers written at a time; others wait. More would only take turns with the loop."""

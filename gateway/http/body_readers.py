@@ -21,9 +21,9 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from gateway.http.memory import trim_soon
 from gateway.http.payload import P, PayloadFormat, RawHeaders
 from gateway.http.reader_wire import Question, ReaderGoneError, receive, send, untouched
+from gateway.memory import trim_soon
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
 from shared.tensors import Buffer

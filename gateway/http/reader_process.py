@@ -15,12 +15,12 @@ from typing import Any
 
 import orjson
 
-from gateway.http.memory import trim
 from gateway.http.oip_codec import parse_infer
 from gateway.http.payload import ParsedCall, RawHeaders
 from gateway.http.reader_wire import Question, ReaderGoneError, receive, send
 from gateway.http.request_headers import json_length_of
 from gateway.http.scoring_formats import read_kserve, read_mlflow
+from gateway.memory import keep_little, trim
 from shared.deployment import ModelInterface
 from shared.errors import PenstockError
 from shared.tensors import Buffer
@@ -64,6 +64,7 @@ def main() -> None:
     """Serve the connection whose number the command line names."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # sent to a group, it is meant for the gateway
+    keep_little()
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         serve(connection)
 

@@ -23,7 +23,7 @@ import orjson
 import pytest
 from onnx import TensorProto, helper
 
-from gateway.http.memory import TRIM_AFTER_S
+from gateway.memory import TRIM_AFTER_S
 from shared.deployment import ReplicaSettings
 from shared.tensors import encode_bytes_elements
 from tests import models
