@@ -1,4 +1,4 @@
-"""A model's finding once memory ran out in an execution, and whether the next load repeats it. Pure.
+"""A model's finding once memory ran out, and whether the next load is to know of it. Pure.
 
 Theory. The memory of a machine belongs to all that runs there: where it runs out, a neighbour is
 the cause more often than the model, and it may be gone by the next load. The memory of a GPU is

@@ -16,7 +16,9 @@ SPEC = TensorSpec(name="x", datatype="FP32", shape=(-1, 3))
 @st.composite
 def findings(draw: st.DrawFn) -> Finding:
     rows = draw(st.integers(1, 6))
-    interface = ModelInterface(inputs=(SPEC,), outputs=(SPEC,), max_batch_size=rows, platform="fake")
+    interface = ModelInterface(
+        inputs=(SPEC,), outputs=(SPEC,), max_batch_size=rows, platform="fake"
+    )
     finding = Finding(
         interface=interface,
         static_rows=draw(st.sampled_from((None, 1, rows))),

@@ -39,7 +39,6 @@ class Store(MemoryStateStore):
             raise StateStoreError("away")
         return await super().put_finding(revision, place, finding)
 
-
     async def findings_lowered(self) -> int:
         if self.away:
             raise StateStoreError("away")
