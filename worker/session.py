@@ -300,8 +300,9 @@ class Session:
         announced = interface.model_dump_json().encode()
         if announced == self._identity.interface:
             return []
-        self._batches = interface.max_batch_size > 0
-        self._buckets = Buckets(batches=self._batches)
+        if self._batches and not interface.max_batch_size:
+            self._batches = False
+            self._buckets = Buckets(batches=False)
         self._identity = replace(self._identity, interface=announced)
         return [Send(link, self._identity) for link in self._links]
 
