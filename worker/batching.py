@@ -183,9 +183,9 @@ class BatchQueue:
         self._rows_per_batch = max(min(self._rows_per_batch, failed_rows) // 2, 1)
         return self._rows_per_batch
 
-    def merge_no_more(self) -> None:
-        """From now on each item is a batch."""
-        self._rows_per_batch = 1
+    def merge_at_most(self, rows: int) -> None:
+        """From now on items share a batch of so many rows at most; 0 or 1: each is a batch."""
+        self._rows_per_batch = max(min(self._rows_per_batch, rows), 1)
 
     def offer(self, item: Item) -> bool:
         """Accept an item, or refuse it because the queue is full (False)."""

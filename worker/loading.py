@@ -73,7 +73,12 @@ def _load(start: Start) -> Loaded:
         del runtime  # two of them need not fit
         runtime = _again(start, mlmodel)
     warm_up = WarmUp(
-        runtime, settings.batching or "auto", settings.warmup or "auto", example, acts=acts
+        runtime,
+        settings.batching or "auto",
+        settings.warmup or "auto",
+        example,
+        acts=acts,
+        device=start.device,
     )
     finding = warm_up.find_out()
     take(runtime, finding)

@@ -39,7 +39,7 @@ from shared.messages import (
 )
 from worker.batching import BatchLimits, BatchQueue, DispatchReason, Item, Key
 from worker.buckets import Buckets
-from worker.commands import Command, End, Execute, Misfit, Send
+from worker.commands import Command, End, Execute, Misfit, OutOfMemory, Send
 from worker.counters import Counters
 from worker.draining import Draining
 from worker.endings import Endings, Running
@@ -216,6 +216,7 @@ class Session:
         if self._running is None:
             raise ValueError("nothing was running")
         running, self._running = self._running, None
+        rows_per_batch = self._queue.rows_per_batch
         self._giving_up.over()
         if running.short:
             self._short_runs.ran(outcome.infer_s)
@@ -227,10 +228,12 @@ class Session:
             commands = self._endings.failed(running, outcome)
         if running.items[0].suspect:
             commands += self._tell_others(running.items[0].key[0], Alone(active=False))
+        if self._queue.rows_per_batch < rows_per_batch:
+            commands.append(OutOfMemory(running.rows, self._queue.rows_per_batch))
         misfit = outcome.misfit if isinstance(outcome, Completed) else _misfit_of(outcome)
         if misfit and not self._misfit:
             self._misfit = True
-            self._queue.merge_no_more()
+            self._queue.merge_at_most(1)
             commands.append(Misfit(misfit))
         return commands
 
@@ -286,11 +289,21 @@ class Session:
         self._identity = replace(self._identity, route=route)
         return [Send(link, self._identity) for link in self._links]
 
-    def interface_changed(self, interface: ModelInterface) -> list[Send]:
-        """The model turned out to allow less than it was announced with: tell every gateway."""
-        self._batches = interface.max_batch_size > 0
-        self._buckets = Buckets(batches=self._batches)
-        self._identity = replace(self._identity, interface=interface.model_dump_json().encode())
+    def lowered(self, interface: ModelInterface, rows_merged: int) -> list[Send]:
+        """The model turned out to allow less than was thought: hold to that, tell every gateway.
+
+        Args:
+            interface: what it takes now.
+            rows_merged: most rows in an execution that requests share.
+        """
+        self._queue.merge_at_most(rows_merged)
+        announced = interface.model_dump_json().encode()
+        if announced == self._identity.interface:
+            return []
+        if self._batches and not interface.max_batch_size:
+            self._batches = False
+            self._buckets = Buckets(batches=False)
+        self._identity = replace(self._identity, interface=announced)
         return [Send(link, self._identity) for link in self._links]
 
     def drain(

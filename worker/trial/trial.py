@@ -23,6 +23,7 @@ import numpy as np
 
 from shared.tensor_spec import TensorSpec
 from shared.tensors import AnyArray
+from worker.invented import TENSOR_BYTES_MAX
 from worker.outcomes import FailureKind
 from worker.runtimes.base import ExecutionError, ModelLoadError, Runtime
 from worker.trial.compare import largest_of, same_row, tolerance_of
@@ -58,7 +59,15 @@ class RunFailedError(Exception):
 
 
 class UnprovenError(Exception):
-    """The rows are not independent, or were not shown to be; the message is for the operator."""
+    """The rows are not independent, or were not shown to be; the message is for the operator.
+
+    Attributes:
+        shown: they are not: no other trial can find otherwise.
+    """
+
+    def __init__(self, message: str, *, shown: bool = False) -> None:
+        super().__init__(message)
+        self.shown = shown
 
 
 @dataclass
@@ -68,19 +77,23 @@ class Runner:
     Attributes:
         took_s: how long the last execution took.
         spent_s: all of them together.
+        failed: the last batch that failed, and how; None: none did.
     """
 
     runtime: Runtime
     took_s: float = 0.0
     spent_s: float = 0.0
+    failed: tuple[Row, FailureKind] | None = None
 
     def run(self, rows: Sequence[Row]) -> Answers:
         """Execute rows as one batch.
 
         Raises:
             RunFailedError: if that failed.
+            UnprovenError: if the batch would be larger than a trial may make one; it is not made.
             ModelLoadError: if the device is of no more use.
         """
+        check_size(rows[0], len(rows))
         return self.execute(joined(rows))
 
     def execute(self, batch: Row) -> Answers:
@@ -95,16 +108,36 @@ class Runner:
         except ExecutionError as error:
             if error.kind is FailureKind.FATAL:
                 raise ModelLoadError(f"the model failed its warm-up: {error}") from error
+            self.failed = (batch, error.kind)
             raise RunFailedError(error.kind, str(error)) from error
         except Exception as error:
             kind = FailureKind.INPUT
             if isinstance(error, MemoryError):
                 kind = FailureKind.OUT_OF_MEMORY
+            self.failed = (batch, kind)
             raise RunFailedError(kind, f"{type(error).__name__}: {error}") from error
         finally:
             self.took_s = time.monotonic() - started
             self.spent_s += self.took_s
         return [np.array(answer) for answer in answers]
+
+
+def rows_max(row: Row) -> int:
+    """Most rows like this one that a trial puts into one batch; 0: not even one."""
+    return TENSOR_BYTES_MAX // max(sum(array.nbytes for array in row.values()), 1)
+
+
+def check_size(row: Row, rows: int) -> None:
+    """See that so many rows like this one are no larger than what a trial may make.
+
+    Raises:
+        UnprovenError: if they are.
+    """
+    if rows > rows_max(row):
+        raise UnprovenError(
+            f"a batch of {rows} row(s) is larger than the {TENSOR_BYTES_MAX >> 20} MiB that a "
+            "trial may make"
+        )
 
 
 @dataclass
@@ -136,6 +169,7 @@ def run_alone(
 
     Raises:
         RunFailedError: if memory does not suffice for a single row.
+        UnprovenError: if rows are too large to be compared in one batch.
     """
     found = Alone([], [])
     for free_size in FREE_SIZES if example is None and _is_open(specs) else FREE_SIZES[:1]:
@@ -168,6 +202,9 @@ def _is_open(specs: Sequence[TensorSpec]) -> bool:
 
 
 def _try(runner: Runner, row: Row, found: Alone, static: int | None) -> None:
+    # Rows of which no two may be in one batch would be made for nothing.
+    runtime = runner.runtime
+    check_size(row, runtime.static_rows or min(runtime.interface.max_batch_size, 2))
     if found.rows and not same_shapes(row, found.rows[0]):
         return
     if any(same_values(row, other) for other in found.rows):
@@ -231,7 +268,8 @@ class Proof:
                 other = answer[place : place + 1]
                 if not same_row(known, other, self._tolerances[number], self._scales[number]):
                     raise UnprovenError(
-                        f"output {name!r} for a row depends on the other rows of its batch"
+                        f"output {name!r} for a row depends on the other rows of its batch",
+                        shown=True,
                     )
 
 
@@ -243,7 +281,9 @@ def check_rows(name: str, answer: AnyArray, rows: int) -> None:
     """
     if answer.ndim == 0 or answer.shape[0] != rows:
         went_in = "one row" if rows == 1 else f"{rows} rows"
-        raise UnprovenError(f"output {name!r} has shape {list(answer.shape)} for {went_in}")
+        raise UnprovenError(
+            f"output {name!r} has shape {list(answer.shape)} for {went_in}", shown=True
+        )
 
 
 def check_enough(alone: Alone) -> None:

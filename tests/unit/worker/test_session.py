@@ -27,7 +27,7 @@ from shared.messages import Request as WireRequest
 from shared.tensor_spec import TensorSpec
 from shared.tensors import Tensor, tensor_from_array
 from worker.batching import BatchLimits
-from worker.commands import Command, End, Execute, Misfit, Send
+from worker.commands import Command, End, Execute, Misfit, OutOfMemory, Send
 from worker.draining import FAREWELL_S, GIVE_BACK_S
 from worker.jobs.messages import JOBS, Job
 from worker.latency_model import TYPICAL_AFTER, LatencyModel
@@ -158,9 +158,22 @@ def test_a_lowered_interface_is_told_to_every_gateway() -> None:
     live = session()
     tell(live, request(1))
     lowered = INTERFACE.model_copy(update={"max_batch_size": 0})
-    (told,) = live.interface_changed(lowered)
+    (told,) = live.lowered(lowered, 0)
     assert isinstance(told.message, Hello)
     assert ModelInterface.model_validate_json(told.message.interface) == lowered
+    assert live.lowered(lowered, 0) == [], "they know it"
+
+
+def test_calls_that_wait_are_merged_no_more_once_the_model_is_held_to_less() -> None:
+    live = session()
+    tell(live, request(1))
+    tell(live, *[request(number) for number in range(2, 8)])
+    assert live.lowered(INTERFACE, 2) == []
+    assert executing(complete(live, 1)) == [2, 3]
+    live.lowered(INTERFACE.model_copy(update={"max_batch_size": 0}), 0)
+    assert executing(complete(live, 2)) == [4]
+    live.lowered(INTERFACE, 4)
+    assert executing(complete(live, 1)) == [5], "it is never raised"
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing() -> None:
@@ -170,6 +183,19 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing() -> None:
     assert executing(complete(live, 2)) == [3, 4]
     complete(live, 2)
     assert executing(tell(live, *[request(number) for number in range(5, 9)])) == [5, 6]
+
+
+def test_each_time_that_memory_lowers_the_size_of_batches_the_shell_is_told() -> None:
+    live = session()
+    tell(live, *[request(number) for number in range(1, 5)])
+    told = []
+    commands: list[Command] = [Execute((), "")]
+    while any(isinstance(each, Execute) for each in commands):
+        commands = fail(live, FailureKind.OUT_OF_MEMORY)
+        told += [
+            (each.rows, each.rows_together) for each in commands if isinstance(each, OutOfMemory)
+        ]
+    assert told == [(4, 2), (2, 1)]
 
 
 def test_a_fatal_failure_ends_the_replica() -> None:
