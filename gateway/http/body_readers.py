@@ -69,6 +69,10 @@ class _Reader:
         self.idle_since_s = time.monotonic()
         return answer
 
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
     def close(self) -> None:
         self._connection.close()
         self._process.kill()
@@ -129,14 +133,19 @@ class BodyReaders:
         parsed: P = answer
         return parsed
 
+    def close(self) -> None:
+        """End all processes; bodies that are being read are read first."""
+        self._threads.shutdown(cancel_futures=True)
+        for reader in self._idle:
+            reader.close()
+
     def _leave(self, _: Future[Any]) -> None:
         with self._lock:
             self._in_line -= 1
 
     def _read(self, question: Question, body: list[Buffer]) -> Any:
         """The answer of a process; runs in a thread."""
-        with self._lock:
-            reader = self._idle.pop() if self._idle else None
+        reader = self._taken()
         try:
             reader = reader or _Reader()
             try:
@@ -153,6 +162,17 @@ class BodyReaders:
         with self._lock:
             self._idle.append(reader)
         return answer
+
+    def _taken(self) -> _Reader | None:
+        """One that has nothing to do, if there is any."""
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return None
+                reader = self._idle.pop()
+            if reader.is_alive:
+                return reader
+            reader.close()
 
     def _end_idle(self) -> None:
         """End the processes that have had nothing to do for a while."""
