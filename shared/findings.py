@@ -24,6 +24,9 @@ class Finding(_Document):
         static_rows: the one batch size that it takes, or None if it takes any. Where that is 1, a
             request of several rows is executed row by row.
         merges: whether requests may share an execution.
+        tried: names of the inputs that the rows of a trial had, for each set of them that was shown
+            to be batched rightly. Requests with other inputs, or with parameters that the model
+            knows, share no execution. None: those may too, on the operator's word.
         reason: for the operator: why requests do not share executions, and what to set; empty if
             they do.
         shape: name, datatype and inner shape (without the batch dimension) of each input that was
@@ -34,6 +37,7 @@ class Finding(_Document):
     interface: ModelInterface
     static_rows: int | None = None
     merges: bool = False
+    tried: tuple[tuple[str, ...], ...] | None = None
     reason: str = ""
     shape: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
     timings: tuple[tuple[int, float], ...] = ()

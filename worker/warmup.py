@@ -43,6 +43,7 @@ from worker.trial.trial import (
     prove_open,
     prove_static,
     run_alone,
+    run_without,
     shape_key,
     tiled,
 )
@@ -83,6 +84,7 @@ class WarmUp:
         self._limit = self.runtime.interface.max_batch_size
         self._static = self.runtime.static_rows
         self._shape: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
+        self._sets: list[tuple[str, ...]] = []
 
     def find_out(self) -> Finding:
         """Try the model.
@@ -133,7 +135,32 @@ class WarmUp:
             check_different(alone)
         if self._static is None:
             self._take_sizes(alone)
+        if self.batching == "auto":
+            self._sets.append(tuple(alone.rows[0]))
+            self._leave_out(alone)
         return self._batched()
+
+    def _leave_out(self, alone: Alone) -> None:
+        """Compare once more without the inputs that requests may leave out.
+
+        Where that shows nothing good, requests without them are not batched, and others are.
+        """
+        optional = {spec.name for spec in self.runtime.interface.inputs if spec.optional}
+        optional &= alone.rows[0].keys()
+        if not optional or len(optional) == len(alone.rows[0]) or self._limit < 2:
+            return
+        try:
+            fewer = run_without(self._runner, alone, optional)
+            self._check_alone(fewer)
+            check_enough(fewer)
+            proof = self._proof(fewer)
+            prove_open(proof, len(fewer.rows), self._limit)
+            proof.holds_for([position % fewer.ordinary for position in range(self._limit)])
+            check_different(fewer)
+        except (UnprovenError, RunFailedError) as error:
+            log.info("requests without optional inputs are not batched", reason=str(error)[:500])
+        else:
+            self._sets.append(tuple(fewer.rows[0]))
 
     def _tried_static(self) -> Finding:
         assert self._static is not None
@@ -147,6 +174,7 @@ class WarmUp:
                 check_enough(alone)
                 self._prove(alone, static=self._static)
                 check_different(alone)
+                self._sets.append(tuple(alone.rows[0]))
         return self._batched()
 
     def _run_alone(self, static: int) -> Alone:
@@ -297,6 +325,7 @@ class WarmUp:
             interface=interface,
             static_rows=self._static,
             merges=True,
+            tried=tuple(self._sets) if self.batching == "auto" else None,
             shape=self._shape,
             timings=tuple(self.timings),
         )

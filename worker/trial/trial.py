@@ -16,7 +16,7 @@ Rows that a model refuses prove nothing, and are left out.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -152,6 +152,22 @@ def run_alone(
             _try_first(runner, choice, found, static)
         for choice in extremes(ordinary, table=table):
             _try_first(runner, choice, found, static)
+    return found
+
+
+def run_without(runner: Runner, alone: Alone, left_out: Collection[str]) -> Alone:
+    """Run the rows again, each alone, without some of their inputs.
+
+    Raises:
+        RunFailedError: if memory does not suffice for a single row.
+    """
+    found = Alone([], [])
+    for position, row in enumerate(alone.rows):
+        if runner.spent_s < TRIAL_S_MAX:
+            fewer = {name: array for name, array in row.items() if name not in left_out}
+            _try(runner, fewer, found, static=None)
+        if position < alone.ordinary:
+            found.ordinary = len(found.rows)
     return found
 
 

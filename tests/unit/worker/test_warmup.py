@@ -229,3 +229,47 @@ def test_extreme_rows_that_take_too_much_memory_cost_no_load() -> None:
         return x * 2
 
     assert found(Fake(greedy)) == (12, None, True)
+
+
+class Table(Fake):
+    """Takes `x`, and `y` if it is there; computes something of both."""
+
+    def __init__(self, compute: Callable[[AnyArray, AnyArray | None], AnyArray]) -> None:
+        super().__init__()
+        self._of_both = compute
+        x, *_ = self.interface.inputs
+        y = x.model_copy(update={"name": "y", "optional": True})
+        self.interface = self.interface.model_copy(update={"inputs": (x, y), "max_batch_size": 32})
+
+    def execute(
+        self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()
+    ) -> Sequence[AnyArray]:
+        self.runs.append(len(inputs["x"]))
+        return [self._of_both(inputs["x"], inputs.get("y"))]
+
+
+def test_inputs_that_may_be_left_out_are_tried_both_ways() -> None:
+    both = Table(lambda x, y: x if y is None else x + y)
+    finding = WarmUp(both).find_out()
+    assert (finding.merges, finding.tried) == (True, (("x", "y"), ("x",)))
+    assert len(both.runs) == 58
+
+
+@pytest.mark.parametrize(
+    "without",
+    [
+        lambda x: x - x.mean(axis=0),
+        lambda x: x[:1],
+        lambda x: x * 0,
+        lambda x: np.where(np.arange(len(x))[:, None] < 31, x, x * 2),
+    ],
+)
+def test_what_mixes_rows_without_an_input_is_batched_only_with_it(without: Compute) -> None:
+    finding = WarmUp(Table(lambda x, y: without(x) if y is None else x + y)).find_out()
+    assert (finding.merges, finding.tried) == (True, (("x", "y"),))
+
+
+def test_what_the_operator_says_holds_for_requests_of_any_kind() -> None:
+    assert WarmUp(Table(lambda x, y: x), "on").find_out().tried is None
+    assert WarmUp(Fake(), "on", "off").find_out().tried is None
+    assert WarmUp(Fake(static=4)).find_out().tried == (("x",),)
