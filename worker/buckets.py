@@ -51,7 +51,7 @@ class Buckets:
     def _is_untried(self, request: Request) -> bool:
         if self._tried is None:
             return False
-        if any([name in self._parameters for name, _ in request.parameters]):
+        if not self._parameters.isdisjoint([name for name, _ in request.parameters]):
             return True
         return frozenset([tensor.name for tensor in request.inputs]) not in self._tried
 

@@ -40,6 +40,7 @@ from worker.trial.trial import (
     check_different,
     check_enough,
     check_rows,
+    check_sizes,
     prove_open,
     prove_static,
     run_alone,
@@ -128,11 +129,11 @@ class WarmUp:
             return self._tried_static()
         if self.batching == "auto":
             self._check_alone(alone)
-            check_enough(alone)
+            check_enough(alone, inputs)
         if self._limit > 1:
             self._prove_together(alone)
         if self.batching == "auto":
-            check_different(alone)
+            self._check_different(alone)
         if self._static is None:
             self._take_sizes(alone)
         if self.batching == "auto":
@@ -152,11 +153,11 @@ class WarmUp:
         try:
             fewer = run_without(self._runner, alone, optional)
             self._check_alone(fewer)
-            check_enough(fewer)
+            check_enough(fewer, self.runtime.interface.inputs)
             proof = self._proof(fewer)
             prove_open(proof, len(fewer.rows), self._limit)
             proof.holds_for([position % fewer.ordinary for position in range(self._limit)])
-            check_different(fewer)
+            self._check_different(fewer)
         except (UnprovenError, RunFailedError) as error:
             log.info("requests without optional inputs are not batched", reason=str(error)[:500])
         else:
@@ -171,9 +172,9 @@ class WarmUp:
         if self.batching == "auto":
             self._check_alone(alone)
             if self._static > 1:
-                check_enough(alone)
+                check_enough(alone, self.runtime.interface.inputs)
                 self._prove(alone, static=self._static)
-                check_different(alone)
+                self._check_different(alone)
                 self._sets.append(tuple(alone.rows[0]))
         return self._batched()
 
@@ -200,7 +201,7 @@ class WarmUp:
     def _find_static(self, guessed: bool, refusal: str) -> None:
         """No row runs alone: look for the one size that does."""
         specs = self.runtime.interface.inputs
-        row = next(candidates(specs, self.example, 1), None)
+        row = next(candidates(specs, self.example, 1, careful=self._runner.careful), None)
         if row is None:
             return
         sizes = [size for size in _sizes(self._limit)[1:] if self._runs([row] * size)]
@@ -224,6 +225,11 @@ class WarmUp:
         for answers in alone.answers:
             for name, answer in zip(names, answers, strict=True):
                 check_rows(name, answer, rows)
+
+    def _check_different(self, alone: Alone) -> None:
+        interface = self.runtime.interface
+        check_different(alone)
+        check_sizes(alone, interface.inputs, interface.outputs)
 
     def _prove_together(self, alone: Alone) -> None:
         """Compare; where no two rows run together, the batch size is a static one."""
@@ -385,7 +391,8 @@ def execute_once(runtime: Runtime, finding: Finding, example: Row | None) -> boo
     runner = Runner(runtime)
     try:
         if interface.max_batch_size:
-            row = next(candidates(interface.inputs, example), None)
+            rows = candidates(interface.inputs, example, careful=runner.careful)
+            row = next(rows, None)
             if row is not None:
                 runner.run([row] * (finding.static_rows or interface.max_batch_size))
         else:

@@ -85,7 +85,7 @@ def result_of(returned: Any, specs: Sequence[TensorSpec]) -> Result:
 
 
 def _frame_of_rows(rows: Sequence[Mapping[Any, Any]], specs: Sequence[TensorSpec]) -> pd.DataFrame:
-    """A frame of rows by name. What pandas would make one type of numbers stays as it is in text."""
+    """A frame of rows by name, in which numbers that are to be texts keep their own types."""
     frame = pd.DataFrame(rows)
     names = list(frame.columns)
     one = len(specs) == 1 and specs[0].datatype == "BYTES"
