@@ -51,8 +51,14 @@ CANCEL_GRACE_S = 2.0
 
 def session(queue_rows_max: int = 100, run_limits: RunLimits = RUN_LIMITS) -> Session:
     limits = BatchLimits(4, 0.0, queue_rows_max)
-    grace = {"job_cancel_grace_s": CANCEL_GRACE_S}
-    return Session(HELLO, INTERFACE, limits, LatencyModel(), run_limits, **grace)
+    return Session(
+        HELLO,
+        INTERFACE,
+        limits,
+        LatencyModel(),
+        run_limits,
+        job_cancel_grace_s=CANCEL_GRACE_S,
+    )
 
 
 def request(
