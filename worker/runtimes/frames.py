@@ -95,7 +95,9 @@ def _frame_of_rows(rows: Sequence[Mapping[Any, Any]], specs: Sequence[TensorSpec
         for name, text in zip(names, texts, strict=True)
         if text and getattr(frame[name].dtype, "kind", "O") in "biuf"
     ]
-    return frame.assign(**pd.DataFrame(rows, dtype=object)[mixed]) if mixed else frame
+    if mixed:
+        frame[mixed] = pd.DataFrame(rows, dtype=object)[mixed]
+    return frame
 
 
 def without_frames(yielded: Any, specs: Sequence[TensorSpec]) -> Any:

@@ -312,8 +312,9 @@ def _beyond(values: AnyArray) -> AnyArray:
     if not finite.size:
         return values[-1:]
     top = np.finfo(values.dtype).max if values.dtype.kind == "f" else np.iinfo(values.dtype).max
-    above = min(finite.max() + max(finite.max() - finite.min(), 1.0), float(top) / 2)
-    beyond: AnyArray = np.full_like(values[-1:], above)
+    wanted = finite.max() + max(finite.max() - finite.min(), 1.0)
+    largest = np.nextafter(float(top), 0.0)  # that of 64 bits is no float
+    beyond: AnyArray = np.full_like(values[-1:], min(wanted, largest))
     return beyond
 
 

@@ -105,7 +105,8 @@ def test_each_text_is_its_own_whatever_numbers_are_beside_it(count: int) -> None
 def test_columns_of_one_text_output_keep_their_own_numbers() -> None:
     wide = [spec("t", "BYTES", 2)]
     frame = pd.DataFrame({"a": [1, 2], "b": [0.5, 1.0]})
-    for returned in (frame, frame.to_dict("records"), [[1, 0.5], [2, 1.0]]):
+    rows = [{0: 1, 1: 0.5}, {0: 2, 1: 1.0}]
+    for returned in (frame, frame.to_dict("records"), rows, [[1, 0.5], [2, 1.0]]):
         (array,) = arrange(result_of(returned, wide), wide)
         assert array.tolist() == [[b"1", b"0.5"], [b"2", b"1.0"]]
 

@@ -351,6 +351,17 @@ def test_integers_beyond_the_range_of_the_example_are_tried() -> None:
     assert WarmUp(of_integers(strict), example=example).find_out().merges
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int64", "uint64", "float16", "float32"])
+def test_the_row_beyond_stays_within_what_its_type_holds(dtype: str) -> None:
+    largest = np.finfo(dtype).max if "float" in dtype else np.iinfo(dtype).max
+    for high, expected in ((20, 30), (largest, None)):
+        rows = [{"x": np.array([each], dtype)} for each in (10, high)]
+        (beyond,) = list(extremes(rows, table=False, careful=False))[2]
+        assert beyond["x"].dtype == dtype
+        number = float(beyond["x"][0])
+        assert number == expected or (expected is None and number > float(largest) * 0.9)
+
+
 def texts(compute: Callable[[list[str]], list[str]], refuses: str = "") -> Fake:
     """A model of one text, from one text."""
 
