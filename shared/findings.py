@@ -18,6 +18,9 @@ from pydantic import BaseModel, ConfigDict
 
 from shared.deployment import ModelInterface
 
+Tried = tuple[tuple[str, ...], ...] | None
+"""Sets of names of inputs; None: whichever."""
+
 
 class _Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -34,6 +37,9 @@ class Finding(_Document):
         rows_together: most rows in an execution that requests share, where memory ran out beyond;
             None: `max_batch_size`. A request alone may have more.
         chance: it was made under conditions that may well not recur, so it is not to be kept.
+        tried: names of the inputs that the rows of a trial had, for each set of them that was shown
+            to be batched rightly. Requests with other inputs, or with parameters that the model
+            knows, share no execution. None: those may too, on the operator's word.
         reason: for the operator: why requests do not share executions, or only small ones, and
             what to set; empty if there is nothing to say.
         shape: name, datatype and inner shape (without the batch dimension) of each input that was
@@ -46,6 +52,7 @@ class Finding(_Document):
     merges: bool = False
     rows_together: int | None = None
     chance: bool = False
+    tried: Tried = None
     reason: str = ""
     shape: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
     timings: tuple[tuple[int, float], ...] = ()
@@ -67,20 +74,32 @@ class Finding(_Document):
 def lower_of(one: Finding, other: Finding) -> Finding:
     """What holds where both are known of the same revision: neither bound is above either's.
 
-    It is the one by which fewer rows are merged, with the smaller bound of a request's rows.
+    It is the one by which fewer rows are merged, with the smaller bound of a request's rows, and
+    with what both have tried.
     """
     lower = min(one, other, key=_order)
     rows = min(one.interface.max_batch_size, other.interface.max_batch_size)
-    if lower.interface.max_batch_size == rows:
-        return lower
-    interface = lower.interface.model_copy(update={"max_batch_size": rows})
-    return lower.model_copy(update={"interface": interface})
+    if lower.interface.max_batch_size != rows:
+        interface = lower.interface.model_copy(update={"max_batch_size": rows})
+        lower = lower.model_copy(update={"interface": interface})
+    tried = _in_both(one.tried, other.tried)
+    return lower if lower.tried == tried else lower.model_copy(update={"tried": tried})
+
+
+def _in_both(one: Tried, other: Tried) -> Tried:
+    """The sets of inputs that both have; None is all there are."""
+    if one is None or other is None:
+        return other if one is None else one
+    if one == other:
+        return one
+    sets = [{tuple(sorted(names)) for names in each} for each in (one, other)]
+    return tuple(sorted(sets[0] & sets[1]))
 
 
 def _order(finding: Finding) -> tuple[int, bool, str]:
     """Of those that merge as many rows one that is not batched is first; the rest is arbitrary.
 
-    It must not depend on a request's rows, which `lower_of` changes.
+    It must not depend on a request's rows and on what was tried, which `lower_of` changes.
     """
-    content = finding.model_dump_json(exclude={"interface": {"max_batch_size"}})
+    content = finding.model_dump_json(exclude={"interface": {"max_batch_size"}, "tried": True})
     return (finding.rows_merged, finding.interface.max_batch_size > 0, content)

@@ -196,6 +196,7 @@ class Replica:
             run_limits,
             job_slice_s=None if slice_ms is None else slice_ms / 1000,
             job_cancel_grace_s=start.jobs.cancel_grace_s if start.jobs else inf,
+            tried=loaded.finding.tried,
         )
         if self._jobs is not None:
             self._jobs.start(interface)

@@ -69,6 +69,7 @@ class Session:
         run_limits: how long executions may take.
         job_slice_s: longest batch with jobs in it; None: see `WaitingJobs`.
         job_cancel_grace_s: how long jobs that nobody wants any more may run.
+        tried: which inputs requests must have to share executions, as the finding says.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Session:
         run_limits: RunLimits,
         job_slice_s: float | None = None,
         job_cancel_grace_s: float = inf,
+        tried: Sequence[Sequence[str]] | None = None,
     ) -> None:
         self.counters = Counters()
         self._identity = identity
@@ -97,7 +99,8 @@ class Session:
         self._jobs = WaitingJobs(latency, job_slice_s, merges=merges)
         self._job_bucket: Hashable = None
         self._giving_up = GivingUp(job_cancel_grace_s, self._owed.items)
-        self._buckets = Buckets(batches=self._batches)
+        parameters = [spec.name for spec in interface.parameters]
+        self._buckets = Buckets(batches=self._batches, parameters=parameters, tried=tried)
         self._short_runs = ShortRuns()
         self._links: dict[str, str] = {}
         self._running: Running | None = None
@@ -174,7 +177,8 @@ class Session:
             elif suspect and not self._idle_of_all:
                 commands.append(Send(JOBS, Nack(job.number, NackReason.SUSPECT_BUSY)))
             else:
-                item = JobItem(job, self._buckets.of(job.request), self._rows_of(job.request), now)
+                bucket, alone = self._buckets.of(job.request)
+                item = JobItem(job, bucket, self._rows_of(job.request), now, alone=alone)
                 self._owed.items[item.key] = item
                 self._jobs.offer(item)
         return commands
@@ -366,9 +370,10 @@ class Session:
         start_by = deadline
         if request.queue_budget_us:
             start_by = min(deadline, now + request.queue_budget_us / 1e6)
+        bucket, alone = self._buckets.of(request)
         item = Item(
             key,
-            self._buckets.of(request),
+            bucket,
             self._rows_of(request),
             request.priority,
             deadline,
@@ -376,6 +381,7 @@ class Session:
             now,
             request,
             request.suspect,
+            alone,
         )
         if not self._queue.offer(item):
             commands.append(Send(link, Nack(request.attempt_id, NackReason.FULL)))

@@ -46,10 +46,12 @@ from worker.trial.trial import (
     check_different,
     check_enough,
     check_rows,
+    check_sizes,
     prove_open,
     prove_static,
     rows_max,
     run_alone,
+    run_without,
     shape_key,
     tiled,
 )
@@ -96,6 +98,7 @@ class WarmUp:
         self._shape: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
         self._lowered = ""
         self._chance = False
+        self._sets: list[tuple[str, ...]] = []
 
     def find_out(self) -> Finding:
         """Try the model.
@@ -158,14 +161,39 @@ class WarmUp:
             return self._tried_static()
         if self.batching == "auto":
             self._check_alone(alone)
-            check_enough(alone)
+            check_enough(alone, inputs)
         if self._limit > 1:
             self._prove_together(alone)
         if self.batching == "auto":
-            check_different(alone)
+            self._check_different(alone)
         if self._static is None:
             self._take_sizes(alone)
+        if self.batching == "auto":
+            self._sets.append(tuple(alone.rows[0]))
+            self._leave_out(alone)
         return self._batched()
+
+    def _leave_out(self, alone: Alone) -> None:
+        """Compare once more without the inputs that requests may leave out.
+
+        Where that shows nothing good, requests without them are not batched, and others are.
+        """
+        optional = {spec.name for spec in self.runtime.interface.inputs if spec.optional}
+        optional &= alone.rows[0].keys()
+        if not optional or len(optional) == len(alone.rows[0]) or self._limit < 2:
+            return
+        try:
+            fewer = run_without(self._runner, alone, optional)
+            self._check_alone(fewer)
+            check_enough(fewer, self.runtime.interface.inputs)
+            proof, most = self._proof(fewer), min(self._limit, rows_max(fewer.rows[0]))
+            prove_open(proof, len(fewer.rows), most)
+            proof.holds_for([position % fewer.ordinary for position in range(most)])
+            self._check_different(fewer)
+        except (UnprovenError, RunFailedError) as error:
+            log.info("requests without optional inputs are not batched", reason=str(error)[:500])
+        else:
+            self._sets.append(tuple(fewer.rows[0]))
 
     def _tried_static(self) -> Finding:
         assert self._static is not None
@@ -176,9 +204,10 @@ class WarmUp:
         if self.batching == "auto":
             self._check_alone(alone)
             if self._static > 1:
-                check_enough(alone)
+                check_enough(alone, self.runtime.interface.inputs)
                 self._prove(alone, static=self._static)
-                check_different(alone)
+                self._check_different(alone)
+                self._sets.append(tuple(alone.rows[0]))
         return self._batched()
 
     def _run_alone(self, static: int) -> Alone:
@@ -204,7 +233,7 @@ class WarmUp:
     def _find_static(self, guessed: bool, refusal: str) -> None:
         """No row runs alone: look for the one size that does."""
         specs = self.runtime.interface.inputs
-        row = next(candidates(specs, self.example, 1), None)
+        row = next(candidates(specs, self.example, 1, careful=self._runner.careful), None)
         if row is None:
             return
         sizes = [size for size in _sizes(self._limit)[1:] if size <= rows_max(row)]
@@ -229,6 +258,11 @@ class WarmUp:
         for answers in alone.answers:
             for name, answer in zip(names, answers, strict=True):
                 check_rows(name, answer, rows)
+
+    def _check_different(self, alone: Alone) -> None:
+        interface = self.runtime.interface
+        check_different(alone)
+        check_sizes(alone, interface.inputs, interface.outputs)
 
     def _prove_together(self, alone: Alone) -> None:
         """Compare; where no two rows run together, the batch size is a static one."""
@@ -334,6 +368,7 @@ class WarmUp:
             interface=interface,
             static_rows=self._static,
             merges=True,
+            tried=tuple(self._sets) if self.batching == "auto" else None,
             shape=self._shape,
             timings=tuple(self.timings),
         )
@@ -398,7 +433,7 @@ def execute_once(runtime: Runtime, finding: Finding, example: Row | None) -> boo
     runner = Runner(runtime)
     try:
         if interface.max_batch_size:
-            row = next(candidates(interface.inputs, example), None)
+            row = next(candidates(interface.inputs, example, careful=runner.careful), None)
             static = finding.static_rows
             rows = static or min(finding.rows_merged, rows_max(row or {}))
             if row is not None and 0 < rows <= rows_max(row):

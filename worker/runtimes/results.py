@@ -19,6 +19,10 @@ Result = AnyArray | Sequence[AnyArray] | Mapping[str, AnyArray]
 """One array, several in order, or several by name."""
 
 
+_COMMON_KINDS = "biufcSU"
+"""Numpy's kinds that elements of several types may have become."""
+
+
 class ResultError(ValueError):
     """A model returned what its interface does not allow."""
 
@@ -58,6 +62,31 @@ def arrange_one(result: Result, specs: Sequence[TensorSpec], *, batches: bool) -
     return arrange(rows, specs)
 
 
+def array_of(value: object, *, text: bool) -> AnyArray:
+    """What a model gave for one output, as an array.
+
+    Args:
+        value: an array, a list of any depth, or one value.
+        text: whether the output is of text: its elements then keep their own types, of which numpy
+            would make a common one (1 beside 2.5 would be the text 1.0).
+
+    Raises:
+        ValueError: for a ragged list.
+    """
+    array = np.asarray(value)
+    if text and isinstance(value, list | tuple) and array.dtype.kind in _COMMON_KINDS:
+        array = np.array(value, np.object_)
+    return array
+
+
+def are_texts(names: Sequence[str], specs: Sequence[TensorSpec]) -> list[bool]:
+    """Whether what a model gave by these names are outputs of text, by name or else by place."""
+    texts = {spec.name: spec.datatype == "BYTES" for spec in specs}
+    if texts.keys() <= set(names):
+        return [texts.get(name, False) for name in names]
+    return [*texts.values(), *[False] * len(names)][: len(names)]
+
+
 def _in_order(result: Result, specs: Sequence[TensorSpec]) -> Sequence[AnyArray]:
     if isinstance(result, np.ndarray):
         result = [result]
@@ -77,10 +106,10 @@ def _fitted(array: AnyArray, spec: TensorSpec) -> AnyArray:
     if array.ndim != len(spec.shape):
         array = _with_dimensions(array, spec)
     dtype = NUMPY_OF[spec.datatype]
-    if array.dtype == dtype:
-        return array
     if dtype.kind == "O":
         return as_text(array)
+    if array.dtype == dtype:
+        return array
     if not np.can_cast(array.dtype, dtype, "same_kind"):
         raise ResultError(f"output {spec.name!r} has type {array.dtype}, not {spec.datatype}")
     return array.astype(dtype)

@@ -16,7 +16,7 @@ Rows that a model refuses prove nothing, and are left out.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,12 +36,16 @@ from worker.trial.rows import (
     crossed,
     extremes,
     joined,
+    rows_possible,
     same_shapes,
     same_values,
 )
 
 ROWS_MIN = 4
-"""Different ordinary rows without which a trial shows nothing."""
+"""Different ordinary rows without which a trial shows nothing, unless there are no more."""
+
+ALIKE_MAX = 8
+"""Rows of a batch in which all but one are equal, where there are few different ones."""
 
 TRIAL_S_MAX = 60.0
 """A trial that takes longer shows nothing: a load must end."""
@@ -84,6 +88,11 @@ class Runner:
     took_s: float = 0.0
     spent_s: float = 0.0
     failed: tuple[Row, FailureKind] | None = None
+
+    @property
+    def careful(self) -> bool:
+        """Whether integers that the model does not expect may end the process: on a GPU they do."""
+        return "cuda" in self.runtime.provider.lower()
 
     def run(self, rows: Sequence[Row]) -> Answers:
         """Execute rows as one batch.
@@ -172,8 +181,8 @@ def run_alone(
         UnprovenError: if rows are too large to be compared in one batch.
     """
     found = Alone([], [])
-    for free_size in FREE_SIZES if example is None and _is_open(specs) else FREE_SIZES[:1]:
-        for row in candidates(specs, example, free_size):
+    for free_size in FREE_SIZES if example is None and is_open(specs) else FREE_SIZES[:1]:
+        for row in candidates(specs, example, free_size, careful=runner.careful):
             if len(found.rows) < ROWS_WANTED and runner.spent_s < TRIAL_S_MAX:
                 _try(runner, row, found, static)
         if found.rows:
@@ -184,8 +193,24 @@ def run_alone(
         table = runner.runtime.interface.table
         for choice in ([row] for row in crossed(ordinary)):
             _try_first(runner, choice, found, static)
-        for choice in extremes(ordinary, table=table):
+        for choice in extremes(ordinary, table=table, careful=runner.careful):
             _try_first(runner, choice, found, static)
+    return found
+
+
+def run_without(runner: Runner, alone: Alone, left_out: Collection[str]) -> Alone:
+    """Run the rows again, each alone, without some of their inputs.
+
+    Raises:
+        RunFailedError: if memory does not suffice for a single row.
+    """
+    found = Alone([], [])
+    for position, row in enumerate(alone.rows):
+        if runner.spent_s < TRIAL_S_MAX:
+            fewer = {name: array for name, array in row.items() if name not in left_out}
+            _try(runner, fewer, found, static=None)
+        if position < alone.ordinary:
+            found.ordinary = len(found.rows)
     return found
 
 
@@ -197,7 +222,8 @@ def _try_first(runner: Runner, choice: Sequence[Row], found: Alone, static: int 
             _try(runner, row, found, static)
 
 
-def _is_open(specs: Sequence[TensorSpec]) -> bool:
+def is_open(specs: Sequence[TensorSpec]) -> bool:
+    """Whether a dimension is open beside the first one."""
     return any(-1 in spec.shape[1:] for spec in specs)
 
 
@@ -286,13 +312,15 @@ def check_rows(name: str, answer: AnyArray, rows: int) -> None:
         )
 
 
-def check_enough(alone: Alone) -> None:
-    """See that enough rows ran to show something.
+def check_enough(alone: Alone, inputs: Sequence[TensorSpec]) -> None:
+    """See that enough rows ran to show something: some, or all that there can be.
 
     Raises:
         UnprovenError: if not.
     """
-    if alone.ordinary < ROWS_MIN:
+    given = alone.rows[0] if alone.rows else {}
+    possible = rows_possible([spec for spec in inputs if spec.name in given])
+    if alone.ordinary < min(ROWS_MIN, possible):
         refused = f", it refused others ({alone.refusal[:200]})" if alone.refusal else ""
         raise UnprovenError(
             f"only {alone.ordinary} different trial rows ran{refused}; log the model with an "
@@ -311,6 +339,26 @@ def check_different(alone: Alone) -> None:
             "all trial rows had the same answer, which shows nothing; log the model with an "
             f"input_example of {ROWS_WANTED} rows whose answers differ"
         )
+
+
+def check_sizes(alone: Alone, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+    """See that outputs whose size no input tells had different sizes.
+
+    Else such rows may be padded to the longest of their batch, as generated text is, unseen.
+
+    Raises:
+        UnprovenError: if not.
+    """
+    if is_open(inputs):
+        return
+    for number, spec in enumerate(outputs):
+        sizes = {answers[number].shape[1:] for answers in alone.answers}
+        if -1 in spec.shape[1:] and len(sizes) < 2:
+            raise UnprovenError(
+                f"output {spec.name!r} may be of any size, and had one size for all trial rows; "
+                f"log the model with an input_example of {ROWS_WANTED} rows whose outputs differ "
+                "in size, or with a signature that says the size"
+            )
 
 
 def _same_answers(one: Answers, other: Answers) -> bool:
@@ -337,6 +385,11 @@ def prove_open(proof: Proof, count: int, limit: int) -> None:
         for sequence in (list(range(count)), order, order[::-1]):
             for chunk in _chunks(sequence, size):
                 proof.holds_for(chunk)
+    if count < ROWS_MIN:
+        for odd in range(count):
+            alike = [(odd + 1) % count] * (min(ALIKE_MAX, limit) - 1)
+            proof.holds_for([*alike, odd])
+            proof.holds_for([odd, *alike])
 
 
 def _chunks(sequence: Sequence[int], size: int) -> list[list[int]]:

@@ -12,6 +12,8 @@ from worker.unbatched import unbatched
 
 SPEC = TensorSpec(name="x", datatype="FP32", shape=(-1, 3))
 
+SETS = st.sampled_from((("x",), ("x", "y"), ("y", "x"), ("z",)))
+
 
 @st.composite
 def findings(draw: st.DrawFn) -> Finding:
@@ -25,6 +27,7 @@ def findings(draw: st.DrawFn) -> Finding:
         merges=draw(st.booleans()),
         rows_together=draw(st.one_of(st.none(), st.integers(1, 6))),
         chance=draw(st.booleans()),
+        tried=draw(st.none() | st.lists(SETS, max_size=3, unique_by=frozenset).map(tuple)),
         reason=draw(st.sampled_from(("", "a reason"))),
         timings=draw(st.sampled_from(((), ((1, 0.5),)))),
     )
@@ -57,6 +60,9 @@ def test_a_finding_is_never_raised(one: Finding, other: Finding) -> None:
         assert lower.rows_merged <= each.rows_merged
         assert lower.interface.max_batch_size <= each.interface.max_batch_size
         assert not each.is_lower_than(lower)
+        if each.tried is not None:
+            assert lower.tried is not None
+            assert set(map(frozenset, lower.tried)) <= set(map(frozenset, each.tried))
     assert lower.rows_merged in (one.rows_merged, other.rows_merged)
 
 

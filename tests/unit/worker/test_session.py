@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shared.deployment import ModelInterface
+from shared.deployment import ModelInterface, ParameterSpec
 from shared.errors import ErrorCode
 from shared.messages import (
     Alone,
@@ -51,8 +51,14 @@ CANCEL_GRACE_S = 2.0
 
 def session(queue_rows_max: int = 100, run_limits: RunLimits = RUN_LIMITS) -> Session:
     limits = BatchLimits(4, 0.0, queue_rows_max)
-    grace = {"job_cancel_grace_s": CANCEL_GRACE_S}
-    return Session(HELLO, INTERFACE, limits, LatencyModel(), run_limits, **grace)
+    return Session(
+        HELLO,
+        INTERFACE,
+        limits,
+        LatencyModel(),
+        run_limits,
+        job_cancel_grace_s=CANCEL_GRACE_S,
+    )
 
 
 def request(
@@ -409,6 +415,33 @@ def test_parameters_that_python_holds_for_equal_never_share_a_batch() -> None:
         for number, value in enumerate(values)
     ]
     assert executing(tell(live, *asked)) == [0, 4]
+
+
+def test_what_no_trial_had_the_like_of_runs_alone_and_else_batches_form() -> None:
+    interface = INTERFACE.model_copy(
+        update={"parameters": (ParameterSpec(name="k", datatype="FP64"),)}
+    )
+    limits, tried = BatchLimits(4, 0.0, 100), (("x",), ("x", "y"))
+    live = Session(HELLO, interface, limits, LatencyModel(), RUN_LIMITS, tried=tried)
+
+    def of(number: int, names: str, **parameters: Scalar) -> WireRequest:
+        tensors = tuple(tensor_from_array(name, np.zeros((1, 1), np.float32)) for name in names)
+        return WireRequest(number, 10**7, tensors, parameters=tuple(parameters.items()))
+
+    asked = [
+        *[of(1, "x", k=1.0), of(2, "x", k=1.0)],  # a parameter that the model knows
+        *[of(3, "z"), of(4, "z")],  # without an input that was there in the trial
+        *[of(5, "x"), of(6, "x")],
+        *[of(7, "yx"), of(8, "yx")],
+        *[of(9, "x", other=1.0), of(10, "x", other=1.0)],  # which the model ignores
+    ]
+    ran = [executing(tell(live, *asked))]
+    while sum(map(len, ran)) < len(asked):
+        ran.append(executing(complete(live, len(ran[-1]))))
+    assert ran == [[1], [2], [3], [4], [5, 6], [7, 8], [9, 10]]
+    jobs = [Job(n, of(n, "x", k=1.0), None) for n in (11, 12)]
+    complete(live, 2)
+    assert executing(bring(live, *jobs)) == [11]
 
 
 def test_batches_that_are_surely_short_are_called_so_unless_they_failed_before() -> None:

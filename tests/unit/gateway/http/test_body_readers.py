@@ -96,7 +96,7 @@ async def test_a_process_that_ended_while_it_was_idle_is_replaced(readers: BodyR
     await read(readers)
     (pid,) = children() - before
     os.kill(pid, signal.SIGKILL)
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    await asyncio.to_thread(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert (await read(readers)).inputs[0].shape == (10,)
 
 
