@@ -22,13 +22,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from gateway.graceful_connection import HEAD_BYTES_MAX
 from gateway.http.settings import HttpSettings
+from gateway.unread_answers import ClientBounds
 from shared.errors import ErrorCode, PenstockError
 from tests.unit.gateway.http.fakes import FakeInference, app_of, serving, x_input
 
 MAX_BODY_BYTES = 100_000
-SETTINGS = HttpSettings(
-    max_body_bytes=MAX_BODY_BYTES, body_timeout_s=0.5, compress_min_bytes=2000, linger_s=0.2
-)
+SETTINGS = HttpSettings(max_body_bytes=MAX_BODY_BYTES, body_timeout_s=0.5, compress_min_bytes=2000)
 
 
 @dataclass
@@ -111,7 +110,10 @@ def ways() -> Iterator[tuple[Way, Way]]:
     services = FakeInference(), FakeInference()
     registries = CollectorRegistry(), CollectorRegistry()
     apps = [app_of(*each) for each in zip(services, [SETTINGS] * 2, registries, strict=True)]
-    with serving(apps[0]) as short, serving(apps[1], direct=False) as ordinary:
+    with (
+        serving(apps[0], bounds=ClientBounds(linger_s=0.2)) as short,
+        serving(apps[1], direct=False, bounds=ClientBounds(linger_s=0.2)) as ordinary,
+    ):
         yield Way(services[0], registries[0], short), Way(services[1], registries[1], ordinary)
 
 
