@@ -15,7 +15,7 @@ import math
 import re
 from array import array
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import orjson
@@ -33,7 +33,7 @@ DOCUMENT_BYTES_MIN = 4 * 1024
 PIECE_BYTES = 256 * 1024
 """Text that is read at a time: some ten thousand numbers."""
 
-ARRAY_BYTES_MIN = 2 * 1024
+ARRAY_BYTES_MIN: Final = 2 * 1024
 """Smallest list that is set aside."""
 
 SQUARED_MAX = 8192
