@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Generic
+from typing import Final, Generic
 
 from fastapi import Response
 from starlette.types import Receive, Scope
@@ -47,7 +47,7 @@ from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
 from shared.tensors import Buffer, nbytes_of
 
-JOINED_BYTES_MAX = 256 * 1024
+JOINED_BYTES_MAX: Final = 256 * 1024
 """Answers up to this size are copied into one write; larger ones are written part by part."""
 
 

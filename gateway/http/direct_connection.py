@@ -17,10 +17,10 @@ Previous stop of a request: the client. Next: `gateway.http.call_route` for the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from fastapi import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -46,7 +46,7 @@ from gateway.http.reply import Reply
 from gateway.http.request_body import BodyTimeoutError, client_gone
 from gateway.http.request_heads import Head, KnownHeads, head_of
 from gateway.http.traced_app import begin_span, end_span, with_context
-from gateway.inference import Outcome
+from gateway.inference import Inference, Outcome
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
 from shared.tensors import Buffer
@@ -54,7 +54,7 @@ from shared.tracing import Span, Tracer
 
 CLOSES = (b"connection", b"close")
 
-STATUS_OK = 200
+STATUS_OK: Final = 200
 
 
 class _Unheard:
@@ -106,6 +106,18 @@ class DirectRequest(Exchange[ParsedInfer]):
 def _is_raw(parsed: ParsedInfer | None, answer: InferenceAnswer) -> bool:
     """Whether all outputs go out as they are."""
     return parsed is not None and all(parsed.wants_binary(out.name) for out in answer.outputs)
+
+
+def _submit(
+    service: Inference,
+    request: DirectRequest,
+    call: InferenceCall,
+    on_outcome: Callable[[Outcome], None],
+) -> None:
+    """Have a call executed. A function, because to call a connection's methods takes longer."""
+    if request.share is not None:
+        hand_over(request.share, call)
+    request.call_id = service.submit(call, on_outcome)
 
 
 @dataclass
@@ -303,7 +315,7 @@ class DirectConnection(GracefulConnection):
                 if steps.payload.takes_long(body, request.headers, interface):
                     self._in_background(self._run_apart(request, [body], interface))
                     return
-            self._submit(request, steps.call(request, body))
+            _submit(steps.service, request, steps.call(request, body), self._answered)
         except Exception as error:
             self._respond(steps.fail(request, error))
 
@@ -315,15 +327,10 @@ class DirectConnection(GracefulConnection):
         try:
             call = await steps.read_apart(request, body, interface)
             if self._direct is request:
-                self._submit(request, call)
+                _submit(steps.service, request, call, self._answered)
         except Exception as error:
             if self._direct is request:
                 self._respond(steps.fail(request, error))
-
-    def _submit(self, request: DirectRequest, call: InferenceCall) -> None:
-        if request.share is not None:
-            hand_over(request.share, call)
-        request.call_id = self._steps.service.submit(call, self._answered)
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(work)

@@ -15,7 +15,7 @@ import math
 import re
 from array import array
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import orjson
@@ -38,7 +38,7 @@ LIST_BYTES_MIN = 256 * 1024
 """Smallest document of which lists of anything but numbers are set aside: it takes a look at all of
 it."""
 
-ARRAY_BYTES_MIN = 2 * 1024
+ARRAY_BYTES_MIN: Final = 2 * 1024
 """Smallest list that is set aside."""
 
 SQUARED_MAX = 8192
