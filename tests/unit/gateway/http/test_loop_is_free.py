@@ -54,11 +54,11 @@ class Prepared(FakeInference):
 
 async def longest_turn(
     app: GatewayApp, path: str, headers: dict[bytes, bytes], body: bytes
-) -> tuple[int, float, int]:
-    """Status, longest turn of the loop in seconds of processor time, and how many turns."""
+) -> tuple[int, float]:
+    """Status, longest turn of the loop in seconds of processor time."""
     statuses: list[int] = []
     pieces = [body[start : start + 2**18] for start in range(0, len(body), 2**18)][::-1]
-    longest_s, turns, done = 0.0, 0, asyncio.Event()
+    longest_s, done = 0.0, asyncio.Event()
 
     async def receive() -> MutableMapping[str, Any]:
         await asyncio.sleep(0)  # a client's bytes come in a turn of their own
@@ -83,11 +83,10 @@ async def longest_turn(
         before_s = time.process_time()
         await asyncio.sleep(0)
         longest_s = max(longest_s, time.process_time() - before_s)
-        turns += 1
         await asyncio.sleep(0.001)  # a loop that spins would be what threads wait for
     done.set()
     await task
-    return statuses[0], longest_s, turns
+    return statuses[0], longest_s
 
 
 def coded(
@@ -105,10 +104,8 @@ async def test_a_body_that_holds_too_much(kind: str, coding: str) -> None:
     app = app_of(FakeInference({"m": FakeModel(ROW, lambda arrays: arrays)}))
     warm = await longest_turn(app, PATHS[name], JSON, b"{}")
     assert warm[0] == 400
-    status, longest_s, turns = await longest_turn(app, PATHS[name], *coded(headers, body, coding))
-    assert status == 400
-    assert longest_s < STRETCH_S
-    assert turns > 3
+    status, longest_s = await longest_turn(app, PATHS[name], *coded(headers, body, coding))
+    assert (status, longest_s < STRETCH_S) == (400, True), longest_s
 
 
 COUNT = 2_000_000
@@ -177,7 +174,7 @@ async def test_a_body_that_is_large_and_good(kind: str, coding: str) -> None:
     service = Prepared(FakeModel(model, echo), (output,))
     app = app_of(service)
     await longest_turn(app, PATHS[name], JSON, b"{}")
-    status, longest_s, _ = await longest_turn(app, PATHS[name], *coded(headers, body, coding))
+    status, longest_s = await longest_turn(app, PATHS[name], *coded(headers, body, coding))
     assert (status, longest_s < STRETCH_S) == (200, True), longest_s
     (call,) = service.calls
     assert sum(tensor.nbytes for tensor in call.inputs) > 1_000_000
@@ -190,7 +187,7 @@ async def test_a_job_with_too_large_a_body() -> None:
     app = app_of(service, HttpSettings(), jobs=jobs)
     for kind in ("empty lists", "numbers", "tensors", "binary's JSON"):
         _, headers, body = BODIES[kind]
-        status, longest_s, _ = await longest_turn(app, "/v2/models/m/jobs", headers, body)
+        status, longest_s = await longest_turn(app, "/v2/models/m/jobs", headers, body)
         assert (kind, status, longest_s < STRETCH_S) == (kind, 400, True), longest_s
 
 
@@ -233,5 +230,5 @@ async def test_a_large_answer(kind: str, coding: bytes) -> None:
     path = PATHS["oip" if name == "raw" else name]
     headers = {**JSON, b"accept-encoding": coding}
     await longest_turn(app, path, JSON, b"{}")
-    status, longest_s, _ = await longest_turn(app, path, headers, bodies[name])
+    status, longest_s = await longest_turn(app, path, headers, bodies[name])
     assert (status, longest_s < STRETCH_S) == (200, True), longest_s
