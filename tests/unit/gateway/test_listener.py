@@ -46,7 +46,7 @@ def test_names_are_looked_at_where_it_listens_on_the_loopback(
     with open_listener(settings) as listener:
         assert policy_of(settings, listener).hosts == hosts
         named = GatewaySettings(host=host, port=0, allowed_hosts="a, B.example")
-        assert policy_of(named, listener).hosts == {"a", "b.example"}
+        assert policy_of(named, listener).hosts == frozenset({"a", "b.example"})
         assert policy_of(GatewaySettings(allowed_hosts="*"), listener).hosts is None
 
 
