@@ -6,7 +6,6 @@ import http.client
 import json
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -27,7 +26,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
     """It runs where a proxy is set, and in a folder that is open to others."""
     base = tmp_path_factory.mktemp("manners")
     system = folder_system(base)
-    system.environment |= {name: CLOSED for name in ("http_proxy", "HTTP_PROXY", "all_proxy")}
+    system.environment |= dict.fromkeys(("http_proxy", "HTTP_PROXY", "all_proxy"), CLOSED)
     system.environment |= {"no_proxy": "", "NO_PROXY": ""}
     (base / "data" / "redis").mkdir(parents=True)
     (base / "data").chmod(0o755)
