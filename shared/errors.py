@@ -32,6 +32,7 @@ class ErrorCode(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     REPLICA_CRASHED = "replica_crashed"
     NO_READY_REPLICA = "no_ready_replica"
+    NOT_SERVABLE = "not_servable"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     SHUTTING_DOWN = "shutting_down"
     UNAVAILABLE = "unavailable"

@@ -8,15 +8,19 @@ import urllib.request
 from collections.abc import Iterator
 from urllib.parse import quote
 
+import mlflow
+import onnx
 import pytest
 
 from deploy.local.direct_http import open_direct
-from tests.e2e.folder import answers_with, folder_system
-from tests.e2e.system import LocalSystem, penstock
+from tests.e2e.folder import QUICK, answers_with, folder_system, status_of
+from tests.e2e.system import LocalSystem, penstock, wait_until
 from tests.models import affine
 
 NAMES = ["plain", "modèle-模型", "50%off&a=b?#", "with a space", 'quote"s', "a" * 120]
 CLOSED = "http://127.0.0.1:9"
+PROXIES = dict.fromkeys(("http_proxy", "HTTP_PROXY", "all_proxy"), CLOSED)
+PROXIES |= {"no_proxy": "", "NO_PROXY": ""}
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -26,15 +30,17 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
     """It runs where a proxy is set, and in a folder that is open to others."""
     base = tmp_path_factory.mktemp("manners")
     system = folder_system(base)
-    system.environment |= dict.fromkeys(("http_proxy", "HTTP_PROXY", "all_proxy"), CLOSED)
-    system.environment |= {"no_proxy": "", "NO_PROXY": ""}
+    system.environment |= PROXIES
     (base / "data" / "redis").mkdir(parents=True)
     (base / "data").chmod(0o755)
     (base / "data" / "redis").chmod(0o755)
     for scale, name in enumerate(NAMES, 2):
         affine(base / "models" / name / "1", float(scale))
-    invalid = affine(base / "models" / "unservable" / "1", 2.0)
-    (invalid / "tags.yaml").write_text("penstock.role: stable\npenstock.max_batch_size: many\n")
+    unservable = affine(base / "models" / "unservable" / "1", 2.0)
+    (unservable / "model.onnx").unlink()
+    (unservable / "MLmodel").write_text("flavors: {python_function: {}}\n")
+    unknown = affine(base / "models" / "unknown role" / "1", 2.0)
+    (unknown / "tags.yaml").write_text("penstock.role: canari\n")
     try:
         system.start()
         yield system
@@ -69,6 +75,35 @@ def test_every_name_is_served_percent_encoded(system: LocalSystem, name: str) ->
     assert name in [model["model"] for model in json.loads(done.stdout)["models"]]
 
 
+def test_what_can_never_be_served_says_why_and_names_no_time(system: LocalSystem) -> None:
+    def is_told() -> bool:
+        return b"cannot be served" in call(system, "/v2/models/unservable")[2]
+
+    wait_until(is_told, 60, "it is found out")
+    status, headers, body = call(system, "/v2/models/unservable/infer")
+    assert status == 503
+    assert "retry-after" not in {name.lower() for name in headers}
+    assert "version 1 cannot be served: the model has no signature" in json.loads(body)["error"]
+
+
+def test_status_lists_every_model_in_the_words_of_the_tags(system: LocalSystem) -> None:
+    def statuses() -> dict[str, str]:
+        done = penstock("status", "--json", "--data-dir", str(system.data_dir))
+        models = json.loads(done.stdout)["models"]
+        return {each["model"]: each["versions"][0]["status"] for each in models if each["versions"]}
+
+    expected = dict.fromkeys(NAMES, "serving")
+    expected |= dict.fromkeys(["unservable", "unknown role"], "invalid")
+    wait_until(lambda: statuses() == expected, 60, "all of them are told")
+    done = penstock("status", "--data-dir", str(system.data_dir))
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert ["unservable", "1", "invalid"] in [row[:3] for row in rows]
+    assert any("role 'canari'" in line for line in done.stdout.splitlines())
+    for name, status in expected.items():
+        told = status_of(system.data_dir.parent / "models", name, 1)
+        assert told[0] == status
+
+
 def test_what_it_writes_is_its_owners_alone(system: LocalSystem) -> None:
     answers_with(system, "plain", 2.0, 60)
     written = [path for path in system.data_dir.rglob("*") if not path.is_symlink()]
@@ -83,6 +118,29 @@ def test_metrics_are_summed_where_a_proxy_is_set(system: LocalSystem) -> None:
     url = f"http://127.0.0.1:{system.metrics_port}/metrics"
     with open_direct(url, 10) as response:
         assert "penstock_gateway_requests_total" in response.read().decode()
+
+
+def test_a_system_with_mlflow_starts_where_a_proxy_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "50%off&a=b?# modèle-模型"
+    system = LocalSystem(tmp_path / "data")
+    system.environment = PROXIES | QUICK
+    try:
+        system.start()
+        monkeypatch.setenv("NO_PROXY", "*")
+        mlflow.set_tracking_uri(system.mlflow_uri)
+        graph = onnx.load(str(affine(tmp_path / "graph", 7.0) / "model.onnx"))
+        with mlflow.start_run():
+            mlflow.onnx.log_model(graph, name="m", registered_model_name=name)
+        client = mlflow.MlflowClient(system.mlflow_uri)
+        client.set_model_version_tag(name, "1", "penstock.role", "stable")
+        answers_with(system, quote(name, safe=""), 7.0, 90)
+        files = [path for path in system.data_dir.rglob("*") if not path.is_symlink()]
+        assert any(path.name == "mlflow.db" for path in files)
+        assert {str(path) for path in files if path.stat().st_mode & 0o077} == set()
+    finally:
+        system.stop()
 
 
 def test_a_rebound_name_reads_neither_jobs_nor_metrics(system: LocalSystem) -> None:
