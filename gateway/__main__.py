@@ -196,7 +196,9 @@ def _keys(settings: GatewaySettings) -> GatewayKeys | None:
 def policy_of(settings: GatewaySettings, listener: socket.socket) -> OriginPolicy:
     """Whom browsers may bring here; where any name is answered, the log says so."""
     loopback = is_loopback(listener.getsockname()[0])
-    policy = origin_policy(settings.allowed_hosts, settings.cors_origins, loopback=loopback)
+    policy = origin_policy(
+        settings.allowed_hosts, settings.cors_origins, loopback=loopback, host=settings.host
+    )
     if policy.hosts is None:
         log.info(
             "any Host is answered, so a page in a browser that reaches this address may read what "

@@ -101,14 +101,19 @@ def _listed(text: str) -> frozenset[str]:
     return frozenset(part.strip().lower() for part in text.split(",")) - {""}
 
 
-def origin_policy(allowed_hosts: str, cors_origins: str, *, loopback: bool) -> OriginPolicy:
+def origin_policy(
+    allowed_hosts: str, cors_origins: str, *, loopback: bool, host: str = ""
+) -> OriginPolicy:
     """The policy of a gateway.
 
     Args:
         allowed_hosts: the setting; empty: of the loopback where it listens there, or else any.
         cors_origins: the setting.
         loopback: whether it listens on the loopback alone.
+        host: what it was told to listen on, which may be a name of the loopback.
     """
     hosts = read_hosts(allowed_hosts) if allowed_hosts or loopback else None
+    if hosts is not None and host:
+        hosts |= {host.lower()}
     origins, any_origin = read_origins(cors_origins)
     return OriginPolicy(hosts, origins, any_origin)

@@ -91,14 +91,22 @@ def sum_metrics(pages: Iterable[str]) -> str:
 
 
 class MetricsServer:
-    """Serves the sum at /metrics, in threads of its own; they share nothing but their arguments."""
+    """Serves the sum at /metrics, in threads of its own; they share nothing but their arguments.
 
-    def __init__(self, listener: socket.socket, redis_url: str, namespace: str) -> None:
+    Args:
+        listener: where it is asked.
+        redis_url, namespace: of the store in which processes report.
+        host: what the listener was bound by, if that is a name.
+    """
+
+    def __init__(
+        self, listener: socket.socket, redis_url: str, namespace: str, host: str = ""
+    ) -> None:
         loopback = is_loopback(listener.getsockname()[0])
 
         class Handler(_Handler):
             store = (redis_url, namespace)
-            policy = origin_policy("", "", loopback=loopback)
+            policy = origin_policy("", "", loopback=loopback, host=host)
 
         self._server = ThreadingHTTPServer(("", 0), Handler, bind_and_activate=False)
         self._server.socket.close()

@@ -296,7 +296,10 @@ class _System:
             yield
             return
         server = MetricsServer(
-            self._metrics_listener, self._plan.redis_url, self._settings.namespace
+            self._metrics_listener,
+            self._plan.redis_url,
+            self._settings.namespace,
+            self._settings.host,
         )
         server.start()
         try:
