@@ -7,7 +7,12 @@ import orjson
 import pytest
 
 from gateway.http.settings import HttpSettings
+from gateway.jobs.service import JobService
+from gateway.jobs.settings import JobSettings
 from gateway.origin_policy import OriginPolicy, origin_policy
+from shared.jobs.news import JobNews
+from shared.jobs.store import JobStore
+from shared.keys import Keys
 from tests.unit.gateway.http.fakes import FakeInference, app_of, client_of, x_input
 
 APP = "https://app.example"
@@ -103,3 +108,23 @@ async def test_what_a_form_or_a_text_holds_is_no_json_of_a_page(path: str) -> No
             headers = {"origin": APP, "content-type": kind}
             answer = await web.post(path, content=BODY, headers=headers)
             assert answer.status_code == 415
+
+
+async def test_allow_names_every_method_that_there_is_at_a_path() -> None:
+    url = "redis://127.0.0.1:1"  # nothing is there, and nothing gets as far as that
+    jobs = JobService(JobStore(url, Keys("t")), JobNews(url, Keys("t")), JobSettings(), None, ())
+    async with client_of(app_of(FakeInference(), jobs=jobs)) as web:
+        answer = await web.put("/v2/jobs/0123")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "DELETE, GET, HEAD")
+
+
+async def test_a_page_elsewhere_makes_no_job_by_any_form() -> None:
+    url = "redis://127.0.0.1:1"
+    jobs = JobService(JobStore(url, Keys("t")), JobNews(url, Keys("t")), JobSettings(), None, ())
+    async with client_of(app_of(FakeInference(), jobs=jobs)) as web:
+        for path in ("/v2/models/double/jobs", "/v2/jobs/0123/cancel", "/v2/jobs/0123/retry"):
+            for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+                headers = {"origin": "https://evil.example", "content-type": kind}
+                assert (await web.post(path, content=BODY, headers=headers)).status_code == 403
+        gone = await web.delete("/v2/jobs/0123", headers={"origin": "null"})
+        assert gone.status_code == 403
