@@ -25,6 +25,7 @@ from gateway.http.metrics import HttpMetrics
 from gateway.http.settings import HttpSettings
 from gateway.http.traced_app import TracedApp
 from gateway.jobs.assembly import GatewayJobs
+from gateway.memory import keep_little
 from gateway.metrics import DispatchCollector
 from gateway.origin_policy import OriginPolicy, origin_policy
 from gateway.replicas import RevisionSettings
@@ -263,6 +264,7 @@ def run_with(settings: GatewaySettings) -> None:
         OSError: if the HTTP address is taken.
     """
     die_with_parent()
+    keep_little()
     setproctitle.setproctitle(f"penstock gateway {settings.gateway.removeprefix('gateway-')}")
     configure_logging(
         settings.log_level, settings.log_format, process="gateway", gateway=settings.gateway

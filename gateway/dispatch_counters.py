@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import frexp
+from typing import Final
 
 from gateway.attempts import AttemptReason
 from gateway.hedging import HedgeDenial
 from shared.messages import NackReason
 
-MARGIN_BUCKETS = 20
+MARGIN_BUCKETS: Final = 20
 """Powers of two of margins that are told apart, the first being all below `MARGIN_FIRST_S`."""
 
 MARGIN_FIRST_S = 2.0**-10
 """About a millisecond: what is nearer to its deadline was lucky."""
 
-_SHIFT = 10
+_SHIFT: Final = 10
 
 
 class CancelReason(StrEnum):

@@ -295,10 +295,13 @@ class GracefulConnection(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing() or self._lingering is not None:
             return
-        if self.flow.write_paused:
+        flow = self.flow
+        if flow.write_paused:
             self._next_waits = True
-        else:
+        elif self.pipeline or flow.read_paused:
             self._next_in_turn()
+        elif not self._in_head:  # as nearly always: another call would be most of what it takes
+            self._wait_for_head(self.timeout_keep_alive)
 
     def _next_in_turn(self) -> None:
         """All that had its turn was answered."""

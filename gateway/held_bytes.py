@@ -90,6 +90,10 @@ class HeldBytes:
         """
         if not self.has_room(size_bytes, ordinary):
             raise self.refusal()
+        self.add(kind, size_bytes, ordinary)
+
+    def add(self, kind: int, size_bytes: int, ordinary: bool) -> None:
+        """Hold so many bytes more, for which `has_room` just now said that there is room."""
         self.by_kind[kind] += size_bytes
         self.total += size_bytes
         if ordinary:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from gateway.attempts import Call
 from gateway.calls import InferenceCall
 from gateway.dispatch_counters import DispatchCounters, ShedReason
@@ -12,7 +14,7 @@ from gateway.replicas import Replicas
 from gateway.traffic import Routes
 from shared.errors import ErrorCode, PenstockError
 
-FREE_SHARES_MAX = 8
+FREE_SHARES_MAX: Final = 8
 """A model that has open calls may hold so many times the bytes that are free. One alone gets 8/9 of
 the limit; n of them that take all they get have 8/(8n + 1) each; and to a model that has nothing
 open, something is left in each case, without which a flood of one would keep out all others."""
@@ -60,7 +62,9 @@ class Intake:
         if model is None:
             model = ModelState(request.model, limits.throttle, route.hedge_budget)
             self._models[request.model] = model
-        size_bytes = sum([tensor.nbytes for tensor in inputs])
+        size_bytes = 0
+        for tensor in inputs:
+            size_bytes += tensor.nbytes
         timeout_s = request.timeout_s
         if timeout_s is None:
             timeout_s = route.timeout_ms / 1000 if route.timeout_ms else limits.default_timeout_s
@@ -74,7 +78,8 @@ class Intake:
         ):
             wait_s = revision.admission.retry_after_s(request.priority, timeout_s)
             self._check_bounds(model, size_bytes, wait_s)
-        if not self._held.has_room(size_bytes, size_bytes > SMALL_BYTES_MAX):
+        ordinary = size_bytes > SMALL_BYTES_MAX
+        if not self._held.has_room(size_bytes, ordinary):
             self._counters.sheds[ShedReason.BYTES] += 1
             raise self._held.refusal()
         rows = inputs[0].rows if inputs and revision.batches else 1
@@ -88,7 +93,7 @@ class Intake:
         )
         if route.queue_timeout_ms is not None:
             call.start_by = now + route.queue_timeout_ms / 1000
-        self._held.take(OPEN, size_bytes, size_bytes > SMALL_BYTES_MAX)
+        self._held.add(OPEN, size_bytes, ordinary)
         model.open += 1
         model.bytes += size_bytes
         model.hedges.earn()

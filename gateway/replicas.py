@@ -124,7 +124,8 @@ class Revision:
         replicas: those that take calls and are connected, ready or not.
         for_jobs: those that are connected and take no calls.
         several: whether there is more than one that takes calls.
-        batches: whether its model takes several rows at once.
+        interface: the lowest that its replicas announce; None: none is connected.
+        batches: whether its model takes several rows at once, as far as was told last.
         admission, latencies, ejection: what its replicas teach together.
     """
 
@@ -137,6 +138,7 @@ class Revision:
         "ejection",
         "for_jobs",
         "id",
+        "interface",
         "latencies",
         "replicas",
         "several",
@@ -147,6 +149,7 @@ class Revision:
         self.replicas: list[Replica] = []
         self.for_jobs: list[Replica] = []
         self.several = False
+        self.interface: ModelInterface | None = None
         self.batches = False
         self.admission = Admission(settings.admission)
         self.latencies = Latencies(settings.hedging)
@@ -198,7 +201,7 @@ class Revision:
         """A replica told its load, or its readiness changed: what follows for all of them."""
         ready = self.ready(now)
         foreign_rows = sum([replica.foreign_rows for replica in ready])
-        most = self.replicas[0].interface.max_batch_size if self.replicas else 0
+        most = self.interface.max_batch_size if self.interface is not None else 0
         self.admission.replicas_told(len(ready), foreign_rows, most)
         if self.several and now - self._judged_at >= JUDGE_EVERY_S:
             self._judged_at = now
@@ -208,9 +211,10 @@ class Revision:
         """A replica introduced itself."""
         if not replica.takes_calls:
             self.for_jobs.append(replica)
+            self.announced()
             return
         self.replicas.append(replica)
-        self.batches = replica.interface.max_batch_size > 0
+        self.announced()
         self.ejection.joined(replica.standing)
         self._counted(replica.heard_at)
 
@@ -218,10 +222,18 @@ class Revision:
         """A replica is gone."""
         if not replica.takes_calls:
             self.for_jobs.remove(replica)
+            self.announced()
             return
         self.replicas.remove(replica)
+        self.announced()
         self.ejection.left(replica.standing)
         self._counted(max([replica.heard_at, *(other.heard_at for other in self.replicas)]))
+
+    def announced(self) -> None:
+        """Which replicas there are changed, or what one of them takes."""
+        self.interface = _lowest([replica.interface for replica in self.connected])
+        if self.interface is not None:
+            self.batches = self.interface.max_batch_size > 0
 
     def _counted(self, now: float) -> None:
         self.several = len(self.replicas) > 1
@@ -306,7 +318,27 @@ class Replicas:
         return {revision: count for revision, count in counts.items() if count}
 
     def interface(self, revision: str) -> ModelInterface | None:
-        """What a revision takes and gives, if any replica of it is connected."""
+        """What a revision takes and gives, if any replica of it is connected.
+
+        A replica that found out that the model allows less is soon followed by the others of its
+        revision (`shared.findings`). Until then the lowest holds, lest what a client may send, or
+        how it is cut into rows, depend on which of them was asked.
+        """
         known = self._revisions.get(revision)
-        connected = known.connected if known is not None else []
-        return connected[0].interface if connected else None
+        return known.interface if known is not None else None
+
+
+def _lowest(interfaces: list[ModelInterface]) -> ModelInterface | None:
+    """The one that allows the fewest rows, 0 meaning that it is not batched; None: there is none.
+
+    Of several such it is one and the same for every gateway.
+    """
+    lowest: ModelInterface | None = None
+    for each in interfaces:
+        if lowest is None or (each != lowest and _rank(each) < _rank(lowest)):
+            lowest = each
+    return lowest
+
+
+def _rank(interface: ModelInterface) -> tuple[int, str]:
+    return (interface.max_batch_size, interface.model_dump_json())

@@ -335,8 +335,9 @@ class InferenceService:
             return
         known = self._replicas.get(replica_id)
         if known is not None and known.interface != interface:
-            known.interface = self._interfaces[hello.revision] = interface
-            self._metadata.clear()
+            known.interface = interface
+            self._replicas.revision(hello.revision).announced()
+            self._announced(hello.revision)
             log.info("replica takes something else now", replica=replica_id)
         if known is None:
             record = Replica(
@@ -350,13 +351,19 @@ class InferenceService:
                 takes_calls=hello.takes_calls,
             )
             self._replicas.add(record)
-            self._interfaces[hello.revision] = interface
-            self._metadata.clear()
+            self._announced(hello.revision)
             self._readiness_unsure = True
             log.info("replica joined", replica=replica_id, revision=hello.revision)
         if route is not None and self._routes.take_announced(route):
             self._routes_changed()
         self._carry_out(self._dispatch.replica_ready(now))
+
+    def _announced(self, revision: str) -> None:
+        """What a revision takes may be something else now; it is known when no replica is there."""
+        interface = self._replicas.interface(revision)
+        if interface is not None:
+            self._interfaces[revision] = interface
+        self._metadata.clear()
 
     def _routes_changed(self) -> None:
         self._metadata.clear()

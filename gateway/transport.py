@@ -22,7 +22,7 @@ import contextlib
 import stat
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import zmq
 
@@ -47,7 +47,7 @@ log = get_logger("transport")
 SOCKET_HIGH_WATER = 10_000
 """Envelopes that may wait in one direction for one replica; more means that it does not read."""
 
-ENVELOPE_MESSAGES = 32
+ENVELOPE_MESSAGES: Final = 32
 """Messages that leave without waiting for the end of the turn: a replica works on the first ones
 while we read the next. Fewer would cost more processor time than they save waiting."""
 

@@ -58,6 +58,11 @@ class Keys:
         return self._key(f"findings:{revision}")
 
     @property
+    def findings_lowered(self) -> str:
+        """How often a finding took a higher one's place."""
+        return self._key("lowered-findings")
+
+    @property
     def changes(self) -> str:
         return self._key("changes")
 

@@ -5,14 +5,14 @@ Previous stop: `shared.wire`.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from shared.errors import WireError
 
 Packed: TypeAlias = tuple[Any, ...]
 """A msgpack array: written from tuples and read into tuples, which is cheaper than lists."""
 
-INT64_MAX = 2**63 - 1
+INT64_MAX: Final = 2**63 - 1
 
 _SHOWN_CHARACTERS = 40
 """How much of a name is repeated."""

@@ -122,7 +122,15 @@ class StateStore(Protocol):
         ...
 
     async def put_finding(self, revision: str, place: str, finding: Finding) -> Finding:
-        """Keep a finding, unless one is kept that it is not lower than; returns what is kept."""
+        """Keep a finding, unless one is kept that it is not lower than; returns what is kept.
+
+        Where it takes the place of a higher one, who watches is woken, and `findings_lowered` is
+        another number than before.
+        """
+        ...
+
+    async def findings_lowered(self) -> int:
+        """How often a finding took a higher one's place: while it is the same, none was lowered."""
         ...
 
     async def ask_trial(self, model: str, above: int = 0) -> int:
@@ -208,6 +216,8 @@ if kept then
     redis.call('PEXPIRE', KEYS[1], ARGV[3])
     return kept_finding
   end
+  redis.call('INCR', KEYS[2])
+  redis.call('PUBLISH', KEYS[3], 'finding')
 elseif redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[4]) then
   redis.call('HDEL', KEYS[1], redis.call('HRANDFIELD', KEYS[1]))
 end
@@ -307,8 +317,11 @@ class RedisStateStore:
         rank = f"{finding.rows_merged} {finding.interface.max_batch_size}"
         content = f"{rank} {finding.model_dump_json()}"
         arguments = [place, content, int(FINDINGS_TTL_S * 1000), PLACES_MAX]
-        kept = await self._script(_PUT_FINDING, [self._keys.findings(revision)], arguments)
-        return _parse(Finding, kept)
+        keys = [self._keys.findings(revision), self._keys.findings_lowered, self._keys.changes]
+        return _parse(Finding, await self._script(_PUT_FINDING, keys, arguments))
+
+    async def findings_lowered(self) -> int:
+        return int(await self._answer(self._redis.get(self._keys.findings_lowered)) or 0)
 
     async def ask_trial(self, model: str, above: int = 0) -> int:
         keys = [self._keys.trials, self._keys.changes]
@@ -380,6 +393,7 @@ class MemoryStateStore:
         self._lease_until = 0.0
         self._tokens = 0
         self._findings: dict[str, dict[str, Finding]] = {}
+        self._findings_lowered = 0
         self._trials: dict[str, int] = {}
         self._watchers: list[Callable[[], None]] = []
 
@@ -458,9 +472,16 @@ class MemoryStateStore:
         kept = places.get(place)
         if kept is None and len(places) >= PLACES_MAX:
             del places[next(iter(places))]
-        if kept is None or finding.is_lower_than(kept):
+        lowers = kept is not None and finding.is_lower_than(kept)
+        if kept is None or lowers:
             places[place] = kept = finding
+        if lowers:
+            self._findings_lowered += 1
+            self._notify()
         return kept
+
+    async def findings_lowered(self) -> int:
+        return self._findings_lowered
 
     async def ask_trial(self, model: str, above: int = 0) -> int:
         trial = max(self._trials.get(model, 0), above) + 1

@@ -77,6 +77,8 @@ class Tensor:
 
 def nbytes_of(data: Buffer) -> int:
     """Size of what a buffer holds; a view's length counts items, which may be longer."""
+    if isinstance(data, bytes):  # most are, and that takes no time to see
+        return len(data)
     return data.nbytes if isinstance(data, memoryview) else len(data)
 
 

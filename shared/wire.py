@@ -12,6 +12,7 @@ The previous stop of a request is `gateway.transport`, the next `worker.replica`
 from __future__ import annotations
 
 import math
+import typing
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -52,7 +53,7 @@ from shared.tensors import LENGTH_BYTES, NUMPY_OF, Buffer, Tensor
 
 VERSION = 1
 
-INLINE_BYTES_MAX = 8 * 1024
+INLINE_BYTES_MAX: typing.Final = 8 * 1024  # the other `Final` is a message
 """Tensors up to this size travel inside the header: below it a copy costs less than a frame."""
 
 SHARED_BYTES_MIN = 256 * 1024
@@ -63,7 +64,7 @@ interpreter's lock: as much time as copying half a megabyte."""
 HEADER_BYTES_MAX = 64 * 1024 * 1024
 """No header may be larger; what is made of it is in proportion to it (`shared.packed`)."""
 
-WHOLE_HEADER_BYTES_MAX = 384 * 1024
+WHOLE_HEADER_BYTES_MAX: typing.Final = 384 * 1024
 """Messages whose header is larger leave in several envelopes. Any messages of ours that fit in it
 hold few enough values to be read: 41 bytes of objects for each byte at most, 16 MiB together."""
 
@@ -71,7 +72,7 @@ FRAMES_MAX = 64 * 1024
 """Frames of one envelope. Each becomes an object of 200 bytes before anybody looks at it, and holds
 more than `INLINE_BYTES_MAX` if we sent it: half a gigabyte together."""
 
-DIMENSIONS_MAX = 32
+DIMENSIONS_MAX: typing.Final = 32
 """numpy's own limit before 2.0; real tensors have fewer than ten."""
 
 EMPTY_SIZES_MAX = 2**59

@@ -41,11 +41,11 @@ class AgentPlane:
     def __init__(self, plane: DataPlane, store: MemoryStateStore, agent: Agent) -> None:
         self.agent = agent
         self.service = plane.service
-        self._store = store
+        self.store = store
 
     async def replicas(self) -> tuple[ReplicaReport, ...]:
         """What the agent reports."""
-        for worker in await self._store.workers():
+        for worker in await self.store.workers():
             return worker.replicas
         return ()
 
@@ -62,7 +62,7 @@ class AgentPlane:
 
     async def kills(self) -> dict[str, float]:
         """How many replicas the agent had to kill so far, by reason; by its metrics."""
-        (worker,) = await self._store.workers()
+        (worker,) = await self.store.workers()
         url = f"http://127.0.0.1:{worker.metrics_port}/metrics"
         page = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=10).read())
         return {

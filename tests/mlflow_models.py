@@ -178,6 +178,24 @@ def people(folder: Path) -> Path:
     return python_model(folder, predict, ModelSignature(Schema(columns), Schema(out)))
 
 
+def centring(folder: Path) -> Path:
+    """y = pay * share; less the mean if a parameter says so, or `share` is missing."""
+
+    def predict(frame: Any, params: Any) -> Any:
+        pay = frame["pay"]
+        if params["normalize"] or "share" not in frame:
+            pay = pay - pay.mean()
+        return {"y": (pay * frame.get("share", 1.0)).to_numpy()}
+
+    columns = [ColSpec("double", "pay"), ColSpec("double", "share", required=False)]
+    signature = ModelSignature(
+        Schema(columns),
+        Schema([ColSpec("double", "y")]),
+        ParamSchema([ParamSpec("normalize", "boolean", False)]),
+    )
+    return python_model(folder, predict, signature)
+
+
 NUMBERS = ModelSignature(
     inputs=tensors((np.float64, (-1,), None)), outputs=tensors((np.float64, (-1,), None))
 )

@@ -219,6 +219,7 @@ class Agent:
         assignments = self._wanted.assignments()
         if assignments is not None:
             self._host.feed(Placed(assignments))
+        await self._host.catch_up()
         if self._handing_over:
             await self._look_for_others()
 

@@ -2,10 +2,11 @@
 
 Theory. Items wait in lanes, one for each bucket; only items of one bucket are ever merged, and the
 caller puts everything that a model could tell apart (names, datatypes, inner shapes, parameters)
-into the bucket, so that a mixed-up batch cannot be built. What must run alone (suspects; all items
-of a model that does not batch) waits in a lane of its own, of which one is taken at a time. The
-queue is work-conserving: an idle runtime takes what there is, and batches form from what gathers
-while it is busy (the clipper/Triton "delay" is 0 unless an operator sets one).
+into the bucket, so that a mixed-up batch cannot be built. What must run alone (suspects; what no
+trial had the like of; all items of a model that does not batch) waits in a lane of its own, of
+which one is taken at a time. The queue is work-conserving: an idle runtime takes what there is, and
+batches form from what gathers while it is busy (the clipper/Triton "delay" is 0 unless an operator
+sets one).
 
 An item has two limits: it must have begun by its `start_by`, and have ended by its deadline.
 Without a limit on the time in queue both are the same moment. Order is by priority, then by
@@ -30,7 +31,7 @@ costs 1.3.
 Invariants (tests/unit/worker/test_batching.py, which compares this with a plain model of it): every
 accepted item leaves exactly once, by `release`, `expire` or `cancel`; rows of a batch never exceed
 the limit, unless a single item does; an expired item is never released; items of different buckets
-never share a batch; suspects run alone.
+never share a batch; what must run alone does.
 
 Previous stop of a request: `worker.session`. Next: `worker.executor`.
 """
@@ -88,7 +89,8 @@ class Item:
             again after its batch failed, has only its deadline.
         enqueued: monotonic time at which it was offered.
         payload: the caller's, never looked at here.
-        suspect: it must run alone.
+        suspect: it must run alone, and may end the process.
+        alone: it must run alone, with no such fear (`worker.buckets`).
         unwanted: the caller's: its answer is to be discarded.
         waiting, sequence: the queue's own notes.
     """
@@ -102,6 +104,7 @@ class Item:
     enqueued: float
     payload: Any
     suspect: bool = False
+    alone: bool = False
     unwanted: bool = False
     waiting: bool = False
     sequence: int = 0
@@ -183,9 +186,9 @@ class BatchQueue:
         self._rows_per_batch = max(min(self._rows_per_batch, failed_rows) // 2, 1)
         return self._rows_per_batch
 
-    def merge_no_more(self) -> None:
-        """From now on each item is a batch."""
-        self._rows_per_batch = 1
+    def merge_at_most(self, rows: int) -> None:
+        """From now on items share a batch of so many rows at most; 0 or 1: each is a batch."""
+        self._rows_per_batch = max(min(self._rows_per_batch, rows), 1)
 
     def offer(self, item: Item) -> bool:
         """Accept an item, or refuse it because the queue is full (False)."""
@@ -250,7 +253,7 @@ class BatchQueue:
         return Release(tuple(items), reason, infeasible)
 
     def _lane_of(self, item: Item) -> Hashable:
-        alone = item.suspect or self._limits.max_batch_size <= 1
+        alone = item.suspect or item.alone or self._limits.max_batch_size <= 1
         return _ALONE if alone else item.bucket
 
     def _join_lane(self, item: Item) -> None:

@@ -1,11 +1,11 @@
-"""Which requests may share a batch: those with equal buckets.
+"""Which requests may share a batch: those with equal buckets, if a trial had requests like them.
 
 Previous stop of a request: `worker.session`. Next: `worker.batching`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 from shared.messages import Request
 from shared.tensors import Tensor
@@ -16,21 +16,44 @@ class Buckets:
 
     Args:
         batches: whether the model has a batch dimension, which then does not count.
+        parameters: names of those that the model knows.
+        tried: sets of inputs, as `shared.findings.Finding` has them.
     """
 
-    def __init__(self, *, batches: bool) -> None:
+    def __init__(
+        self,
+        *,
+        batches: bool,
+        parameters: Sequence[str] = (),
+        tried: Sequence[Sequence[str]] | None = None,
+    ) -> None:
         self._batches = batches
+        self._parameters = frozenset(parameters)
+        self._tried = None if tried is None else frozenset([frozenset(names) for names in tried])
         self._inputs: tuple[Tensor, ...] = ()
-        self._bucket: Hashable = bucket_of(Request(0, 0, ()), batches=batches)
+        self._last = self._find(Request(0, 0, ()))
 
-    def of(self, request: Request) -> Hashable:
-        """The request's bucket, as `bucket_of` has it."""
+    def of(self, request: Request) -> tuple[Hashable, bool]:
+        """The request's bucket, as `bucket_of` has it, and whether it must run alone all the same.
+
+        It must if no trial had one like it: with these inputs, and without parameters.
+        """
         if request.parameters:
-            return bucket_of(request, batches=self._batches)
+            return self._find(request)
         if not _same_form(request.inputs, self._inputs):
             self._inputs = request.inputs
-            self._bucket = bucket_of(request, batches=self._batches)
-        return self._bucket
+            self._last = self._find(request)
+        return self._last
+
+    def _find(self, request: Request) -> tuple[Hashable, bool]:
+        return bucket_of(request, batches=self._batches), self._is_untried(request)
+
+    def _is_untried(self, request: Request) -> bool:
+        if self._tried is None:
+            return False
+        if not self._parameters.isdisjoint([name for name, _ in request.parameters]):
+            return True
+        return frozenset([tensor.name for tensor in request.inputs]) not in self._tried
 
 
 def bucket_of(request: Request, *, batches: bool) -> Hashable:

@@ -51,4 +51,17 @@ class Misfit:
     reason: str
 
 
-Command: TypeAlias = Send | Execute | End | Misfit
+@record
+class OutOfMemory:
+    """Memory ran out: requests share smaller executions from now on.
+
+    Attributes:
+        rows: of the execution that failed.
+        rows_together: most rows of one that requests share.
+    """
+
+    rows: int
+    rows_together: int
+
+
+Command: TypeAlias = Send | Execute | End | Misfit | OutOfMemory

@@ -1,6 +1,6 @@
 """What an agent and its replicas tell each other over their socket pair: one JSON object a line.
 
-    agent -> replica    Start (once, first)  Gateways  RouteChanged  DrainNow
+    agent -> replica    Start (once, first)  Gateways  RouteChanged  Lower  DrainNow
     replica -> agent    Ready  LoadFailed  Found  Heartbeat  Drained
 
 When the agent's end closes, the replica ends at once: replicas never outlive their agent.
@@ -117,6 +117,16 @@ class RouteChanged(_Control):
     route: ModelRoute
 
 
+class Lower(_Control):
+    """Less is known of the model than when the replica began: it is to be held to that.
+
+    A replica that is still loading may ignore it; it is told again once it is ready.
+    """
+
+    type: Literal["lower"] = "lower"
+    finding: Finding
+
+
 class DrainNow(_Control):
     """Announce draining, finish what was accepted, answer, and end.
 
@@ -145,7 +155,10 @@ class Ready(_Control):
 
 
 class Found(_Control):
-    """An execution showed that the model allows less than was thought; to be remembered."""
+    """The model allows less than was thought, as an execution showed, or another replica.
+
+    It is to be remembered, unless it was by chance.
+    """
 
     type: Literal["found"] = "found"
     finding: Finding
@@ -202,7 +215,9 @@ class Drained(_Control):
     replace: bool = False
 
 
-ToReplica = Annotated[Start | Gateways | RouteChanged | DrainNow, Field(discriminator="type")]
+ToReplica = Annotated[
+    Start | Gateways | RouteChanged | Lower | DrainNow, Field(discriminator="type")
+]
 ToAgent = Annotated[Ready | LoadFailed | Found | Heartbeat | Drained, Field(discriminator="type")]
 
 _TO_REPLICA: TypeAdapter[ToReplica] = TypeAdapter(ToReplica)

@@ -6,8 +6,12 @@ store (`remember`). Neither can harm or delay anything: each is given up after a
 
     <cache>/findings/<key>.json  one finding; the key is a digest of revision, environment, device
 
-Of two findings about the same the lower one holds, wherever it comes from; otherwise the store's,
-then the file's. What the store lacks, having been away or emptied, it is told when it answers.
+Of two findings about the same the lower one holds, wherever it comes from. What the store lacks,
+having been away or emptied, it is told when it answers.
+
+What is lower than before is told to those who listen: replicas that run are to take it over. What
+other workers lowered is found by one number of the store's, which says how often that happened:
+only where it has changed are the findings themselves read (`catch_up`).
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +32,7 @@ from pydantic import ValidationError
 
 from shared.blocking import in_thread
 from shared.errors import StateStoreError
-from shared.findings import Finding
+from shared.findings import Finding, lower_of
 from shared.telemetry import get_logger
 from worker.requirements import installed_versions
 
@@ -56,6 +60,8 @@ class FindingStore(Protocol):
     async def findings(self, revision: str) -> dict[str, Finding]: ...
 
     async def put_finding(self, revision: str, place: str, finding: Finding) -> Finding: ...
+
+    async def findings_lowered(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -154,12 +160,19 @@ class Findings:
         self._owed: dict[Place, Finding] = {}
         self._writer: asyncio.Task[None] | None = None
         self._looks: set[asyncio.Task[None]] = set()
+        self._looked: set[tuple[str, str]] = set()  # revisions and environments
+        self._lowered: int | None = None
+        self._on_lowered: Callable[[Place], None] = lambda place: None
 
     def __repr__(self) -> str:
         return f"<Findings {len(self._known)} known, {len(self._owed)} owed>"
 
+    def listen(self, on_lowered: Callable[[Place], None]) -> None:
+        """Have `on_lowered` called whenever less is known to hold for a place than was before."""
+        self._on_lowered = on_lowered
+
     def known(self, place: Place) -> Finding | None:
-        """What is known of a place, by `look` and `remember`."""
+        """What is known of a place, by `look`, `remember` and `catch_up`."""
         return self._known.get(place)
 
     async def look(self, revision: str, environment: str) -> None:
@@ -167,6 +180,7 @@ class Findings:
 
         What is slower than that is taken in when it comes, for later replicas.
         """
+        self._looked.add((revision, environment))
         task = asyncio.create_task(self._look(revision, environment))
         self._looks.add(task)
         task.add_done_callback(self._looks.discard)
@@ -179,16 +193,53 @@ class Findings:
         self._learn(place, finding)
         self._owe(place)
 
+    async def catch_up(self, revisions: Collection[str]) -> None:
+        """Learn what other workers lowered, if anything was lowered at all.
+
+        Args:
+            revisions: those that run here, or are to run; others are forgotten until a `look`.
+        """
+        self._looked = {each for each in self._looked if each[0] in revisions}
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                lowered = await self._store.findings_lowered()
+            self._write_soon()  # what the store was not told while it was away
+            if lowered == self._lowered:
+                return
+            for revision, environment in sorted(self._looked):
+                await self._learn_stored(revision, environment)
+        except (StateStoreError, TimeoutError) as error:
+            logger.warning("lowered findings cannot be read", error=str(error))
+        else:
+            self._lowered = lowered
+
     async def written(self) -> None:
         """Wait until what was remembered is written, or was tried to be."""
         while self._writer is not None and not self._writer.done():
             await asyncio.wait({self._writer})
 
+    async def _learn_stored(self, revision: str, environment: str) -> dict[str, Finding]:
+        """Take in what the store has of a revision in an environment; by device.
+
+        Raises:
+            StateStoreError, TimeoutError: if it does not answer.
+        """
+        digest = await self._digest(environment)
+        async with asyncio.timeout(WRITE_TIMEOUT_S):
+            stored = await self._store.findings(revision)
+        places = {device: f"{digest}/{device}" for device in self._devices}
+        found = {device: stored[name] for device, name in places.items() if name in stored}
+        for device, finding in found.items():
+            self._learn(Place(revision, environment, device), finding)
+        return found
+
     def _learn(self, place: Place, finding: Finding) -> None:
         known = self._known.pop(place, None)
-        self._known[place] = known if known and not finding.is_lower_than(known) else finding
+        self._known[place] = lower = lower_of(known, finding) if known else finding
         while len(self._known) > KEPT_MAX:
             del self._known[next(iter(self._known))]
+        if known and lower.is_lower_than(known):
+            self._on_lowered(place)
 
     def _owe(self, place: Place) -> None:
         self._owed.pop(place, None)
@@ -202,20 +253,16 @@ class Findings:
             self._writer = asyncio.create_task(self._write_all())
 
     async def _look(self, revision: str, environment: str) -> None:
-        digest = await self._digest(environment)
+        stored: dict[str, Finding] = {}
         try:
-            async with asyncio.timeout(WRITE_TIMEOUT_S):
-                stored = await self._store.findings(revision)
+            stored = await self._learn_stored(revision, environment)
         except (StateStoreError, TimeoutError) as error:
             logger.warning("findings cannot be read", revision=revision, error=str(error))
-            stored = {}
         else:
             self._write_soon()  # what the store was not told while it was away
+        digest = await self._digest(environment)
         for device in self._devices:
-            place = Place(revision, environment, device)
-            kept = stored.get(f"{digest}/{device}")
-            if kept is not None:
-                self._learn(place, kept)
+            place, kept = Place(revision, environment, device), stored.get(device)
             filed = await self._read_file(place, digest)
             if filed is not None and (kept is None or filed.is_lower_than(kept)):
                 self._learn(place, filed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.deployment import Batching
 from shared.findings import Finding
 from shared.telemetry import get_logger
 from worker.control import Start
@@ -66,14 +67,20 @@ def _load(start: Start) -> Loaded:
     )
     example = read_example(folder, mlmodel, runtime.interface.inputs)
     known = start.finding
-    if known is not None and fits(known, runtime):
+    batching = settings.batching or "auto"
+    if known is not None and fits(known, runtime) and holds(known, batching):
         take(runtime, known)
         if settings.warmup == "off" or acts or execute_once(runtime, known, example):
             return Loaded(runtime, latency_of(known), known, fresh=False)
         del runtime  # two of them need not fit
         runtime = _again(start, mlmodel)
     warm_up = WarmUp(
-        runtime, settings.batching or "auto", settings.warmup or "auto", example, acts=acts
+        runtime,
+        batching,
+        settings.warmup or "auto",
+        example,
+        acts=acts,
+        device=start.device,
     )
     finding = warm_up.find_out()
     take(runtime, finding)
@@ -104,6 +111,11 @@ def fits(finding: Finding, runtime: Runtime) -> bool:
         == [(spec.name, spec.datatype, spec.shape[1:]) for spec in theirs]
         for ours, theirs in ((known.inputs, loaded.inputs), (known.outputs, loaded.outputs))
     )
+
+
+def holds(finding: Finding, batching: Batching) -> bool:
+    """Whether a finding says enough: older ones do not tell which requests it is about."""
+    return batching == "on" or not finding.merges or finding.tried is not None
 
 
 def take(runtime: Runtime, finding: Finding) -> None:

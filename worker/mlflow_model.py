@@ -42,6 +42,15 @@ ACTING_LOADERS = frozenset(
 )
 """By which MLflow loads its classes of agents and chat models."""
 
+ACTING_PARTS = ("resources", "auth_policy", "prompts")
+"""What MLflow writes of a model that calls services, functions or language models."""
+
+ACTING_VARIABLES = ("API_KEY", "API_TOKEN")
+"""In names of variables of the environment that the model read as it was logged."""
+
+TALK = frozenset({"messages", "input"})
+"""Columns in which the signatures of MLflow's agents and chat models have a conversation."""
+
 ACTING_TASKS = ("agent/", "llm/v1/")
 """How the tasks of agents and chat models begin, in metadata or in a flavor."""
 
@@ -112,7 +121,7 @@ def read_mlmodel(folder: Path) -> MLmodel | None:
             parameters=_parameters(signature.get("params")),
             streams=streams(flavors),
             example=_example(document.get("saved_input_example_info")),
-            acts=_acts(flavors, document.get("metadata")),
+            acts=_acts(flavors, document) or _talks(_columns(signature.get("inputs"))),
         )
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise MLmodelError(f"the MLmodel file cannot be read: {error}") from error
@@ -157,7 +166,17 @@ def _example(info: Any) -> str:
     return name if "/" not in name and name.endswith(".json") else ""
 
 
-def _acts(flavors: Mapping[str, Any], metadata: Any) -> bool:
+def _talks(inputs: Sequence[Column] | None) -> bool:
+    return any(column.name in TALK and column.kind == "array" for column in inputs or ())
+
+
+def _acts(flavors: Mapping[str, Any], document: Mapping[str, Any]) -> bool:
+    if any(document.get(part) for part in ACTING_PARTS):
+        return True
+    read = [str(name) for name in document.get("env_vars") or ()]
+    if any(part in name for name in read for part in ACTING_VARIABLES):
+        return True
+    metadata = document.get("metadata")
     task = metadata.get("task") if isinstance(metadata, dict) else None
     tasks = [task, *[flavor.get("task") for flavor in flavors.values() if isinstance(flavor, dict)]]
     if any(str(each).startswith(ACTING_TASKS) for each in tasks if each):

@@ -26,14 +26,14 @@ import zmq
 from shared.curve import read_worker_keys
 from shared.deployment import ModelInterface
 from shared.errors import WireError
-from shared.findings import Finding
+from shared.findings import Finding, lower_of
 from shared.messages import Hello, Message
 from shared.telemetry import get_logger
 from shared.tracing import Tracer
 from shared.wire import copied_on_send, decode, envelopes
 from shared.wire_frames import has_unread, send_frames
 from worker.batching import BatchLimits
-from worker.commands import Command, End, Execute, Misfit, Send
+from worker.commands import Command, End, Execute, Misfit, OutOfMemory, Send
 from worker.control import (
     Drained,
     DrainNow,
@@ -41,6 +41,7 @@ from worker.control import (
     Gateways,
     Heartbeat,
     LoadFailed,
+    Lower,
     Ready,
     RouteChanged,
     Start,
@@ -57,6 +58,7 @@ from worker.request_spans import RequestSpans
 from worker.run_limits import RunLimits
 from worker.runtimes.base import Runtime
 from worker.session import Session
+from worker.short_of_memory import short_of_memory
 from worker.unbatched import unbatched
 from worker.waiting import Waiting
 
@@ -151,6 +153,8 @@ class Replica:
                 if self._session is None:
                     self._end(End(fatal=False))  # it never served
                 return self._session.drain(time.monotonic(), message.grace_s)
+            case Lower():
+                return [*self._hold_to(message.finding)]
             case Start():
                 return []
 
@@ -192,6 +196,7 @@ class Replica:
             run_limits,
             job_slice_s=None if slice_ms is None else slice_ms / 1000,
             job_cancel_grace_s=start.jobs.cancel_grace_s if start.jobs else inf,
+            tried=loaded.finding.tried,
         )
         if self._jobs is not None:
             self._jobs.start(interface)
@@ -264,8 +269,8 @@ class Replica:
                 outbox[command.link].append(command.message)
             elif isinstance(command, Execute):
                 execute = command
-            elif isinstance(command, Misfit):
-                for told in self._lower(command.reason):
+            elif isinstance(command, Misfit | OutOfMemory):
+                for told in self._lower(command):
                     outbox.setdefault(told.link, []).append(told.message)
             else:
                 ended = command
@@ -279,19 +284,36 @@ class Replica:
         if ended is not None:
             self._end(ended)
 
-    def _lower(self, reason: str) -> list[Send]:
-        """The model is not to be batched from now on: tell agent and gateways.
+    def _lower(self, shown: Misfit | OutOfMemory) -> list[Send]:
+        """An execution showed that the model allows less than was thought."""
+        assert self._finding is not None
+        if isinstance(shown, Misfit):
+            return self._hold_to(
+                unbatched(self._finding, f"{shown.reason} (seen when it was called)")
+            )
+        return self._hold_to(
+            short_of_memory(self._finding, shown.rows, shown.rows_together, self._start.device)
+        )
+
+    def _hold_to(self, finding: Finding) -> list[Send]:
+        """Be lowered to a finding, as far as it allows less than ours: tell agent and gateways.
 
         The runtime goes on with what it was, since requests that fit that wait in the queue.
         """
-        assert self._finding is not None
-        assert self._session is not None
-        if not self._finding.interface.max_batch_size:
+        if self._finding is None or self._session is None:
             return []
-        self._finding = unbatched(self._finding, f"{reason} (seen when it was called)")
-        self._control.send(Found(finding=self._finding))
-        log.warning("the model is not batched any more", reason=reason)
-        return self._session.interface_changed(self._finding.interface)
+        lower = lower_of(self._finding, finding)
+        if not lower.is_lower_than(self._finding):
+            return []
+        self._finding = lower
+        self._control.send(Found(finding=lower))
+        log.warning(
+            "the model is held to less",
+            max_batch_size=lower.interface.max_batch_size,
+            rows_together=lower.rows_merged,
+            reason=lower.reason,
+        )
+        return self._session.lowered(lower.interface, lower.rows_merged)
 
     def _execute(self, execute: Execute) -> None:
         assert self._runtime is not None

@@ -36,6 +36,7 @@ from worker.control import (
     Heartbeat,
     JobsStart,
     LoadFailed,
+    Lower,
     Ready,
     RouteChanged,
     Start,
@@ -133,6 +134,14 @@ class Findings(Protocol):
         """Take in what a replica found out."""
         ...
 
+    def listen(self, on_lowered: Callable[[Place], None]) -> None:
+        """Have it called when less is known to hold for a place than was before."""
+        ...
+
+    async def catch_up(self, revisions: Collection[str]) -> None:
+        """Learn what other workers lowered of these revisions."""
+        ...
+
 
 @dataclass(frozen=True)
 class _Child:
@@ -185,6 +194,7 @@ class ReplicaHost:
         self._artifacts = artifacts
         self._environments = environments
         self._findings = findings
+        findings.listen(self._lower)
         self._spawner = spawner
         self._totals = totals
         self._clock = clock
@@ -245,6 +255,14 @@ class ReplicaHost:
         for child in self._children.values():
             if model is None or child.label[0] == model:
                 child.handle.send(message)
+
+    async def catch_up(self) -> None:
+        """Have replicas that run take over what replicas of other workers found out."""
+        wanted = self._wanted.assignments()
+        if wanted is None:
+            return
+        running = {child.place.revision for child in self._children.values()}
+        await self._findings.catch_up({each.revision for each in wanted} | running)
 
     async def end_all(self) -> None:
         """End everything at once, without draining."""
@@ -403,11 +421,15 @@ class ReplicaHost:
         """A replica speaks."""
         match message:
             case Ready():
+                child = self._children[replica]
                 if message.fresh:
-                    self._findings.remember(self._children[replica].place, message.finding)
+                    self._remember(child, message.finding)
                 self.feed(Loaded(key, replica, message.provider, message.finding.reason))
+                known = self._findings.known(child.place)
+                if known not in (None, message.finding):  # lower than when the load began
+                    child.handle.send(Lower(finding=known))
             case Found():
-                self._findings.remember(self._children[replica].place, message.finding)
+                self._remember(self._children[replica], message.finding)
                 self.feed(Noted(key, replica, message.finding.reason))
             case LoadFailed():
                 self.feed(LoadRefused(key, replica, message.message, message.invalid))
@@ -419,6 +441,20 @@ class ReplicaHost:
                 if message.replace:
                     self._totals.killed(self._children[replica].label, KillReason.JOB_CANCELED)
                 self.feed(Finished(key, replica, message.replace))
+
+    def _remember(self, child: _Child, finding: Finding) -> None:
+        """Keep what a replica found out, unless the next load may well find otherwise."""
+        if not finding.chance:
+            self._findings.remember(child.place, finding)
+
+    def _lower(self, place: Place) -> None:
+        """Less is known of what runs there than before."""
+        finding = self._findings.known(place)
+        if finding is None:
+            return
+        for child in self._children.values():
+            if child.place == place:
+                child.handle.send(Lower(finding=finding))
 
     def _ended(self, key: str, replica: str, how: str) -> None:
         """A replica's process is gone."""

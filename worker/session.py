@@ -39,7 +39,7 @@ from shared.messages import (
 )
 from worker.batching import BatchLimits, BatchQueue, DispatchReason, Item, Key
 from worker.buckets import Buckets
-from worker.commands import Command, End, Execute, Misfit, Send
+from worker.commands import Command, End, Execute, Misfit, OutOfMemory, Send
 from worker.counters import Counters
 from worker.draining import Draining
 from worker.endings import Endings, Running
@@ -69,6 +69,7 @@ class Session:
         run_limits: how long executions may take.
         job_slice_s: longest batch with jobs in it; None: see `WaitingJobs`.
         job_cancel_grace_s: how long jobs that nobody wants any more may run.
+        tried: which inputs requests must have to share executions, as the finding says.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Session:
         run_limits: RunLimits,
         job_slice_s: float | None = None,
         job_cancel_grace_s: float = inf,
+        tried: Sequence[Sequence[str]] | None = None,
     ) -> None:
         self.counters = Counters()
         self._identity = identity
@@ -97,7 +99,8 @@ class Session:
         self._jobs = WaitingJobs(latency, job_slice_s, merges=merges)
         self._job_bucket: Hashable = None
         self._giving_up = GivingUp(job_cancel_grace_s, self._owed.items)
-        self._buckets = Buckets(batches=self._batches)
+        parameters = [spec.name for spec in interface.parameters]
+        self._buckets = Buckets(batches=self._batches, parameters=parameters, tried=tried)
         self._short_runs = ShortRuns()
         self._links: dict[str, str] = {}
         self._running: Running | None = None
@@ -174,7 +177,8 @@ class Session:
             elif suspect and not self._idle_of_all:
                 commands.append(Send(JOBS, Nack(job.number, NackReason.SUSPECT_BUSY)))
             else:
-                item = JobItem(job, self._buckets.of(job.request), self._rows_of(job.request), now)
+                bucket, alone = self._buckets.of(job.request)
+                item = JobItem(job, bucket, self._rows_of(job.request), now, alone=alone)
                 self._owed.items[item.key] = item
                 self._jobs.offer(item)
         return commands
@@ -216,6 +220,7 @@ class Session:
         if self._running is None:
             raise ValueError("nothing was running")
         running, self._running = self._running, None
+        rows_per_batch = self._queue.rows_per_batch
         self._giving_up.over()
         if running.short:
             self._short_runs.ran(outcome.infer_s)
@@ -227,10 +232,12 @@ class Session:
             commands = self._endings.failed(running, outcome)
         if running.items[0].suspect:
             commands += self._tell_others(running.items[0].key[0], Alone(active=False))
+        if self._queue.rows_per_batch < rows_per_batch:
+            commands.append(OutOfMemory(running.rows, self._queue.rows_per_batch))
         misfit = outcome.misfit if isinstance(outcome, Completed) else _misfit_of(outcome)
         if misfit and not self._misfit:
             self._misfit = True
-            self._queue.merge_no_more()
+            self._queue.merge_at_most(1)
             commands.append(Misfit(misfit))
         return commands
 
@@ -286,11 +293,21 @@ class Session:
         self._identity = replace(self._identity, route=route)
         return [Send(link, self._identity) for link in self._links]
 
-    def interface_changed(self, interface: ModelInterface) -> list[Send]:
-        """The model turned out to allow less than it was announced with: tell every gateway."""
-        self._batches = interface.max_batch_size > 0
-        self._buckets = Buckets(batches=self._batches)
-        self._identity = replace(self._identity, interface=interface.model_dump_json().encode())
+    def lowered(self, interface: ModelInterface, rows_merged: int) -> list[Send]:
+        """The model turned out to allow less than was thought: hold to that, tell every gateway.
+
+        Args:
+            interface: what it takes now.
+            rows_merged: most rows in an execution that requests share.
+        """
+        self._queue.merge_at_most(rows_merged)
+        announced = interface.model_dump_json().encode()
+        if announced == self._identity.interface:
+            return []
+        if self._batches and not interface.max_batch_size:
+            self._batches = False
+            self._buckets = Buckets(batches=False)
+        self._identity = replace(self._identity, interface=announced)
         return [Send(link, self._identity) for link in self._links]
 
     def drain(
@@ -353,9 +370,10 @@ class Session:
         start_by = deadline
         if request.queue_budget_us:
             start_by = min(deadline, now + request.queue_budget_us / 1e6)
+        bucket, alone = self._buckets.of(request)
         item = Item(
             key,
-            self._buckets.of(request),
+            bucket,
             self._rows_of(request),
             request.priority,
             deadline,
@@ -363,6 +381,7 @@ class Session:
             now,
             request,
             request.suspect,
+            alone,
         )
         if not self._queue.offer(item):
             commands.append(Send(link, Nack(request.attempt_id, NackReason.FULL)))

@@ -28,6 +28,8 @@ def unbatched(finding: Finding, reason: str) -> Finding:
             "interface": interface.model_copy(update={"inputs": inputs, "max_batch_size": 0}),
             "static_rows": None,
             "merges": False,
+            "rows_together": None,
+            "chance": False,
             "reason": f"not batched: {reason}" if reason else "",
             "shape": (),
             "timings": (),

@@ -9,10 +9,15 @@ What the sizes say of a model that takes any number of rows:
     all ran                 the limit is as set
     out of memory           the limit is the largest that ran before
     refused                 likewise
+    too large to be made    the limit stays as set, and they are not tried
     one only                a static batch size: others are padded to it; if that is one, a request
                             of several rows is executed row by row
     none                    the model cannot be served; unless its inputs were guessed (text, open
                             sizes), which it may well refuse, while it takes those of clients
+
+What is found under conditions that may well not recur holds for this load alone
+(`Finding.chance`): time ran out before anything was shown, or memory did that others use too
+(`worker.short_of_memory`), or what was refused runs when it is tried once more.
 """
 
 from __future__ import annotations
@@ -25,9 +30,10 @@ from shared.findings import Finding
 from shared.telemetry import get_logger
 from shared.tensor_spec import TensorSpec
 from shared.tensors import shape_fits
-from worker.invented import TENSOR_BYTES_MAX, invented_inputs, is_guess
+from worker.invented import invented_inputs, is_guess
 from worker.outcomes import FailureKind
 from worker.runtimes.base import ModelLoadError, Runtime
+from worker.short_of_memory import by_chance
 from worker.trial.rows import Row, candidates
 from worker.trial.trial import (
     TRIAL_S_MAX,
@@ -40,9 +46,12 @@ from worker.trial.trial import (
     check_different,
     check_enough,
     check_rows,
+    check_sizes,
     prove_open,
     prove_static,
+    rows_max,
     run_alone,
+    run_without,
     shape_key,
     tiled,
 )
@@ -52,6 +61,8 @@ RUNS_PER_SIZE = 2
 """The first run of a size pays for its allocations; the second one tells its time."""
 
 NO_BATCH_DIMENSION = "not every input and output begins with an open dimension"
+
+TRIED_AGAIN = "the next load tries again"
 
 OVERRIDE = "to batch it all the same, set penstock.batching = on"
 
@@ -68,6 +79,7 @@ class WarmUp:
         batching, policy: as the operator has it.
         example: rows of the model's author.
         acts: it does things when it is called, so nobody calls it but clients.
+        device: `cpu` or `cuda:N`.
     """
 
     runtime: Runtime
@@ -75,6 +87,7 @@ class WarmUp:
     policy: WarmUpPolicy = "auto"
     example: Row | None = None
     acts: bool = False
+    device: str = "cpu"
     timings: list[tuple[int, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -83,6 +96,9 @@ class WarmUp:
         self._limit = self.runtime.interface.max_batch_size
         self._static = self.runtime.static_rows
         self._shape: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
+        self._lowered = ""
+        self._chance = False
+        self._sets: list[tuple[str, ...]] = []
 
     def find_out(self) -> Finding:
         """Try the model.
@@ -103,7 +119,26 @@ class WarmUp:
         except UnprovenError as error:
             if self.batching == "on":
                 return self._batched()
-            return self._alone_only(f"{error}; {OVERRIDE}")
+            chance = not error.shown and self._is_chance()
+            reason = f"{error}; {TRIED_AGAIN}" if chance else str(error)
+            return self._alone_only(f"{reason}; {OVERRIDE}", chance=chance)
+
+    def _is_chance(self) -> bool:
+        """Whether another load may well find otherwise, where nothing was shown."""
+        return self._runner.spent_s > TRIAL_S_MAX or self._failed_by_chance()
+
+    def _failed_by_chance(self) -> bool:
+        """Whether what failed last was short of memory that others use, or runs now."""
+        if self._runner.failed is None:
+            return False
+        batch, kind = self._runner.failed
+        if kind is FailureKind.OUT_OF_MEMORY:
+            return by_chance(self.device)
+        try:
+            self._runner.execute(batch)
+        except RunFailedError:
+            return False
+        return True
 
     def _untried(self) -> Finding:
         """What can be said of a model that must not be executed."""
@@ -126,14 +161,39 @@ class WarmUp:
             return self._tried_static()
         if self.batching == "auto":
             self._check_alone(alone)
-            check_enough(alone)
+            check_enough(alone, inputs)
         if self._limit > 1:
             self._prove_together(alone)
         if self.batching == "auto":
-            check_different(alone)
+            self._check_different(alone)
         if self._static is None:
             self._take_sizes(alone)
+        if self.batching == "auto":
+            self._sets.append(tuple(alone.rows[0]))
+            self._leave_out(alone)
         return self._batched()
+
+    def _leave_out(self, alone: Alone) -> None:
+        """Compare once more without the inputs that requests may leave out.
+
+        Where that shows nothing good, requests without them are not batched, and others are.
+        """
+        optional = {spec.name for spec in self.runtime.interface.inputs if spec.optional}
+        optional &= alone.rows[0].keys()
+        if not optional or len(optional) == len(alone.rows[0]) or self._limit < 2:
+            return
+        try:
+            fewer = run_without(self._runner, alone, optional)
+            self._check_alone(fewer)
+            check_enough(fewer, self.runtime.interface.inputs)
+            proof, most = self._proof(fewer), min(self._limit, rows_max(fewer.rows[0]))
+            prove_open(proof, len(fewer.rows), most)
+            proof.holds_for([position % fewer.ordinary for position in range(most)])
+            self._check_different(fewer)
+        except (UnprovenError, RunFailedError) as error:
+            log.info("requests without optional inputs are not batched", reason=str(error)[:500])
+        else:
+            self._sets.append(tuple(fewer.rows[0]))
 
     def _tried_static(self) -> Finding:
         assert self._static is not None
@@ -144,9 +204,10 @@ class WarmUp:
         if self.batching == "auto":
             self._check_alone(alone)
             if self._static > 1:
-                check_enough(alone)
+                check_enough(alone, self.runtime.interface.inputs)
                 self._prove(alone, static=self._static)
-                check_different(alone)
+                self._check_different(alone)
+                self._sets.append(tuple(alone.rows[0]))
         return self._batched()
 
     def _run_alone(self, static: int) -> Alone:
@@ -172,10 +233,11 @@ class WarmUp:
     def _find_static(self, guessed: bool, refusal: str) -> None:
         """No row runs alone: look for the one size that does."""
         specs = self.runtime.interface.inputs
-        row = next(candidates(specs, self.example, 1), None)
+        row = next(candidates(specs, self.example, 1, careful=self._runner.careful), None)
         if row is None:
             return
-        sizes = [size for size in _sizes(self._limit)[1:] if self._runs([row] * size)]
+        sizes = [size for size in _sizes(self._limit)[1:] if size <= rows_max(row)]
+        sizes = [size for size in sizes if self._runs([row] * size)]
         if len(sizes) == 1:
             self._static = self._limit = sizes[0]
             self.runtime.static_rows = sizes[0]
@@ -196,6 +258,11 @@ class WarmUp:
         for answers in alone.answers:
             for name, answer in zip(names, answers, strict=True):
                 check_rows(name, answer, rows)
+
+    def _check_different(self, alone: Alone) -> None:
+        interface = self.runtime.interface
+        check_different(alone)
+        check_sizes(alone, interface.inputs, interface.outputs)
 
     def _prove_together(self, alone: Alone) -> None:
         """Compare; where no two rows run together, the batch size is a static one."""
@@ -222,7 +289,7 @@ class WarmUp:
         proof, count = self._proof(alone), len(alone.rows)
         try:
             if static is None:
-                self._prove_open(proof, count)
+                self._prove_open(proof, count, rows_max(alone.rows[0]))
             else:
                 prove_static(proof, count, static)
         except RunFailedError as error:
@@ -230,15 +297,15 @@ class WarmUp:
                 f"rows that run alone fail together ({error.reason[:200]})"
             ) from error
 
-    def _prove_open(self, proof: Proof, count: int) -> None:
-        """With as many rows together as memory allows."""
+    def _prove_open(self, proof: Proof, count: int, most_made: int) -> None:
+        """With as many rows together as memory allows, and as a trial may make."""
         while self._limit > 1:
             try:
-                prove_open(proof, count, self._limit)
+                prove_open(proof, count, min(self._limit, most_made))
             except RunFailedError as error:
                 if error.kind is not FailureKind.OUT_OF_MEMORY:
                     raise
-                most = min(self._limit, count)
+                most = min(self._limit, most_made, count)
                 self._lower((most + 1) // 2 if most > 2 else 1, error.reason)
             else:
                 return
@@ -251,7 +318,7 @@ class WarmUp:
         """Run sizes up to the limit, and lower it to what runs."""
         rows = alone.ordinary_rows()
         for size in _sizes(self._limit):
-            if size * _bytes_of(rows[0]) > TENSOR_BYTES_MAX or self._runner.spent_s > TRIAL_S_MAX:
+            if size > rows_max(rows[0]) or self._runner.spent_s > TRIAL_S_MAX:
                 return
             try:
                 self._time(rows, size)
@@ -279,6 +346,10 @@ class WarmUp:
 
     def _lower(self, limit: int, reason: str) -> None:
         self._limit = limit
+        self._chance = self._failed_by_chance() or self._chance
+        self._lowered = f"batches have at most {limit} row(s): {reason[:200]}"
+        if self._chance:
+            self._lowered += f"; {TRIED_AGAIN}"
         self._log_limit(reason)
 
     def _log_limit(self, reason: str) -> None:
@@ -297,6 +368,7 @@ class WarmUp:
             interface=interface,
             static_rows=self._static,
             merges=True,
+            tried=tuple(self._sets) if self.batching == "auto" else None,
             shape=self._shape,
             timings=tuple(self.timings),
         )
@@ -304,12 +376,17 @@ class WarmUp:
     def _batched(self) -> Finding:
         finding = self._finding()
         if self._static != 1:
-            return finding
+            update = {"reason": self._lowered, "chance": self._chance}
+            return finding.model_copy(update=update)
         reason = "its batch size is fixed at 1, so that rows run one by one"
         return finding.model_copy(update={"merges": False, "reason": reason})
 
-    def _alone_only(self, reason: str) -> Finding:
-        """Not batched; one request, if one can be made up, is run to warm it up."""
+    def _alone_only(self, reason: str, *, chance: bool = False) -> Finding:
+        """Not batched; one request, if one can be made up, is run to warm it up.
+
+        Args:
+            chance: the next load may well find otherwise.
+        """
         finding = unbatched(self._finding(), reason)
         inputs = finding.interface.inputs
         request = _fitting(self.example, inputs) or invented_inputs(inputs, None)
@@ -324,7 +401,9 @@ class WarmUp:
                     raise ModelLoadError(message) from error
             else:
                 self._note(request, 1, lead=0)
-        return finding.model_copy(update={"shape": self._shape, "timings": tuple(self.timings)})
+        return finding.model_copy(
+            update={"shape": self._shape, "timings": tuple(self.timings), "chance": chance}
+        )
 
 
 def _fitting(example: Row | None, inputs: Sequence[TensorSpec]) -> Row | None:
@@ -336,10 +415,6 @@ def _fitting(example: Row | None, inputs: Sequence[TensorSpec]) -> Row | None:
     return example if fits else None
 
 
-def _bytes_of(row: Row) -> int:
-    return sum(array.nbytes for array in row.values())
-
-
 def _sizes(limit: int) -> list[int]:
     powers = [1 << power for power in range(limit.bit_length()) if 1 << power < limit]
     return [*powers, limit]
@@ -347,6 +422,8 @@ def _sizes(limit: int) -> list[int]:
 
 def execute_once(runtime: Runtime, finding: Finding, example: Row | None) -> bool:
     """Run the largest size that a finding allows; False if that showed that it does not hold.
+
+    A size that a trial may not make is left out, or a smaller one is run where any will do.
 
     Args:
         runtime: which runs as was found.
@@ -356,9 +433,11 @@ def execute_once(runtime: Runtime, finding: Finding, example: Row | None) -> boo
     runner = Runner(runtime)
     try:
         if interface.max_batch_size:
-            row = next(candidates(interface.inputs, example), None)
-            if row is not None:
-                runner.run([row] * (finding.static_rows or interface.max_batch_size))
+            row = next(candidates(interface.inputs, example, careful=runner.careful), None)
+            static = finding.static_rows
+            rows = static or min(finding.rows_merged, rows_max(row or {}))
+            if row is not None and 0 < rows <= rows_max(row):
+                runner.run([row] * rows)
         else:
             request = _fitting(example, interface.inputs) or invented_inputs(interface.inputs, None)
             if request is not None:

@@ -1,7 +1,7 @@
-"""Large bodies are read and written in a thread, so that other requests have their turn meanwhile.
+"""Large answers are written in a thread, so that other requests have their turn meanwhile.
 
-Readers work in slices and let go of the interpreter between them. One that cannot, as `orjson` with
-a whole document, holds it for as long as it takes; `gateway.http.element_bounds` bounds that.
+What runs there must let go of the interpreter every few milliseconds: see
+`gateway.http.json_slices`. What cannot is `gateway.http.body_readers`' business.
 """
 
 from __future__ import annotations
@@ -11,14 +11,19 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from gateway.memory import trim_soon
+
 THREADS = 2
-"""Bodies read or written at a time; others wait. More would only take turns with the loop."""
+"""Answers written at a time; others wait. More would only take turns with the loop."""
 
 T = TypeVar("T")
 
-_threads = ThreadPoolExecutor(THREADS, "body")
+_threads = ThreadPoolExecutor(THREADS, "answer")
 
 
 async def beside_loop(work: Callable[[], T]) -> T:
     """What `work` returns, or raises, in one of these threads."""
-    return await asyncio.get_running_loop().run_in_executor(_threads, work)
+    try:
+        return await asyncio.get_running_loop().run_in_executor(_threads, work)
+    finally:
+        trim_soon()

@@ -12,9 +12,9 @@ Inference Protocol, then `gateway.service`, which runs the call.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Generic
+from typing import Final, Generic
 
 from fastapi import Response
 from starlette.types import Receive, Scope
@@ -23,6 +23,7 @@ from gateway.calls import InferenceAnswer, InferenceCall
 from gateway.graceful_connection import GIVEN_UP, was_given_up
 from gateway.held_bytes import ARRIVING, SMALL_BYTES_MAX, UNREAD, HeldBytes, HeldShare
 from gateway.http.beside_loop import beside_loop
+from gateway.http.body_readers import LATE, body_readers
 from gateway.http.compression import Coding, chosen_coding, deflated
 from gateway.http.element_bounds import LARGE_BYTES
 from gateway.http.errors import failure_response
@@ -46,7 +47,7 @@ from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
 from shared.tensors import Buffer, nbytes_of
 
-JOINED_BYTES_MAX = 256 * 1024
+JOINED_BYTES_MAX: Final = 256 * 1024
 """Answers up to this size are copied into one write; larger ones are written part by part."""
 
 
@@ -183,6 +184,36 @@ class CallSteps(Generic[P]):
             raise PenstockError(ErrorCode.NOT_OFFERED, ONLY_JOBS)
         return metadata.interface
 
+    async def read_apart(
+        self, exchange: Exchange[P], body: list[Buffer], interface: ModelInterface
+    ) -> InferenceCall:
+        """The last part of `call` for a body that takes long to read, within the call's time.
+
+        Args:
+            exchange: of the request.
+            body: a list of nothing else; see `gateway.http.body_readers`.
+            interface: the model's.
+
+        Raises:
+            PenstockError: what the readers say; DEADLINE_EXCEEDED.
+        """
+        headers = exchange.headers
+        parsed = await body_readers.read(
+            self.payload,
+            body,
+            headers,
+            interface,
+            self.settings.max_request_elements,
+            timeout_s_header(headers),
+        )
+        call = self.parsed_call(exchange, parsed)
+        if call.timeout_s is None:
+            return call
+        left_s = call.timeout_s - (exchange.parsed_s - exchange.read_s)
+        if left_s <= 0:
+            raise PenstockError(ErrorCode.DEADLINE_EXCEEDED, LATE)
+        return replace(call, timeout_s=left_s)
+
     def parsed_call(self, exchange: Exchange[P], parsed: P) -> InferenceCall:
         """The last part of `call`."""
         headers, model, version = exchange.headers, exchange.model, exchange.version
@@ -301,15 +332,14 @@ class CallRoute(Generic[P]):
             content = await read_body(
                 headers, coding, receive, settings.max_body_bytes, settings.body_timeout_s, share
             )
-            if len(content) <= LARGE_BYTES:
-                call = steps.call(exchange, content)
+            interface = steps.interface(exchange, content)
+            if steps.payload.takes_long(content, headers, interface):
+                apart, content = [content], b""
+                reading = steps.read_apart(exchange, apart, interface)
+                call = await unless_client_goes(reading, receive)
             else:
-                interface = steps.interface(exchange, content)
-                parsed = await beside_loop(
-                    partial(steps.payload.parse_alone, content, headers, interface)
-                )
+                parsed, content = steps.payload.parse(content, headers, interface), b""
                 call = steps.parsed_call(exchange, parsed)
-            del content
             hand_over(share, call)
             answer = await unless_client_goes(steps.service.infer(call), receive)
         finally:
@@ -365,10 +395,15 @@ def _label_unreachable(exchange: Exchange[P], code: ErrorCode) -> None:
 async def compressed(body: Body, coding: Coding) -> Body:
     """A body in a coding; a large one is compressed beside the loop."""
     if body.size > LARGE_BYTES:
-        whole = await beside_loop(lambda: b"".join(deflated(body.parts, coding)))
+        parts = await beside_loop(partial(_deflated, body.parts, coding))
     else:
-        whole = b"".join(deflated(body.parts, coding))
-    return Body((whole,), len(whole), body.json_length, varies=True, coding=coding)
+        parts = (b"".join(_deflated(body.parts, coding)),)
+    size = sum([len(part) for part in parts])
+    return Body(parts, size, body.json_length, varies=True, coding=coding)
+
+
+def _deflated(parts: tuple[Buffer, ...], coding: Coding) -> tuple[bytes, ...]:
+    return tuple([bit for bit in deflated(parts, coding) if bit])
 
 
 def is_large(answer: InferenceAnswer) -> bool:

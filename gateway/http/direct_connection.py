@@ -17,19 +17,29 @@ Previous stop of a request: the client. Next: `gateway.http.call_route` for the 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from fastapi import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
-from gateway.calls import InferenceAnswer
+from gateway.calls import InferenceAnswer, InferenceCall
 from gateway.graceful_connection import GIVEN_UP, GracefulConnection
 from gateway.held_bytes import ARRIVING, SLOW_BODY_S, SMALL_BYTES_MAX, UNREAD, HeldShare
 from gateway.http.beside_loop import beside_loop
-from gateway.http.call_route import Body, CallSteps, Exchange, compressed, hand_over, is_large
+from gateway.http.call_route import (
+    JOINED_BYTES_MAX,
+    Body,
+    CallSteps,
+    Exchange,
+    compressed,
+    hand_over,
+    is_large,
+)
+from gateway.http.element_bounds import LARGE_BYTES
 from gateway.http.origin_checks import is_form, is_from_browser
 from gateway.http.parsed_infer import ParsedInfer
 from gateway.http.payload import RawHeaders
@@ -37,14 +47,15 @@ from gateway.http.reply import Reply
 from gateway.http.request_body import BodyTimeoutError, client_gone
 from gateway.http.request_heads import Head, KnownHeads, head_of
 from gateway.http.traced_app import begin_span, end_span, with_context
-from gateway.inference import Outcome
+from gateway.inference import Inference, Outcome
+from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
 from shared.tensors import Buffer
 from shared.tracing import Span, Tracer
 
 CLOSES = (b"connection", b"close")
 
-STATUS_OK = 200
+STATUS_OK: Final = 200
 
 PLAIN_TYPES = frozenset({b"", b"application/json", b"application/octet-stream"})
 """Types of bodies that are no form, as nearly all clients write them."""
@@ -99,6 +110,18 @@ class DirectRequest(Exchange[ParsedInfer]):
 def _is_raw(parsed: ParsedInfer | None, answer: InferenceAnswer) -> bool:
     """Whether all outputs go out as they are."""
     return parsed is not None and all(parsed.wants_binary(out.name) for out in answer.outputs)
+
+
+def _submit(
+    service: Inference,
+    request: DirectRequest,
+    call: InferenceCall,
+    on_outcome: Callable[[Outcome], None],
+) -> None:
+    """Have a call executed. A function, because to call a connection's methods takes longer."""
+    if request.share is not None:
+        hand_over(request.share, call)
+    request.call_id = service.submit(call, on_outcome)
 
 
 @dataclass
@@ -306,12 +329,32 @@ class DirectConnection(GracefulConnection):
             if len(body) > SMALL_BYTES_MAX and request.share is None:
                 request.share = HeldShare(steps.held, ARRIVING)
                 request.share.resize(len(body))
-            call = steps.call(request, body)
-            if request.share is not None:
-                hand_over(request.share, call)
-            request.call_id = steps.service.submit(call, self._answered)
+            if len(body) > LARGE_BYTES:
+                interface = steps.interface(request, body)
+                if steps.payload.takes_long(body, request.headers, interface):
+                    self._in_background(self._run_apart(request, [body], interface))
+                    return
+            _submit(steps.service, request, steps.call(request, body), self._answered)
         except Exception as error:
             self._respond(steps.fail(request, error))
+
+    async def _run_apart(
+        self, request: DirectRequest, body: list[Buffer], interface: ModelInterface
+    ) -> None:
+        """The same for a body that takes long to read."""
+        steps = self._steps
+        try:
+            call = await steps.read_apart(request, body, interface)
+            if self._direct is request:
+                _submit(steps.service, request, call, self._answered)
+        except Exception as error:
+            if self._direct is request:
+                self._respond(steps.fail(request, error))
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work)
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
 
     def _hold(self, request: DirectRequest, size_bytes: int) -> None:
         """So much of the body is here now; refuse it if there is no room for that."""
@@ -406,9 +449,7 @@ class DirectConnection(GracefulConnection):
                 response = self._steps.fail(request, error)
             self._respond(response)
 
-        task = self.loop.create_task(write())
-        task.add_done_callback(self.tasks.discard)
-        self.tasks.add(task)
+        self._in_background(write())
 
     def _respond(self, response: Reply | Response) -> None:
         """Send the answer to the request that is served here, which ends it."""
@@ -428,7 +469,7 @@ class DirectConnection(GracefulConnection):
             head = b"".join([b"%b: %b\r\n" % header for header in kept])
         end = b"connection: close\r\n\r\n" if closes else b"\r\n"
         front = (STATUS_LINE[status], self._way.default_head(self.server_state), head, end)
-        if len(parts) == 1:
+        if len(parts) == 1 and len(parts[0]) <= JOINED_BYTES_MAX:
             self.transport.write(b"".join((*front, parts[0])))
         else:
             self.transport.writelines([*front, *parts])

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from shared.deployment import ModelInterface
 from shared.records import record
 from shared.tensors import Buffer, Tensor
 
-LARGE_BYTES = 256 * 1024
+LARGE_BYTES: Final = 256 * 1024
 """Largest body that is read without a look at how much is in it: some 10 MB of objects at most."""
 
 MAX_REQUEST_ELEMENTS = 16 * 1024 * 1024

@@ -17,15 +17,16 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.held_bytes import ARRIVING, HeldShare
 from gateway.http.beside_loop import beside_loop
+from gateway.http.body_readers import body_readers
 from gateway.http.call_route import (
     CallContext,
     CallSteps,
     Exchange,
     compressed,
+    is_large,
     reply_head,
     shorter,
 )
-from gateway.http.element_bounds import LARGE_BYTES
 from gateway.http.errors import failure_response
 from gateway.http.job_documents import as_json, job_document, output_document
 from gateway.http.job_options import read_options, split_parameters
@@ -165,21 +166,26 @@ class JobIntake:
             body = await read_body(
                 headers, coding, receive, settings.max_body_bytes, settings.body_timeout_s, share
             )
-            return await self._parsed(body, headers, model, pin)
+            apart, body = [body], b""
+            return await self._parsed(apart, headers, model, pin)
         finally:
             share.release()
 
     async def _parsed(
-        self, body: Buffer, headers: RawHeaders, model: str, pin: str | None
+        self, body: list[Buffer], headers: RawHeaders, model: str, pin: str | None
     ) -> tuple[ParsedInfer, Submission]:
+        """Of a body in a list of nothing else; see `gateway.http.body_readers`."""
         route = self._service.route(model, pin)
         if route.jobs == "off":
             raise PenstockError(ErrorCode.NOT_OFFERED, NO_JOBS)
         interface = self._service.metadata(model, route.version).interface
-        if len(body) > LARGE_BYTES:
-            parsed = await beside_loop(partial(self._payload.parse_alone, body, headers, interface))
+        if self._payload.takes_long(body[0], headers, interface):
+            most, timeout_s = self._settings.max_request_elements, timeout_s_header(headers)
+            parsed = await body_readers.read(
+                self._payload, body, headers, interface, most, timeout_s
+            )
         else:
-            parsed = self._payload.parse(body, headers, interface)
+            parsed = self._payload.parse(body.pop(), headers, interface)
         return parsed, self._submission(parsed, headers, model, pin, route)
 
     def _submission(
@@ -244,7 +250,10 @@ class JobIntake:
             raise
 
     async def _reply(self, exchange: Exchange[ParsedInfer], found: JobAnswer) -> Reply:
-        body = self._steps.body(exchange, found.answer)
+        if is_large(found.answer):
+            body = await beside_loop(partial(self._steps.body, exchange, found.answer))
+        else:
+            body = self._steps.body(exchange, found.answer)
         if body.wanted is not None:
             body = await compressed(body, body.wanted)
         total_s = time.perf_counter() - exchange.started_s

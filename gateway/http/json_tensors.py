@@ -299,7 +299,7 @@ def values_of(tensor: Tensor, shape: tuple[int, ...]) -> Any:
         ValueError: if the tensor's data does not fit its datatype and shape.
     """
     if tensor.datatype == "BYTES":
-        return _nested(_texts(tensor), shape)
+        return nested(_texts(tensor), shape)
     array = array_from_tensor(tensor)
     if tensor.datatype == "BF16":
         array = bf16_values(array)
@@ -327,14 +327,20 @@ def _texts(tensor: Tensor) -> list[str]:
     try:
         return [str(element, "utf-8") for element in elements]
     except UnicodeDecodeError:
-        raise PenstockError(
-            ErrorCode.MODEL_ERROR,
-            f"output {quoted(tensor.name)}: the model gave BYTES that are not UTF-8 text, which "
-            'JSON cannot hold; ask for this output with the parameter "binary_data": true',
-        ) from None
+        raise not_text(tensor.name) from None
 
 
-def _nested(elements: list[str], shape: tuple[int, ...]) -> Any:
+def not_text(output: str) -> PenstockError:
+    """The error of an output that JSON cannot hold."""
+    return PenstockError(
+        ErrorCode.MODEL_ERROR,
+        f"output {quoted(output)}: the model gave BYTES that are not UTF-8 text, which "
+        'JSON cannot hold; ask for this output with the parameter "binary_data": true',
+    )
+
+
+def nested(elements: list[str], shape: tuple[int, ...]) -> Any:
+    """Elements as lists in a shape."""
     if len(shape) == 1:
         return elements
     array = np.empty(len(elements), np.object_)

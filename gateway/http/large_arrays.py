@@ -15,7 +15,7 @@ import math
 import re
 from array import array
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import orjson
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from gateway.http.bad_input import mismatch
 from gateway.http.json_tensors import NUMBERS, bytes_from_json, encode_numbers, packed
+from gateway.http.large_lists import LargeList, large_list
 from shared.errors import PenstockError
 from shared.tensors import NUMPY_OF, AnyArray, Buffer
 
@@ -33,7 +34,11 @@ DOCUMENT_BYTES_MIN = 4 * 1024
 PIECE_BYTES = 256 * 1024
 """Text that is read at a time: some ten thousand numbers."""
 
-ARRAY_BYTES_MIN = 2 * 1024
+LIST_BYTES_MIN = 256 * 1024
+"""Smallest document of which lists of anything but numbers are set aside: it takes a look at all of
+it."""
+
+ARRAY_BYTES_MIN: Final = 2 * 1024
 """Smallest list that is set aside."""
 
 SQUARED_MAX = 8192
@@ -64,7 +69,7 @@ def document_without_arrays(
     text: bytes | bytearray, array_bytes_min: int = ARRAY_BYTES_MIN
 ) -> dict[str, Any] | None:
     """A request whose tensors' large arrays were set aside, or None if it is to be read whole."""
-    arrays: list[LargeArray] = []
+    arrays: list[LargeArray | LargeList] = []
     kept: list[Buffer] = []
     view = memoryview(text)
     end = 0
@@ -74,16 +79,24 @@ def document_without_arrays(
             break
         start = found.end() - 1
         stop = _end_of_numbers(text, start)
+        array: LargeArray | LargeList | None = None
         if stop - start >= array_bytes_min:
+            array = LargeArray(view[start:stop])
+        elif stop == 0 and len(text) >= LIST_BYTES_MIN:
+            array = large_list(text, start)
+        if array is not None and array.text.nbytes >= array_bytes_min:
             mark = b'{"%s":%d}' % (_MARK_IN_JSON, len(arrays))
             kept += (view[end:start], mark)
-            arrays.append(LargeArray(view[start:stop]))
+            arrays.append(array)
+            stop = start + array.text.nbytes
         else:
             stop = found.end()
             kept.append(view[end:stop])
         end = stop
+    if not arrays:
+        return None
     rest = b"".join([*kept, view[end:]])
-    if not arrays or rest.count(b"penstock-array") != len(arrays):
+    if rest.count(b"penstock-array") != len(arrays):
         return None
     try:
         document = orjson.loads(rest)
@@ -104,7 +117,7 @@ def _end_of_numbers(text: bytes | bytearray, start: int) -> int:
     return end if whole and not words else 0  # the letters of true, false and null
 
 
-def _put_back(document: Any, arrays: list[LargeArray]) -> bool:
+def _put_back(document: Any, arrays: list[LargeArray | LargeList]) -> bool:
     """Whether each array was the data of an input, where it is now."""
     entries = document.get("inputs") if type(document) is dict else None
     found = 0
@@ -151,6 +164,33 @@ def bytes_from_large(
         got = f"a fault at character {error.pos} of data"
         raise mismatch(what, f"{datatype} elements in JSON", got) from None
     return bytes_from_json(what, datatype, shape, data, booleans_in_text=False)
+
+
+def bytes_from_large_list(
+    what: str, datatype: str, shape: tuple[int, ...], large: LargeList
+) -> Buffer:
+    """The same for texts and the like.
+
+    Raises:
+        PenstockError: INVALID_INPUT, if the data does not fit shape or datatype.
+    """
+    content = bytearray()
+    found = 0
+    try:
+        for piece in large.pieces():
+            found += len(piece)
+            content += bytes_from_json(what, datatype, (len(piece),), piece, booleans_in_text=True)
+        if found == math.prod(shape):
+            return content
+    except (ValueError, PenstockError):
+        pass  # nested, or at fault: to be read as a whole
+    del content
+    try:
+        data = orjson.loads(large.text)
+    except orjson.JSONDecodeError as error:
+        got = f"a fault at character {error.pos} of data"
+        raise mismatch(what, f"{datatype} elements in JSON", got) from None
+    return bytes_from_json(what, datatype, shape, data, booleans_in_text=True)
 
 
 def _read(

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -30,15 +29,24 @@ from gateway.http.bad_input import (
     shown_names,
     shown_shape,
 )
-from gateway.http.element_bounds import LARGE_BYTES, MAX_REQUEST_ELEMENTS
+from gateway.http.element_bounds import (
+    LARGE_BYTES,
+    MAX_REQUEST_ELEMENTS,
+    allowed_of,
+    check_elements,
+    check_json,
+)
 from gateway.http.json_document import load_document
+from gateway.http.json_slices import tensor_slices
 from gateway.http.json_tensors import bytes_from_json, flat_values, may_hold_booleans
 from gateway.http.large_arrays import (
     DOCUMENT_BYTES_MIN,
     LargeArray,
     bytes_from_large,
+    bytes_from_large_list,
     document_without_arrays,
 )
+from gateway.http.large_lists import LargeList
 from gateway.http.oip_parameters import (
     as_boolean,
     as_object,
@@ -61,9 +69,6 @@ from shared.tensors import (
     Tensor,
 )
 
-SLICE_ELEMENTS = 32 * 1024
-"""Numbers of a large answer written at a time: some 2 ms."""
-
 FRAMES_MAX = 1024
 """Kinds of answers (by model, version, and the output's shape) that are remembered."""
 
@@ -80,12 +85,14 @@ def parse_infer(
         body: the whole body.
         header_length: the `Inference-Header-Content-Length`, or None if there was none.
         interface: what the model takes and gives.
-        max_elements: most BYTES elements in one tensor of binary data.
+        max_elements: most numbers and texts in it; numbers in binary data do not count.
 
     Raises:
         PenstockError: INVALID_INPUT, with a message that names what was expected and what came.
     """
     text, binary = _split(body, header_length)
+    if len(text) > LARGE_BYTES:
+        check_json(text, allowed_of(interface, max_elements))
     document = document_without_arrays(text) if len(text) >= DOCUMENT_BYTES_MIN else None
     if document is None:
         document = load_document(text)
@@ -99,6 +106,7 @@ def parse_infer(
     said = _NOTHING_SAID if parameters is None else _said(parameters, interface)
     reader = _InputReader(interface, binary, may_hold_booleans(text), max_elements)
     inputs = reader.read(document.get("inputs"))
+    check_elements(inputs, max_elements)
     outputs, binary_outputs = _requested(document.get("outputs"), interface, said.binary_default)
     return ParsedInfer(
         request_id,
@@ -214,6 +222,8 @@ class _InputReader:
             raise mismatch(what, "data or binary_data_size", "neither")
         if type(data) is LargeArray:
             return bytes_from_large(what, spec.datatype, shape, data)
+        if type(data) is LargeList:
+            return bytes_from_large_list(what, spec.datatype, shape, data)
         return bytes_from_json(what, spec.datatype, shape, data, self._booleans_in_text)
 
     def _take(self, what: str, size: Any, spec: TensorSpec, shape: tuple[int, ...]) -> memoryview:
@@ -324,49 +334,56 @@ def build_response(answer: InferenceAnswer, request: ParsedInfer) -> EncodedResp
             text = _before_binary(*shown, tensor.nbytes)
             return EncodedResponse((text, tensor.data), len(text))
         front, back = _around_data(*shown)
-        values = flat_values(tensor)
-        if tensor.nbytes > LARGE_BYTES and not isinstance(values, list):
-            return EncodedResponse((b"".join((front, *_in_slices(values), back)),))
-        data = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)
+        if tensor.nbytes > LARGE_BYTES:
+            slices = list(tensor_slices(tensor, (math.prod(tensor.shape),)))
+            return EncodedResponse((front, *slices, back))
+        data = orjson.dumps(flat_values(tensor), option=orjson.OPT_SERIALIZE_NUMPY)
         return EncodedResponse((b"".join((front, data, back)),))
-    outputs: list[dict[str, Any]] = []
-    binary: list[Buffer] = []
-    for tensor in answer.outputs:
-        entry: dict[str, Any] = {
-            "name": tensor.name,
-            "datatype": tensor.datatype,
-            "shape": tensor.shape,
-        }
-        if request.wants_binary(tensor.name):
-            size = memoryview(tensor.data).nbytes
-            entry["parameters"] = {"binary_data_size": size}
-            binary.append(tensor.data)
-        else:
-            values = flat_values(tensor)
-            if tensor.nbytes > LARGE_BYTES and not isinstance(values, list):
-                values = orjson.Fragment(b"".join(_in_slices(values)))
-            entry["data"] = values
-        outputs.append(entry)
     document: dict[str, Any] = {"model_name": answer.model, "model_version": answer.version}
     if request.id is not None:
         document["id"] = request.id
-    document["outputs"] = outputs
-    text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-    return EncodedResponse((text, *binary), len(text) if binary else None)
+    binary = [tensor.data for tensor in answer.outputs if request.wants_binary(tensor.name)]
+    if max([tensor.nbytes for tensor in answer.outputs], default=0) <= LARGE_BYTES:
+        document["outputs"] = [_entry(tensor, request) for tensor in answer.outputs]
+        text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+        return EncodedResponse((text, *binary), len(text) if binary else None)
+    parts = [
+        orjson.dumps(document)[:-1],
+        b',"outputs":',
+        *_entries_in_slices(answer, request),
+        b"}",
+    ]
+    return EncodedResponse((*parts, *binary), sum(map(len, parts)) if binary else None)
 
 
-def _in_slices(values: Any) -> Iterator[bytes]:
-    """The JSON of a flat array, of which the writer makes a slice at a time.
+def _entry(tensor: Tensor, request: ParsedInfer) -> dict[str, Any]:
+    """What stands for an output in JSON."""
+    entry: dict[str, Any] = {
+        "name": tensor.name,
+        "datatype": tensor.datatype,
+        "shape": tensor.shape,
+    }
+    if request.wants_binary(tensor.name):
+        entry["parameters"] = {"binary_data_size": tensor.nbytes}
+    elif tensor.nbytes <= LARGE_BYTES:
+        entry["data"] = flat_values(tensor)
+    return entry
 
-    It holds the interpreter while it writes; between slices, other threads have their turn.
-    """
-    comma = b"["
-    for start in range(0, len(values), SLICE_ELEMENTS):
-        part = values[start : start + SLICE_ELEMENTS]
-        yield comma
-        yield orjson.dumps(part, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
-        comma = b","
-    yield b"]"
+
+def _entries_in_slices(answer: InferenceAnswer, request: ParsedInfer) -> list[bytes]:
+    """The same for all outputs, of which some are large, as one list."""
+    parts: list[bytes] = []
+    front = b"["
+    for tensor in answer.outputs:
+        entry = _entry(tensor, request)
+        text = orjson.dumps(entry, option=orjson.OPT_SERIALIZE_NUMPY)
+        if "data" in entry or "parameters" in entry:
+            parts += (front, text)
+        else:
+            slices = list(tensor_slices(tensor, (math.prod(tensor.shape),)))
+            parts += (front, text[:-1], b',"data":', *slices, b"}")
+        front = b","
+    return [*parts, b"]"]
 
 
 @lru_cache(FRAMES_MAX)

@@ -10,9 +10,6 @@ from gateway.calls import InferenceAnswer
 from gateway.http.element_bounds import (
     LARGE_BYTES,
     MAX_REQUEST_ELEMENTS,
-    allowed_of,
-    check_elements,
-    check_json,
 )
 from gateway.http.errors import plain_error_body
 from gateway.http.oip_codec import build_response, parse_infer
@@ -31,6 +28,8 @@ INTERFACES_MAX = 256
 class OipFormat:
     """The protocol's requests and answers; implements `gateway.http.payload.PayloadFormat`."""
 
+    name = "oip"
+
     def __init__(self, max_elements: int = MAX_REQUEST_ELEMENTS) -> None:
         self._max_elements = max_elements
         self._templates: dict[int, tuple[ModelInterface, Templates]] = {}
@@ -44,30 +43,18 @@ class OipFormat:
         """Tensors that fit the model."""
         json_length = json_length_of(headers) if JSON_LENGTH_HEADER in headers else None
         if isinstance(body, memoryview):
-            return self._read(body, json_length, interface)
+            return parse_infer(body, json_length, interface, self._max_elements)
         templates = self._templates_of(interface)
         if json_length is None:
             parsed = templates.read(body)
             if parsed is None:
-                parsed = self._read(body, None, interface)
+                parsed = parse_infer(body, None, interface, self._max_elements)
                 templates.learn(body, parsed)
         else:
             parsed = templates.read_binary(body, json_length)
             if parsed is None:
-                parsed = self._read(body, json_length, interface)
+                parsed = parse_infer(body, json_length, interface, self._max_elements)
                 templates.learn_binary(body, json_length, parsed)
-        return parsed
-
-    def _read(
-        self, body: Buffer, json_length: int | None, interface: ModelInterface
-    ) -> ParsedInfer:
-        most = self._max_elements
-        if len(body) > LARGE_BYTES:
-            text = memoryview(body)[:json_length] if json_length is not None else body
-            if len(text) > LARGE_BYTES:
-                check_json(text, allowed_of(interface, most))
-        parsed = parse_infer(body, json_length, interface, most)
-        check_elements(parsed.inputs, most)
         return parsed
 
     def _templates_of(self, interface: ModelInterface) -> Templates:
@@ -81,12 +68,14 @@ class OipFormat:
         self._templates[id(interface)] = interface, templates
         return templates
 
-    def parse_alone(
-        self, body: Buffer, headers: RawHeaders, interface: ModelInterface
-    ) -> ParsedInfer:
-        """The same without a look at what is remembered, which no other thread may touch."""
-        json_length = json_length_of(headers) if JSON_LENGTH_HEADER in headers else None
-        return self._read(body, json_length, interface)
+    def takes_long(self, body: Buffer, headers: RawHeaders, interface: ModelInterface) -> bool:
+        """Whether there is much JSON, or many elements of BYTES, each to be looked at."""
+        if len(body) <= LARGE_BYTES:
+            return False
+        json_length = json_length_of(headers)
+        if json_length is None or json_length > LARGE_BYTES:
+            return True
+        return any(spec.datatype == "BYTES" for spec in interface.inputs)
 
     def build(self, answer: InferenceAnswer, parsed: ParsedInfer) -> EncodedResponse:
         """JSON, with the tensors that are wanted as binary data behind it."""

@@ -55,7 +55,14 @@ P = TypeVar("P", bound=ParsedCall)
 
 
 class PayloadFormat(Protocol[P]):
-    """How requests are worded, and answers to them."""
+    """How requests are worded, and answers to them.
+
+    Attributes:
+        name: of the function in `gateway.http.reader_process` that reads its large bodies.
+    """
+
+    @property
+    def name(self) -> str: ...
 
     def check(self, headers: RawHeaders) -> None:
         """Refuse, by its headers alone, what is not worded so.
@@ -73,12 +80,8 @@ class PayloadFormat(Protocol[P]):
         """
         ...
 
-    def parse_alone(self, body: Buffer, headers: RawHeaders, interface: ModelInterface) -> P:
-        """The same for a thread of its own: it remembers nothing.
-
-        Raises:
-            PenstockError: INVALID_INPUT.
-        """
+    def takes_long(self, body: Buffer, headers: RawHeaders, interface: ModelInterface) -> bool:
+        """Whether a body is to be read by `gateway.http.body_readers`, lest others wait for it."""
         ...
 
     def build(self, answer: InferenceAnswer, parsed: P) -> EncodedResponse:

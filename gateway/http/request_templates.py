@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import orjson
 
@@ -34,10 +34,10 @@ Text: TypeAlias = bytes | bytearray
 TEMPLATES_MAX = 256
 """Documents of a kind (with or without binary data) remembered for a model's version."""
 
-TEMPLATE_BYTES_MAX = 2048
+TEMPLATE_BYTES_MAX: Final = 2048
 """Longest document remembered, without its list: all of them take half a megabyte at most."""
 
-LIST_BYTES_MAX = 256 * 1024
+LIST_BYTES_MAX: Final = 256 * 1024
 """Longest list that is read by a template: of longer ones, reading the rest is not what takes time,
 and they are read in pieces instead of being copied (see `gateway.http.large_arrays`)."""
 

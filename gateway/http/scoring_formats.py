@@ -6,13 +6,15 @@ then `gateway.service`.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from gateway.calls import InferenceAnswer
-from gateway.http.bad_input import bad_input, mismatch, quoted, shown_names
+from gateway.http.bad_input import mismatch, quoted, shown_names
 from gateway.http.element_bounds import (
     LARGE_BYTES,
     MAX_REQUEST_ELEMENTS,
@@ -23,15 +25,17 @@ from gateway.http.element_bounds import (
     check_json,
 )
 from gateway.http.json_document import load_document
+from gateway.http.large_lists import PIECE_BYTES, document_without_lists, mark_of
 from gateway.http.oip_parameters import as_object, model_parameters
 from gateway.http.payload import EncodedResponse, RawHeaders
 from gateway.http.scoring_inputs import (
-    table_of_csv,
     table_of_records,
     table_of_split,
+    tables_of_csv,
     tensors_of_bare,
     tensors_of_instances,
     tensors_of_named,
+    tensors_of_pieces,
     tensors_of_table,
 )
 from gateway.http.scoring_outputs import kserve_predictions, mlflow_predictions
@@ -42,6 +46,12 @@ from shared.tensors import Buffer, Tensor
 
 MLFLOW_FIELDS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 KSERVE_FIELDS = ("instances", "inputs")
+
+_LISTS = re.compile(rb'"(?:dataframe_records|instances|inputs|data)"[ \t\r\n]*:[ \t\r\n]*\[')
+"""Where lists begin that may have all rows."""
+
+CSV_ROWS_MAX = 4096
+"""Rows of a large table in CSV that are read at a time."""
 
 MLFLOW_CODE_OF: dict[ErrorCode, str] = {
     ErrorCode.INVALID_INPUT: "BAD_REQUEST",
@@ -81,8 +91,61 @@ class ParsedScoring:
     timeout_s: float | None = None
 
 
+def read_mlflow(
+    body: Buffer, headers: RawHeaders, interface: ModelInterface, max_elements: int
+) -> ParsedScoring:
+    """Tensors that fit the model, from one of MLflow's four fields or from CSV.
+
+    Raises:
+        PenstockError: INVALID_INPUT.
+    """
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind != b"text/csv":
+        return _read_json(body, interface, max_elements, MLFLOW_FIELDS, "params")
+    if len(body) > LARGE_BYTES:
+        check_csv(body, allowed_of(interface, max_elements))
+    inputs = _inputs_of_csv(body, interface)
+    check_elements(inputs, max_elements)
+    return ParsedScoring(inputs, (), interface.platform)
+
+
+def read_kserve(
+    body: Buffer, headers: RawHeaders, interface: ModelInterface, max_elements: int
+) -> ParsedScoring:
+    """Tensors that fit the model, from `instances` or `inputs`.
+
+    Raises:
+        PenstockError: INVALID_INPUT.
+    """
+    return _read_json(body, interface, max_elements, KSERVE_FIELDS, "parameters")
+
+
+def _read_json(
+    body: Buffer,
+    interface: ModelInterface,
+    max_elements: int,
+    fields: tuple[str, ...],
+    parameters: str,
+) -> ParsedScoring:
+    """From a document that has one of the fields, and parameters under their name."""
+    if len(body) > LARGE_BYTES:
+        check_json(body, allowed_of(interface, max_elements), SURPLUS_COLUMNS)
+    text = _contiguous(body)
+    inputs, document = _in_pieces(text, interface, fields)
+    if inputs is None:
+        document = load_document(text)
+        field = _only_field(document, fields)
+        inputs = _inputs(interface, field, document[field])
+    check_elements(inputs, max_elements)
+    stated = as_object(parameters, document.get(parameters))
+    kept = model_parameters(stated, interface.parameters)
+    return ParsedScoring(inputs, kept, interface.platform)
+
+
 class MlflowFormat:
     """What `mlflow models serve` takes and gives; implements `PayloadFormat`."""
+
+    name = "mlflow"
 
     def __init__(self, max_elements: int = MAX_REQUEST_ELEMENTS) -> None:
         self._max_elements = max_elements
@@ -104,30 +167,15 @@ class MlflowFormat:
 
     def parse(self, body: Buffer, headers: RawHeaders, interface: ModelInterface) -> ParsedScoring:
         """Tensors that fit the model, from one of MLflow's four fields or from CSV."""
-        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if kind == b"text/csv":
-            if len(body) > LARGE_BYTES:
-                check_csv(body, allowed_of(interface, self._max_elements))
-            inputs = tensors_of_table(interface, table_of_csv(_text(body)))
-            check_elements(inputs, self._max_elements)
-            return ParsedScoring(inputs, (), interface.platform)
-        document = _document(body, interface, self._max_elements)
-        field = _only_field(document, MLFLOW_FIELDS)
-        inputs = _inputs(interface, field, document[field])
-        check_elements(inputs, self._max_elements)
-        parameters = as_object("params", document.get("params"))
-        kept = model_parameters(parameters, interface.parameters)
-        return ParsedScoring(inputs, kept, interface.platform)
+        return read_mlflow(body, headers, interface, self._max_elements)
 
-    def parse_alone(
-        self, body: Buffer, headers: RawHeaders, interface: ModelInterface
-    ) -> ParsedScoring:
-        """The same; it never remembers anything."""
-        return self.parse(body, headers, interface)
+    def takes_long(self, body: Buffer, headers: RawHeaders, interface: ModelInterface) -> bool:
+        """Whether it is large: all of it is text."""
+        return len(body) > LARGE_BYTES
 
     def build(self, answer: InferenceAnswer, parsed: ParsedScoring) -> EncodedResponse:
         """`{"predictions": ...}`."""
-        return EncodedResponse((mlflow_predictions(answer, parsed.platform),))
+        return EncodedResponse(mlflow_predictions(answer, parsed.platform))
 
     def error_body(self, error: PenstockError) -> bytes:
         """`{"error_code": "...", "message": "..."}`."""
@@ -138,6 +186,8 @@ class MlflowFormat:
 class KserveFormat:
     """KServe's first protocol, which is TensorFlow Serving's; implements `PayloadFormat`."""
 
+    name = "kserve"
+
     def __init__(self, max_elements: int = MAX_REQUEST_ELEMENTS) -> None:
         self._max_elements = max_elements
 
@@ -146,23 +196,15 @@ class KserveFormat:
 
     def parse(self, body: Buffer, headers: RawHeaders, interface: ModelInterface) -> ParsedScoring:
         """Tensors that fit the model, from `instances` or `inputs`."""
-        document = _document(body, interface, self._max_elements)
-        field = _only_field(document, KSERVE_FIELDS)
-        inputs = _inputs(interface, field, document[field])
-        check_elements(inputs, self._max_elements)
-        parameters = as_object("parameters", document.get("parameters"))
-        kept = model_parameters(parameters, interface.parameters)
-        return ParsedScoring(inputs, kept, interface.platform)
+        return read_kserve(body, headers, interface, self._max_elements)
 
-    def parse_alone(
-        self, body: Buffer, headers: RawHeaders, interface: ModelInterface
-    ) -> ParsedScoring:
-        """The same; it never remembers anything."""
-        return self.parse(body, headers, interface)
+    def takes_long(self, body: Buffer, headers: RawHeaders, interface: ModelInterface) -> bool:
+        """Whether it is large: all of it is text."""
+        return len(body) > LARGE_BYTES
 
     def build(self, answer: InferenceAnswer, parsed: ParsedScoring) -> EncodedResponse:
         """`{"predictions": ...}`."""
-        return EncodedResponse((kserve_predictions(answer),))
+        return EncodedResponse(kserve_predictions(answer))
 
     def error_body(self, error: PenstockError) -> bytes:
         """`{"error": "..."}`."""
@@ -173,17 +215,68 @@ def _contiguous(body: Buffer) -> bytes | bytearray:
     return bytes(body) if isinstance(body, memoryview) else body
 
 
-def _document(body: Buffer, interface: ModelInterface, max_elements: int) -> dict[str, Any]:
-    if len(body) > LARGE_BYTES:
-        check_json(body, allowed_of(interface, max_elements), SURPLUS_COLUMNS)
-    return load_document(_contiguous(body))
+def _in_pieces(
+    text: bytes | bytearray, interface: ModelInterface, fields: tuple[str, ...]
+) -> tuple[tuple[Tensor, ...] | None, dict[str, Any]]:
+    """The inputs and the rest of a large document, in which one list has all rows.
 
-
-def _text(body: Buffer) -> str:
+    None and nothing where it is to be read whole, which finds what is wrong with it, if anything.
+    """
+    if len(text) <= LARGE_BYTES or not _has_rows(interface):
+        return None, {}
+    found = document_without_lists(text, _LISTS, LARGE_BYTES, PIECE_BYTES)
+    if found is None or len(found[1]) != 1:
+        return None, {}
+    document, (rows,) = found
+    given = [field for field in fields if field in document]
+    if len(given) != 1:
+        return None, {}
+    (field,) = given
+    data = document[field]
+    pieces: Iterator[Any] = _of_a_kind(rows.pieces())
+    if field == "dataframe_split" and type(data) is dict and mark_of(data.get("data")) is not None:
+        pieces = ({**data, "data": piece} for piece in pieces)
+    elif mark_of(data) is None:
+        return None, {}
+    alone = _of_any_size(interface)
     try:
-        return str(body, "utf-8-sig")
-    except UnicodeDecodeError:
-        raise bad_input("request: expected CSV in UTF-8, got other bytes") from None
+        tensors = (_inputs(alone, field, piece) for piece in pieces)
+        return tensors_of_pieces(interface, tensors), document
+    except (ValueError, PenstockError):
+        return None, {}
+
+
+def _of_a_kind(pieces: Iterator[list[Any]]) -> Iterator[list[Any]]:
+    """Pieces of which all begin with an object, or none does: the first row says how rows look."""
+    kinds = set()
+    for piece in pieces:
+        kinds.add(type(piece[0]) is dict)
+        if len(kinds) > 1:
+            raise ValueError("rows differ")
+        yield piece
+
+
+def _inputs_of_csv(body: Buffer, interface: ModelInterface) -> tuple[Tensor, ...]:
+    if len(body) > LARGE_BYTES and _has_rows(interface):
+        alone = _of_any_size(interface)
+        tables = tables_of_csv(body, CSV_ROWS_MAX)
+        try:
+            tensors = (tensors_of_table(alone, table) for table in tables)
+            return tensors_of_pieces(interface, tensors)
+        except (ValueError, PenstockError):
+            pass  # to be read whole, which finds what is wrong
+    (table,) = tables_of_csv(body)
+    return tensors_of_table(interface, table)
+
+
+def _has_rows(interface: ModelInterface) -> bool:
+    """Whether inputs can be put together from some of their rows."""
+    return all(spec.shape[:1] == (-1,) for spec in interface.inputs)
+
+
+def _of_any_size(interface: ModelInterface) -> ModelInterface:
+    """The same for some of the rows."""
+    return interface.model_copy(update={"max_batch_size": 0, "table": False})
 
 
 def _only_field(document: dict[str, Any], fields: tuple[str, ...]) -> str:

@@ -12,9 +12,9 @@ column that is optional, where it is empty.
 from __future__ import annotations
 
 import csv
-import io
 import math
-from collections.abc import Iterable, Sequence
+from codecs import BOM_UTF8
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from gateway.http.json_tensors import bytes_from_json
 from gateway.http.tensor_checks import checked_shape, in_order
 from shared.deployment import ModelInterface
 from shared.tensor_spec import TensorSpec
-from shared.tensors import NUMPY_OF, Tensor
+from shared.tensors import NUMPY_OF, Buffer, Tensor
 
 _MISSING = frozenset({"", "nan", "NaN", "NA", "N/A", "null", "NULL", "None"})
 """What a CSV cell without a number says, as in pandas."""
@@ -133,24 +133,46 @@ def table_of_records(records: Any) -> Table:
     return Table(list(columns), list(zip(*columns.values(), strict=True)))
 
 
-def table_of_csv(text: str) -> Table:
+def tables_of_csv(text: Buffer, rows_max: int | None = None) -> Iterator[Table]:
     """CSV with a line of column names, as `DataFrame.to_csv(index=False)` writes it.
+
+    Args:
+        text: in UTF-8.
+        rows_max: most rows in a table; None: all are in one.
 
     Raises:
         PenstockError: INVALID_INPUT.
     """
+    lines = (line for line in csv.reader(_lines(text), strict=True) if line)
     try:
-        lines = [line for line in csv.reader(io.StringIO(text), strict=True) if line]
+        columns = next(lines, None)
+        if columns is None:
+            raise mismatch("request", "CSV with a line of column names", "no line")
+        rows: list[Sequence[Any]] = []
+        for position, row in enumerate(lines):
+            if len(row) != len(columns):
+                got = f"{len(row)}"
+                raise mismatch(f"row {position + 1} of the CSV", f"{len(columns)} values", got)
+            if len(rows) == rows_max:
+                yield Table(columns, rows, texts=True)
+                rows = []
+            rows.append(row)
+        yield Table(columns, rows, texts=True)
     except csv.Error as error:
         raise bad_input(f"request: expected CSV, got a fault ({error})") from None
-    if not lines:
-        raise mismatch("request", "CSV with a line of column names", "no line")
-    columns, *rows = lines
-    for position, row in enumerate(rows):
-        if len(row) != len(columns):
-            got = f"{len(row)}"
-            raise mismatch(f"row {position + 1} of the CSV", f"{len(columns)} values", got)
-    return Table(columns, list(rows), texts=True)
+
+
+def _lines(text: Buffer) -> Iterator[str]:
+    """Lines with their ends, of which a byte order mark is no part; decoded one by one."""
+    whole = text if isinstance(text, bytes | bytearray) else bytes(text)
+    start = len(BOM_UTF8) if whole.startswith(BOM_UTF8) else 0
+    try:
+        while start < len(whole):
+            stop = whole.find(b"\n", start) + 1 or len(whole)
+            yield str(whole[start:stop], "utf-8")
+            start = stop
+    except UnicodeDecodeError:
+        raise bad_input("request: expected CSV in UTF-8, got other bytes") from None
 
 
 def _columns_of_records(what: str, records: list[Any]) -> dict[str, list[Any]]:
@@ -162,6 +184,39 @@ def _columns_of_records(what: str, records: list[Any]) -> dict[str, list[Any]]:
         if record.keys() != names.keys():
             names.update(dict.fromkeys(record))
     return {name: [record.get(name) for record in records] for name in names}
+
+
+def tensors_of_pieces(
+    interface: ModelInterface, pieces: Iterable[tuple[Tensor, ...]]
+) -> tuple[Tensor, ...]:
+    """Tensors of which each piece has some rows.
+
+    Args:
+        interface: the model's.
+        pieces: each as if it were all.
+
+    Raises:
+        ValueError: if they do not go together.
+        PenstockError: INVALID_INPUT, if what they are together does not fit the model.
+    """
+    contents: dict[str, bytearray] = {}
+    inner: dict[str, tuple[int, ...]] = {}
+    rows: dict[str, int] = {}
+    for piece in pieces:
+        found = {tensor.name: tensor.shape[1:] for tensor in piece}
+        if found != (inner or found):
+            raise ValueError("pieces differ")
+        inner = found
+        for tensor in piece:
+            contents.setdefault(tensor.name, bytearray()).extend(tensor.data)
+            rows[tensor.name] = rows.get(tensor.name, 0) + tensor.rows
+    tensors = {}
+    for name, content in contents.items():
+        spec = interface.inputs_by_name[name]
+        sizes = [rows[name], *inner[name]]
+        shape = checked_shape(f"input {quoted(name)}", sizes, spec, interface.max_batch_size)
+        tensors[name] = Tensor(name, spec.datatype, shape, content)
+    return in_order(tensors, interface)
 
 
 def tensors_of_table(interface: ModelInterface, table: Table) -> tuple[Tensor, ...]:

@@ -8,22 +8,25 @@ and the runtime, and infers from these which of the three it was. Numbers that a
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
 import orjson
 
 from gateway.calls import InferenceAnswer
-from gateway.http.json_tensors import values_of
+from gateway.http.json_slices import record_slices, tensor_slices
 from shared.tensors import Tensor
 
 UNNAMED_OUTPUT = "output-0"
 """Name of the one output of a model whose signature names none."""
 
+_FRONT = b'{"predictions":'
 
-def mlflow_predictions(answer: InferenceAnswer, platform: str) -> bytes:
-    """`{"predictions": ...}` as MLflow's server would have it.
+
+def mlflow_predictions(answer: InferenceAnswer, platform: str) -> tuple[bytes, ...]:
+    """`{"predictions": ...}` as MLflow's server would have it, in parts.
 
     Args:
+        answer: of the model.
         platform: the runtime; ONNX models return dictionaries, PyTorch models arrays.
 
     Raises:
@@ -31,18 +34,18 @@ def mlflow_predictions(answer: InferenceAnswer, platform: str) -> bytes:
     """
     outputs = answer.outputs
     if platform.startswith("onnx"):
-        return _predictions(_by_name(outputs))
+        return _by_name(outputs)
     bare = len(outputs) == 1 and (
         outputs[0].name == UNNAMED_OUTPUT or platform.startswith("pytorch")
     )
     if bare:
-        return _predictions(values_of(outputs[0], outputs[0].shape))
+        return _bare(outputs[0])
     if all(len(output.shape) == 1 for output in outputs) and _rows_agree(outputs):
-        return _predictions(_records(outputs))
-    return _predictions(_by_name(outputs))
+        return _records(outputs)
+    return _by_name(outputs)
 
 
-def kserve_predictions(answer: InferenceAnswer) -> bytes:
+def kserve_predictions(answer: InferenceAnswer) -> tuple[bytes, ...]:
     """`{"predictions": ...}` with an entry per instance: bare values, or objects of several.
 
     Raises:
@@ -50,24 +53,34 @@ def kserve_predictions(answer: InferenceAnswer) -> bytes:
     """
     outputs = answer.outputs
     if len(outputs) == 1:
-        return _predictions(values_of(outputs[0], outputs[0].shape))
-    return _predictions(_records(outputs) if _rows_agree(outputs) else _by_name(outputs))
-
-
-def _predictions(predictions: Any) -> bytes:
-    return orjson.dumps({"predictions": predictions}, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _by_name(outputs: tuple[Tensor, ...]) -> dict[str, Any]:
-    return {output.name: values_of(output, output.shape) for output in outputs}
+        return _bare(outputs[0])
+    return _records(outputs) if _rows_agree(outputs) else _by_name(outputs)
 
 
 def _rows_agree(outputs: tuple[Tensor, ...]) -> bool:
     return all(output.shape and output.rows == outputs[0].rows for output in outputs)
 
 
-def _records(outputs: tuple[Tensor, ...]) -> list[dict[str, Any]]:
-    names = [output.name for output in outputs]
-    columns = [values_of(output, output.shape) for output in outputs]
-    lists = [column if type(column) is list else column.tolist() for column in columns]
-    return [dict(zip(names, row, strict=True)) for row in zip(*lists, strict=True)]
+def _bare(output: Tensor) -> tuple[bytes, ...]:
+    return _predictions(tensor_slices(output, output.shape))
+
+
+def _records(outputs: tuple[Tensor, ...]) -> tuple[bytes, ...]:
+    return _predictions(record_slices(outputs))
+
+
+def _by_name(outputs: tuple[Tensor, ...]) -> tuple[bytes, ...]:
+    return _predictions(_members(outputs))
+
+
+def _members(outputs: tuple[Tensor, ...]) -> Iterator[bytes]:
+    front = b"{"
+    for output in outputs:
+        yield front + orjson.dumps(output.name) + b":"
+        yield from tensor_slices(output, output.shape)
+        front = b","
+    yield b"}" if outputs else b"{}"
+
+
+def _predictions(slices: Iterator[bytes]) -> tuple[bytes, ...]:
+    return (_FRONT, *slices, b"}")

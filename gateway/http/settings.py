@@ -39,13 +39,6 @@ class HttpSettings(BaseModel):
         description="Smallest answer that is compressed for a client that accepts it: below, it "
         "takes longer than sending the rest does.",
     )
-    linger_s: float = Field(
-        2.0,
-        ge=0,
-        le=60,
-        description="How long a body that is too large is read and thrown away, so that its sender "
-        "gets to read the answer before the connection ends.",
-    )
     retry_after_s: float = Field(
         1.0, gt=0, le=3600, description="Retry-After of answers for which nothing better is known."
     )

@@ -302,6 +302,22 @@ async def test_the_first_of_equal_findings_stays(store: StateStore) -> None:
     assert await store.put_finding("m/1-a", "env/cpu", finding(8, reason="second")) == first
 
 
+async def test_a_finding_that_takes_a_higher_ones_place_is_counted_and_wakes_who_watches(
+    store: StateStore,
+) -> None:
+    hints = asyncio.Queue[None]()
+    watcher = asyncio.create_task(store.watch(lambda: hints.put_nowait(None)))
+    await hints.get()
+    counts = [await store.findings_lowered()]
+    for rows in (8, 8, 32, 4, 0, 8):
+        await store.put_finding("m/1-a", "env/cpu", finding(rows))
+        counts.append(await store.findings_lowered())
+    assert [count - counts[0] for count in counts] == [0, 0, 0, 0, 1, 2, 2]
+    async with asyncio.timeout(10):
+        await hints.get()
+    watcher.cancel()
+
+
 async def test_places_of_a_revision_are_bounded(store: StateStore) -> None:
     for number in range(PLACES_MAX + 3):
         await store.put_finding("m/1-a", f"{number}/cpu", finding(8))

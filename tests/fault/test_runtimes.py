@@ -120,6 +120,24 @@ async def test_parameters_reach_the_model_and_never_mix(tmp_path: Path) -> None:
         assert [a["y"].tolist() for a in answers] == [[n * (n % 5)] for n in range(100)]
 
 
+async def test_what_mixes_rows_by_a_parameter_or_for_want_of_an_input_gives_each_call_its_own(
+    tmp_path: Path,
+) -> None:
+    async with data_plane() as plane:
+        await plane.join(models.centring(tmp_path / "m"))
+        assert interface_of(plane).max_batch_size == 32
+        pay = [{"pay": np.array([float(n), n + 2.0])} for n in range(60)]
+        share = np.ones(2)
+        calls = [
+            call(plane, each | {"share": share}, normalize=n % 2 == 0) for n, each in enumerate(pay)
+        ]
+        calls += [call(plane, each) for each in pay]
+        answers = await asyncio.gather(*calls)
+        own = [[-1.0, 1.0] if n % 2 == 0 else each["pay"].tolist() for n, each in enumerate(pay)]
+        assert [a["y"].tolist() for a in answers[:60]] == own
+        assert [a["y"].tolist() for a in answers[60:]] == [[-1.0, 1.0]] * 60
+
+
 async def test_columns_of_a_data_frame(tmp_path: Path) -> None:
     people: dict[str, AnyArray] = {
         "pay": np.array([10.0, 20.0]),

@@ -198,6 +198,15 @@ def moody(_: Any, x: Any) -> Any:
     return x * 2
 
 
+def magic(_: Any, frame: Any) -> Any:
+    """The last byte of each picture; refuses what is none."""
+    if not frame["picture"].map(lambda each: each[:4] == b"\x89PNG").all():
+        raise ValueError("no picture")
+    return pd.DataFrame({"y": frame["picture"].map(lambda each: each[-1])})
+
+
+PICTURES = [b"\x89PNG" + bytes(range(64)) + bytes([n]) for n in range(5)]
+
 STILL = DecisionTreeRegressor(random_state=0).fit(np.eye(4), [1.0, 2.0, 3.0, 4.0])
 SCALER = StandardScaler().fit(np.arange(16.0).reshape(4, 4) ** 2)
 
@@ -215,6 +224,16 @@ CASES = [
         "refuses-made-up",
         python(moody, tensors_in(4), numbers(5, 4, dtype="float64")),
         rows(),
+        BATCHED,
+    ),
+    Case(
+        "pictures",
+        python(
+            magic,
+            columns({"picture": "binary"}, {"y": "long"}),
+            pd.DataFrame({"picture": PICTURES}),
+        ),
+        [{"picture": np.array([each], object)} for each in PICTURES],
         BATCHED,
     ),
     Case("tree", fitted(STILL, 1), rows(), BATCHED),

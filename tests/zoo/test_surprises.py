@@ -1,20 +1,24 @@
-"""Models that pass their trial, and later give other rows than went in: nothing of them is cut."""
+"""Models that pass their trial and turn out to allow less: nothing is cut, and others follow."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from shared.deployment import ReplicaSettings
+from tests.e2e.system import wait_until
 from tests.fault.served import Served, served
 from tests.zoo.onnx_cases import OPEN_SIGNATURE, graph
 from tests.zoo.pyfunc_cases import UNNAMED, python, tensors_in
 from tests.zoo.test_zoo import infer, max_batch_size
-from worker.control import Found, Ready
+from worker.control import Found, Lower, Ready
+from worker.unbatched import unbatched
 
 ODD = 77.0
 """A row that begins with this is answered twice; no trial comes upon it."""
@@ -52,6 +56,78 @@ def test_surplus_rows_are_passed_on_and_end_batching(system: Served, tmp_path: P
         both = np.array([[ODD] * 4, [1.0] * 4])
         (answer,) = infer(system.port, "twice", {UNNAMED: both})
         assert answer.shape == (3, 4)
+    finally:
+        child.end()
+
+
+def calls(system: Served, model: str, values: Iterable[float]) -> list[np.ndarray]:
+    """What many callers at once are answered, each to a row of these numbers."""
+    rows = [np.full((1, 4), float(value)) for value in values]
+    with ThreadPoolExecutor(16) as callers:
+        return list(callers.map(lambda x: infer(system.port, model, {UNNAMED: x})[0], rows))
+
+
+def test_a_replica_is_held_to_what_another_one_found_out_and_clients_see_the_lower_at_once(
+    system: Served, tmp_path: Path
+) -> None:
+    predict = lambda self, x: x.repeat((x[:, 0] == 77.0) + 1, axis=0)  # noqa: E731 - pickled by value
+    python(predict, tensors_in(4))(tmp_path / "m")
+    settings = ReplicaSettings(threads=1, max_batch_size=8)
+    first, second = [
+        system.spawn(tmp_path / "m", model="siblings", settings=settings) for _ in range(2)
+    ]
+    try:
+        assert isinstance(first.hear((Ready,)), Ready)
+        ready = second.hear((Ready,))
+        assert isinstance(ready, Ready)
+        assert ready.finding.rows_merged == 8
+        system.until_ready("siblings", 2)
+        assert max_batch_size(system.port, "siblings") == 8
+        lowered = unbatched(ready.finding, "it mixes rows")
+        second.tell(Lower(finding=lowered))
+        found = second.hear((Found,))
+        assert isinstance(found, Found)
+        assert found.finding == lowered
+        wait_until(
+            lambda: max_batch_size(system.port, "siblings") == 0, 10, "the lowest is announced"
+        )
+        second.tell(Lower(finding=ready.finding))  # never raised
+        for value, answer in zip(range(40), calls(system, "siblings", range(40)), strict=True):
+            np.testing.assert_array_equal(answer, np.full((1, 4), float(value)))
+        assert max_batch_size(system.port, "siblings") == 0
+    finally:
+        first.end()
+        second.end()
+
+
+def test_memory_that_runs_out_lowers_what_is_merged_and_is_told_and_a_request_may_be_as_large(
+    system: Served, tmp_path: Path
+) -> None:
+    def predict(self: Any, x: Any) -> Any:
+        time.sleep(0.01)  # so that the next batch gathers
+        if len(x) > 2 and (x > 100).any() and (x < 500).all():
+            raise MemoryError
+        return x
+
+    python(predict, tensors_in(4))(tmp_path / "m")
+    settings = ReplicaSettings(threads=1, max_batch_size=8)
+    child = system.spawn(tmp_path / "m", model="starved", settings=settings)
+    try:
+        ready = child.hear((Ready,))
+        assert isinstance(ready, Ready)
+        assert (ready.finding.rows_merged, ready.finding.reason) == (8, "")
+        system.until_ready("starved", 1)
+        values = [101.0 + each for each in range(40)]
+        for value, answer in zip(values, calls(system, "starved", values), strict=True):
+            np.testing.assert_array_equal(answer, np.full((1, 4), value))
+        found = child.hear((Found,))
+        assert isinstance(found, Found)
+        assert found.finding.rows_merged < 8
+        assert found.finding.chance, "another load on this machine may well find more memory"
+        assert "memory ran out" in found.finding.reason
+        large = np.full((8, 4), 600.0)
+        np.testing.assert_array_equal(infer(system.port, "starved", {UNNAMED: large})[0], large)
+        assert max_batch_size(system.port, "starved") == 8
     finally:
         child.end()
 

@@ -11,7 +11,8 @@ a call waits for jobs about as long as it would for another call; but not below 
 of smaller batches the most goes into handing them over.
 
 Jobs of one batch have one bucket, as calls have. One with a time limit of its own is merged with
-its like alone, so that all of them are over when it is. A suspect runs alone.
+its like alone, so that all of them are over when it is. A suspect runs alone, and so does what no
+trial had the like of.
 
 Few wait here (`JobDesk` sees to that), so a sorted list does.
 
@@ -46,10 +47,12 @@ class JobItem(Item):
 
     __slots__ = ("gone", "job_id", "timeout_s")
 
-    def __init__(self, job: Job, bucket: Hashable, rows: int, now: float) -> None:
+    def __init__(
+        self, job: Job, bucket: Hashable, rows: int, now: float, *, alone: bool = False
+    ) -> None:
         request, key, never = job.request, (JOBS, job.number), inf
         super().__init__(
-            key, bucket, rows, request.priority, never, never, now, request, request.suspect
+            key, bucket, rows, request.priority, never, never, now, request, request.suspect, alone
         )
         self.timeout_s = job.timeout_s
         self.job_id = job.id
@@ -119,7 +122,7 @@ class WaitingJobs:
         """
         head = self._items[0]
         taken = [head]
-        if self._merges and not head.suspect:
+        if self._merges and not (head.suspect or head.alone):
             estimates = self._latency.of(head.bucket)
             longest_s = slice_s(self._slice_set_s, estimates)
             taken += self._fitting(head, self._items[1:], head.rows, rows_max, longest_s)
@@ -129,7 +132,7 @@ class WaitingJobs:
     def fill(self, calls: Sequence[Item], rows_max: int, now: float) -> list[JobItem]:
         """Jobs to run in the same batch as these calls, none of which gets late by it."""
         first = calls[0]
-        if not self._merges or first.suspect:
+        if not self._merges or first.suspect or first.alone:
             return []
         rows = sum([call.rows for call in calls])
         estimates = self._latency.of(first.bucket)
@@ -167,7 +170,7 @@ class WaitingJobs:
         lane = _lane_of(first)
         taken = []
         for item in others:
-            if item.suspect or _lane_of(item) != lane:
+            if item.suspect or item.alone or _lane_of(item) != lane:
                 continue
             rows += item.rows
             if rows > rows_max or not 0.0 < estimates.middle(rows) <= longest_s:

@@ -13,7 +13,7 @@ Models go on changing what they have yielded, so all of it becomes bytes before 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -26,9 +26,10 @@ from shared.jobs.payload import RESULT_TYPE, JobResult, pack_result
 from shared.jobs.record import Content
 from shared.messages import Final, Request
 from shared.records import record
+from shared.tensor_spec import TensorSpec
 from shared.tensors import AnyArray
 from worker.assembly import split
-from worker.runtimes.results import Result, ResultError, arrange_one
+from worker.runtimes.results import Result, ResultError, are_texts, arrange_one, array_of
 
 JSON_TYPE = "application/json"
 
@@ -82,7 +83,9 @@ def output_of(value: object, request: Request, interface: ModelInterface) -> Out
     """
     try:
         batches = interface.max_batch_size > 0
-        arrays = arrange_one(_result_of(value), interface.outputs, batches=batches)
+        arrays = arrange_one(
+            _result_of(value, interface.outputs), interface.outputs, batches=batches
+        )
         (tensors,) = split(arrays, [request], interface)
     except ValueError as error:
         data = _json(value)
@@ -91,16 +94,19 @@ def output_of(value: object, request: Request, interface: ModelInterface) -> Out
     return Output(Content(RESULT_TYPE, len(data)), data)
 
 
-def _result_of(value: object) -> Result:
+def _result_of(value: object, specs: Sequence[TensorSpec]) -> Result:
     if isinstance(value, Mapping):
-        return {str(name): _array_of(each) for name, each in value.items()}
+        names = [str(name) for name in value]
+        each = zip(names, value.values(), are_texts(names, specs), strict=True)
+        return {name: _array_of(one, text=text) for name, one, text in each}
     if isinstance(value, tuple):
-        return [_array_of(each) for each in value]
-    return _array_of(value)
+        texts = are_texts([""] * len(value), specs)
+        return [_array_of(one, text=text) for one, text in zip(value, texts, strict=True)]
+    return _array_of(value, text=bool(specs) and specs[0].datatype == "BYTES")
 
 
-def _array_of(value: object) -> AnyArray:
-    """A value as an array.
+def _array_of(value: object, *, text: bool) -> AnyArray:
+    """A value as an array; `text` as `worker.runtimes.results.array_of` has it.
 
     Raises:
         ResultError: if it is none.
@@ -110,7 +116,7 @@ def _array_of(value: object) -> AnyArray:
     if not (isinstance(value, (*_PLAIN, list, tuple)) or hasattr(value, "__array__")):
         raise ResultError(f"the model yielded {type(value).__name__}, which is no array")
     try:
-        array = np.asarray(value)
+        array = array_of(value, text=text)
     except Exception as error:  # ragged lists, integers beyond 64 bits, a library's own refusals
         raise ResultError(f"the model yielded a {type(value).__name__} that is no array") from error
     if array.dtype.kind == "O" and not all(isinstance(each, _PLAIN) for each in array.ravel()):

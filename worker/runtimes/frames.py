@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from shared.tensor_spec import TensorSpec
 from shared.tensors import AnyArray
 from worker.mlflow_model import Column
-from worker.runtimes.results import Result, ResultError
+from worker.runtimes.results import Result, ResultError, are_texts, array_of
 
 
 def frame_of(inputs: Mapping[str, AnyArray], columns: Sequence[Column]) -> pd.DataFrame:
@@ -52,36 +53,58 @@ def strings(array: AnyArray) -> AnyArray:
     return text.reshape(array.shape)
 
 
-def result_of(returned: Any, outputs: int | None) -> Result:
+def result_of(returned: Any, specs: Sequence[TensorSpec]) -> Result:
     """What a model returned, as arrays.
 
     Args:
-        outputs: how many outputs the model has; None if that is still to be found out.
+        specs: of its outputs; none if they are still to be found out.
 
     Raises:
         ResultError: if nothing can be made of it.
     """
     match returned:
-        case pd.DataFrame() if outputs == 1 and len(returned.columns) > 1:
-            return returned.to_numpy()
+        case pd.DataFrame() if len(specs) == 1 and len(returned.columns) > 1:
+            text = specs[0].datatype == "BYTES" and returned.dtypes.nunique() > 1
+            return returned.to_numpy(np.object_ if text else None)
         case pd.DataFrame():
             return {str(name): _array(returned[name]) for name in returned.columns}
         case Mapping():
-            return {str(name): _array(value) for name, value in returned.items()}
+            texts = are_texts([str(name) for name in returned], specs)
+            return {
+                str(name): _array(value, text=text)
+                for (name, value), text in zip(returned.items(), texts, strict=True)
+            }
         case tuple():
-            return [_array(value) for value in returned]
+            texts = are_texts([""] * len(returned), specs)
+            return [_array(value, text=text) for value, text in zip(returned, texts, strict=True)]
         case list() if returned and all(isinstance(row, Mapping) for row in returned):
-            return result_of(pd.DataFrame(returned), outputs)
+            return result_of(_frame_of_rows(returned, specs), specs)
         case None | str() | bytes():
             raise ResultError(f"the model returned {type(returned).__name__}, not one row each")
-    return _array(returned)
+    return _array(returned, text=bool(specs) and specs[0].datatype == "BYTES")
 
 
-def without_frames(yielded: Any, outputs: int) -> Any:
+def _frame_of_rows(rows: Sequence[Mapping[Any, Any]], specs: Sequence[TensorSpec]) -> pd.DataFrame:
+    """A frame of rows by name, in which numbers that are to be texts keep their own types."""
+    frame = pd.DataFrame(rows)
+    names = list(frame.columns)
+    one = len(specs) == 1 and specs[0].datatype == "BYTES"
+    texts = [True] * len(names) if one else are_texts([str(name) for name in names], specs)
+    mixed = [
+        name
+        for name, text in zip(names, texts, strict=True)
+        if text and getattr(frame[name].dtype, "kind", "O") in "biuf"
+    ]
+    if mixed:
+        frame[mixed] = pd.DataFrame(rows, dtype=object)[mixed]
+    return frame
+
+
+def without_frames(yielded: Any, specs: Sequence[TensorSpec]) -> Any:
     """What a model yielded, with arrays for frames and their columns, and all else as it is."""
     match yielded:
         case pd.DataFrame():
-            return result_of(yielded, outputs)
+            return result_of(yielded, specs)
         case Mapping():
             return {name: _without_series(value) for name, value in yielded.items()}
     return _without_series(yielded)
@@ -91,11 +114,11 @@ def _without_series(value: Any) -> Any:
     return _array(value) if isinstance(value, pd.Series | pd.Index) else value
 
 
-def _array(value: Any) -> AnyArray:
+def _array(value: Any, *, text: bool = False) -> AnyArray:
     if isinstance(value, pd.Series | pd.Index):
         array: AnyArray = value.to_numpy()
     elif hasattr(value, "toarray"):  # sparse
         array = value.toarray()
     else:
-        array = np.asarray(value)
+        array = array_of(value, text=text)
     return array

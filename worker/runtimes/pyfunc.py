@@ -85,7 +85,7 @@ class PyfuncRuntime:
         """
         with told(self._device, trust_words=False):
             returned = self._model.predict(self._data(inputs), params=self._params(parameters))
-            return result_of(returned, len(self.interface.outputs) or None)
+            return result_of(returned, self.interface.outputs)
 
     def stream(
         self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()
@@ -103,7 +103,7 @@ class PyfuncRuntime:
     def _next(self, values: Any) -> object:
         with told(self._device, trust_words=False):
             value = next(values, _END)
-            return value if value is _END else without_frames(value, len(self.interface.outputs))
+            return value if value is _END else without_frames(value, self.interface.outputs)
 
     def _data(self, inputs: Mapping[str, AnyArray]) -> Any:
         if self._columns is not None:

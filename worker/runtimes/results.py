@@ -23,6 +23,10 @@ Result = AnyArray | Sequence[AnyArray] | Mapping[str, AnyArray]
 """One array, several in order, or several by name."""
 
 
+_COMMON_KINDS = "biufcSU"
+"""Numpy's kinds that elements of several types may have become."""
+
+
 class ResultError(ValueError):
     """A model returned what its interface does not allow."""
 
@@ -60,6 +64,31 @@ def arrange_one(result: Result, specs: Sequence[TensorSpec], *, batches: bool) -
             shape = list(array.shape)
             raise ResultError(f"output {spec.name!r} has shape {shape} for a batch of 1 rows")
     return arrange(rows, specs)
+
+
+def array_of(value: object, *, text: bool) -> AnyArray:
+    """What a model gave for one output, as an array.
+
+    Args:
+        value: an array, a list of any depth, or one value.
+        text: whether the output is of text: its elements then keep their own types, of which numpy
+            would make a common one (1 beside 2.5 would be the text 1.0).
+
+    Raises:
+        ValueError: for a ragged list.
+    """
+    array = np.asarray(value)
+    if text and isinstance(value, list | tuple) and array.dtype.kind in _COMMON_KINDS:
+        array = np.array(value, np.object_)
+    return array
+
+
+def are_texts(names: Sequence[str], specs: Sequence[TensorSpec]) -> list[bool]:
+    """Whether what a model gave by these names are outputs of text, by name or else by place."""
+    texts = {spec.name: spec.datatype == "BYTES" for spec in specs}
+    if texts.keys() <= set(names):
+        return [texts.get(name, False) for name in names]
+    return [*texts.values(), *[False] * len(names)][: len(names)]
 
 
 def _in_order(result: Result, specs: Sequence[TensorSpec]) -> Sequence[AnyArray]:

@@ -44,9 +44,9 @@ def read_example(
         # MLflow writes NaN, which is no JSON to stricter readers.
         columns = _by_name(json.loads(path.read_bytes()), inputs)
         columns = _without_missing_texts(columns, inputs)
-        kinds = {column.name: column.kind for column in mlmodel.input_columns or ()}
+        binary = _binary_inputs(mlmodel, inputs)
         arrays = {
-            spec.name: _array(columns[spec.name], spec, binary=kinds.get(spec.name) == "binary")
+            spec.name: _array(columns[spec.name], spec, binary=spec.name in binary)
             for spec in inputs
             if not (spec.optional and columns.get(spec.name) is None)
         }
@@ -55,6 +55,15 @@ def read_example(
         return None
     rows = {len(array) for array in arrays.values()}
     return arrays if len(rows) == 1 and rows != {0} else None
+
+
+def _binary_inputs(mlmodel: MLmodel, inputs: Sequence[TensorSpec]) -> set[str]:
+    """Names of the inputs whose texts MLflow wrote in base64."""
+    columns = mlmodel.input_columns
+    if columns is None:
+        return set()
+    pairs = zip(inputs, columns, strict=True)
+    return {spec.name for spec, column in pairs if column.kind == "binary"}
 
 
 def _by_name(document: Any, inputs: Sequence[TensorSpec]) -> dict[str, Any]:
@@ -131,4 +140,6 @@ def _array(values: Any, spec: TensorSpec, *, binary: bool) -> AnyArray:
 def _text(value: Any, *, binary: bool) -> bytes:
     if value is None:
         raise ValueError("a text is null")
-    return base64.b64decode(value, validate=True) if binary else str(value).encode()
+    if binary:  # with line ends, as MLflow writes and reads it
+        return base64.decodebytes(str(value).encode())
+    return str(value).encode()

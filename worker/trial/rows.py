@@ -30,10 +30,22 @@ VARIATION = 0.1
 
 EXTREMES = (1000.0, 10.0)
 """By how much the extreme row exceeds the largest number of its input, the next if it is refused.
-Integers are left within their range: they count things, such as steps to take."""
+Integers do not go so far: they count things, such as steps to take."""
+
+SEPARATORS = (b";", b",", b"\n")
+"""By what people join texts; the line end last, since some models refuse it."""
+
+SEPARATED_MAX = 3
+"""Inputs whose texts are parted one by one, if the model does not take all of them so."""
 
 CODES = (10, 2)
 """Integers that are made up are below this, in turn."""
+
+CAREFUL_CODES = (1, 2)
+"""The same where a wrong one may end the process, as a GPU's assertions do: zeros come first."""
+
+REWORDED_MAX = 6
+"""Rows of other words than the example has, where that has too few rows."""
 
 FREE_SIZES = (8, 1)
 """What is tried for a dimension, other than the batch's, that the interface leaves open."""
@@ -48,7 +60,11 @@ Row = Mapping[str, AnyArray]
 
 
 def candidates(
-    specs: Sequence[TensorSpec], example: Row | None, free_size: int = FREE_SIZES[0]
+    specs: Sequence[TensorSpec],
+    example: Row | None,
+    free_size: int = FREE_SIZES[0],
+    *,
+    careful: bool,
 ) -> Iterator[dict[str, AnyArray]]:
     """Ordinary rows, all different where the inputs allow that; the example's own come first.
 
@@ -56,13 +72,14 @@ def candidates(
         specs: of the inputs.
         example: rows that the model's author gave, all inputs with as many; None: there are none.
         free_size: what to take for open dimensions; the example's own go first.
+        careful: whether an integer that the model does not expect may end the process.
     """
     rng = np.random.default_rng(SEED)
     if example is None:
         if _row_bytes(specs, free_size) > ROW_BYTES_MAX:
             return
         for number in range(CANDIDATES_MAX):  # codes may have few values, and masks have two
-            codes = CODES[number % len(CODES)]
+            codes = (CAREFUL_CODES if careful else CODES)[number % len(CODES)]
             yield {spec.name: _made_up(spec, free_size, rng, codes) for spec in specs}
         yield {spec.name: _zeros(spec, free_size) for spec in specs}
         return
@@ -73,20 +90,34 @@ def candidates(
     for number in range(CANDIDATES_MAX - given):
         base = _row(example, int(rng.integers(0, _count(example))))
         yield {  # in turn all of it, or its numbers alone: not all texts go together
-            name: base[name] if number % 2 and array.dtype.kind == "O" else _varied(array, rng)
+            name: base[name]
+            if number % 2 and array.dtype.kind == "O"
+            else _varied(array, rng, careful=careful)
             for name, array in example.items()
+        }
+    for _ in range(
+        REWORDED_MAX if any(array.dtype.kind == "O" for array in example.values()) else 0
+    ):
+        base = _row(example, int(rng.integers(0, _count(example))))
+        yield {
+            name: _exchanged(array, rng) if array.dtype.kind == "O" else array
+            for name, array in base.items()
         }
 
 
-def extremes(rows: Sequence[Row], *, table: bool) -> Iterator[list[dict[str, AnyArray]]]:
+def extremes(
+    rows: Sequence[Row], *, table: bool, careful: bool
+) -> Iterator[list[dict[str, AnyArray]]]:
     """Rows with values as no other has them: of each list, the first that the model takes.
 
-    Numbers far above all others and far below, texts that are empty, and in a table numbers that
-    are missing, since code for tables fills them in by the rows beside.
+    Numbers far above all others and far below, and integers too somewhat above; texts that look
+    like several ones, for a model that joins and splits them, and such that are empty; in a table
+    numbers that are missing, since code for tables fills them in by the rows beside.
 
     Args:
         rows: ordinary ones, at least one.
         table: whether the inputs are columns of a table.
+        careful: as for `candidates`.
     """
     all_of_them = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
     for sign in (1.0, -1.0):
@@ -94,6 +125,14 @@ def extremes(rows: Sequence[Row], *, table: bool) -> Iterator[list[dict[str, Any
             {name: _extreme(values, sign * factor) for name, values in all_of_them.items()}
             for factor in EXTREMES
         ]
+    kinds = "f" if careful else "fiu"
+    yield [
+        {
+            name: _beyond(values) if values.dtype.kind in kinds else values[-1:]
+            for name, values in all_of_them.items()
+        }
+    ]
+    yield list(_separated(rows[0]))
     for places in (0, 1):
         yield [
             {
@@ -101,6 +140,13 @@ def extremes(rows: Sequence[Row], *, table: bool) -> Iterator[list[dict[str, Any
                 for number, (name, array) in enumerate(rows[0].items())
             }
         ]
+
+
+def rows_possible(specs: Sequence[TensorSpec]) -> float:
+    """How many different rows these inputs can have: few if they are of BOOL alone."""
+    if any(spec.datatype != "BOOL" or -1 in spec.shape[1:] for spec in specs):
+        return math.inf
+    return 2.0 ** sum(math.prod(spec.shape[1:]) for spec in specs)
 
 
 def crossed(rows: Sequence[Row]) -> Iterator[dict[str, AnyArray]]:
@@ -182,7 +228,7 @@ def _made_up(spec: TensorSpec, free_size: int, rng: np.random.Generator, codes: 
     return rng.integers(0, codes, shape).astype(dtype)
 
 
-def _varied(example: AnyArray, rng: np.random.Generator) -> AnyArray:
+def _varied(example: AnyArray, rng: np.random.Generator, *, careful: bool) -> AnyArray:
     """One more row like those of an input."""
     shape = (1, *example.shape[1:])
     if len(example) > 1 and example.dtype.kind in "fiu":
@@ -199,6 +245,8 @@ def _varied(example: AnyArray, rng: np.random.Generator) -> AnyArray:
             return np.where(np.isfinite(example), moved, example).astype(example.dtype)
     if example.size > 1:  # codes and token ids: what stands elsewhere in the row is valid
         return rng.permutation(example.reshape(-1)).reshape(shape)
+    if careful:
+        return example
     moved = example.astype(np.float64) * (1 + VARIATION * rng.uniform(-1, 1, shape))
     steps = rng.integers(-1, 2, shape)
     limits = np.iinfo(example.dtype)
@@ -255,6 +303,42 @@ def _extreme(values: AnyArray, factor: float) -> AnyArray:
     size = np.clip((largest or 1.0) * factor, -limit, limit)
     extreme: AnyArray = (signs * ramp * size).astype(values.dtype)
     return extreme
+
+
+def _beyond(values: AnyArray) -> AnyArray:
+    """One row with numbers above all others of an input, by as much as these are apart."""
+    known = values.astype(np.float64)
+    finite = known[np.isfinite(known)]
+    if not finite.size:
+        return values[-1:]
+    top = np.finfo(values.dtype).max if values.dtype.kind == "f" else np.iinfo(values.dtype).max
+    wanted = finite.max() + max(finite.max() - finite.min(), 1.0)
+    largest = np.nextafter(float(top), 0.0)  # that of 64 bits is no float
+    beyond: AnyArray = np.full_like(values[-1:], min(wanted, largest))
+    return beyond
+
+
+def _separated(row: Row) -> Iterator[dict[str, AnyArray]]:
+    """The row with separators in its texts: in all, in all without line ends, in one by one."""
+    texts = [name for name, array in row.items() if array.dtype.kind == "O"]
+    if not texts:
+        return
+    tries = [(texts, SEPARATORS), (texts, SEPARATORS[:-1])]
+    tries += [([name], SEPARATORS) for name in texts[:SEPARATED_MAX] if len(texts) > 1]
+    for names, separators in tries:
+        yield {
+            name: _with(separators, array) if name in names else array
+            for name, array in row.items()
+        }
+
+
+def _with(separators: Sequence[bytes], array: AnyArray) -> AnyArray:
+    parted = np.empty_like(array)
+    parted.reshape(-1)[:] = [
+        b"".join(text + separator for separator in separators) + text
+        for text in array.reshape(-1).tolist()
+    ]
+    return parted
 
 
 def _missing(array: AnyArray, *, table: bool) -> AnyArray:

@@ -16,13 +16,14 @@ Rows that a model refuses prove nothing, and are left out.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from shared.tensor_spec import TensorSpec
 from shared.tensors import AnyArray
+from worker.invented import TENSOR_BYTES_MAX
 from worker.outcomes import FailureKind
 from worker.runtimes.base import ExecutionError, ModelLoadError, Runtime
 from worker.trial.compare import largest_of, same_row, tolerance_of
@@ -35,12 +36,16 @@ from worker.trial.rows import (
     crossed,
     extremes,
     joined,
+    rows_possible,
     same_shapes,
     same_values,
 )
 
 ROWS_MIN = 4
-"""Different ordinary rows without which a trial shows nothing."""
+"""Different ordinary rows without which a trial shows nothing, unless there are no more."""
+
+ALIKE_MAX = 8
+"""Rows of a batch in which all but one are equal, where there are few different ones."""
 
 TRIAL_S_MAX = 60.0
 """A trial that takes longer shows nothing: a load must end."""
@@ -58,7 +63,15 @@ class RunFailedError(Exception):
 
 
 class UnprovenError(Exception):
-    """The rows are not independent, or were not shown to be; the message is for the operator."""
+    """The rows are not independent, or were not shown to be; the message is for the operator.
+
+    Attributes:
+        shown: they are not: no other trial can find otherwise.
+    """
+
+    def __init__(self, message: str, *, shown: bool = False) -> None:
+        super().__init__(message)
+        self.shown = shown
 
 
 @dataclass
@@ -68,19 +81,28 @@ class Runner:
     Attributes:
         took_s: how long the last execution took.
         spent_s: all of them together.
+        failed: the last batch that failed, and how; None: none did.
     """
 
     runtime: Runtime
     took_s: float = 0.0
     spent_s: float = 0.0
+    failed: tuple[Row, FailureKind] | None = None
+
+    @property
+    def careful(self) -> bool:
+        """Whether integers that the model does not expect may end the process: on a GPU they do."""
+        return "cuda" in self.runtime.provider.lower()
 
     def run(self, rows: Sequence[Row]) -> Answers:
         """Execute rows as one batch.
 
         Raises:
             RunFailedError: if that failed.
+            UnprovenError: if the batch would be larger than a trial may make one; it is not made.
             ModelLoadError: if the device is of no more use.
         """
+        check_size(rows[0], len(rows))
         return self.execute(joined(rows))
 
     def execute(self, batch: Row) -> Answers:
@@ -95,16 +117,36 @@ class Runner:
         except ExecutionError as error:
             if error.kind is FailureKind.FATAL:
                 raise ModelLoadError(f"the model failed its warm-up: {error}") from error
+            self.failed = (batch, error.kind)
             raise RunFailedError(error.kind, str(error)) from error
         except Exception as error:
             kind = FailureKind.INPUT
             if isinstance(error, MemoryError):
                 kind = FailureKind.OUT_OF_MEMORY
+            self.failed = (batch, kind)
             raise RunFailedError(kind, f"{type(error).__name__}: {error}") from error
         finally:
             self.took_s = time.monotonic() - started
             self.spent_s += self.took_s
         return [np.array(answer) for answer in answers]
+
+
+def rows_max(row: Row) -> int:
+    """Most rows like this one that a trial puts into one batch; 0: not even one."""
+    return TENSOR_BYTES_MAX // max(sum(array.nbytes for array in row.values()), 1)
+
+
+def check_size(row: Row, rows: int) -> None:
+    """See that so many rows like this one are no larger than what a trial may make.
+
+    Raises:
+        UnprovenError: if they are.
+    """
+    if rows > rows_max(row):
+        raise UnprovenError(
+            f"a batch of {rows} row(s) is larger than the {TENSOR_BYTES_MAX >> 20} MiB that a "
+            "trial may make"
+        )
 
 
 @dataclass
@@ -136,10 +178,11 @@ def run_alone(
 
     Raises:
         RunFailedError: if memory does not suffice for a single row.
+        UnprovenError: if rows are too large to be compared in one batch.
     """
     found = Alone([], [])
-    for free_size in FREE_SIZES if example is None and _is_open(specs) else FREE_SIZES[:1]:
-        for row in candidates(specs, example, free_size):
+    for free_size in FREE_SIZES if example is None and is_open(specs) else FREE_SIZES[:1]:
+        for row in candidates(specs, example, free_size, careful=runner.careful):
             if len(found.rows) < ROWS_WANTED and runner.spent_s < TRIAL_S_MAX:
                 _try(runner, row, found, static)
         if found.rows:
@@ -150,8 +193,24 @@ def run_alone(
         table = runner.runtime.interface.table
         for choice in ([row] for row in crossed(ordinary)):
             _try_first(runner, choice, found, static)
-        for choice in extremes(ordinary, table=table):
+        for choice in extremes(ordinary, table=table, careful=runner.careful):
             _try_first(runner, choice, found, static)
+    return found
+
+
+def run_without(runner: Runner, alone: Alone, left_out: Collection[str]) -> Alone:
+    """Run the rows again, each alone, without some of their inputs.
+
+    Raises:
+        RunFailedError: if memory does not suffice for a single row.
+    """
+    found = Alone([], [])
+    for position, row in enumerate(alone.rows):
+        if runner.spent_s < TRIAL_S_MAX:
+            fewer = {name: array for name, array in row.items() if name not in left_out}
+            _try(runner, fewer, found, static=None)
+        if position < alone.ordinary:
+            found.ordinary = len(found.rows)
     return found
 
 
@@ -163,11 +222,15 @@ def _try_first(runner: Runner, choice: Sequence[Row], found: Alone, static: int 
             _try(runner, row, found, static)
 
 
-def _is_open(specs: Sequence[TensorSpec]) -> bool:
+def is_open(specs: Sequence[TensorSpec]) -> bool:
+    """Whether a dimension is open beside the first one."""
     return any(-1 in spec.shape[1:] for spec in specs)
 
 
 def _try(runner: Runner, row: Row, found: Alone, static: int | None) -> None:
+    # Rows of which no two may be in one batch would be made for nothing.
+    runtime = runner.runtime
+    check_size(row, runtime.static_rows or min(runtime.interface.max_batch_size, 2))
     if found.rows and not same_shapes(row, found.rows[0]):
         return
     if any(same_values(row, other) for other in found.rows):
@@ -231,7 +294,8 @@ class Proof:
                 other = answer[place : place + 1]
                 if not same_row(known, other, self._tolerances[number], self._scales[number]):
                     raise UnprovenError(
-                        f"output {name!r} for a row depends on the other rows of its batch"
+                        f"output {name!r} for a row depends on the other rows of its batch",
+                        shown=True,
                     )
 
 
@@ -243,16 +307,20 @@ def check_rows(name: str, answer: AnyArray, rows: int) -> None:
     """
     if answer.ndim == 0 or answer.shape[0] != rows:
         went_in = "one row" if rows == 1 else f"{rows} rows"
-        raise UnprovenError(f"output {name!r} has shape {list(answer.shape)} for {went_in}")
+        raise UnprovenError(
+            f"output {name!r} has shape {list(answer.shape)} for {went_in}", shown=True
+        )
 
 
-def check_enough(alone: Alone) -> None:
-    """See that enough rows ran to show something.
+def check_enough(alone: Alone, inputs: Sequence[TensorSpec]) -> None:
+    """See that enough rows ran to show something: some, or all that there can be.
 
     Raises:
         UnprovenError: if not.
     """
-    if alone.ordinary < ROWS_MIN:
+    given = alone.rows[0] if alone.rows else {}
+    possible = rows_possible([spec for spec in inputs if spec.name in given])
+    if alone.ordinary < min(ROWS_MIN, possible):
         refused = f", it refused others ({alone.refusal[:200]})" if alone.refusal else ""
         raise UnprovenError(
             f"only {alone.ordinary} different trial rows ran{refused}; log the model with an "
@@ -271,6 +339,26 @@ def check_different(alone: Alone) -> None:
             "all trial rows had the same answer, which shows nothing; log the model with an "
             f"input_example of {ROWS_WANTED} rows whose answers differ"
         )
+
+
+def check_sizes(alone: Alone, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+    """See that outputs whose size no input tells had different sizes.
+
+    Else such rows may be padded to the longest of their batch, as generated text is, unseen.
+
+    Raises:
+        UnprovenError: if not.
+    """
+    if is_open(inputs):
+        return
+    for number, spec in enumerate(outputs):
+        sizes = {answers[number].shape[1:] for answers in alone.answers}
+        if -1 in spec.shape[1:] and len(sizes) < 2:
+            raise UnprovenError(
+                f"output {spec.name!r} may be of any size, and had one size for all trial rows; "
+                f"log the model with an input_example of {ROWS_WANTED} rows whose outputs differ "
+                "in size, or with a signature that says the size"
+            )
 
 
 def _same_answers(one: Answers, other: Answers) -> bool:
@@ -297,6 +385,11 @@ def prove_open(proof: Proof, count: int, limit: int) -> None:
         for sequence in (list(range(count)), order, order[::-1]):
             for chunk in _chunks(sequence, size):
                 proof.holds_for(chunk)
+    if count < ROWS_MIN:
+        for odd in range(count):
+            alike = [(odd + 1) % count] * (min(ALIKE_MAX, limit) - 1)
+            proof.holds_for([*alike, odd])
+            proof.holds_for([odd, *alike])
 
 
 def _chunks(sequence: Sequence[int], size: int) -> list[list[int]]:

@@ -2,7 +2,8 @@
 
 `refuses`: cannot be loaded. `dies`: crashes while loading. `babbles`: breaks the protocol once
 ready. `deaf`: ignores SIGTERM and drains. `spawns`: starts a child of its own. `loads`: never
-becomes ready. `lowers`: finds out that it must not be batched.
+becomes ready. `lowers`: its first replica finds out that it must not be batched. `unlucky`: its
+trial shows nothing, by chance, and `starved` is lowered by chance.
 Any other: serves. All that it hears is written to `$FAKE_REPLICA_LOG/<replica>`.
 """
 
@@ -37,6 +38,7 @@ from worker.control import (
 INTERFACE = ModelInterface(inputs=(), outputs=(), max_batch_size=1, platform="fake")
 FINDING = Finding(interface=INTERFACE, merges=True)
 LOWERED = Finding(interface=INTERFACE, reason="not batched: the fake says so")
+CHANCE = LOWERED.model_copy(update={"chance": True, "reason": "not batched: by chance"})
 
 
 class FakeReplica:
@@ -75,11 +77,13 @@ class FakeReplica:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if model == "spawns":
             subprocess.Popen(["sleep", "600"])
-        finding = start.finding or FINDING
+        finding = start.finding or (CHANCE if model == "unlucky" else FINDING)
         if model != "loads":
             self._say(Ready(provider="FakeProvider", finding=finding, fresh=start.finding is None))
-        if model == "lowers":
+        if model == "lowers" and start.key.endswith("/0"):
             self._say(Found(finding=LOWERED))
+        if model == "starved":
+            self._say(Found(finding=CHANCE))
         if model == "babbles":
             self._control.sendall(b"what?\n")
 

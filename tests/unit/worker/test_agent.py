@@ -29,7 +29,9 @@ from tests.unit.worker.agent_bench import (
     make_agent,
     routing,
 )
+from tests.unit.worker.fake_replica import LOWERED
 from worker.agent import Agent
+from worker.findings import own_environment
 
 
 class FlakyStore(MemoryStateStore):
@@ -386,3 +388,52 @@ async def test_what_a_replica_found_out_is_reported_and_holds_without_the_store(
     world.store.away = False
     after = await world.ready_anew(before)
     assert f'"reason":"{note}"' in world.heard(after.replica)
+
+
+LOWER = '"type":"lower"'
+
+
+async def test_what_one_replica_found_out_is_told_to_others_of_the_worker(world: World) -> None:
+    await world.start()
+    await world.place("lowers", "digits", replicas=2)
+    ready = ReplicaState.READY
+    report = await world.report_is(
+        ("digits/0", ready), ("digits/1", ready), ("lowers/0", ready), ("lowers/1", ready)
+    )
+    replicas = {each.key: each.replica for each in report.replicas}
+    await eventually(lambda: LOWER in world.heard(replicas["lowers/1"]))
+    assert LOWERED.reason in world.heard(replicas["lowers/1"])
+    assert LOWER not in world.heard(replicas["digits/0"]) + world.heard(replicas["digits/1"])
+
+
+async def test_what_a_replica_of_another_worker_found_out_is_told_to_ours(world: World) -> None:
+    await world.start()
+    await world.place("digits", "other")
+    ready = ReplicaState.READY
+    report = await world.report_is(("digits/0", ready), ("other/0", ready))
+    replicas = {each.key: each.replica for each in report.replicas}
+    async with asyncio.timeout(PATIENCE_S):
+        while not await world.store.findings("digits-r"):
+            await asyncio.sleep(0.02)
+    await world.store.put_finding("digits-r", f"{own_environment()}/cpu", LOWERED)
+    await eventually(lambda: LOWER in world.heard(replicas["digits/0"]))
+    assert LOWERED.reason in world.heard(replicas["digits/0"])
+    assert LOWER not in world.heard(replicas["other/0"])
+
+
+@pytest.mark.parametrize("model", ["unlucky", "starved"])
+async def test_what_a_replica_met_by_chance_is_reported_and_not_told_to_the_next(
+    world: World, model: str
+) -> None:
+    await world.start()
+    await world.place(model)
+    before = await world.ready(f"{model}/0")
+    async with asyncio.timeout(PATIENCE_S):
+        while (await world.store.workers())[0].replicas[0].note != "not batched: by chance":
+            await asyncio.sleep(0.02)
+    assert before.pid is not None
+    os.kill(before.pid, signal.SIGKILL)
+    after = await world.ready_anew(before)
+    assert "by chance" not in world.heard(before.replica) + world.heard(after.replica)
+    kept = await world.store.findings(f"{model}-r")
+    assert not any(finding.chance for finding in kept.values())

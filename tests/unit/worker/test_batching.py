@@ -31,9 +31,11 @@ def item(
     start_by: float | None = None,
     enqueued: float = 0.0,
     suspect: bool = False,
+    alone: bool = False,
 ) -> Item:
     begin = deadline if start_by is None else min(start_by, deadline)
-    return Item(("g", number), bucket, rows, priority, deadline, begin, enqueued, number, suspect)
+    key = ("g", number)
+    return Item(key, bucket, rows, priority, deadline, begin, enqueued, number, suspect, alone)
 
 
 def queue(latency: LatencyModel | None = None, delay_s: float = 0.0) -> BatchQueue:
@@ -59,12 +61,12 @@ def planned(
         return None
     order = sorted(waiting, key=rank)
     head = order[0]
-    mergeable = [e for e in order if e.bucket == head.bucket and not e.suspect]
+    mergeable = [e for e in order if e.bucket == head.bucket and not (e.suspect or e.alone)]
     items: list[Item] = []
     infeasible: list[Item] = []
     rows, earliest = 0, float("inf")
     reason = DispatchReason.IDLE
-    for entry in [head] if head.suspect or max_batch == 1 else mergeable:
+    for entry in [head] if head.suspect or head.alone or max_batch == 1 else mergeable:
         if items and rows + entry.rows > max_batch:
             reason = DispatchReason.FULL
             break
@@ -105,6 +107,7 @@ class Queueing(RuleBasedStateMachine):
         budget=st.floats(0.001, 20),
         queue_budget=st.one_of(st.none(), st.floats(0.001, 20)),
         suspect=st.booleans(),
+        alone=st.sampled_from([False, False, True]),
     )
     def offer(
         self,
@@ -114,6 +117,7 @@ class Queueing(RuleBasedStateMachine):
         budget: float,
         queue_budget: float | None,
         suspect: bool,
+        alone: bool,
     ) -> None:
         number = len(self.offered)
         new = item(
@@ -125,6 +129,7 @@ class Queueing(RuleBasedStateMachine):
             start_by=None if queue_budget is None else self.now + queue_budget,
             enqueued=self.now,
             suspect=suspect,
+            alone=alone,
         )
         accepted = self.queue.offer(new)
         room = self.queue.rows + (0 if accepted else rows) <= QUEUE_ROWS
@@ -163,7 +168,8 @@ class Queueing(RuleBasedStateMachine):
         assert first is min(self.waiting.values(), key=rank), "the first in order always runs"
         assert release.rows <= self.max_batch or len(release.items) == 1
         assert len({entry.bucket for entry in release.items}) == 1
-        assert len(release.items) == 1 or not any(entry.suspect for entry in release.items)
+        apart = [entry for entry in release.items if entry.suspect or entry.alone]
+        assert len(release.items) == 1 or not apart
         for entry in (*release.items, *release.infeasible):
             assert self.waiting.pop(entry.payload) is entry
             assert entry.start_by > self.now, "an expired item is never released"

@@ -26,16 +26,23 @@ def finding(rows: int) -> Finding:
 
 class Store(MemoryStateStore):
     away = False
+    reads = 0
 
     async def findings(self, revision: str) -> dict[str, Finding]:
         if self.away:
             raise StateStoreError("away")
+        self.reads += 1
         return await super().findings(revision)
 
     async def put_finding(self, revision: str, place: str, finding: Finding) -> Finding:
         if self.away:
             raise StateStoreError("away")
         return await super().put_finding(revision, place, finding)
+
+    async def findings_lowered(self) -> int:
+        if self.away:
+            raise StateStoreError("away")
+        return await super().findings_lowered()
 
 
 @pytest.fixture
@@ -165,3 +172,72 @@ def test_a_spoilt_file_is_as_good_as_none(tmp_path: Path) -> None:
     assert folder.read("a") is None
     folder.write("a", finding(4))
     assert folder.read("a") == finding(4)
+
+
+async def caught_up(findings: Findings) -> list[Place]:
+    """Where less is known to hold after catching up."""
+    lowered: list[Place] = []
+    findings.listen(lowered.append)
+    await findings.catch_up({PLACE.revision})
+    return lowered
+
+
+async def test_what_another_worker_lowered_is_heard_of_once(store: Store) -> None:
+    ours, theirs = agent(store, None), agent(store, None)
+    ours.remember(PLACE, finding(8))
+    await ours.written()
+    assert await looked(ours) == await looked(theirs) == finding(8)
+    assert await caught_up(ours) == []
+    theirs.remember(PLACE, finding(0))
+    await theirs.written()
+    assert await caught_up(ours) == [PLACE]
+    assert ours.known(PLACE) == finding(0)
+    assert await caught_up(ours) == []
+
+
+async def test_findings_are_read_only_where_one_was_lowered(store: Store) -> None:
+    findings = agent(store, None)
+    await looked(findings)
+    await caught_up(findings)
+    reads = store.reads
+    await store.put_finding("m/1-a", "own/cpu", finding(8))
+    await caught_up(findings)
+    assert store.reads == reads
+    await store.put_finding("other/1-a", "own/cpu", finding(8))
+    await store.put_finding("other/1-a", "own/cpu", finding(4))
+    assert await caught_up(findings) == []
+    assert store.reads == reads + 1
+
+
+async def test_what_was_lowered_while_the_store_was_away_is_heard_of_later(store: Store) -> None:
+    ours, theirs = agent(store, None), agent(store, None)
+    ours.remember(PLACE, finding(8))
+    await ours.written()
+    await looked(ours)
+    await caught_up(ours)
+    theirs.remember(PLACE, finding(4))
+    await theirs.written()
+    store.away = True
+    assert await caught_up(ours) == []
+    store.away = False
+    assert await caught_up(ours) == [PLACE]
+
+
+async def test_what_is_owed_to_the_store_is_written_as_soon_as_it_answers(store: Store) -> None:
+    findings = agent(store, None)
+    store.away = True
+    findings.remember(PLACE, finding(0))
+    await findings.written()
+    store.away = False
+    await caught_up(findings)
+    await findings.written()
+    assert await store.findings("m/1-a") == {"own/cpu": finding(0)}
+
+
+async def test_who_puts_a_finding_where_a_lower_one_is_kept_hears_of_that(store: Store) -> None:
+    await store.put_finding("m/1-a", "own/cpu", finding(0))
+    findings, lowered = agent(store, None), list[Place]()
+    findings.listen(lowered.append)
+    findings.remember(PLACE, finding(8))  # two trials at the same time
+    await findings.written()
+    assert lowered == [PLACE]

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 import yaml
+from mlflow.models import Model
+from mlflow.models.auth_policy import AuthPolicy, SystemAuthPolicy, UserAuthPolicy
+from mlflow.models.resources import DatabricksServingEndpoint
 
 from shared.deployment import ParameterSpec
 from shared.tensor_spec import TensorSpec
@@ -67,6 +72,83 @@ def test_parameters_that_requests_can_carry(tmp_path: Path) -> None:
     mlmodel = read_mlmodel(write(tmp_path, inputs=[{"type": "long"}], params=params))
     assert mlmodel is not None
     assert mlmodel.parameters == (ParameterSpec(name="scale", datatype="FP64"),)
+
+
+AGENTS = {
+    "ResponsesAgent": """
+        from mlflow.types.responses import ResponsesAgentResponse
+
+        class Agent(mlflow.pyfunc.ResponsesAgent):
+            def predict(self, request):
+                item = self.create_text_output_item("yes", "1")
+                return ResponsesAgentResponse(output=[item])
+    """,
+    "ChatAgent": """
+        from mlflow.types.agent import ChatAgentMessage, ChatAgentResponse
+
+        class Agent(mlflow.pyfunc.ChatAgent):
+            def predict(self, messages, context=None, custom_inputs=None):
+                said = ChatAgentMessage(role="assistant", content="yes", id="1")
+                return ChatAgentResponse(messages=[said])
+    """,
+    "ChatModel": """
+        from mlflow.types.llm import ChatChoice, ChatCompletionResponse, ChatMessage
+
+        class Agent(mlflow.pyfunc.ChatModel):
+            def predict(self, context, messages, params):
+                said = ChatMessage(role="assistant", content="yes")
+                return ChatCompletionResponse(choices=[ChatChoice(index=0, message=said)])
+    """,
+}
+
+PLAIN = """
+    class Agent(mlflow.pyfunc.PythonModel):
+        def predict(self, context, model_input, params=None):
+            os.environ.get("SOME_API_KEY"), os.environ.get("SOME_HOME")
+            return model_input
+"""
+
+
+def from_code(folder: Path, source: str, **options: Any) -> bool:
+    """Save a model from its code, as MLflow does; whether it is held to act."""
+    code = folder / "agent.py"
+    tail = "\nmlflow.models.set_model(Agent())\n"
+    code.write_text("import os\nimport mlflow\n" + textwrap.dedent(source) + tail)
+    mlflow.pyfunc.save_model(
+        str(folder / "m"), python_model=str(code), pip_requirements=[], **options
+    )
+    mlmodel = read_mlmodel(folder / "m")
+    assert mlmodel is not None
+    loader = mlmodel.flavors["python_function"]["loader_module"]
+    assert loader == "mlflow.pyfunc.loaders.code_model"
+    return mlmodel.acts
+
+
+@pytest.mark.parametrize("kind", AGENTS)
+@pytest.mark.parametrize("metadata", [None, {"task": "mine"}])
+def test_agents_from_code_act_whatever_their_metadata_say(
+    tmp_path: Path, kind: str, metadata: Any
+) -> None:
+    assert from_code(tmp_path, AGENTS[kind], metadata=metadata)
+
+
+def test_a_model_from_code_acts_if_it_names_services_and_else_does_not(tmp_path: Path) -> None:
+    asks = DatabricksServingEndpoint("llm")
+    options: dict[str, dict[str, Any]] = {
+        "none": {},
+        "example": {"input_example": ["a"]},
+        "resources": {"resources": [asks]},
+        "policy": {"auth_policy": AuthPolicy(SystemAuthPolicy([asks]), UserAuthPolicy([]))},
+        "prompts": {"mlflow_model": Model(prompts=["prompts:/ask/1"])},
+        "key": {"mlflow_model": Model(env_vars=["HF_TOKEN", "SOME_API_KEY"])},
+        "token": {"mlflow_model": Model(env_vars=["HF_TOKEN"])},
+    }
+    acts = set()
+    for name, given in options.items():
+        (tmp_path / name).mkdir()
+        if from_code(tmp_path / name, PLAIN, **given):
+            acts.add(name)
+    assert acts == {"resources", "policy", "prompts", "key"}
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ def spec(name: str, datatype: str = "FP64", *inner: int) -> TensorSpec:
     return TensorSpec(name=name, datatype=datatype, shape=(-1, *inner))
 
 
+TWO = [spec("a"), spec("b")]
 A, B = np.array([1.0, 2.0]), np.array([3.0, 4.0])
 
 
@@ -38,7 +39,7 @@ A, B = np.array([1.0, 2.0]), np.array([3.0, 4.0])
     ],
 )
 def test_two_outputs_by_name_or_in_order(returned: Any) -> None:
-    arrays = arrange(result_of(returned, 2), [spec("a"), spec("b")])
+    arrays = arrange(result_of(returned, TWO), TWO)
     assert [array.tolist() for array in arrays] == [A.tolist(), B.tolist()]
 
 
@@ -46,12 +47,13 @@ def test_two_outputs_by_name_or_in_order(returned: Any) -> None:
     "returned", [A, A.tolist(), pd.Series(A), pd.DataFrame({"x": A}), {"x": A}, A.reshape(2, 1)]
 )
 def test_one_output(returned: Any) -> None:
-    (array,) = arrange(result_of(returned, 1), [spec("y")])
+    (array,) = arrange(result_of(returned, [spec("y")]), [spec("y")])
     assert array.tolist() == A.tolist()
 
 
 def test_a_frame_as_one_output() -> None:
-    (array,) = arrange(result_of(pd.DataFrame({"a": A, "b": B}), 1), [spec("y", "FP32", 2)])
+    specs = [spec("y", "FP32", 2)]
+    (array,) = arrange(result_of(pd.DataFrame({"a": A, "b": B}), specs), specs)
     assert array.dtype == np.float32
     assert array.tolist() == [[1.0, 3.0], [2.0, 4.0]]
 
@@ -68,7 +70,7 @@ def test_a_frame_as_one_output() -> None:
 )
 def test_what_is_not_as_promised_is_told(returned: Any, words: str) -> None:
     with pytest.raises(ResultError, match=words):
-        arrange(result_of(returned, 1), [spec("y")])
+        arrange(result_of(returned, [spec("y")]), [spec("y")])
 
 
 def test_text_and_times_and_what_is_missing() -> None:
@@ -86,10 +88,45 @@ def test_times_are_written_as_mlflow_writes_them(unit: str, fraction: str) -> No
     predictions_to_json(frame, answer)
     (row,) = json.loads(answer.getvalue())["predictions"]
     for returned in (frame, frame.astype(object)):
-        (array,) = arrange(result_of(returned, 1), [spec("t", "BYTES")])
+        text = [spec("t", "BYTES")]
+        (array,) = arrange(result_of(returned, text), text)
         assert array.tolist() == [row["t"].encode()]
     if not fraction:
         assert row["t"] == "2024-01-02T00:00:00"
+
+
+MIXED: list[Any] = [1, 2.5, True, "a", b"c\0", None]
+MIXED_TEXTS = [b"1", b"2.5", b"True", b"a", b"c\0", b""]
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 6])
+def test_each_text_is_its_own_whatever_numbers_are_beside_it(count: int) -> None:
+    values, texts = MIXED[:count], MIXED_TEXTS[:count]
+    text = [spec("t", "BYTES")]
+    rows = [{"t": value} for value in values]
+    for returned in (values, {"t": values}, (values,), rows, pd.Series(values, dtype=object)):
+        (array,) = arrange(result_of(returned, text), text)
+        assert array.tolist() == texts, returned
+    both = [*text, spec("n")]
+    numbers = [n / 2 for n in range(count)]
+    for of_both in (
+        {"t": values, "n": [1, *numbers[1:]]},
+        {"first": values, "second": numbers},
+        (values, numbers),
+        [{"n": number, "t": value} for value, number in zip(values, numbers, strict=True)],
+    ):
+        array, floats = arrange(result_of(of_both, both), both)
+        assert array.tolist() == texts
+        assert floats.dtype.name == "float64"
+
+
+def test_columns_of_one_text_output_keep_their_own_numbers() -> None:
+    wide = [spec("t", "BYTES", 2)]
+    frame = pd.DataFrame({"a": [1, 2], "b": [0.5, 1.0]})
+    rows = [{0: 1, 1: 0.5}, {0: 2, 1: 1.0}]
+    for returned in (frame, frame.to_dict("records"), rows, [[1, 0.5], [2, 1.0]]):
+        (array,) = arrange(result_of(returned, wide), wide)
+        assert array.tolist() == [[b"1", b"0.5"], [b"2", b"1.0"]]
 
 
 def test_outputs_are_found_out_by_a_trial() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shared.deployment import ModelInterface
+from shared.deployment import ModelInterface, ParameterSpec
 from shared.errors import ErrorCode
 from shared.messages import (
     Alone,
@@ -27,7 +27,7 @@ from shared.messages import Request as WireRequest
 from shared.tensor_spec import TensorSpec
 from shared.tensors import Tensor, tensor_from_array
 from worker.batching import BatchLimits
-from worker.commands import Command, End, Execute, Misfit, Send
+from worker.commands import Command, End, Execute, Misfit, OutOfMemory, Send
 from worker.draining import FAREWELL_S, GIVE_BACK_S
 from worker.jobs.messages import JOBS, Job
 from worker.latency_model import TYPICAL_AFTER, LatencyModel
@@ -51,8 +51,14 @@ CANCEL_GRACE_S = 2.0
 
 def session(queue_rows_max: int = 100, run_limits: RunLimits = RUN_LIMITS) -> Session:
     limits = BatchLimits(4, 0.0, queue_rows_max)
-    grace = {"job_cancel_grace_s": CANCEL_GRACE_S}
-    return Session(HELLO, INTERFACE, limits, LatencyModel(), run_limits, **grace)
+    return Session(
+        HELLO,
+        INTERFACE,
+        limits,
+        LatencyModel(),
+        run_limits,
+        job_cancel_grace_s=CANCEL_GRACE_S,
+    )
 
 
 def request(
@@ -158,9 +164,22 @@ def test_a_lowered_interface_is_told_to_every_gateway() -> None:
     live = session()
     tell(live, request(1))
     lowered = INTERFACE.model_copy(update={"max_batch_size": 0})
-    (told,) = live.interface_changed(lowered)
+    (told,) = live.lowered(lowered, 0)
     assert isinstance(told.message, Hello)
     assert ModelInterface.model_validate_json(told.message.interface) == lowered
+    assert live.lowered(lowered, 0) == [], "they know it"
+
+
+def test_calls_that_wait_are_merged_no_more_once_the_model_is_held_to_less() -> None:
+    live = session()
+    tell(live, request(1))
+    tell(live, *[request(number) for number in range(2, 8)])
+    assert live.lowered(INTERFACE, 2) == []
+    assert executing(complete(live, 1)) == [2, 3]
+    live.lowered(INTERFACE.model_copy(update={"max_batch_size": 0}), 0)
+    assert executing(complete(live, 2)) == [4]
+    live.lowered(INTERFACE, 4)
+    assert executing(complete(live, 1)) == [5], "it is never raised"
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing() -> None:
@@ -170,6 +189,19 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing() -> None:
     assert executing(complete(live, 2)) == [3, 4]
     complete(live, 2)
     assert executing(tell(live, *[request(number) for number in range(5, 9)])) == [5, 6]
+
+
+def test_each_time_that_memory_lowers_the_size_of_batches_the_shell_is_told() -> None:
+    live = session()
+    tell(live, *[request(number) for number in range(1, 5)])
+    told = []
+    commands: list[Command] = [Execute((), "")]
+    while any(isinstance(each, Execute) for each in commands):
+        commands = fail(live, FailureKind.OUT_OF_MEMORY)
+        told += [
+            (each.rows, each.rows_together) for each in commands if isinstance(each, OutOfMemory)
+        ]
+    assert told == [(4, 2), (2, 1)]
 
 
 def test_a_fatal_failure_ends_the_replica() -> None:
@@ -383,6 +415,33 @@ def test_parameters_that_python_holds_for_equal_never_share_a_batch() -> None:
         for number, value in enumerate(values)
     ]
     assert executing(tell(live, *asked)) == [0, 4]
+
+
+def test_what_no_trial_had_the_like_of_runs_alone_and_else_batches_form() -> None:
+    interface = INTERFACE.model_copy(
+        update={"parameters": (ParameterSpec(name="k", datatype="FP64"),)}
+    )
+    limits, tried = BatchLimits(4, 0.0, 100), (("x",), ("x", "y"))
+    live = Session(HELLO, interface, limits, LatencyModel(), RUN_LIMITS, tried=tried)
+
+    def of(number: int, names: str, **parameters: Scalar) -> WireRequest:
+        tensors = tuple(tensor_from_array(name, np.zeros((1, 1), np.float32)) for name in names)
+        return WireRequest(number, 10**7, tensors, parameters=tuple(parameters.items()))
+
+    asked = [
+        *[of(1, "x", k=1.0), of(2, "x", k=1.0)],  # a parameter that the model knows
+        *[of(3, "z"), of(4, "z")],  # without an input that was there in the trial
+        *[of(5, "x"), of(6, "x")],
+        *[of(7, "yx"), of(8, "yx")],
+        *[of(9, "x", other=1.0), of(10, "x", other=1.0)],  # which the model ignores
+    ]
+    ran = [executing(tell(live, *asked))]
+    while sum(map(len, ran)) < len(asked):
+        ran.append(executing(complete(live, len(ran[-1]))))
+    assert ran == [[1], [2], [3], [4], [5, 6], [7, 8], [9, 10]]
+    jobs = [Job(n, of(n, "x", k=1.0), None) for n in (11, 12)]
+    complete(live, 2)
+    assert executing(bring(live, *jobs)) == [11]
 
 
 def test_batches_that_are_surely_short_are_called_so_unless_they_failed_before() -> None:

@@ -15,6 +15,7 @@ from shared.tensor_spec import TensorSpec
 from shared.tensors import AnyArray
 from worker.outcomes import FailureKind
 from worker.runtimes.base import ExecutionError, ModelLoadError
+from worker.trial.rows import candidates, extremes
 from worker.warmup import WarmUp, execute_once
 
 Compute = Callable[[AnyArray], AnyArray]
@@ -23,7 +24,7 @@ Compute = Callable[[AnyArray], AnyArray]
 class Fake:
     """Computes something of one input; refuses where `failure` says so."""
 
-    provider = "fake"
+    provider: str = "fake"
     any_thread: bool = False
     unbatched = ""
     coarse = False
@@ -183,7 +184,7 @@ def test_how_often_a_first_load_executes_the_model_is_what_the_documents_say() -
     fake = Fake(lambda x: x * 2)
     fake.interface = fake.interface.model_copy(update={"max_batch_size": 32})
     WarmUp(fake).find_out()
-    assert len(fake.runs) == 34
+    assert len(fake.runs) == 35
 
 
 @pytest.mark.parametrize(
@@ -229,3 +230,236 @@ def test_extreme_rows_that_take_too_much_memory_cost_no_load() -> None:
         return x * 2
 
     assert found(Fake(greedy)) == (12, None, True)
+
+
+class Table(Fake):
+    """Takes `x`, and `y` if it is there; computes something of both."""
+
+    def __init__(self, compute: Callable[[AnyArray, AnyArray | None], AnyArray]) -> None:
+        super().__init__()
+        self._of_both = compute
+        x, *_ = self.interface.inputs
+        y = x.model_copy(update={"name": "y", "optional": True})
+        self.interface = self.interface.model_copy(update={"inputs": (x, y), "max_batch_size": 32})
+
+    def execute(
+        self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()
+    ) -> Sequence[AnyArray]:
+        self.runs.append(len(inputs["x"]))
+        return [self._of_both(inputs["x"], inputs.get("y"))]
+
+
+class Wide(Fake):
+    """A table of two numbers and two texts, of which one each may be left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        kinds = {"a": "FP64", "b": "BYTES", "c": "INT64", "d": "BYTES"}
+        columns = [
+            TensorSpec(name=name, datatype=kind, shape=(-1,), optional=name in "cd")
+            for name, kind in kinds.items()
+        ]
+        self.interface = self.interface.model_copy(
+            update={"inputs": tuple(columns), "max_batch_size": 32, "table": True}
+        )
+
+    def execute(
+        self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()
+    ) -> Sequence[AnyArray]:
+        self.runs.append(len(inputs["a"]))
+        lengths = [len(each) for each in inputs["b"]]
+        return [np.nan_to_num(np.stack([inputs["a"], lengths], axis=1))]
+
+
+def test_the_most_executions_of_a_first_load_are_what_the_documents_say() -> None:
+    wide = Wide()
+    assert WarmUp(wide).find_out().tried == (("a", "b", "c", "d"), ("a", "b"))
+    assert len(wide.runs) == 46 + 34
+
+
+def test_inputs_that_may_be_left_out_are_tried_both_ways() -> None:
+    both = Table(lambda x, y: x if y is None else x + y)
+    finding = WarmUp(both).find_out()
+    assert (finding.merges, finding.tried) == (True, (("x", "y"), ("x",)))
+    assert len(both.runs) <= 46 + 34
+
+
+@pytest.mark.parametrize(
+    "without",
+    [
+        lambda x: x - x.mean(axis=0),
+        lambda x: x[:1],
+        lambda x: x * 0,
+        lambda x: np.where(np.arange(len(x))[:, None] < 31, x, x * 2),
+    ],
+)
+def test_what_mixes_rows_without_an_input_is_batched_only_with_it(without: Compute) -> None:
+    finding = WarmUp(Table(lambda x, y: without(x) if y is None else x + y)).find_out()
+    assert (finding.merges, finding.tried) == (True, (("x", "y"),))
+
+
+def test_what_the_operator_says_holds_for_requests_of_any_kind() -> None:
+    assert WarmUp(Table(lambda x, y: x), "on").find_out().tried is None
+    assert WarmUp(Fake(), "on", "off").find_out().tried is None
+    assert WarmUp(Fake(static=4)).find_out().tried == (("x",),)
+
+
+class Speaker(Fake):
+    """Answers each row with as many numbers as it says, padded to the longest of the batch."""
+
+    def __init__(self, length: Callable[[AnyArray], AnyArray]) -> None:
+        def speak(x: AnyArray) -> AnyArray:
+            lengths = length(x)
+            said: AnyArray = (np.arange(lengths.max()) < lengths[:, None]) * x[:, :1]
+            return said.astype(np.float32)
+
+        super().__init__(speak)
+        (spec,) = self.interface.outputs
+        open_size = spec.model_copy(update={"shape": (-1, -1)})
+        self.interface = self.interface.model_copy(update={"outputs": (open_size,)})
+
+
+def test_answers_of_any_size_that_had_one_size_are_no_evidence() -> None:
+    rare = Speaker(lambda x: np.where(x[:, 0] == 7777, 9, 4))
+    assert "may be of any size" in reason(rare)
+    often = Speaker(lambda x: 4 + (x[:, 0] > 0).astype(int))
+    assert "depends on the other rows" in reason(often)
+
+
+def test_a_size_that_an_input_leaves_open_too_may_be_one() -> None:
+    fake = Fake(lambda x: x * 2)
+    (spec,) = fake.interface.inputs
+    opened = (spec.model_copy(update={"shape": (-1, -1)}),)
+    fake.interface = fake.interface.model_copy(update={"inputs": opened, "outputs": opened})
+    assert found(fake) == (12, None, True)
+
+
+def of_integers(compute: Compute) -> Fake:
+    return Fake(lambda x: compute(x.astype(np.float64)), datatype="INT64")
+
+
+def test_integers_beyond_the_range_of_the_example_are_tried() -> None:
+    example = {"x": np.arange(10, 25).reshape(5, 3)}
+    fake = of_integers(lambda x: x / max(x.max(), 30.0))
+    assert "depends on the other rows" in (WarmUp(fake, example=example).find_out().reason)
+
+    def strict(x: AnyArray) -> AnyArray:
+        if x.max() > 24:
+            raise ExecutionError(FailureKind.INPUT, "no such code")
+        return x * 2
+
+    assert WarmUp(of_integers(strict), example=example).find_out().merges
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int64", "uint64", "float16", "float32"])
+def test_the_row_beyond_stays_within_what_its_type_holds(dtype: str) -> None:
+    largest = np.finfo(dtype).max if "float" in dtype else np.iinfo(dtype).max
+    for high, expected in ((20, 30), (largest, None)):
+        rows = [{"x": np.array([each], dtype)} for each in (10, high)]
+        (beyond,) = list(extremes(rows, table=False, careful=False))[2]
+        assert beyond["x"].dtype == dtype
+        number = float(beyond["x"][0])
+        assert number == expected or (expected is None and number > float(largest) * 0.9)
+
+
+def texts(compute: Callable[[list[str]], list[str]], refuses: str = "") -> Fake:
+    """A model of one text, from one text."""
+
+    def run(x: AnyArray) -> AnyArray:
+        given = [each.decode() for each in x.ravel()]
+        if refuses and any(refuses in each for each in given):
+            raise ExecutionError(FailureKind.INPUT, "one line, please")
+        answers = np.empty(len(given), np.object_)
+        answers[:] = [each.encode() for each in compute(given)]
+        return answers
+
+    fake = Fake(run, datatype="BYTES")
+    (spec,) = fake.interface.inputs
+    one = (spec.model_copy(update={"shape": (-1,)}),)
+    fake.interface = fake.interface.model_copy(update={"inputs": one, "outputs": one})
+    return fake
+
+
+@pytest.mark.parametrize("separator", [";", ",", "\n"])
+def test_texts_that_are_joined_and_split_again_are_found(separator: str) -> None:
+    def joins(given: list[str]) -> list[str]:
+        parts = separator.join(given).split(separator)
+        return [part.upper() for part in [*parts, *parts[-1:] * len(given)]][: len(given)]
+
+    assert "depends on the other rows" in reason(texts(joins))
+    if separator != "\n":
+        assert "depends on the other rows" in reason(texts(joins, refuses="\n"))
+    assert WarmUp(texts(lambda given: [each.upper() for each in given])).find_out().merges
+    lines = texts(lambda given: [each.upper() for each in given], refuses="\n")
+    assert WarmUp(lines).find_out().merges
+
+
+def flag(compute: Compute) -> Fake:
+    """A model of one BOOL."""
+    fake = Fake(compute, datatype="BOOL")
+    (spec,) = fake.interface.inputs
+    one = (spec.model_copy(update={"shape": (-1,)}),)
+    fake.interface = fake.interface.model_copy(update={"inputs": one, "outputs": one})
+    return fake
+
+
+def test_all_rows_that_there_are_suffice() -> None:
+    assert found(flag(lambda x: ~x)) == (12, None, True)
+    example = {"x": np.array([True])}
+    assert WarmUp(flag(lambda x: ~x), example=example).find_out().merges
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda x: x ^ (x.sum() > 6),
+        lambda x: x ^ ((~x).sum() > 6),
+        lambda x: x ^ x[0],
+        lambda x: np.sort(x),
+        lambda x: x & x.all(),
+    ],
+)
+def test_few_rows_that_depend_on_others_are_not_batched(compute: Compute) -> None:
+    assert "depends on the other rows" in reason(flag(compute))
+
+
+def test_some_of_few_rows_do_not_suffice() -> None:
+    def strict(x: AnyArray) -> AnyArray:
+        if not x.all():
+            raise ExecutionError(FailureKind.INPUT, "only yes")
+        return x
+
+    assert "only 1 different trial rows ran" in reason(flag(strict))
+    example = {"x": np.array([b"red", b"green", b"blue"], object)}
+    fake = texts(lambda given: [each.upper() for each in given])
+    picky = texts(lambda given: [{"red": "r", "green": "g", "blue": "b"}[each] for each in given])
+    assert WarmUp(fake, example=example).find_out().merges
+    assert "only 3 different" in WarmUp(picky, example=example).find_out().reason
+
+
+@pytest.mark.parametrize("provider", ["torch cuda:0", "CUDAExecutionProvider", "pyfunc cuda:1"])
+def test_on_a_gpu_made_up_integers_are_zeros_first_and_never_above_one(provider: str) -> None:
+    def embed(x: AnyArray) -> AnyArray:
+        if x.max() > 1:
+            raise ExecutionError(FailureKind.FATAL, "device-side assert")
+        return x * 2
+
+    fake = Fake(embed, datatype="INT64")
+    fake.provider = provider
+    finding = WarmUp(fake).find_out()
+    assert finding.merges
+    assert execute_once(fake, finding, None)
+    (spec,) = fake.interface.inputs
+    first, *_ = candidates([spec], None, careful=True)
+    assert not first["x"].any()
+
+
+def test_on_a_gpu_integers_stay_among_those_of_the_example() -> None:
+    (spec,) = Fake(datatype="INT64").interface.inputs
+    for example in ([[3, 7, 5], [4, 4, 4]], [[3, 7, 5]], [[6]]):
+        given = {"x": np.array(example)}
+        rows = list(candidates([spec], given, careful=True))
+        for choice in extremes(rows[:2], table=False, careful=True):
+            rows += choice
+        assert {row["x"].min() >= given["x"].min() for row in rows} == {True}
+        assert {row["x"].max() <= given["x"].max() for row in rows} == {True}

@@ -179,13 +179,12 @@ def serving(
     """Serve an application from a thread of its own; gives the port.
 
     Args:
-        bounds: of what clients may make it hold; None: those of the application.
+        bounds: of what clients may make it hold; None: the usual ones.
         direct: inference takes the short way where it can, as in a gateway; else never.
     """
     listener = socket.create_server(("127.0.0.1", 0))
     short = partial(DirectConnection, way=ShortWay(app.infer))
-    settings = app.infer.settings
-    bounds = bounds or ClientBounds(linger_s=settings.linger_s)
+    bounds = bounds or ClientBounds()
     bounds.held = app.infer.held
     connection = short if direct else GracefulConnection
     server = GracefulServer(app, Drain(0.1, 5.0), connection, bounds)

@@ -23,6 +23,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from gateway.graceful_connection import HEAD_BYTES_MAX
 from gateway.http.settings import HttpSettings
 from gateway.origin_policy import OriginPolicy
+from gateway.unread_answers import ClientBounds
 from shared.errors import ErrorCode, PenstockError
 from tests.unit.gateway.http.fakes import FakeInference, app_of, serving, x_input
 
@@ -31,7 +32,6 @@ SETTINGS = HttpSettings(
     max_body_bytes=MAX_BODY_BYTES,
     body_timeout_s=0.5,
     compress_min_bytes=2000,
-    linger_s=0.2,
     origins=OriginPolicy(frozenset({"gateway"}), frozenset({"https://app.example"})),
 )
 
@@ -116,7 +116,10 @@ def ways() -> Iterator[tuple[Way, Way]]:
     services = FakeInference(), FakeInference()
     registries = CollectorRegistry(), CollectorRegistry()
     apps = [app_of(*each) for each in zip(services, [SETTINGS] * 2, registries, strict=True)]
-    with serving(apps[0]) as short, serving(apps[1], direct=False) as ordinary:
+    with (
+        serving(apps[0], bounds=ClientBounds(linger_s=0.2)) as short,
+        serving(apps[1], direct=False, bounds=ClientBounds(linger_s=0.2)) as ordinary,
+    ):
         yield Way(services[0], registries[0], short), Way(services[1], registries[1], ordinary)
 
 

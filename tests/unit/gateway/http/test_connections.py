@@ -16,6 +16,7 @@ from gateway.graceful_connection import HEAD_BYTES_MAX
 from gateway.http.request_heads import HEAD_BYTES_MAX as KNOWN_BYTES_MAX
 from gateway.http.request_heads import head_of
 from gateway.http.settings import HttpSettings
+from gateway.unread_answers import ClientBounds
 from tests.unit.gateway.http.fakes import FakeInference, app_of, serving, x_input
 
 INFER = "/v2/models/double/infer"
@@ -35,7 +36,8 @@ def registry() -> CollectorRegistry:
 
 @pytest.fixture(scope="module")
 def port(service: FakeInference, registry: CollectorRegistry) -> Iterator[int]:
-    with serving(app_of(service, HttpSettings(max_body_bytes=LIMIT, linger_s=5), registry)) as port:
+    app = app_of(service, HttpSettings(max_body_bytes=LIMIT), registry)
+    with serving(app, bounds=ClientBounds(linger_s=5)) as port:
         yield port
 
 

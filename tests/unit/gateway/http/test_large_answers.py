@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import httpx
 import numpy as np
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.calls import InferenceAnswer
-from gateway.http.oip_codec import SLICE_ELEMENTS, build_response
+from gateway.http import json_slices
+from gateway.http.json_slices import SLICE_ELEMENTS, record_slices, tensor_slices
+from gateway.http.oip_codec import build_response
 from gateway.http.parsed_infer import ParsedInfer
-from shared.tensors import AnyArray, tensor_from_array
+from shared.tensors import AnyArray, Tensor, encode_bytes_elements, tensor_from_array
 from tests.unit.gateway.http.fakes import FakeInference, FakeModel, app_of, interface, serving, spec
 
 GENERATOR = np.random.default_rng(7)
@@ -64,3 +70,36 @@ def test_large_answers_arrive_whole(direct: bool, coding: str) -> None:
             assert response.status_code == 200
             assert response.headers.get("content-encoding", "identity") == coding
             assert response.json()["outputs"][0]["data"] == values.tolist()
+
+
+TEXT = st.text('aé"\\\n€😀', max_size=5)
+SHAPES = st.lists(st.integers(0, 4), min_size=1, max_size=3).map(tuple)
+
+
+@given(SHAPES, st.data(), st.integers(4, 12), st.integers(1, 5))
+def test_texts_in_slices_are_what_they_are(
+    shape: tuple[int, ...], data: st.DataObject, slice_bytes: int, slice_elements: int
+) -> None:
+    count = math.prod(shape)
+    texts = data.draw(st.lists(TEXT, min_size=count, max_size=count))
+    tensor = Tensor("y", "BYTES", shape, encode_bytes_elements(texts))
+    column = Tensor("n", "INT64", shape, np.arange(count).tobytes())
+    array = np.empty(count, np.object_)
+    array[:] = texts
+    whole = array.reshape(shape).tolist()
+    numbers = np.arange(count).reshape(shape).tolist()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_slices, "SLICE_BYTES", slice_bytes)
+        patch.setattr(json_slices, "SLICE_ELEMENTS", slice_elements)
+        assert b"".join(tensor_slices(tensor, shape)) == orjson.dumps(whole)
+        assert b"".join(tensor_slices(column, shape)) == orjson.dumps(numbers)
+        records = [{"y": y, "n": n} for y, n in zip(whole, numbers, strict=True)]
+        assert b"".join(record_slices([tensor, column])) == orjson.dumps(records)
+
+
+@pytest.mark.parametrize("data", [b"", b"\1\0\0\0", b"\1\0\0\0ab", b"\1\0\0\0a" * 3])
+def test_texts_that_are_not_as_many_as_they_should_be(data: bytes) -> None:
+    tensor = Tensor("y", "BYTES", (2,), data)
+    for slices in (tensor_slices(tensor, (2,)), record_slices([tensor])):
+        with pytest.raises(ValueError, match="tensor 'y'"):
+            list(slices)

@@ -22,9 +22,10 @@ def job(
     priority: int = 5,
     timeout_s: float | None = None,
     suspect: bool = False,
+    alone: bool = False,
 ) -> JobItem:
     request = Request(number, 0, (), priority, suspect)
-    return JobItem(Job(number, request, timeout_s), bucket, rows, 0.0)
+    return JobItem(Job(number, request, timeout_s), bucket, rows, 0.0, alone=alone)
 
 
 def known(*durations: tuple[int, float], bucket: str = "a") -> LatencyModel:
@@ -47,7 +48,9 @@ def planned_jobs(
     taken = []
     limits = first.timeout_s if isinstance(first, JobItem) else None
     for each in sorted(jobs, key=lambda each: (each.priority, each.key)):
-        if each is first or each.suspect or (each.bucket, each.timeout_s) != (first.bucket, limits):
+        if each is first or each.suspect or each.alone:
+            continue
+        if (each.bucket, each.timeout_s) != (first.bucket, limits):
             continue
         rows += each.rows
         takes_s = latency.of(first.bucket).middle(rows)
@@ -88,9 +91,16 @@ class CallsAndJobs(RuleBasedStateMachine):
         priority=st.integers(1, 9),
         timeout_s=st.sampled_from([None, None, 5.0]),
         suspect=st.sampled_from([False, False, False, True]),
+        alone=st.sampled_from([False, False, False, True]),
     )
     def offer_job(
-        self, bucket: str, rows: int, priority: int, timeout_s: float | None, suspect: bool
+        self,
+        bucket: str,
+        rows: int,
+        priority: int,
+        timeout_s: float | None,
+        suspect: bool,
+        alone: bool,
     ) -> None:
         self.count += 1
         new = job(
@@ -100,6 +110,7 @@ class CallsAndJobs(RuleBasedStateMachine):
             priority=priority,
             timeout_s=timeout_s,
             suspect=suspect,
+            alone=alone,
         )
         self.jobs.offer(new)
         self.waiting_jobs[self.count] = new
@@ -154,13 +165,13 @@ class CallsAndJobs(RuleBasedStateMachine):
         jobs = list(self.waiting_jobs.values())
         head = min(jobs, key=lambda each: (each.priority, each.key))
         args = (self.latency, head, head.rows, MAX_BATCH, self.slice_set_s)
-        others = [] if head.suspect else planned_jobs(jobs, *args)
+        others = [] if head.suspect or head.alone else planned_jobs(jobs, *args)
         batch = self.jobs.release(MAX_BATCH)
         assert batch == [head, *others]
         rows = sum(each.rows for each in batch)
         takes_s = self.latency.of(head.bucket).middle(rows)
         assert len(batch) == 1 or takes_s <= self.slice_set_s
-        assert len(batch) == 1 or not any(each.suspect for each in batch)
+        assert len(batch) == 1 or not any(each.suspect or each.alone for each in batch)
         for each in batch:
             assert self.waiting_jobs.pop(each.key[1]) is each
         return batch
@@ -232,6 +243,7 @@ def test_jobs_fill_up_a_batch_of_calls_unless_a_call_might_be_late_for_it() -> N
     assert jobs.fill([item(9, deadline=0.002)], 8, 0.0) == []
     assert jobs.fill([item(9, bucket="b")], 8, 0.0) == []
     assert jobs.fill([item(9, suspect=True)], 8, 0.0) == []
+    assert jobs.fill([item(9, alone=True)], 8, 0.0) == []
     assert numbers(jobs.fill([item(9)], 8, 0.0)) == [0]
 
 

@@ -95,6 +95,11 @@ def test_text(value: object) -> None:
     assert tensors(value, TEXT) == {"text": ["é".encode()]}
 
 
+@pytest.mark.parametrize("value", [[[1, 2.5]], ([[1, 2.5]],), {"text": [[1, 2.5]]}])
+def test_a_text_is_its_own_whatever_numbers_are_beside_it(value: object) -> None:
+    assert tensors(value, interface(spec("text", "BYTES", 2))) == {"text": [[b"1", b"2.5"]]}
+
+
 def test_bytes_keep_their_zeros() -> None:
     assert tensors(b"a\0", TEXT) == {"text": [b"a\0"]}
 

@@ -1,0 +1,73 @@
+"""A process that reads large bodies for a gateway: `python -m gateway.http.reader_process FD`.
+
+A reader of JSON holds the interpreter for as long as a document takes, which would stop all other
+requests of the gateway; here it stops nobody. It ends when the gateway closes the connection, or
+ends itself, and at nothing else.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+
+from gateway.http.oip_codec import parse_infer
+from gateway.http.payload import ParsedCall, RawHeaders
+from gateway.http.reader_wire import Question, ReaderGoneError, receive, send
+from gateway.http.request_headers import json_length_of
+from gateway.http.scoring_formats import read_kserve, read_mlflow
+from gateway.memory import keep_little, trim
+from shared.deployment import ModelInterface
+from shared.errors import PenstockError
+from shared.tensors import Buffer
+
+Read = Callable[[Buffer, RawHeaders, ModelInterface, int], ParsedCall]
+
+
+def _read_infer(
+    body: Buffer, headers: RawHeaders, interface: ModelInterface, max_elements: int
+) -> ParsedCall:
+    return parse_infer(body, json_length_of(headers), interface, max_elements)
+
+
+READERS: Mapping[str, Read] = {"oip": _read_infer, "mlflow": read_mlflow, "kserve": read_kserve}
+"""By the name of the payload format."""
+
+
+def answer(question: Question) -> ParsedCall | PenstockError:
+    """What the body says, or why it is refused."""
+    interface = ModelInterface.model_validate(orjson.loads(question.interface))
+    read = READERS[question.payload]
+    body: Any = question.body  # what was sent as a `PickleBuffer` comes as what holds it
+    question.body = None
+    try:
+        return read(body, question.headers, interface, question.max_elements)
+    except PenstockError as error:
+        return error
+
+
+def serve(connection: socket.socket) -> None:
+    """Answer until the other end closes the connection."""
+    while True:
+        try:
+            send(connection, answer(receive(connection, bytearray)))
+        except (ReaderGoneError, OSError):
+            return
+        trim()
+
+
+def main() -> None:
+    """Serve the connection whose number the command line names."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # sent to a group, it is meant for the gateway
+    keep_little()
+    with socket.socket(fileno=int(sys.argv[1])) as connection:
+        serve(connection)
+
+
+if __name__ == "__main__":
+    main()
