@@ -27,12 +27,14 @@ from gateway.http.traced_app import TracedApp
 from gateway.jobs.assembly import GatewayJobs
 from gateway.memory import keep_little
 from gateway.metrics import DispatchCollector
+from gateway.origin_policy import OriginPolicy, origin_policy
 from gateway.replicas import RevisionSettings
 from gateway.routing_feed import RoutingFeed
 from gateway.service import InferenceService
 from gateway.settings import GatewaySettings, read_codes
 from gateway.transport import advertised_endpoint, check_endpoint
 from gateway.unread_answers import ClientBounds
+from shared.addresses import authority_of, is_loopback, url_of
 from shared.clock import SystemClock
 from shared.compiled import is_compiled
 from shared.curve import GatewayKeys, read_gateway_keys
@@ -64,7 +66,9 @@ class Gateway:
         self._changed = asyncio.Event()
         incarnation = new_incarnation(settings.gateway)
         self.held = HeldBytes(settings.held_bytes_max, settings.held_small_share_bytes)
-        self.bounds = ClientBounds(self.held, settings.answer_timeout_s, settings.linger_s)
+        self.bounds = ClientBounds(
+            self.held, settings.answer_timeout_s, settings.linger_s, settings.keep_alive_s
+        )
         self.service = InferenceService(
             endpoint=settings.endpoint,
             incarnation=incarnation,
@@ -91,7 +95,7 @@ class Gateway:
                 node=node_name(),
                 pid=os.getpid(),
                 endpoint="",
-                url=f"http://{settings.host}:{settings.port}",
+                url=url_of(settings.host, settings.port),
                 metrics_port=serve_metrics(
                     self.registry, settings.metrics_host, settings.metrics_port
                 ),
@@ -104,7 +108,7 @@ class Gateway:
     async def run(self, listener: socket.socket) -> None:
         """Serve until SIGTERM or SIGINT, then drain: HTTP first, the replicas' side last."""
         settings = self._settings
-        server = _http_server(self, settings)
+        server = _http_server(self, settings, policy_of(settings, listener))
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._leave, server)
@@ -114,7 +118,7 @@ class Gateway:
             task.add_done_callback(lambda task: _end_if_failed(task, server))
         await self._settle()
         _collect_seldom()
-        url = f"http://{settings.host}:{listener.getsockname()[1]}"
+        url = url_of(settings.host, listener.getsockname()[1])
         log.info("serving", url=url, compiled=is_compiled())
         await server.serve(sockets=[listener])
         for task in reversed(background):
@@ -190,7 +194,24 @@ def _keys(settings: GatewaySettings) -> GatewayKeys | None:
     return read_gateway_keys(settings.keys_dir)
 
 
-def _http_server(gateway: Gateway, settings: GatewaySettings) -> GracefulServer:
+def policy_of(settings: GatewaySettings, listener: socket.socket) -> OriginPolicy:
+    """Whom browsers may bring here; where any name is answered, the log says so."""
+    loopback = is_loopback(listener.getsockname()[0])
+    policy = origin_policy(
+        settings.allowed_hosts, settings.cors_origins, loopback=loopback, host=settings.host
+    )
+    if policy.hosts is None:
+        log.info(
+            "any Host is answered, so a page in a browser that reaches this address may read what "
+            "it serves; name the hosts with --allowed-hosts",
+            host=settings.host,
+        )
+    return policy
+
+
+def _http_server(
+    gateway: Gateway, settings: GatewaySettings, origins: OriginPolicy
+) -> GracefulServer:
     app = create_app(
         gateway.service,
         HttpSettings(
@@ -198,6 +219,7 @@ def _http_server(gateway: Gateway, settings: GatewaySettings) -> GracefulServer:
             max_request_elements=settings.max_request_elements,
             body_timeout_s=settings.body_timeout_s,
             compress_min_bytes=settings.compress_min_bytes,
+            origins=origins,
         ),
         HttpMetrics(gateway.registry),
         gateway.jobs.clients,
@@ -227,7 +249,7 @@ def open_listener(settings: GatewaySettings) -> socket.socket:
         listener.bind((settings.host, settings.port))
     except OSError as error:
         listener.close()
-        where = f"{settings.host}:{settings.port} ({error.strerror})"
+        where = f"{authority_of(settings.host, settings.port)} ({error.strerror})"
         raise OSError(f"cannot listen on {where}; choose another with --port") from error
     listener.listen(LISTEN_BACKLOG)
     return listener

@@ -49,6 +49,9 @@ HEAD_TIMEOUT_S = 60.0
 """Longest time from a connection's beginning to that of its first head, and from there to the end
 of a head: for clients that connect beforehand, and none that hold a descriptor for ever."""
 
+LOOK_S = 5.0
+"""Longest time between two looks at how long a head has been waited for."""
+
 
 def _last_answer(status: bytes, message: str) -> bytes:
     """An answer with an error, after which the connection ends."""
@@ -371,7 +374,7 @@ class GracefulConnection(HttpToolsProtocol):
     def _start_timer(self, left_s: float) -> None:
         """Ring when it may be time; patience may become less meanwhile, to that of idleness."""
         self.timeout_keep_alive_task = self.loop.call_later(
-            min(left_s, self.timeout_keep_alive), self.timeout_keep_alive_handler
+            min(left_s, self.timeout_keep_alive, LOOK_S), self.timeout_keep_alive_handler
         )
 
     def _stop_timer(self) -> None:

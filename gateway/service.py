@@ -139,7 +139,7 @@ class InferenceService:
         try:
             route = self._routes.resolve(model, version)
         except PenstockError as error:
-            if error.code is ErrorCode.NO_READY_REPLICA:
+            if error.code in (ErrorCode.NO_READY_REPLICA, ErrorCode.NOT_SERVABLE):
                 return False
             raise
         return self._version_ready(route, self._clock.monotonic())

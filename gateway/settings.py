@@ -11,7 +11,8 @@ from pydantic import Field, field_validator
 from gateway.held_bytes import BYTES_MAX, SMALL_SHARE_BYTES
 from gateway.jobs.keeper_settings import JobKeeperSettings
 from gateway.jobs.settings import JobSettings
-from gateway.unread_answers import ANSWER_TIMEOUT_S, LINGER_S
+from gateway.origin_policy import read_hosts, read_origins
+from gateway.unread_answers import ANSWER_TIMEOUT_S, KEEP_ALIVE_S, LINGER_S
 from shared.errors import ErrorCode
 
 RETRY_ON = frozenset({ErrorCode.MODEL_ERROR, ErrorCode.OUT_OF_MEMORY})
@@ -26,6 +27,24 @@ class GatewaySettings(JobKeeperSettings, JobSettings):
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on for HTTP.")
     listen_fd: int | None = Field(
         None, description="An already bound listening socket to use instead, passed by a launcher."
+    )
+    allowed_hosts: str = Field(
+        "",
+        description="Names that this gateway goes by, with commas between them; a request for "
+        "another gets 421. Loopback names and IP addresses always are; *: any name. Empty: none "
+        "besides these where it listens on the loopback alone, any elsewhere.",
+    )
+    cors_origins: str = Field(
+        "",
+        description="Origins whose pages may use this gateway from a browser, as "
+        "https://app.example.org, with commas between them; *: any page. Its own pages always may.",
+    )
+    keep_alive_s: float = Field(
+        KEEP_ALIVE_S,
+        gt=0,
+        le=3600,
+        description="How long a connection without a request is kept. Longer than clients and "
+        "proxies keep theirs, or they send requests on connections that are just being closed.",
     )
     endpoint: str = Field(
         f"ipc:///tmp/penstock-{os.getuid()}/gateway-0.ipc",
@@ -157,6 +176,18 @@ class GatewaySettings(JobKeeperSettings, JobSettings):
     @classmethod
     def _known_failures(cls, text: str) -> str:
         read_codes(text)
+        return text
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _names(cls, text: str) -> str:
+        read_hosts(text)
+        return text
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, text: str) -> str:
+        read_origins(text)
         return text
 
 

@@ -68,8 +68,8 @@ class Routes:
         """The version that is to answer a call.
 
         Raises:
-            PenstockError: MODEL_NOT_FOUND, VERSION_NOT_FOUND, or NO_READY_REPLICA for a model of
-                which nothing can be reached now.
+            PenstockError: MODEL_NOT_FOUND, VERSION_NOT_FOUND, NO_READY_REPLICA for a model of which
+                nothing can be reached now, or NOT_SERVABLE where no waiting helps.
         """
         route = self._models.get(model)
         if route is None:
@@ -87,7 +87,8 @@ class Routes:
         weighted = [version for version in route.versions if version.weight > 0]
         if not weighted:
             reason = route.reason or "no version of it is deployed"
-            raise PenstockError(
-                ErrorCode.NO_READY_REPLICA, f"model {model!r} cannot answer: {reason}", 1.0
-            )
+            message = f"model {model!r} cannot answer: {reason}"
+            if route.hopeless:
+                raise PenstockError(ErrorCode.NOT_SERVABLE, message)
+            raise PenstockError(ErrorCode.NO_READY_REPLICA, message, 1.0)
         return weighted[0]

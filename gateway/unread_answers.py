@@ -28,6 +28,10 @@ as the slowest mobile networks give."""
 ANSWER_TIMEOUT_S = 30.0
 LINGER_S = 2.0
 
+KEEP_ALIVE_S = 75.0
+"""How long a connection without a request is kept. Clients and proxies close theirs after up to a
+minute (the usual settings are 15 to 60 s), and who closes first loses no request."""
+
 _log = get_logger("gateway.connections")
 
 
@@ -40,12 +44,14 @@ class ClientBounds:
         answer_timeout_s: see the module's docstring.
         linger_s: how long what comes of a refused body is thrown away, so that its sender gets to
             read the answer before the connection ends.
+        keep_alive_s: how long a connection without a request is kept.
         cut_off: clients that were cut off because they did not read their answers.
     """
 
     held: HeldBytes = field(default_factory=HeldBytes)
     answer_timeout_s: float = ANSWER_TIMEOUT_S
     linger_s: float = LINGER_S
+    keep_alive_s: float = KEEP_ALIVE_S
     cut_off: int = 0
 
 

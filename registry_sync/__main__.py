@@ -17,6 +17,7 @@ from registry_sync.metrics import SyncCollector
 from registry_sync.presence import report_presence
 from registry_sync.settings import SyncSettings
 from registry_sync.sources import source_of
+from registry_sync.statuses import for_report
 from shared.artifact_cache import ArtifactCache
 from shared.clock import SystemClock
 from shared.deployment import SyncReport
@@ -64,12 +65,19 @@ async def run(settings: SyncSettings) -> None:
     )
     registry = process_registry()
     registry.register(SyncCollector(controller.counts, lambda: controller.leading))
-    report = SyncReport(
-        sync=holder,
-        node=node_name(),
-        pid=os.getpid(),
-        metrics_port=serve_metrics(registry, settings.metrics_host, settings.metrics_port),
-    )
+    metrics_port = serve_metrics(registry, settings.metrics_host, settings.metrics_port)
+
+    def report() -> SyncReport:
+        statuses, left_out = for_report(controller.told)
+        return SyncReport(
+            sync=holder,
+            node=node_name(),
+            pid=os.getpid(),
+            metrics_port=metrics_port,
+            statuses=statuses,
+            statuses_left_out=left_out,
+        )
+
     presence = asyncio.create_task(
         report_presence(store, report, settings.report_interval_s, settings.report_ttl_s)
     )

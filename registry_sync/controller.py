@@ -93,6 +93,7 @@ class Controller:
         self._observed: Registry | None = None
         self._deployed: frozenset[VersionKey] | None = None
         self._statuses: tuple[StatusUpdate, ...] = ()
+        self._told: tuple[StatusUpdate, ...] = ()
         self._settled_at = 0.0
         self._complaints: dict[str, str] = {}
         self._log = get_logger("controller")
@@ -101,6 +102,11 @@ class Controller:
     def leading(self) -> bool:
         """Whether this daemon holds the lease."""
         return self._leadership.lease is not None
+
+    @property
+    def told(self) -> tuple[StatusUpdate, ...]:
+        """Statuses of all versions; none unless this daemon leads, and has seen the registry."""
+        return self._told if self.leading else ()
 
     async def run(self) -> None:
         """Run until cancelled; the lease is released at the end."""
@@ -117,7 +123,7 @@ class Controller:
         """A new leader knows nothing, and reports may be missing: the store may have been down."""
         self._observed = None
         self._deployed = None
-        self._statuses = ()
+        self._statuses = self._told = ()
         self._settle()
         self._wake.set()
         self._registry_wake.set()
@@ -173,6 +179,7 @@ class Controller:
             self._registry_wake.set()
         self._deployed = deployed
         self._statuses = result.statuses
+        self._told = result.told
         self._fetches.want(result.fetches, result.sources)
         found = self._fetches.prepared.values()
         digests = {each.digest for each in found if isinstance(each, ArtifactManifest)}

@@ -1,8 +1,10 @@
-"""Tells the control plane that this daemon is there, and where its metrics are."""
+"""Tells the control plane that this daemon is there, where its metrics are, and what became of
+the versions, for who asks the store and not the registry."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 
 from shared.deployment import SyncReport
@@ -14,15 +16,15 @@ FORGET_TIMEOUT_S = 2.0
 
 
 async def report_presence(
-    store: StateStore, report: SyncReport, interval_s: float, ttl_s: float
+    store: StateStore, report: Callable[[], SyncReport], interval_s: float, ttl_s: float
 ) -> None:
     """Report until cancelled, then no more. Without the store, try again later."""
     try:
         while True:
             with suppress(StateStoreError):
-                await store.report_sync(report, ttl_s)
+                await store.report_sync(report(), ttl_s)
             await asyncio.sleep(interval_s)
     finally:
         with suppress(StateStoreError, TimeoutError):
             async with asyncio.timeout(FORGET_TIMEOUT_S):
-                await store.forget_sync(report.sync)
+                await store.forget_sync(report().sync)

@@ -39,7 +39,7 @@ from dataclasses import replace
 from registry_sync.placement import Placing, asked, place
 from registry_sync.registry import Registry
 from registry_sync.routes import next_generation, route_models
-from registry_sync.statuses import statuses
+from registry_sync.statuses import all_statuses, not_shown
 from registry_sync.tags import ServingSettings
 from registry_sync.wishes import Wish, wish_of, wish_without_registry
 from registry_sync.world import FetchFailure, Plan, Policy, Reports, World
@@ -100,10 +100,12 @@ def _plan(
         serials = [worker.deployment_serial for worker in world.workers]
         serial = max([deployment.serial, *serials]) + 1
         deployment = deployment.model_copy(update={"serial": serial})
+    told = all_statuses(world.observed, deployment, wishes, placing, reports)
     return Plan(
         deployment=deployment,
         routing=result.routing,
-        statuses=statuses(world.observed, deployment, wishes, placing, reports),
+        told=told,
+        statuses=not_shown(told, world.observed),
         fetches=tuple(_fetches(wishes, world.now)),
         sources=frozenset(wish.source for wish in wishes.values() if wish.source is not None),
     )

@@ -12,8 +12,11 @@ from collections.abc import Mapping
 from registry_sync.wishes import Wish
 from registry_sync.world import Reports, World
 from shared.deployment import Deployment, Phase, ReplicaState, RevisionDeployment
-from shared.ids import MODEL_NAME
+from shared.ids import is_model_name
 from shared.routing import ModelRoute, RoutingTable, VersionRoute
+
+REASON_LENGTH_MAX = 300
+"""Longest reason why a version cannot be served: it is in every answer for the model."""
 
 
 def next_generation(world: World) -> int:
@@ -63,7 +66,7 @@ def _serves_unknown(route: ModelRoute, reports: Reports) -> bool:
 def _route(
     name: str, wish: Wish, revisions: list[RevisionDeployment], generation: int
 ) -> ModelRoute | None:
-    if not MODEL_NAME.fullmatch(name):
+    if not is_model_name(name):
         return None
     serving = next((each for each in revisions if each.phase is Phase.SERVING), None)
     if serving is not None:
@@ -77,8 +80,22 @@ def _route(
             jobs=serving.settings.jobs or "shared",
         )
         return ModelRoute(model=name, generation=generation, versions=(version,))
+    invalid = next((each for each in revisions if _is_invalid(each)), None)
+    if invalid is not None and wish.version in (None, invalid.version):
+        reason = f"version {invalid.version} cannot be served: {_bounded(invalid.message)}"
+        return ModelRoute(model=name, generation=generation, reason=reason, hopeless=True)
     reason = _reason(wish, revisions)
     return ModelRoute(model=name, generation=generation, reason=reason) if reason else None
+
+
+def _is_invalid(revision: RevisionDeployment) -> bool:
+    """Whether it can never be served, whatever is tried; its message is in our own words."""
+    return revision.phase is Phase.FAILED and revision.retry_at is None
+
+
+def _bounded(message: str) -> str:
+    text = " ".join(message.split())
+    return text if len(text) <= REASON_LENGTH_MAX else text[: REASON_LENGTH_MAX - 3] + "..."
 
 
 def _reason(wish: Wish, revisions: list[RevisionDeployment]) -> str:
@@ -89,7 +106,7 @@ def _reason(wish: Wish, revisions: list[RevisionDeployment]) -> str:
         return (wish.because or f"version {draining.version} was turned off") if draining else ""
     version = target.version if target is not None else wish.version
     if target is not None and target.phase is Phase.FAILED:
-        fate = "cannot be served" if target.retry_at is None else "could not be loaded"
+        fate = "cannot be served" if _is_invalid(target) else "could not be loaded"
         return f"version {version} {fate}"
     if target is None and wish.failure is not None:
         return f"version {version} could not be fetched"

@@ -27,20 +27,24 @@ from shared.deployment import (
     ReplicaPlacement,
     ReplicaState,
     RevisionDeployment,
+    VersionStatus,
 )
-from shared.ids import MODEL_NAME
+from shared.ids import is_model_name
+
+REPORTED_MAX = 1000
+"""Most statuses in a report, which is written every second."""
 
 _STARTED_AGAIN = (ReplicaState.BACKOFF, ReplicaState.FETCHING, ReplicaState.LOADING)
 
 
-def statuses(
+def all_statuses(
     observed: Registry | None,
     deployment: Deployment,
     wishes: Mapping[str, Wish],
     placing: Placing,
     reports: Reports,
 ) -> tuple[StatusUpdate, ...]:
-    """Statuses that differ from those that the registry shows; none while it was not seen."""
+    """Statuses of all versions that somebody asked for; none while the registry was not seen."""
     projection = _Projection(deployment, placing, reports)
     updates: list[StatusUpdate] = []
     for model in (observed or {}).values():
@@ -50,9 +54,44 @@ def statuses(
                 update = _of_problem(model, seen, wish)
             else:
                 update = projection.status_of(model, seen, wish)
-            if update is not None and not _is_shown(update, seen):
+            if update is not None:
                 updates.append(update)
     return tuple(updates)
+
+
+def not_shown(
+    updates: Iterable[StatusUpdate], observed: Registry | None
+) -> tuple[StatusUpdate, ...]:
+    """Those that differ from what the registry shows."""
+    seen = {
+        (each.model, each.version): each
+        for model in (observed or {}).values()
+        for each in model.versions
+    }
+    return tuple([each for each in updates if not _is_shown(each, seen[each.model, each.version])])
+
+
+def for_report(updates: Iterable[StatusUpdate]) -> tuple[tuple[VersionStatus, ...], int]:
+    """Statuses as they are reported, and how many are left out beyond the bound.
+
+    Of what is retired, the last version of a model is told, and only where nothing else is.
+    """
+    told: list[StatusUpdate] = []
+    retired: dict[str, StatusUpdate] = {}
+    for update in updates:
+        if update.status is Status.RETIRED:
+            retired[update.model] = update
+        else:
+            told.append(update)
+    there = {update.model for update in told}
+    told += [update for model, update in retired.items() if model not in there]
+    kept = tuple(
+        VersionStatus(
+            model=each.model, version=each.version, status=each.status.value, message=each.message
+        )
+        for each in told[:REPORTED_MAX]
+    )
+    return kept, max(0, len(told) - REPORTED_MAX)
 
 
 def _of_problem(model: ObservedModel, seen: ObservedVersion, wish: Wish) -> StatusUpdate | None:
@@ -114,7 +153,7 @@ class _Projection:
     ) -> tuple[Status, str] | None:
         roles, version = wish.roles, seen.version
         named = version == roles.stable or version in roles.superseded
-        if named and not MODEL_NAME.fullmatch(model.name):
+        if named and not is_model_name(model.name):
             return Status.INVALID, "the model's name cannot be part of a URL"
         if wish.version == version:
             if wish.failure is not None:

@@ -27,7 +27,7 @@ from shared.deployment import (
     ReplicaSettings,
     RevisionDeployment,
 )
-from shared.ids import MODEL_NAME
+from shared.ids import is_model_name
 
 LATER_SETTINGS = (
     "execution_timeout_ms",
@@ -102,7 +102,7 @@ def wish_of(
         return replace(wish_without_registry(revisions), problems=(model.problem,))
     roles = roles_of(model, policy.stable_aliases)
     trial = _trial(trials.get(name), revisions)
-    if not MODEL_NAME.fullmatch(name):
+    if not is_model_name(name):
         return Wish(because=f"{name} is no valid name", roles=roles)
     if roles.stable is not None:
         return _towards(model, roles.stable, revisions, prepared, policy, roles, trial)

@@ -101,13 +101,15 @@ class Plan:
     Attributes:
         deployment, routing: the documents as they are to be; equal to the present ones if nothing
             is to change.
-        statuses: version statuses that differ from what the registry shows.
+        told: statuses of all versions that somebody asked for.
+        statuses: those that differ from what the registry shows.
         fetches: sources whose artifacts are needed now.
         sources: all sources that are wished for; what was prepared of others may be forgotten.
     """
 
     deployment: Deployment
     routing: RoutingTable
+    told: tuple[StatusUpdate, ...]
     statuses: tuple[StatusUpdate, ...]
     fetches: tuple[ArtifactSource, ...]
     sources: frozenset[ArtifactSource]

@@ -130,7 +130,7 @@ def _copy_file(source: Path, target: Path, path: str, stop: Event) -> None:
         raise ArtifactError(f"{path} is a link or a special file, which no model needs")
     reading = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             offset = 0
             while sent := os.sendfile(writing, reading, offset, _CHUNK_BYTES):

@@ -10,6 +10,7 @@ public. Previous stop: `shared.artifact_cache`, which starts and, if need be, ki
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -26,6 +27,10 @@ may be a heading that names no reason."""
 
 MLFLOW_LEFTOVER = "registered_model_meta"
 """MLflow's client adds this file to what it downloads; it is no part of the model."""
+
+MODELS_SCHEME = "models:/"
+
+_PLAIN_NAME = re.compile(r"[\w.\- ]+")
 
 ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -48,6 +53,14 @@ def fetch(disk: CacheFolder, request: FetchRequest) -> ArtifactManifest:
     )
 
 
+def odd_name_in(uri: str) -> tuple[str, str] | None:
+    """Name and version in `models:/NAME/VERSION`, if MLflow would not find the name in there."""
+    if not uri.startswith(MODELS_SCHEME):
+        return None
+    name, _, version = uri.removeprefix(MODELS_SCHEME).rpartition("/")
+    return None if not name or _PLAIN_NAME.fullmatch(name) else (name, version)
+
+
 def _download(source: ArtifactSource, folder: Path) -> Path:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -57,8 +70,14 @@ def _download(source: ArtifactSource, folder: Path) -> Path:
     mlflow.set_tracking_uri(source.tracking_uri)
     mlflow.set_registry_uri(source.tracking_uri)
     try:
+        named = odd_name_in(source.uri)
+        if named is None:
+            uri = source.uri
+        else:  # its characters would mean something in a URI
+            client = mlflow.MlflowClient(source.tracking_uri, source.tracking_uri)
+            uri = client.get_model_version_download_uri(*named)
         path = mlflow.artifacts.download_artifacts(
-            artifact_uri=source.uri, dst_path=str(folder), tracking_uri=source.tracking_uri
+            artifact_uri=uri, dst_path=str(folder), tracking_uri=source.tracking_uri
         )
     except Exception as error:  # MLflow lets everything through: its own, requests', cloud SDKs'
         text = " ".join(str(error).split())

@@ -234,15 +234,15 @@ class CacheFolder:
         target = self.folder / manifest.digest
         for path in written.rglob("*"):
             if path.is_file():
-                path.chmod(0o444)
+                _make_read_only(path)
                 _sync(path)
         for path in written.rglob("*"):
             if path.is_dir():
-                path.chmod(0o555)
+                _make_read_only(path)
         if target.exists():  # broken, or it would have been found
             _remove(target)
         written.rename(target)
-        target.chmod(0o555)
+        _make_read_only(target)
         _sync(self.folder)
 
     def evict(self, protected: Collection[str], max_bytes: int, now: float) -> list[str]:
@@ -290,6 +290,11 @@ def _size(folder: Path) -> int:
     return total
 
 
+def _make_read_only(path: Path) -> None:
+    """For whoever may read it: that is the umask's to say."""
+    path.chmod(stat.S_IMODE(path.stat().st_mode) & ~0o222)
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -306,5 +311,5 @@ def _remove(path: Path) -> None:
     for folder in (path, *path.rglob("*")):
         if folder.is_dir() and not folder.is_symlink():
             with suppress(OSError):
-                folder.chmod(0o755)
+                folder.chmod(0o700)
     shutil.rmtree(path, ignore_errors=True)

@@ -305,13 +305,29 @@ class WorkerReport(_Document):
     replicas: tuple[ReplicaReport, ...] = ()
 
 
+class VersionStatus(_Document):
+    """What became of a version, in the words that the registry shows."""
+
+    model: str
+    version: str
+    status: str
+    message: str = ""
+
+
 class SyncReport(_Document):
-    """A registry_sync daemon, leading or standing by; `sync` is this life of it."""
+    """A registry_sync daemon, leading or standing by; `sync` is this life of it.
+
+    Attributes:
+        statuses: of all versions that somebody asked for, if it leads and has seen the registry.
+        statuses_left_out: how many more there are.
+    """
 
     sync: str
     node: str
     pid: int
     metrics_port: int = 0
+    statuses: tuple[VersionStatus, ...] = ()
+    statuses_left_out: int = 0
 
 
 class GatewayReport(_Document):

@@ -7,8 +7,16 @@ import re
 import secrets
 import socket
 
-MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\- ]{0,254}")
-"""Names a model may have in a URL path segment; MLflow allows more, which we report as invalid."""
+MODEL_NAME_LENGTH_MAX = 256
+"""Longest name that MLflow's database takes."""
+
+_NO_NAME = re.compile(r"\s*|\.{1,2}|.*[/:].*", re.DOTALL)
+"""What neither a path segment of a URL, percent-encoded, nor MLflow takes for a name."""
+
+
+def is_model_name(text: str) -> bool:
+    """Whether a model may have such a name: all that MLflow accepts, percent-encoded in URLs."""
+    return len(text) <= MODEL_NAME_LENGTH_MAX and not _NO_NAME.fullmatch(text)
 
 
 def new_incarnation(prefix: str) -> str:

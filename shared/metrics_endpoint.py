@@ -14,6 +14,8 @@ from prometheus_client import (
     start_http_server,
 )
 
+from shared.addresses import authority_of
+
 
 def process_registry() -> CollectorRegistry:
     """A registry with what every process exposes of itself."""
@@ -41,6 +43,6 @@ def serve_metrics(registry: CollectorRegistry, host: str, port: int) -> int:
     try:
         server, _ = start_http_server(port, host, registry)
     except OSError as error:
-        where = f"{host}:{port} ({error.strerror})"
+        where = f"{authority_of(host, port)} ({error.strerror})"
         raise OSError(f"cannot listen on {where}; choose another with --metrics-port") from error
     return int(server.server_port)

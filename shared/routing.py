@@ -60,6 +60,7 @@ class ModelRoute(BaseModel):
         generation: when this route last changed.
         versions: what can be reached; empty while nothing is (see `reason`).
         reason: why nothing can be reached, for the caller of a 503.
+        hopeless: whether that stays so until the operator changes something.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -68,6 +69,7 @@ class ModelRoute(BaseModel):
     generation: int
     versions: tuple[VersionRoute, ...] = ()
     reason: str = ""
+    hopeless: bool = False
 
     def version(self, version: str) -> VersionRoute | None:
         """The route of one version, or None if it cannot be reached."""

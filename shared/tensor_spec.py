@@ -13,6 +13,7 @@ class TensorSpec(BaseModel):
         datatype: an Open Inference Protocol datatype.
         shape: one entry per dimension, -1 where any size will do.
         optional: an input that requests may leave out.
+        text: elements of BYTES that are to be UTF-8, since the model takes them as text.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -21,6 +22,7 @@ class TensorSpec(BaseModel):
     datatype: str
     shape: tuple[int, ...]
     optional: bool = False
+    text: bool = False
 
     def describe(self) -> str:
         """As in error messages: `FP32[-1,64]`."""

@@ -26,6 +26,9 @@ COLUMN_DATATYPES = {
     "binary": "BYTES",
     "datetime": "BYTES",  # ISO 8601
 }
+
+TEXT_KINDS = frozenset({"string", "datetime"})
+"""Kinds of columns whose BYTES are text to the model."""
 """The datatype of each type of column, or of parameter, that a tensor can carry."""
 
 
@@ -149,6 +152,7 @@ def column_specs(columns: Sequence[Column], side: str) -> tuple[TensorSpec, ...]
             datatype=COLUMN_DATATYPES[column.kind],
             shape=(-1,),
             optional=not column.required,
+            text=column.kind in TEXT_KINDS,
         )
         for column in columns
     ]
@@ -200,7 +204,8 @@ def _spec(entry: dict[str, Any]) -> TensorSpec:
     datatype = "BYTES" if dtype.kind in "OUS" else DATATYPE_OF.get(dtype)
     if datatype is None:
         raise MLmodelError(f"signature has dtype {tensor['dtype']!r}, which has no datatype")
-    return TensorSpec(name=entry.get("name") or "", datatype=datatype, shape=tensor["shape"])
+    name, text = entry.get("name") or "", datatype == "BYTES"
+    return TensorSpec(name=name, datatype=datatype, shape=tensor["shape"], text=text)
 
 
 def _columns(packed: str | None) -> tuple[Column, ...] | None:

@@ -8,6 +8,7 @@ installed. What follows a command is in `up`, `status`, `demo_client` or a servi
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import sys
 from collections.abc import Callable
 from enum import StrEnum
@@ -18,6 +19,7 @@ import typer
 from pydantic_settings import BaseSettings
 
 from deploy.local.cli_jobs import jobs, submit
+from deploy.local.direct_http import spare_loopback
 from deploy.local.extras import load
 from deploy.local.failures import CommandError
 from deploy.local.settings_flags import command_of
@@ -188,6 +190,7 @@ def keys(
 
 def main() -> NoReturn:
     """The command line; mistakes and outages are one line, exit code 2 or 1."""
+    spare_loopback(os.environ)
     try:
         app()
     except CommandError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,11 @@ LOG_BYTES_MAX = 64 * 1024 * 1024
 
 PREDECESSOR_S = 15.0
 """How long to wait for the guardian of a killed launcher to end its processes; it takes 3 s."""
+
+PRIVATE_UMASK = 0o077
+"""Of `penstock up` and all that it starts: what clients and models say is their owner's alone."""
+
+OTHERS = 0o077
 
 POLL_S = 0.05
 """There is no flock with a timeout."""
@@ -66,18 +72,48 @@ class DataDir:
         """The log of the child called `name`."""
         return self.logs / f"{name}.log"
 
-    def make(self) -> None:
-        """Make all folders.
+    def make(self) -> list[str]:
+        """Make all folders, and close to others what is there already.
+
+        Returns: what is to be said of folders that were open to others. The data directory itself
+            stays as it is: it may be one that holds more than ours.
 
         Raises:
             CommandError: if that is not possible.
         """
+        ours = (self.logs, self.redis, self.mlflow, self.cache, self.blobs)
         try:
-            for folder in (self.path, self.logs, self.redis, self.mlflow / "artifacts", self.cache):
-                folder.mkdir(parents=True, exist_ok=True)
-            self.blobs.mkdir(mode=0o700, exist_ok=True)  # what clients sent is for us alone
+            for folder in (self.path, *ours, self.mlflow / "artifacts"):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            findings = [_closed(folder) for folder in ours]
+            if _is_open(self.path):
+                findings.append(
+                    f"{self.path} is open to others ({_mode(self.path)}), who may see what lies "
+                    "there, but not read it; chmod 700 closes it"
+                )
         except OSError as error:
             raise CommandError(f"data dir {self.path}: {error.strerror}") from error
+        return [finding for finding in findings if finding]
+
+
+def _closed(folder: Path) -> str:
+    """Close a folder to others; says so, if it was open."""
+    if not _is_open(folder):
+        return ""
+    before = _mode(folder)
+    try:
+        folder.chmod(0o700)
+    except PermissionError:
+        return f"{folder} is open to others ({before}), and is not ours to close"
+    return f"{folder} was open to others ({before}); it is closed now"
+
+
+def _is_open(folder: Path) -> bool:
+    return bool(folder.stat().st_mode & OTHERS)
+
+
+def _mode(folder: Path) -> str:
+    return f"mode {stat.S_IMODE(folder.stat().st_mode):04o}"
 
 
 def lock_data_dir(data_dir: DataDir) -> int:

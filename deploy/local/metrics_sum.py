@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import socket
 import threading
-import urllib.request
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +23,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from deploy.local.direct_http import open_direct
+from gateway.origin_policy import OriginPolicy, origin_policy
+from shared.addresses import is_loopback
 from shared.deployment import GatewayReport, SyncReport, WorkerReport
 from shared.errors import StateStoreError
 from shared.ids import node_name
@@ -89,11 +91,22 @@ def sum_metrics(pages: Iterable[str]) -> str:
 
 
 class MetricsServer:
-    """Serves the sum at /metrics, in threads of its own; they share nothing but their arguments."""
+    """Serves the sum at /metrics, in threads of its own; they share nothing but their arguments.
 
-    def __init__(self, listener: socket.socket, redis_url: str, namespace: str) -> None:
+    Args:
+        listener: where it is asked.
+        redis_url, namespace: of the store in which processes report.
+        host: what the listener was bound by, if that is a name.
+    """
+
+    def __init__(
+        self, listener: socket.socket, redis_url: str, namespace: str, host: str = ""
+    ) -> None:
+        loopback = is_loopback(listener.getsockname()[0])
+
         class Handler(_Handler):
             store = (redis_url, namespace)
+            policy = origin_policy("", "", loopback=loopback, host=host)
 
         self._server = ThreadingHTTPServer(("", 0), Handler, bind_and_activate=False)
         self._server.socket.close()
@@ -112,8 +125,13 @@ class MetricsServer:
 
 class _Handler(BaseHTTPRequestHandler):
     store: tuple[str, str]
+    policy: OriginPolicy
 
     def do_GET(self) -> None:
+        host = self.headers.get("host")
+        if host is not None and not self.policy.knows_host(host.encode("latin-1")):
+            self.send_error(421, "expected an IP address or localhost as Host")
+            return
         if self.path.partition("?")[0] != "/metrics":
             self.send_error(404)
             return
@@ -123,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(503, "state store unavailable")
             return
         with ThreadPoolExecutor(PARALLEL_SCRAPES) as pool:
-            body = sum_metrics(pool.map(_scrape, ports)).encode()
+            body = sum_metrics(pool.map(scrape, ports)).encode()
         self.send_response(200)
         self.send_header("Content-Type", CONTENT_TYPE_LATEST)
         self.send_header("Content-Length", str(len(body)))
@@ -147,12 +165,12 @@ async def _metrics_ports(redis_url: str, namespace: str) -> list[int]:
     return [report.metrics_port for report in here if report.metrics_port > 0]
 
 
-def _scrape(port: int) -> str:
+def scrape(port: int) -> str:
     """A process's metrics; nothing if it has just gone."""
     with contextlib.suppress(OSError):
         url = f"http://127.0.0.1:{port}/metrics"
-        with urllib.request.urlopen(url, timeout=SCRAPE_TIMEOUT_S) as response:
-            return str(response.read().decode())
+        with open_direct(url, SCRAPE_TIMEOUT_S) as response:
+            return response.read().decode()
     return ""
 
 

@@ -6,6 +6,7 @@ import errno
 import socket
 
 from deploy.local.failures import CommandError
+from shared.addresses import authority_of
 
 BACKLOG = 2048
 """Connections the kernel holds while gateways are busy or restarting; capped by somaxconn."""
@@ -52,10 +53,11 @@ def port_of(listener: socket.socket) -> int:
 def url_of(host: str, port: int) -> str:
     """The URL by which this machine reaches a server that listens on `host:port`."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
-    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+    return f"http://{authority_of(reachable, port)}"
 
 
 def _cannot_listen(host: str, port: int, flag: str, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"port {port} on {host} is taken; choose another with {flag}"
-    return f"cannot listen on {host}:{port} ({error.strerror}); choose another with {flag}"
+    where = f"{authority_of(host, port)} ({error.strerror})"
+    return f"cannot listen on {where}; choose another with {flag}"

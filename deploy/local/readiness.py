@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import urllib.error
 import urllib.request
+from http.client import HTTPResponse
+from typing import cast
 
 from redis.exceptions import RedisError
 
+from deploy.local.direct_http import open_direct
 from deploy.local.launcher import Condition, Part
 from shared.errors import StateStoreError
 from shared.keys import Keys
@@ -17,11 +20,11 @@ from shared.store_client import connect
 HTTP_TIMEOUT_S = 3.0
 
 
-def answers(url: str) -> Condition:
-    """A GET of the URL answers 200."""
+def answers(url: str, *, ours: bool = True) -> Condition:
+    """A GET of the URL answers 200; only what is not ours is asked through a proxy."""
 
     async def ready() -> bool:
-        return await asyncio.to_thread(_get_is_ok, url)
+        return await asyncio.to_thread(_get_is_ok, url, ours)
 
     return ready
 
@@ -77,9 +80,14 @@ def leader_exists(redis_url: str, namespace: str) -> Condition:
     return ready
 
 
-def _get_is_ok(url: str) -> bool:
+def _get_is_ok(url: str, ours: bool) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=HTTP_TIMEOUT_S) as response:
+        opened = open_direct(url, HTTP_TIMEOUT_S) if ours else _open(url)
+        with opened as response:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError, ValueError):
         return False
+
+
+def _open(url: str) -> HTTPResponse:
+    return cast(HTTPResponse, urllib.request.urlopen(url, timeout=HTTP_TIMEOUT_S))

@@ -7,7 +7,7 @@ as old as its worker's last report (a second).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -18,17 +18,22 @@ from rich.table import Table
 from deploy.local.failures import CommandError
 from deploy.local.system_file import read_system
 from registry_sync.placement import duties_of
+from registry_sync.registry import version_order
 from shared.deployment import (
     Deployment,
     GatewayReport,
     ReplicaReport,
     RevisionDeployment,
+    SyncReport,
     WorkerReport,
 )
 from shared.errors import StateStoreError
 from shared.keys import Keys
 from shared.routing import ModelRoute, RoutingTable, VersionRoute
 from shared.state_store import RedisStateStore
+
+NAME_WIDTH_MAX = 32
+"""Columns for names of models; longer ones are folded."""
 
 
 class ReplicaStatus(BaseModel):
@@ -69,11 +74,24 @@ class RevisionStatus(BaseModel):
     replicas: list[ReplicaStatus]
 
 
+class ToldStatus(BaseModel):
+    """A version's status as the registry shows it, where registry_sync has seen that."""
+
+    version: str
+    status: str
+    message: str
+
+
 class ModelStatus(BaseModel):
-    """One model; `reason` says why no call reaches it, if none does."""
+    """One model; `reason` says why no call reaches it, if none does.
+
+    Attributes:
+        versions: those that somebody asked for, deployed or not.
+    """
 
     model: str
     reason: str
+    versions: list[ToldStatus] = []
     revisions: list[RevisionStatus]
 
 
@@ -103,6 +121,7 @@ class SystemStatus(BaseModel):
 
     generation: int
     models: list[ModelStatus]
+    statuses_left_out: int = 0
     workers: list[WorkerStatus]
     gateways: list[GatewayStatus]
 
@@ -112,12 +131,22 @@ def summarize(
     routing: RoutingTable,
     workers: list[WorkerReport],
     gateways: list[GatewayReport],
+    syncs: Sequence[SyncReport] = (),
 ) -> SystemStatus:
     """Desired and actual state side by side; models and versions in order."""
-    models = {revision.model for revision in deployment.revisions.values()} | set(routing.models)
+    told: dict[str, list[ToldStatus]] = {}
+    for each in (status for sync in syncs for status in sync.statuses):
+        row = ToldStatus(version=each.version, status=each.status, message=each.message)
+        told.setdefault(each.model, []).append(row)
+    deployed = {revision.model for revision in deployment.revisions.values()}
+    models = deployed | set(routing.models) | set(told)
     return SystemStatus(
         generation=routing.generation,
-        models=[_model(name, deployment, routing, workers) for name in sorted(models)],
+        models=[
+            _model(name, deployment, routing, workers, told.get(name, []))
+            for name in sorted(models)
+        ],
+        statuses_left_out=sum(sync.statuses_left_out for sync in syncs),
         workers=[
             WorkerStatus(
                 worker=each.worker,
@@ -143,7 +172,11 @@ def summarize(
 
 
 def _model(
-    name: str, deployment: Deployment, routing: RoutingTable, workers: list[WorkerReport]
+    name: str,
+    deployment: Deployment,
+    routing: RoutingTable,
+    workers: list[WorkerReport],
+    told: list[ToldStatus],
 ) -> ModelStatus:
     route = routing.models.get(name, ModelRoute(model=name, generation=0))
     routes = {each.revision: each for each in route.versions}
@@ -155,7 +188,8 @@ def _model(
     return ModelStatus(
         model=name,
         reason=route.reason,
-        revisions=sorted(revisions, key=lambda each: (len(each.version), each.version)),
+        versions=sorted(told, key=lambda each: version_order(each.version)),
+        revisions=sorted(revisions, key=lambda each: version_order(each.version)),
     )
 
 
@@ -226,6 +260,7 @@ async def read_status(redis_url: str, namespace: str) -> SystemStatus:
             await store.routing(),
             await store.workers(),
             await store.gateways(),
+            await store.syncs(),
         )
     finally:
         await store.close()
@@ -259,6 +294,8 @@ def print_tables(status: SystemStatus, console: Console) -> None:
     else:
         console.print("No model is deployed: tag a version in MLflow with penstock.role=stable,")
         console.print("or put one into the folder that is followed: DIR/<model>/<version>/.")
+    if status.statuses_left_out:
+        console.print(f"and {status.statuses_left_out} more versions, which are not listed")
     console.print(_processes_table(status))
     for line in _messages(status):
         console.print(line, style="yellow", soft_wrap=True)
@@ -266,36 +303,62 @@ def print_tables(status: SystemStatus, console: Console) -> None:
 
 def _messages(status: SystemStatus) -> Iterator[str]:
     for model in status.models:
+        name = _one_line(model.model)
         if model.reason:
-            yield f"{model.model}: {model.reason}"
+            yield f"{name}: {_one_line(model.reason)}"
+        told = {each.version: each.message for each in model.versions}
+        for version, message in told.items():
+            if message:
+                yield f"{name}/{version}: {message}"
         for revision in model.revisions:
-            if revision.message:
-                yield f"{model.model}/{revision.version}: {revision.message}"
-            for note in revision.notes:
-                yield f"{model.model}/{revision.version}: {note}"
+            known = told.get(revision.version, "")
+            for line in (revision.message, *revision.notes):
+                if line and line not in known:
+                    yield f"{name}/{revision.version}: {line}"
             for replica in revision.replicas:
                 if replica.message:
                     yield f"{replica.id}: {replica.message}"
 
 
+def _one_line(name: str) -> str:
+    """A name, with what would move the cursor written out."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
+
+
 def _table(*columns: str) -> Table:
-    """A table that folds what is too long for the terminal, rather than cutting it."""
+    """A table that folds what is too long for the terminal, rather than cutting it.
+
+    Names are in the first column, and leave the others room, however long they are.
+    """
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for position, column in enumerate(columns):
+        table.add_column(column, overflow="fold", max_width=None if position else NAME_WIDTH_MAX)
     return table
 
 
 def _models_table(status: SystemStatus) -> Table:
-    table = _table("model", "version", "role", "phase", "ready")
+    table = _table("model", "version", "role", "status", "ready")
     for model in status.models:
-        for revision in model.revisions:
-            ready = f"{revision.replicas_ready} of {revision.replicas_wanted}"
-            row = (model.model, revision.version, revision.role, revision.phase, ready)
-            table.add_row(*row)
-        if not model.revisions:
-            table.add_row(model.model)
+        for row in _version_rows(model) or [("", "", "", "")]:
+            table.add_row(_one_line(model.model), *row)
     return table
+
+
+def _version_rows(model: ModelStatus) -> list[tuple[str, str, str, str]]:
+    """Version, role, status and ready replicas, in order; a phase, where no status was told."""
+    told = {each.version: each.status for each in model.versions}
+    rows = [
+        (
+            each.version,
+            each.role,
+            told.get(each.version, each.phase),
+            f"{each.replicas_ready} of {each.replicas_wanted}",
+        )
+        for each in model.revisions
+    ]
+    deployed = {each.version for each in model.revisions}
+    rows += [(version, "", word, "") for version, word in told.items() if version not in deployed]
+    return sorted(rows, key=lambda row: version_order(row[0]))
 
 
 def _replicas_table(status: SystemStatus) -> Table:
@@ -304,7 +367,7 @@ def _replicas_table(status: SystemStatus) -> Table:
         for revision in model.revisions:
             for replica in revision.replicas:
                 table.add_row(
-                    f"{model.model}/{revision.version}",
+                    f"{_one_line(model.model)}/{revision.version}",
                     replica.id,
                     str(replica.pid or ""),
                     replica.worker,

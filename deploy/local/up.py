@@ -21,7 +21,7 @@ import setproctitle
 
 from deploy.local import valkey
 from deploy.local.curl_examples import describe_system
-from deploy.local.data_dir import DataDir, lock_data_dir
+from deploy.local.data_dir import PRIVATE_UMASK, DataDir, lock_data_dir
 from deploy.local.extras import check_extras
 from deploy.local.failures import CommandError
 from deploy.local.guard import Guard
@@ -57,10 +57,11 @@ def run_up(settings: UpSettings) -> int:
         CommandError: if it cannot be started.
     """
     setproctitle.setproctitle("penstock up")
+    os.umask(PRIVATE_UMASK)
     check_extras(settings)
     _check_models(settings)
     data_dir = DataDir(settings.data_dir.expanduser().resolve())
-    data_dir.make()
+    findings = data_dir.make()
     lock_fd = lock_data_dir(data_dir)
     listener = listen(settings.host, settings.port, "--port")
     if settings.starts_mlflow:
@@ -71,7 +72,7 @@ def run_up(settings: UpSettings) -> int:
     runtime = RuntimeDir.make(data_dir.path)
     try:
         plan = _plan(settings, data_dir, runtime, listener)
-        return asyncio.run(_System(plan, lock_fd, listener, metrics).run())
+        return asyncio.run(_System(plan, lock_fd, listener, metrics, findings).run())
     finally:
         remove_system(data_dir)
         runtime.remove()
@@ -86,6 +87,10 @@ def _mlflow_uri(settings: UpSettings) -> str:
     if settings.models is not None:
         return ""
     return settings.mlflow_uri or f"http://127.0.0.1:{settings.mlflow_port}"
+
+
+def _health_of(mlflow_uri: str) -> Condition:
+    return answers(f"{mlflow_uri.rstrip('/')}/health", ours=False)
 
 
 def _plan(
@@ -110,7 +115,15 @@ def _webhook_secrets(settings: UpSettings, data_dir: DataDir) -> str:
 
 
 class _System:
-    """One life of a local system."""
+    """One life of a local system.
+
+    Args:
+        plan: which children it has.
+        lock_fd: of the data directory's lock.
+        listener: of the gateways.
+        metrics: listens for scrapes of the sum; None: there is none.
+        findings: what is to be said of the data directory.
+    """
 
     def __init__(
         self,
@@ -118,6 +131,7 @@ class _System:
         lock_fd: int,
         listener: socket.socket,
         metrics: socket.socket | None,
+        findings: list[str],
     ) -> None:
         self._plan = plan
         self._settings = plan.settings
@@ -127,6 +141,7 @@ class _System:
         self._guard = Guard(lock_fd)
         self._launcher = Launcher(self._guard, self._progress, self._write_system_file)
         self._metrics_listener = metrics
+        self._findings = findings
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
 
@@ -206,6 +221,8 @@ class _System:
 
     async def _start(self, store: RedisStateStore) -> None:
         self._progress.say(f"starting Penstock on {self._plan.data_dir.path}")
+        for finding in self._findings:
+            self._progress.warn(finding)
         await self._start_store()
         launcher, plan = self._launcher, self._plan
         starts_mlflow = self._settings.starts_mlflow
@@ -255,7 +272,7 @@ class _System:
         if part is not None:
             ready = answers(f"{uri}/health")
             await self._await_part("MLflow (its first start takes a while)", part, ready)
-        elif uri.startswith("http") and not await answers(f"{uri.rstrip('/')}/health")():
+        elif uri.startswith("http") and not await _health_of(uri)():
             # What is deployed is served without it, so this is no reason not to start.
             self._progress.warn("MLflow does not answer at the URI given by --mlflow-uri")
 
@@ -279,7 +296,10 @@ class _System:
             yield
             return
         server = MetricsServer(
-            self._metrics_listener, self._plan.redis_url, self._settings.namespace
+            self._metrics_listener,
+            self._plan.redis_url,
+            self._settings.namespace,
+            self._settings.host,
         )
         server.start()
         try:

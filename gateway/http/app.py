@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from gateway.held_bytes import HeldBytes
+from gateway.http.browser_guard import BrowserGuard
 from gateway.http.call_route import CallContext, CallRoute, CallSteps
 from gateway.http.errors import install_error_handlers
 from gateway.http.extension_routes import ExtensionEndpoints, add_extension_routes
@@ -110,6 +111,7 @@ def create_app(
         redirect_slashes=False,
         telemetry=_NO_TELEMETRY,
     )
+    app.add_middleware(BrowserGuard, policy=settings.origins, retry_after_s=settings.retry_after_s)
     install_error_handlers(app)
     app.router.route_class = LeanRoute
     add_extension_routes(app.router, ExtensionEndpoints(service, statistics, settings))

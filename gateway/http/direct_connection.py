@@ -40,6 +40,7 @@ from gateway.http.call_route import (
     is_large,
 )
 from gateway.http.element_bounds import LARGE_BYTES
+from gateway.http.origin_checks import is_form, is_from_browser
 from gateway.http.parsed_infer import ParsedInfer
 from gateway.http.payload import RawHeaders
 from gateway.http.reply import Reply
@@ -55,6 +56,9 @@ from shared.tracing import Span, Tracer
 CLOSES = (b"connection", b"close")
 
 STATUS_OK: Final = 200
+
+PLAIN_TYPES = frozenset({b"", b"application/json", b"application/octet-stream"})
+"""Types of bodies that are no form, as nearly all clients write them."""
 
 
 class _Unheard:
@@ -157,6 +161,7 @@ class DirectConnection(GracefulConnection):
         self._tracer = way.tracer
         self._heads = way.heads
         self._direct: DirectRequest | None = None
+        self._host: bytes | None = None  # the last one that was seen to be ours
         self._between = True  # requests: the parser has seen the end of the last one
         self._data = b""
 
@@ -283,11 +288,25 @@ class DirectConnection(GracefulConnection):
         head = head_of(self.url, self.headers, self._steps.settings.max_body_bytes)
         if head is None or self.parser.get_http_version() != "1.1":
             return None
+        if not self._is_plain(head.headers):
+            return None
         try:
             self._steps.check(head.headers)
         except PenstockError:
             return None
         return head
+
+    def _is_plain(self, headers: RawHeaders) -> bool:
+        """Whether `origin_checks` refuses nothing: our own name, and nothing of a browser."""
+        host = headers.get(b"host")
+        if host != self._host:
+            if host is not None and not self._steps.settings.origins.knows_host(host):
+                return False
+            self._host = host
+        if b"origin" in headers or b"sec-fetch-site" in headers:
+            return False
+        kind = headers.get(b"content-type", b"")
+        return kind in PLAIN_TYPES or not (is_form(kind) and is_from_browser(headers))
 
     def _begin(self, head: Head, keep_alive: bool) -> None:
         headers, span = head.headers, None

@@ -18,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from gateway.http.request_headers import request_id_of
 from shared.errors import ErrorCode, PenstockError
@@ -33,6 +34,8 @@ STATUS_OF: dict[ErrorCode, int] = {
     ErrorCode.PAYLOAD_TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     ErrorCode.BODY_TIMEOUT: HTTPStatus.REQUEST_TIMEOUT,
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    ErrorCode.FOREIGN_ORIGIN: HTTPStatus.FORBIDDEN,
+    ErrorCode.UNKNOWN_HOST: HTTPStatus.MISDIRECTED_REQUEST,
     ErrorCode.QUEUE_FULL: HTTPStatus.TOO_MANY_REQUESTS,
     ErrorCode.QUEUE_TIMEOUT: HTTPStatus.SERVICE_UNAVAILABLE,
     ErrorCode.CANCELLED: CLIENT_CLOSED_REQUEST,
@@ -41,6 +44,7 @@ STATUS_OF: dict[ErrorCode, int] = {
     ErrorCode.REPLICA_CRASHED: HTTPStatus.INTERNAL_SERVER_ERROR,
     ErrorCode.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
     ErrorCode.NO_READY_REPLICA: HTTPStatus.SERVICE_UNAVAILABLE,
+    ErrorCode.NOT_SERVABLE: HTTPStatus.SERVICE_UNAVAILABLE,
     ErrorCode.SHUTTING_DOWN: HTTPStatus.SERVICE_UNAVAILABLE,
     ErrorCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
     ErrorCode.STORE_FULL: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -145,9 +149,18 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     request_id = request_id_of(dict(request.scope["headers"]))
     headers = dict(error.headers or {})
-    if "GET" in headers.get("allow", headers.get("Allow", "")).split(", "):
-        headers = {"allow": "GET, HEAD"}  # every GET answers HEAD too
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers = {"allow": ", ".join(_methods_at(request))}
     return error_response(error.status_code, str(error.detail).lower(), request_id, headers)
+
+
+def _methods_at(request: Request) -> list[str]:
+    """All methods that there are at a path; the framework names those of its first route there."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            methods |= route.methods or set()
+    return sorted(methods)
 
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:

@@ -249,6 +249,8 @@ class _InputReader:
                 expected = f"at most {self._max_elements} elements (--max-request-elements)"
                 raise mismatch(what, expected, str(count))
             _check_bytes_elements(what, data, count)
+            if spec.text:
+                _check_text(what, data)
         elif spec.datatype == "BOOL" and size and np.frombuffer(data, np.uint8).max() > 1:
             raise mismatch(what, "BOOL bytes of 0 or 1", "other values")
         return data
@@ -276,6 +278,18 @@ def _check_bytes_elements(what: str, data: memoryview, count: int) -> None:
     if elements != count or offset != data.nbytes:
         expected = f"{count} BYTES elements, each behind its length, in {data.nbytes} bytes"
         raise mismatch(what, expected, f"{elements} in {offset} bytes")
+
+
+def _check_text(what: str, data: memoryview) -> None:
+    """Every element is UTF-8; the data is known to consist of elements."""
+    offset = index = 0
+    while offset < data.nbytes:
+        end = offset + 4 + int(struct.unpack_from("<I", data, offset)[0])
+        try:
+            str(data[offset + 4 : end], "utf-8")
+        except UnicodeDecodeError:
+            raise mismatch(what, "text in UTF-8", f"other bytes in element {index}") from None
+        offset, index = end, index + 1
 
 
 def _requested(

@@ -3,7 +3,8 @@
 Previous stop of a request: the client, through `gateway.http.app`. Next: `gateway.http.call_route`
 for inference, with `gateway.http.oip_codec` for its payloads.
 
-Health answers have an empty body: 200 for yes, 400 for no (404 for a model that does not exist).
+Health answers are 200 for yes, 400 for no (404 for a model that does not exist), and say so in
+JSON.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Annotated, Any, Protocol
 
 import orjson
 from fastapi import APIRouter, Path, Request, Response
+from pydantic import BaseModel
 from starlette.types import Receive, Scope
 
 from gateway.http.call_route import CallRoute
@@ -20,8 +22,12 @@ from gateway.http.job_options import preferred_wait_s
 from gateway.http.lean_route import add_get, add_post
 from gateway.http.oip_schemas import (
     INFER_OPENAPI,
+    AliveBody,
     InferResponse,
+    LiveBody,
     ModelMetadataBody,
+    ModelReadyBody,
+    ReadyBody,
     ServerMetadata,
     error_responses,
 )
@@ -84,11 +90,16 @@ class OipEndpoints:
 
     async def live(self, request: Request) -> Response:
         """Whether the server runs."""
-        return _health(True)
+        return _health(True, {"live": True})
+
+    async def alive(self, request: Request) -> Response:
+        """Whether the server runs, in the words of KServe's first protocol."""
+        return json_response({"status": "alive"})
 
     async def ready(self, request: Request) -> Response:
         """Whether the server can take inference requests: 200, or else 400."""
-        return _health(self._service.ready())
+        ready = self._service.ready()
+        return _health(ready, {"live": True, "ready": ready})
 
     async def model(self, request: Request, model: Model) -> Response:
         """What the model takes and gives."""
@@ -136,10 +147,12 @@ class OipEndpoints:
 
     def _model_health(self, model: str, version: str | None) -> Response:
         try:
-            return _health(self._service.model_ready(model, version))
+            ready = self._service.model_ready(model, version)
         except PenstockError as error:
-            unknown = error.code in (ErrorCode.MODEL_NOT_FOUND, ErrorCode.VERSION_NOT_FOUND)
-            return Response(status_code=404) if unknown else _health(False)
+            if error.code in (ErrorCode.MODEL_NOT_FOUND, ErrorCode.VERSION_NOT_FOUND):
+                raise
+            ready = False
+        return _health(ready, {"name": model, "ready": ready})
 
 
 def _tensor(spec: TensorSpec) -> dict[str, Any]:
@@ -151,15 +164,21 @@ def json_response(value: Any) -> Response:
     return Response(orjson.dumps(value), media_type="application/json")
 
 
-def _health(good: bool) -> Response:
-    return Response(status_code=HTTPStatus.OK if good else HTTPStatus.BAD_REQUEST)
+def _health(good: bool, body: dict[str, Any]) -> Response:
+    response = json_response(body)
+    response.status_code = HTTPStatus.OK if good else HTTPStatus.BAD_REQUEST
+    return response
 
 
 ERRORS = error_responses("ErrorBody")
-_HEALTH: dict[int | str, dict[str, Any]] = {
-    200: {"description": "Yes.", "content": None},
-    "4XX": {"description": "No."},
-}
+
+
+def _health_answers(schema: type[BaseModel], *, of_model: bool) -> dict[int | str, dict[str, Any]]:
+    answers: dict[int | str, dict[str, Any]] = {
+        200: {"model": schema, "description": "Yes."},
+        400: {"model": schema, "description": "No."},
+    }
+    return {**answers, **ERRORS} if of_model else answers
 
 
 def add_oip_routes(router: APIRouter, endpoints: OipEndpoints) -> None:
@@ -171,15 +190,26 @@ def add_oip_routes(router: APIRouter, endpoints: OipEndpoints) -> None:
     ):
         responses = {200: {"model": InferResponse}, **ERRORS}
         add_post(router, path, infer, "Run an inference", "inference", responses, INFER_OPENAPI)
+    for path, asks, summary, body, of_model in (
+        ("/v2/health/live", endpoints.live, "Is the server alive?", LiveBody, False),
+        ("/v2/health/ready", endpoints.ready, "Is the server ready?", ReadyBody, False),
+        (f"{model}/ready", endpoints.model_ready, "Is the model ready?", ModelReadyBody, True),
+        (
+            f"{version}/ready",
+            endpoints.version_ready,
+            "Is the version ready?",
+            ModelReadyBody,
+            True,
+        ),
+    ):
+        answers = _health_answers(body, of_model=of_model)
+        add_get(router, path, asks, summary, "health", answers)
+    alive: dict[int | str, dict[str, Any]] = {200: {"model": AliveBody}}
+    add_get(router, "/", endpoints.alive, "Is the server alive? (KServe v1)", "health", alive)
     for path, endpoint, summary, schema in (
-        ("/v2/health/live", endpoints.live, "Is the server alive?", None),
-        ("/v2/health/ready", endpoints.ready, "Is the server ready?", None),
         ("/v2", endpoints.server, "Server metadata", ServerMetadata),
-        (f"{model}/ready", endpoints.model_ready, "Is the model ready?", None),
-        (f"{version}/ready", endpoints.version_ready, "Is the version ready?", None),
         (model, endpoints.model, "Model metadata", ModelMetadataBody),
         (version, endpoints.version, "Version metadata", ModelMetadataBody),
     ):
-        tag = "health" if schema is None else "metadata"
-        responses = _HEALTH if schema is None else {200: {"model": schema}, **ERRORS}
-        add_get(router, path, endpoint, summary, tag, responses)
+        responses = {200: {"model": schema}, **ERRORS}
+        add_get(router, path, endpoint, summary, "metadata", responses)

@@ -31,6 +31,32 @@ class ServerMetadata(BaseModel):
     extensions: list[str]
 
 
+class AliveBody(BaseModel):
+    """What KServe's first protocol has for a server that runs."""
+
+    status: str = Field(examples=["alive"])
+
+
+class LiveBody(BaseModel):
+    """Whether the server runs."""
+
+    live: bool
+
+
+class ReadyBody(BaseModel):
+    """Whether the server can take inference requests."""
+
+    live: bool
+    ready: bool
+
+
+class ModelReadyBody(BaseModel):
+    """Whether a model can be called."""
+
+    name: str
+    ready: bool
+
+
 class TensorMetadata(BaseModel):
     """What a model takes or gives under one name."""
 

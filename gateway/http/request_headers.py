@@ -18,7 +18,9 @@ BODY_TYPES = frozenset(
         b"",
         b"application/json",
         b"application/octet-stream",
-        b"application/x-www-form-urlencoded",  # what `curl -d` says unless it is told otherwise
+        # What `curl -d` says unless it is told otherwise; of pages, `origin_checks` refuses both.
+        b"application/x-www-form-urlencoded",
+        b"text/plain",
     }
 )
 

@@ -5,7 +5,8 @@ Theory: there are three shapes of data. *By name*: an object whose members are w
 CSV has them. A table's columns are the inputs of their names; where they are not, its rows are the
 one input of a model with one, or the columns without names are the inputs in their order. Shapes
 are read off the data, then everything is checked as strictly as in the Open Inference Protocol.
-Only in tables a number may be missing, which is NaN, as in a data frame.
+Only in tables a number may be missing, which is NaN, as in a data frame. A text may be missing in a
+column that is optional, where it is empty.
 """
 
 from __future__ import annotations
@@ -58,8 +59,9 @@ def tensors_of_named(interface: ModelInterface, named: dict[str, Any]) -> tuple[
     for spec in interface.inputs:
         if spec.name in named:
             data = named[spec.name]
-            if len(spec.shape) == 1 and type(data) is not list:
-                data = [data]  # one row of a column
+            if len(spec.shape) == 1:
+                data = data if type(data) is list else [data]  # one row of a column
+                data = _without_nulls(spec, data)
             tensors[spec.name] = _tensor(interface, spec, data)
     return in_order(tensors, interface)
 
@@ -279,12 +281,20 @@ def _from_text(spec: TensorSpec, text: str) -> Any:
 
 def _column(interface: ModelInterface, spec: TensorSpec, values: list[Any]) -> Tensor:
     """A tensor from one column; in columns of numbers with a fraction some may be missing."""
+    values = _without_nulls(spec, values)
     if spec.datatype not in _FLOATS or len(spec.shape) != 1 or None not in values:
         return _tensor(interface, spec, values)
     whole = _tensor(interface, spec, [0.0 if value is None else value for value in values])
     array = np.frombuffer(whole.data, NUMPY_OF[spec.datatype]).copy()
     array[[value is None for value in values]] = np.nan
     return Tensor(spec.name, spec.datatype, whole.shape, array.tobytes())
+
+
+def _without_nulls(spec: TensorSpec, values: list[Any]) -> list[Any]:
+    """Texts of a column that may be left out: a null is an empty text, as an empty cell of CSV."""
+    if not (spec.optional and spec.datatype == "BYTES" and None in values):
+        return values
+    return ["" if value is None else value for value in values]
 
 
 def _tensor(interface: ModelInterface, spec: TensorSpec, data: Any) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.http.element_bounds import MAX_REQUEST_ELEMENTS
+from gateway.origin_policy import OriginPolicy
 
 
 class HttpSettings(BaseModel):
@@ -12,6 +13,9 @@ class HttpSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    origins: OriginPolicy = Field(
+        OriginPolicy(), description="What pages in browsers may ask; by default only its own."
+    )
     max_body_bytes: int = Field(
         64 * 1024 * 1024, gt=0, le=2**31, description="Largest request body, in bytes; beyond: 413."
     )

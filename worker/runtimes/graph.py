@@ -62,7 +62,8 @@ def _merge(spec: TensorSpec, graph: TensorSpec, side: str, title: str) -> Tensor
         for axis, (ours, theirs) in enumerate(zip(spec.shape, graph.shape, strict=True))
     ]
     datatype = spec.datatype if side == "input" else graph.datatype
-    return TensorSpec(name=name, datatype=datatype, shape=tuple(sizes))
+    is_text = datatype == "BYTES"  # which in a graph is a string
+    return TensorSpec(name=name, datatype=datatype, shape=tuple(sizes), text=is_text)
 
 
 def batch_limit(

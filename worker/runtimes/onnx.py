@@ -162,7 +162,7 @@ def _spec(node: Any, side: str) -> TensorSpec:
             invalid=True,
         )
     shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
-    return TensorSpec(name=node.name, datatype=datatype, shape=shape)
+    return TensorSpec(name=node.name, datatype=datatype, shape=shape, text=datatype == "BYTES")
 
 
 def _as_strings(array: AnyArray) -> AnyArray:

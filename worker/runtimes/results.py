@@ -7,6 +7,7 @@ a library are turned into these by the library's runtime.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from shared.tensor_spec import TensorSpec
 from shared.tensors import DATATYPE_OF, NUMPY_OF, AnyArray
 from worker.invented import invented_inputs
 from worker.runtimes.base import ExecutionError, ModelLoadError
+
+MICROSECOND_DIGITS = 6
+NANOSECOND_DIGITS = 9
 
 Result = AnyArray | Sequence[AnyArray] | Mapping[str, AnyArray]
 """One array, several in order, or several by name."""
@@ -125,9 +129,10 @@ def _with_dimensions(array: AnyArray, spec: TensorSpec) -> AnyArray:
 
 
 def as_text(array: AnyArray) -> AnyArray:
-    """Elements as `bytes`; what is missing is empty, and times are in ISO 8601."""
+    """Elements as `bytes`; what is missing is empty, and times are as MLflow writes a frame's."""
     if array.dtype.kind == "M":
-        array = np.where(np.isnat(array), "", np.datetime_as_string(array)).astype(object)
+        texts = np.where(np.isnat(array), "", np.datetime_as_string(array)).astype(object)
+        array = np.array([_shortened(text) for text in texts.flat], object).reshape(array.shape)
     text = np.empty(array.size, np.object_)
     text[:] = [_bytes(item) for item in array.ravel().tolist()]
     return text.reshape(array.shape)
@@ -136,7 +141,19 @@ def as_text(array: AnyArray) -> AnyArray:
 def _bytes(item: object) -> bytes:
     if item is None or item != item:  # not a number: what libraries put where nothing is
         return b""
+    if isinstance(item, date):  # a time too, of pandas or Python
+        return item.isoformat().encode()
     return item if isinstance(item, bytes) else str(item).encode()
+
+
+def _shortened(time: str) -> str:
+    """A time in ISO 8601 with no fraction, or one of micro- or nanoseconds, as pandas has it."""
+    whole, _, fraction = time.partition(".")
+    fraction = fraction.rstrip("0")
+    if not fraction:
+        return whole
+    digits = MICROSECOND_DIGITS if len(fraction) <= MICROSECOND_DIGITS else NANOSECOND_DIGITS
+    return f"{whole}.{fraction:0<{digits}}"
 
 
 def discover_outputs(

@@ -47,6 +47,22 @@ def test_a_data_dir_that_cannot_be_is_one_line(tmp_path: Path) -> None:
         DataDir(tmp_path / "file" / "data").make()
 
 
+def test_folders_are_their_owners_alone(data_dir: DataDir) -> None:
+    for folder in (data_dir.path, *data_dir.path.rglob("*")):
+        assert folder.stat().st_mode & 0o077 == 0
+    assert data_dir.make() == []
+
+
+def test_a_folder_that_was_open_to_others_is_closed_and_named(data_dir: DataDir) -> None:
+    data_dir.redis.chmod(0o755)
+    data_dir.path.chmod(0o750)
+    closed, open_still = data_dir.make()
+    assert closed == f"{data_dir.redis} was open to others (mode 0755); it is closed now"
+    assert open_still.startswith(f"{data_dir.path} is open to others (mode 0750)")
+    assert data_dir.redis.stat().st_mode & 0o777 == 0o700
+    assert data_dir.path.stat().st_mode & 0o777 == 0o750  # it may hold more than ours
+
+
 def test_a_system_is_found_while_it_runs(data_dir: DataDir) -> None:
     with pytest.raises(CommandError, match="nothing runs on"):
         read_system(data_dir.path)

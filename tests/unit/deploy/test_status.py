@@ -19,6 +19,8 @@ from shared.deployment import (
     ReplicaSettings,
     ReplicaState,
     RevisionDeployment,
+    SyncReport,
+    VersionStatus,
     WorkerReport,
 )
 from shared.routing import ModelRoute, RoutingTable, VersionRoute
@@ -131,6 +133,52 @@ def test_tables_show_what_an_operator_looks_for(width: int) -> None:
     assert "…" not in text
     if width == 200:
         assert "not up to date" in text
+
+
+def test_what_is_not_deployed_is_listed_in_the_words_of_the_tags() -> None:
+    told = [
+        ("digits", "9", "serving", "until version 10 is ready"),
+        ("digits", "10", "loading", "0 of 1 replicas are ready"),
+        ("digits", "2", "superseded", "version 9 is stable"),
+        ("broken", "1", "invalid", "role 'canari' is unknown"),
+    ]
+    statuses = tuple(
+        VersionStatus(model=model, version=version, status=word, message=message)
+        for model, version, word, message in told
+    )
+    sync = SyncReport(sync="s", node="n", pid=1, statuses=statuses, statuses_left_out=3)
+    standby = SyncReport(sync="t", node="n", pid=2)
+    status = summarize(DEPLOYMENT, ROUTING, [WORKER], [GATEWAY], [sync, standby])
+    assert [each.model for each in status.models] == ["broken", "digits", "lost"]
+    assert [each.version for each in status.models[1].versions] == ["2", "9", "10"]
+    out = io.StringIO()
+    print_tables(status, Console(file=out, width=100, markup=False))
+    rows = [line.split() for line in out.getvalue().splitlines()]
+    assert ["broken", "1", "invalid"] in rows
+    assert ["digits", "2", "superseded"] in rows
+    assert ["digits", "9", "stable", "serving", "1", "of", "1"] in rows
+    assert ["digits", "10", "loading", "0", "of", "1"] in rows
+    assert "broken/1: role 'canari' is unknown" in out.getvalue()
+    assert "and 3 more versions" in out.getvalue()
+
+
+@pytest.mark.parametrize("name", ["m" * 256, "模" * 256, "a b " * 60, "x\x1b[2Jy\nz"])
+def test_long_and_odd_names_leave_the_other_columns_whole(name: str) -> None:
+    named = {
+        key: each.model_copy(update={"model": name}) for key, each in DEPLOYMENT.revisions.items()
+    }
+    route = ROUTING.models["digits"].model_copy(update={"model": name})
+    routing = RoutingTable(generation=5, models={name: route})
+    status = summarize(Deployment(revisions=named), routing, [WORKER], [GATEWAY])
+    out = io.StringIO()
+    print_tables(status, Console(file=out, width=80, markup=False))
+    text = out.getvalue()
+    assert "stable" in text
+    assert "serving" in text
+    assert "1 of 1" in text
+    assert "replica-9" in text
+    assert "…" not in text
+    assert "\x1b" not in text
 
 
 def test_a_note_is_shown_once_in_tables_and_in_json() -> None:

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from gateway import graceful_connection
 from gateway.graceful_connection import Drain
 from gateway.graceful_server import GracefulServer
+from gateway.unread_answers import ClientBounds
 
 QUIET_S = 0.4
 REQUEST = b"GET /quick HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -65,14 +66,15 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(grace_s: float = 5.0) -> AsyncIterator[Running]:
+async def running(grace_s: float = 5.0, keep_alive_s: float = 5.0) -> AsyncIterator[Running]:
     listener = socket.create_server(("127.0.0.1", 0))
     holder: list[Running] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await holder[0].app(scope, receive, send)
 
-    server = GracefulServer(app, Drain(quiet_s=QUIET_S, grace_s=grace_s))
+    bounds = ClientBounds(keep_alive_s=keep_alive_s)
+    server = GracefulServer(app, Drain(quiet_s=QUIET_S, grace_s=grace_s), bounds=bounds)
     holder.append(Running(server, listener.getsockname()[1]))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:
@@ -158,6 +160,29 @@ async def test_who_leaves_with_requests_waiting_is_known_to_have_left() -> None:
         writer.transport.abort()
         web.release.set()
         await asyncio.wait_for(web.left.wait(), 5)
+
+
+async def test_a_connection_is_kept_as_long_as_the_setting_says() -> None:
+    async with running(keep_alive_s=2.0) as web:
+        reader, writer = await web.connect()
+        for _ in range(3):
+            writer.write(REQUEST)
+            assert b"200 ok" in await answer(reader)
+            await asyncio.sleep(0.3)
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+
+
+async def test_a_head_is_waited_for_no_longer_where_connections_are_kept_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(graceful_connection, "HEAD_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(graceful_connection, "LOOK_S", 0.1)
+    async with running(keep_alive_s=3600.0) as web:
+        reader, writer = await web.connect()
+        writer.write(REQUEST)
+        assert b"200 ok" in await answer(reader)
+        writer.write(REQUEST[:10])
+        assert await asyncio.wait_for(reader.read(), 5) == b""
 
 
 async def test_who_brings_no_head_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

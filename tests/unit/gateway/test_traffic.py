@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.traffic import Routes
+from shared.errors import ErrorCode, PenstockError
 from shared.routing import ModelRoute, RoutingTable, VersionRoute
 
 
 def route(model: str, generation: int) -> ModelRoute:
     version = VersionRoute(version=str(generation), revision=f"{model}/{generation}")
     return ModelRoute(model=model, generation=generation, versions=(version,))
+
+
+@pytest.mark.parametrize(
+    ("hopeless", "code", "waits"),
+    [(False, ErrorCode.NO_READY_REPLICA, True), (True, ErrorCode.NOT_SERVABLE, False)],
+)
+def test_who_calls_what_can_never_be_served_is_not_told_to_wait(
+    hopeless: bool, code: ErrorCode, waits: bool
+) -> None:
+    routes = Routes()
+    dead = ModelRoute(model="a", generation=1, reason="version 1 is broken", hopeless=hopeless)
+    routes.take_table(RoutingTable(generation=1, models={"a": dead}))
+    with pytest.raises(PenstockError, match="version 1 is broken") as caught:
+        routes.resolve("a", None)
+    assert (caught.value.code, caught.value.retryable) == (code, waits)
 
 
 changes = st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), min_size=1, max_size=8)

@@ -66,7 +66,7 @@ def test_only_the_leader_counts_versions() -> None:
 async def test_a_daemon_reports_itself_and_leaves_nothing() -> None:
     store = MemoryStateStore(SystemClock())
     report = SyncReport(sync="s", node="n", pid=1, metrics_port=2)
-    reporting = asyncio.create_task(report_presence(store, report, 0.01, 1.0))
+    reporting = asyncio.create_task(report_presence(store, lambda: report, 0.01, 1.0))
     async with asyncio.timeout(5):
         while await store.syncs() != [report]:
             await asyncio.sleep(0.01)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from mlflow.utils.validation import _validate_model_name
 
 from registry_sync.registry import MESSAGE_LENGTH_MAX
 from registry_sync.world import FetchFailure
 from shared.deployment import ReplicaState
+from shared.ids import is_model_name
 from tests.unit.registry_sync.worlds import (
     MIB,
     OFF,
@@ -492,6 +494,37 @@ def test_names_that_cannot_be_in_a_url_are_invalid() -> None:
     scene.settle()
     assert scene.status("1", "a/b") == ("invalid", "the model's name cannot be part of a URL")
     assert scene.routing.models == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["modèle-模型", "50%off&a=b?#", "-", ".x", "a.", "a" * 256, "a\nb", 'a"b', "a\\b", "é"]
+)
+def test_all_names_that_mlflow_accepts_are_served(name: str) -> None:
+    _validate_model_name(name)
+    scene = Scene()
+    scene.models = registry(observed(name, versions={"1": STABLE}))
+    scene.settle()
+    assert scene.status("1", name) == ("serving", "")
+    assert [route.version for route in scene.routing.models[name].versions] == ["1"]
+
+
+@pytest.mark.parametrize("name", ["", " ", ".", "..", "a/b", "a:b", "a" * 257])
+def test_names_that_mlflow_does_not_accept_are_none(name: str) -> None:
+    assert not is_model_name(name)
+
+
+def test_what_can_never_be_served_says_why_and_that_no_waiting_helps() -> None:
+    scene = Scene()
+    scene.models = registry(observed(versions={"1": STABLE}))
+    scene.states["1"] = ReplicaState.INVALID
+    scene.settle()
+    route = scene.routing.models["digits"]
+    assert (route.versions, route.hopeless) == ((), True)
+    assert route.reason == "version 1 cannot be served: as told"
+    scene.states["1"] = ReplicaState.FAILED
+    scene.models = registry(observed(versions={"2": STABLE}))
+    scene.settle()
+    assert not scene.routing.models["digits"].hopeless
 
 
 def test_an_unknown_role_is_invalid() -> None:

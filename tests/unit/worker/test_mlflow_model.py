@@ -158,3 +158,9 @@ def test_what_cannot_be_read(tmp_path: Path, text: str) -> None:
     (tmp_path / "MLmodel").write_text(text)
     with pytest.raises(MLmodelError, match="cannot be read"):
         read_mlmodel(tmp_path)
+
+
+def test_what_the_model_takes_as_text_is_said_to_be_text() -> None:
+    kinds = ["string", "datetime", "binary", "double"]
+    specs = column_specs([Column(kind, kind) for kind in kinds], "input")
+    assert [spec.text for spec in specs] == [True, True, False, False]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import json
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.pyfunc.scoring_server import predictions_to_json
 
 from shared.tensor_spec import TensorSpec
 from worker.mlflow_model import Column
@@ -75,6 +78,21 @@ def test_text_and_times_and_what_is_missing() -> None:
     assert as_text(texts).tolist() == ["é".encode(), b"\xff", b"", b"", b"7"]
     times = np.array(["2020-01-02T03:04", "NaT"], "datetime64[s]")
     assert as_text(times).tolist() == [b"2020-01-02T03:04:00", b""]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("fraction", ["", ".5", ".123456", ".123456789"])
+def test_times_are_written_as_mlflow_writes_them(unit: str, fraction: str) -> None:
+    frame = pd.DataFrame({"t": np.array([f"2024-01-02T00:00:00{fraction}"], f"datetime64[{unit}]")})
+    answer = io.StringIO()
+    predictions_to_json(frame, answer)
+    (row,) = json.loads(answer.getvalue())["predictions"]
+    for returned in (frame, frame.astype(object)):
+        text = [spec("t", "BYTES")]
+        (array,) = arrange(result_of(returned, text), text)
+        assert array.tolist() == [row["t"].encode()]
+    if not fraction:
+        assert row["t"] == "2024-01-02T00:00:00"
 
 
 MIXED: list[Any] = [1, 2.5, True, "a", b"c\0", None]

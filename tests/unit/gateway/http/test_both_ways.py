@@ -22,12 +22,18 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from gateway.graceful_connection import HEAD_BYTES_MAX
 from gateway.http.settings import HttpSettings
+from gateway.origin_policy import OriginPolicy
 from gateway.unread_answers import ClientBounds
 from shared.errors import ErrorCode, PenstockError
 from tests.unit.gateway.http.fakes import FakeInference, app_of, serving, x_input
 
 MAX_BODY_BYTES = 100_000
-SETTINGS = HttpSettings(max_body_bytes=MAX_BODY_BYTES, body_timeout_s=0.5, compress_min_bytes=2000)
+SETTINGS = HttpSettings(
+    max_body_bytes=MAX_BODY_BYTES,
+    body_timeout_s=0.5,
+    compress_min_bytes=2000,
+    origins=OriginPolicy(frozenset({"gateway"}), frozenset({"https://app.example"})),
+)
 
 
 @dataclass
@@ -134,8 +140,9 @@ def request(
     method: str = "POST",
     version: str = "1.1",
     length: str | None = "",
+    host: str = "gateway",
 ) -> bytes:
-    lines = [f"{method} {path} HTTP/{version}", "Host: gateway", *headers]
+    lines = [f"{method} {path} HTTP/{version}", f"Host: {host}", *headers]
     if length is not None:
         lines.append(f"Content-Length: {length or len(body)}")
     return "\r\n".join([*lines, "", ""]).encode() + body
@@ -158,6 +165,8 @@ BINARY = request(
     f"Inference-Header-Content-Length: {len(JSON_PART)}",
     "Content-Type: application/octet-stream",
 )
+FORM = "application/x-www-form-urlencoded"
+JSON = "Content-Type: application/json"
 GOOD = request(document(id="7"), "Content-Type: application/json", "X-Request-Id: mine")
 VALID = {
     "json": GOOD,
@@ -187,6 +196,15 @@ VALID = {
     "upgrade not offered": request(
         document(), "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMA"
     ),
+    "a form's type, as curl": request(document(), f"Content-Type: {FORM}"),
+    "a text's type, as a client": request(document(), "Content-Type: text/plain"),
+    "by address": request(document(), host="127.0.0.1:8080"),
+    "own page": request(document(), "Origin: http://gateway", JSON, "Sec-Fetch-Site: same-origin"),
+    "listed page": request(document(), "Origin: https://app.example", JSON),
+    "listed page, other site": request(
+        document(), "Origin: https://app.example", JSON, "Sec-Fetch-Site: cross-site"
+    ),
+    "no page, in a browser's words": request(document(), "Sec-Fetch-Mode: cors", JSON),
     "web socket": request(document(), "Connection: Upgrade", "Upgrade: websocket"),
 }
 INVALID = {
@@ -200,7 +218,15 @@ INVALID = {
     "a string": request(document(inputs=[x_input(data=[1, 2, "3", 4])])),
     "unknown model": request(document(), path="/v2/models/nothing/infer"),
     "unknown version": request(document(), path="/v2/models/double/versions/9/infer"),
-    "content type": request(document(), "Content-Type: text/plain"),
+    "content type": request(document(), "Content-Type: text/csv"),
+    "other name": request(document(), host="evil.example"),
+    "no name": request(document(), host=""),
+    "foreign page": request(document(), "Origin: https://evil.example", JSON),
+    "page without a name": request(document(), "Origin: null"),
+    "foreign page that hides": request(document(), "Sec-Fetch-Site: cross-site", JSON),
+    "own form": request(document(), "Origin: http://gateway", f"Content-Type: {FORM}"),
+    "a browser's form": request(document(), "Sec-Fetch-Mode: cors", f"Content-Type: {FORM}"),
+    "a browser's text": request(document(), "Sec-Fetch-Dest: empty", "Content-Type: text/plain"),
     "json length": request(document(), "Inference-Header-Content-Length: 100000"),
     "json length no number": request(document(), "Inference-Header-Content-Length: x"),
     "bad timeout": request(document(), "X-Request-Timeout-Seconds: -1"),
@@ -228,12 +254,26 @@ def test_the_same_bytes_get_the_same_answer(ways: tuple[Way, Way], name: str) ->
     assert (" 200 " in _answers(short)[0][0]) == (name in VALID)
 
 
+def test_a_name_is_looked_at_in_each_request_of_a_connection(ways: tuple[Way, Way]) -> None:
+    plain = request(document())
+    sent = [plain, plain, INVALID["other name"], GOOD, INVALID["other name"], VALID["by address"]]
+    for way in ways:
+        with socket.create_connection(("127.0.0.1", way.port), timeout=10) as connection:
+            statuses = []
+            for each in sent:
+                connection.sendall(each)
+                statuses.append(_answers(_read_until_quiet(connection, (each,)))[0][0][9:12])
+        assert statuses == ["200", "200", "421", "200", "421", "200"]
+
+
 def test_what_was_to_be_the_body_of_an_upgrade_is_no_request(ways: tuple[Way, Way]) -> None:
     inner = request(b"", "Connection: close", method="GET", path="/v2")
     sent = request(inner, "Connection: Upgrade", "Upgrade: h2c")
     at = len(sent) - len(inner)
     for way in ways:
-        (answer,) = _answers(way.send(sent[:at], sent[at:], GOOD, pause_s=0.05))[:1]
+        (answer,) = _answers(
+            way.send(sent[:at], sent[at:], VALID["connection close"], pause_s=0.05)
+        )[:1]
         assert answer[0] == "HTTP/1.1 400 Bad Request"
         assert b"expected JSON" in answer[2]
 

@@ -14,6 +14,7 @@ from gateway.http.oip_codec import build_response, parse_infer
 from gateway.http.parsed_infer import ParsedInfer
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
+from shared.tensor_spec import TensorSpec
 from shared.tensors import (
     AnyArray,
     Tensor,
@@ -497,6 +498,21 @@ def test_bytes_elements_must_fill_their_data(raw: bytes) -> None:
     }
     with pytest.raises(PenstockError, match='input "x": expected 2 BYTES elements, each behind'):
         parse_binary({"inputs": [entry]}, raw, one("BYTES", -1))
+
+
+def test_bytes_that_are_no_text_are_named_where_the_model_takes_text() -> None:
+    raw = encode_bytes_elements(["é", b"\xff\xfe", "z"])
+    size = {"binary_data_size": len(raw)}
+    entry = {"name": "x", "datatype": "BYTES", "shape": [3], "parameters": size}
+    text = TensorSpec(name="x", datatype="BYTES", shape=(-1,), text=True)
+    message = 'input "x": expected text in UTF-8, got other bytes in element 1'
+    with pytest.raises(PenstockError, match=message) as caught:
+        parse_binary({"inputs": [entry]}, raw, interface([text]))
+    assert caught.value.code is ErrorCode.INVALID_INPUT
+    parse_binary({"inputs": [entry]}, raw, one("BYTES", -1))
+    whole = encode_bytes_elements(["é", "", "模型"])
+    entry["parameters"] = {"binary_data_size": len(whole)}
+    parse_binary({"inputs": [entry]}, whole, interface([text]))
 
 
 def test_bool_bytes_are_0_or_1() -> None:

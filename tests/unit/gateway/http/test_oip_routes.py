@@ -63,21 +63,31 @@ async def test_model_metadata(service: FakeInference) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "good", "bad"),
+    ("path", "bad", "body"),
     [
-        ("/v2/health/live", 200, 200),
-        ("/v2/health/ready", 200, 400),
-        ("/v2/models/double/ready", 200, 400),
-        ("/v2/models/double/versions/1/ready", 200, 400),
-        ("/v2/models/double/versions/7/ready", 404, 404),
-        ("/v2/models/none/ready", 404, 404),
+        ("/", 200, {"status": "alive"}),
+        ("/v2/health/live", 200, {"live": True}),
+        ("/v2/health/ready", 400, {"live": True, "ready": True}),
+        ("/v2/models/double/ready", 400, {"name": "double", "ready": True}),
+        ("/v2/models/double/versions/1/ready", 400, {"name": "double", "ready": True}),
     ],
 )
-async def test_health_has_no_body(path: str, good: int, bad: int) -> None:
-    for is_ready, status in ((True, good), (False, bad)):
-        for method in ("GET", "HEAD"):
-            answer = await ask(FakeInference(is_ready=is_ready), method, path)
-            assert (answer.status_code, answer.content) == (status, b"")
+async def test_health_says_yes_or_no_in_its_status_and_in_json(
+    path: str, bad: int, body: dict[str, object]
+) -> None:
+    for is_ready, status in ((True, 200), (False, bad)):
+        answer = await ask(FakeInference(is_ready=is_ready), "GET", path)
+        expected = {**body, "ready": is_ready} if "ready" in body else body
+        assert (answer.status_code, answer.json()) == (status, expected)
+        assert answer.headers["content-type"] == "application/json"
+        assert (await ask(FakeInference(is_ready=is_ready), "HEAD", path)).status_code == status
+
+
+@pytest.mark.parametrize("path", ["/v2/models/double/versions/7/ready", "/v2/models/none/ready"])
+async def test_the_health_of_what_does_not_exist_is_404(path: str) -> None:
+    for is_ready in (True, False):
+        answer = await ask(FakeInference(is_ready=is_ready), "GET", path)
+        assert (answer.status_code, list(answer.json())) == (404, ["error"])
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from gateway.http.scoring_formats import MLFLOW_CODE_OF
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
+from shared.tensor_spec import TensorSpec
 from shared.tensors import AnyArray, array_from_tensor
 from tests.unit.gateway.http.fakes import (
     FakeInference,
@@ -306,6 +307,58 @@ async def test_numbers_that_are_not_finite_are_null(service: FakeInference) -> N
     service.models["matrix"].function = lambda arrays: {"output-0": arrays["x"] * np.inf}
     body = {"inputs": [[1, -1, 0, 1]]}
     assert await score_with(service, "matrix", body) == [[None, None, None, None]]
+
+
+@pytest.mark.parametrize("name", ["mlflow_pyfunc", "onnxruntime_onnx", "pytorch"])
+@pytest.mark.parametrize(
+    ("datatype", "value", "shown"),
+    [
+        ("FP32", np.float32(0.1), 0.1),
+        ("FP64", np.float64(0.1), 0.1),
+        ("FP16", np.float16(0.5), 0.5),
+        ("FP32", np.float32("nan"), None),
+        ("INT64", np.int64(2**62), 2**62),
+        ("BOOL", np.bool_(True), True),
+        ("BYTES", b"a", "a"),
+    ],
+)
+async def test_an_output_may_be_a_single_value(
+    name: str, datatype: str, value: Any, shown: Any
+) -> None:
+    array = np.array(value, object if datatype == "BYTES" else None)
+    model = interface([spec("x", "FP32", -1)], [spec("output-0", datatype)])
+    fake = FakeModel(platform(model, name), lambda arrays: {"output-0": array})
+    service = FakeInference(models={"scalar": fake})
+    expected = {"output-0": shown} if name == "onnxruntime_onnx" else shown
+    assert await score_with(service, "scalar", {"inputs": [1.0]}) == expected
+    answer = await post(service, "/v1/models/scalar:predict", {"inputs": [1.0]})
+    assert answer.json() == {"predictions": shown}
+    entry = {"name": "x", "shape": [1], "datatype": "FP32", "data": [1.0]}
+    answer = await post(service, "/v2/models/scalar/infer", {"inputs": [entry]})
+    assert answer.json()["outputs"][0]["data"] == [shown]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"dataframe_split": {"columns": ["n", "city"], "data": [[1, None], [2, "Ulm"]]}},
+        {"dataframe_records": [{"n": 1, "city": None}, {"n": 2, "city": "Ulm"}]},
+        {"dataframe_records": [{"n": 1}, {"n": 2, "city": "Ulm"}]},
+        {"inputs": {"n": [1, 2], "city": [None, "Ulm"]}},
+        {"instances": [{"n": 1, "city": None}, {"n": 2, "city": "Ulm"}]},
+        b"n,city\n1,\n2,Ulm\n",
+    ],
+)
+async def test_a_text_may_be_missing_in_a_column_that_is_optional(body: Any) -> None:
+    city = TensorSpec(name="city", datatype="BYTES", shape=(-1,), optional=True)
+    fake = FakeModel(interface([spec("n", "INT64", -1), city]), lambda arrays: arrays)
+    service = FakeInference(models={"m": fake})
+    kind = "text/csv" if isinstance(body, bytes) else "application/json"
+    answers = await score_with(service, "m", body, content_type=kind)
+    assert answers == {"n": [1, 2], "city": ["", "Ulm"]}
+    service.models["m"].interface = interface([spec("n", "INT64", -1), spec("city", "BYTES", -1)])
+    if not isinstance(body, bytes):
+        assert (await post(service, "/v2/models/m/invocations", body)).status_code == 400
 
 
 async def test_kserve_predicts_by_instances(service: FakeInference) -> None:
