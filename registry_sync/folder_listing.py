@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from shared.artifact_copy import STATUS_FILE, TAGS_FILE
+from shared.artifact_folder import is_text
 from shared.telemetry import get_logger
 
 MODELS_MAX = 10_000
@@ -38,7 +39,7 @@ class Complaints:
 
     def add(self, what: object, why: str, event: str = "not followed") -> None:
         """Something is wrong in this poll."""
-        name = str(what)
+        name = str(what) if is_text(str(what)) else ascii(what)
         if len(self._now) < COMPLAINTS_MAX:
             if self._before.get(name) != why and self._now.get(name) != why:
                 self._log.warning(event, path=name, reason=why)
@@ -58,10 +59,12 @@ def list_models(folder: Path, complaints: Complaints) -> tuple[list[str], bool]:
             anything = True
             if entry.name.startswith("."):
                 continue
-            if not entry.is_dir():
+            if (is_folder := _is_folder(entry, complaints)) is None:
+                continue
+            if not is_text(entry.name):
+                complaints.add(entry.path, "its name is not UTF-8")
+            elif not is_folder:
                 complaints.add(entry.path, "it is no folder of a model")
-            elif not _is_text(entry.name):
-                complaints.add(repr(entry.path), "its name is not UTF-8")
             elif len(names) == MODELS_MAX:
                 complaints.add(folder, f"there are more than {MODELS_MAX} models")
             else:
@@ -81,9 +84,10 @@ def list_versions(folder: Path, complaints: Complaints) -> list[str]:
             for entry in entries:
                 if entry.name.startswith(".") or entry.name in _BESIDE:
                     continue
-                if VERSION.fullmatch(entry.name) and entry.is_dir():
+                is_folder = _is_folder(entry, complaints)
+                if is_folder and VERSION.fullmatch(entry.name):
                     versions.append(entry.name)
-                else:
+                elif is_folder is not None:
                     complaints.add(entry.path, "a version is a folder named 1, 2, 3 and so on")
                 if len(versions) > VERSIONS_MAX:
                     raise OSError(0, f"there are more than {VERSIONS_MAX} versions")
@@ -92,9 +96,13 @@ def list_versions(folder: Path, complaints: Complaints) -> list[str]:
     return versions
 
 
-def _is_text(name: str) -> bool:
+def _is_folder(entry: os.DirEntry[str], complaints: Complaints) -> bool | None:
+    """Whether an entry is a folder, or a link to one; None, and a complaint, if that is unknown.
+
+    A link that leads to itself, or into a mount that is away, must not hide all others.
+    """
     try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        return entry.is_dir()
+    except OSError as error:
+        complaints.add(entry.path, error.strerror or "it cannot be looked at")
+        return None

@@ -116,10 +116,17 @@ class FolderSource:
         self._tags: Settled[Path, bytes] = Settled(settle_s)
         self._unwritten: dict[str, Mapping[str, Mapping[str, str]]] = {}
         self._complaints = Complaints()
+        self._at = self._folder
+
+    @property
+    def place(self) -> str:
+        """See `RegistrySource`: what a mount that is away does not answer about."""
+        return ascii(str(self._at))[1:-1]
 
     def observe(self, known: Collection[VersionKey]) -> Registry:
         """See `RegistrySource`."""
         self._complaints.begin()
+        self._at = self._folder
         try:
             names, anything = list_models(self._folder, self._complaints)
         except OSError as error:
@@ -145,7 +152,7 @@ class FolderSource:
 
     def write_status(self, update: StatusUpdate) -> None:
         """See `RegistrySource`; if the folder is not ours to write, it is remembered instead."""
-        folder = self._folder / update.model
+        folder = self._at = self._folder / update.model
         if not folder.is_dir():
             raise RegistryError(f"{folder} is not found")
         own = {STATUS_TAG: update.status.value, MESSAGE_TAG: update.message}
@@ -182,9 +189,12 @@ class FolderSource:
     # One model
 
     def _model(self, poll: _Poll, name: str, known: Collection[str]) -> ObservedModel:
-        statuses = self._statuses(name)
+        self._at = self._folder / name
+        statuses: Mapping[str, Mapping[str, str]] = {}
         listed: list[str] = []
         try:
+            statuses = self._statuses(name)
+            _check_link(self._folder / name)
             listed = list_versions(self._folder / name, self._complaints)
             model_tags = self._read_tags(poll, self._folder / name, "")
             wishes = self._wishes(poll, name, {*listed, *known}, known)
@@ -193,11 +203,10 @@ class FolderSource:
             sources = self._sources(poll, name, wanted, known)
             if self._latest and not self._names_stable(model_tags, wishes):
                 self._name_latest(poll, name, wishes, sources, known)
-        except (_ModelProblemError, OSError) as error:
+        except Exception as error:  # whatever is wrong with one model, the others are seen
             if isinstance(error, _UnsettledError) and not known:
                 return ObservedModel(name)
-            problem = error.strerror if isinstance(error, OSError) else str(error)
-            return self._unreadable(name, {*listed, *known}, statuses, str(problem))
+            return self._unreadable(name, {*listed, *known}, statuses, _problem(error))
         versions = [
             ObservedVersion(name, version, source, {**wishes[version], **statuses.get(version, {})})
             for version, source in sources.items()
@@ -307,14 +316,14 @@ class FolderSource:
     def _where(self, poll: _Poll, key: VersionKey) -> Where | None:
         """The content that counts; None if nothing is known to have come to rest."""
         poll.contents.add(key)
-        path = self._folder / key[0] / key[1]
+        path = self._at = self._folder / key[0] / key[1]
         try:
+            _check_link(path)
             where, changed_at = _look(path)
         except FileNotFoundError:  # it changes as we look
             return self._contents.last(key)
-        except (OSError, ArtifactError) as error:
-            why = error.strerror if isinstance(error, OSError) else error.message
-            self._complaints.add(path, str(why))
+        except (OSError, ArtifactError, _ModelProblemError) as error:
+            self._complaints.add(path, _problem(error))
             return self._contents.last(key)
         vanished = where == ABSENT and self._contents.last(key) is not None
         age_s = NEVER_S if vanished else poll.wall - changed_at
@@ -329,6 +338,25 @@ class FolderSource:
 
 def _is_last(status: Mapping[str, str]) -> bool:
     return status.get(STATUS_TAG) == Status.RETIRED.value
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong, for the operator."""
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    if isinstance(error, (_ModelProblemError, ArtifactError)):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _check_link(path: Path) -> None:
+    """Take a link to nothing for one into a mount that is away: who deletes, deletes the link.
+
+    Raises:
+        _ModelProblemError: if it is one.
+    """
+    if path.is_symlink() and not path.exists():
+        raise _ModelProblemError("it is a link to what is not there: is that mounted?")
 
 
 def _look(path: Path) -> tuple[Where, float]:
@@ -349,8 +377,14 @@ def _read(path: Path, bytes_max: int) -> tuple[bytes, float]:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return b"", _changed_at(path.parent)
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read(bytes_max + 1), os.fstat(file.fileno()).st_ctime
+    try:
+        changed_at = os.fstat(descriptor).st_ctime
+        text = b""
+        while len(text) <= bytes_max and (more := os.read(descriptor, bytes_max + 1 - len(text))):
+            text += more
+        return text, changed_at
+    finally:
+        os.close(descriptor)  # which `os.fdopen` would not do where this is a folder
 
 
 def _changed_at(folder: Path) -> float:

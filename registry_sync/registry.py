@@ -103,6 +103,11 @@ class RegistryError(PenstockError):
 class RegistrySource(Protocol):
     """A registry. Methods block, and are called from one thread at a time."""
 
+    @property
+    def place(self) -> str:
+        """What is read or written at this moment, for who wonders where a call hangs."""
+        ...
+
     def observe(self, known: Collection[VersionKey]) -> Registry:
         """All models, with every version that is tagged or aliased, or that is in `known`.
 

@@ -12,6 +12,7 @@ import pytest
 
 from registry_sync.controller import Controller
 from registry_sync.leadership import Leadership
+from registry_sync.metrics import SyncCounts
 from registry_sync.registry import (
     Registry,
     RegistryError,
@@ -20,6 +21,7 @@ from registry_sync.registry import (
     with_status,
 )
 from registry_sync.settings import SyncSettings
+from registry_sync.troubles import Troubles
 from shared.artifact_cache import ArtifactError
 from shared.clock import SystemClock
 from shared.deployment import (
@@ -60,6 +62,8 @@ class FakeRegistry:
         self.gate.set()
         self.polls = 0
         self.writes: list[StatusUpdate] = []
+
+    place = "the fake registry"
 
     def observe(self, known: Collection[VersionKey]) -> Registry:
         self.polls += 1
@@ -126,7 +130,7 @@ class Stage:
 
     def controller(self, holder: str = "a") -> Controller:
         return Controller(
-            SETTINGS, self.store, self.registry, self.artifacts, SystemClock(), holder
+            SETTINGS, self.store, lambda: self.registry, self.artifacts, SystemClock(), holder
         )
 
     async def obey(self) -> None:
@@ -326,7 +330,8 @@ async def test_what_is_wrong_is_said_once_and_said_again_when_it_is_something_el
 async def test_leadership_ends_when_the_store_does_not_answer_in_time() -> None:
     store = FlakyStore()
     changes: list[bool] = []
-    leadership = Leadership(store, SystemClock(), "a", 0.3, lambda: changes.append(True))
+    troubles = Troubles(SyncCounts())
+    leadership = Leadership(store, SystemClock(), "a", 0.3, lambda: changes.append(True), troubles)
     async with running(leadership.run()):
         await until(lambda: leadership.lease is not None)
         store.away = True

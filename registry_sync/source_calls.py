@@ -1,0 +1,127 @@
+"""Calls of the registry's source, in threads, each for a limited time.
+
+A thread that hangs, in a mount whose server is gone for one, cannot be ended. It is left behind
+with the source that it holds, since a source is used by one thread at a time, and another source
+takes its place. That may hang as well: so while calls hang, the next one begins only after they
+have hung for twice as long as before it. There are never more than some twenty in a year, and what
+hung for an hour is tried again within the next.
+
+Previous stop: `follower`. Next: a `RegistrySource`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+from registry_sync.registry import RegistryError, RegistrySource
+from registry_sync.troubles import Troubles
+from shared.blocking import in_thread
+from shared.clock import Clock
+
+DOUBLINGS_MAX = 32
+"""Beyond any time that a process lives."""
+
+Answer = TypeVar("Answer")
+
+
+class InThread(Protocol):
+    """How a call that blocks is made beside the event loop."""
+
+    def __call__(self, call: Callable[[], Any]) -> Awaitable[Any]:
+        """What the call returns or raises; if this is cancelled, the call goes on unheard."""
+        ...
+
+
+class SourceCalls:
+    """The source that is used at present, and the calls that hang.
+
+    Args:
+        make: makes a source; called in the thread of the first call, since it may block too.
+        limit_s: longest call.
+        troubles: where errors that nobody foresaw are told.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], RegistrySource],
+        limit_s: float,
+        clock: Clock,
+        troubles: Troubles,
+        run: InThread = in_thread,
+    ) -> None:
+        self._make = make
+        self._limit_s = limit_s
+        self._clock = clock
+        self._troubles = troubles
+        self._run = run
+        self._made: list[RegistrySource] = []
+        self._hanging: dict[asyncio.Future[Any], float] = {}
+
+    @property
+    def hanging(self) -> int:
+        """Calls that were given up and have not ended."""
+        return len(self._hanging)
+
+    async def call(self, what: Callable[[RegistrySource], Answer]) -> Answer:
+        """What a call of the source returns.
+
+        Raises:
+            RegistryError: if it failed, or took too long; or if others hang.
+        """
+        self._check_hanging()
+        made = self._made
+
+        def work() -> Answer:
+            if not made:
+                made.append(self._make())
+            return what(made[0])
+
+        running: asyncio.Future[Answer] = asyncio.ensure_future(self._run(work))
+        began_at = self._clock.monotonic()
+        try:
+            done, _ = await asyncio.wait({running}, timeout=self._limit_s)
+        except asyncio.CancelledError:
+            running.cancel()
+            raise
+        if not done:
+            self._leave(running, began_at)
+            place = made[0].place if made else "the registry"
+            raise RegistryError(f"timed out after {self._limit_s:g} s ({place})")
+        return self._answer(running)
+
+    def _answer(self, running: asyncio.Future[Answer]) -> Answer:
+        if running.cancelled():
+            raise RegistryError("the call was cancelled from within")
+        error = running.exception()
+        if error is None:
+            self._troubles.over("registry's client")
+            return running.result()
+        if isinstance(error, RegistryError):
+            raise error
+        self._troubles.fault("registry's client", error)
+        raise RegistryError(f"{type(error).__name__}: {error}") from error
+
+    def _leave(self, running: asyncio.Future[Any], began_at: float) -> None:
+        """Wait for a call no longer; what comes of it, nobody hears."""
+        self._made = []
+        self._hanging[running] = began_at
+        running.add_done_callback(self._ended)
+
+    def _ended(self, running: asyncio.Future[Any]) -> None:
+        del self._hanging[running]
+        if not running.cancelled():
+            running.exception()  # so that asyncio does not say that nobody asked
+
+    def _check_hanging(self) -> None:
+        if not self._hanging:
+            return
+        doublings = min(len(self._hanging) - 1, DOUBLINGS_MAX)
+        now = self._clock.monotonic()
+        if now - max(self._hanging.values()) < self._limit_s * 2**doublings:
+            longest_s = now - min(self._hanging.values())
+            raise RegistryError(
+                f"no answer for {longest_s:.0f} s: {len(self._hanging)} calls hang still, and the "
+                "next is made when they end, or have hung for twice as long"
+            )
