@@ -58,6 +58,8 @@ class SourceCalls:
         self._run = run
         self._made: list[RegistrySource] = []
         self._hanging: dict[asyncio.Future[Any], float] = {}
+        self._place = "the registry"
+        self._hung = ""
 
     @property
     def hanging(self) -> int:
@@ -86,9 +88,8 @@ class SourceCalls:
             running.cancel()
             raise
         if not done:
-            self._leave(running, began_at)
-            place = made[0].place if made else "the registry"
-            raise RegistryError(f"timed out after {self._limit_s:g} s ({place})")
+            self._leave(running, began_at, made)
+            raise RegistryError(self._hung)
         return self._answer(running)
 
     def _answer(self, running: asyncio.Future[Answer]) -> Answer:
@@ -103,9 +104,14 @@ class SourceCalls:
         self._troubles.fault("registry's client", error)
         raise RegistryError(f"{type(error).__name__}: {error}") from error
 
-    def _leave(self, running: asyncio.Future[Any], began_at: float) -> None:
+    def _leave(
+        self, running: asyncio.Future[Any], began_at: float, made: list[RegistrySource]
+    ) -> None:
         """Wait for a call no longer; what comes of it, nobody hears."""
         self._made = []
+        if made:
+            self._place = made[0].place
+        self._hung = f"timed out after {self._limit_s:g} s ({self._place})"
         self._hanging[running] = began_at
         running.add_done_callback(self._ended)
 
@@ -118,10 +124,6 @@ class SourceCalls:
         if not self._hanging:
             return
         doublings = min(len(self._hanging) - 1, DOUBLINGS_MAX)
-        now = self._clock.monotonic()
-        if now - max(self._hanging.values()) < self._limit_s * 2**doublings:
-            longest_s = now - min(self._hanging.values())
-            raise RegistryError(
-                f"no answer for {longest_s:.0f} s: {len(self._hanging)} calls hang still, and the "
-                "next is made when they end, or have hung for twice as long"
-            )
+        hung_s = self._clock.monotonic() - max(self._hanging.values())
+        if hung_s < self._limit_s * 2**doublings:
+            raise RegistryError(self._hung)

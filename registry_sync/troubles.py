@@ -17,9 +17,6 @@ TROUBLES_MAX = 1_000
 _ADDRESS = re.compile("0x[0-9a-f]+")
 """Where an object lies in memory, which differs each time that a client names it in an error."""
 
-_SECONDS = re.compile(r"\d+ s\b")
-"""For how long it has been so, which differs each time."""
-
 
 class Troubles:
     """Troubles by what they are about.
@@ -52,7 +49,7 @@ class Troubles:
         return again
 
     def _is_new(self, about: str, message: str) -> bool:
-        gist = _SECONDS.sub("", _ADDRESS.sub("", message))
+        gist = _ADDRESS.sub("", message)
         before = self._gists.pop(about, None)
         if len(self._gists) >= TROUBLES_MAX:
             del self._gists[next(iter(self._gists))]
