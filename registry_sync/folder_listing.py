@@ -22,6 +22,9 @@ COMPLAINTS_MAX = 1_000
 
 VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
+DANGLING = "it is a link to what is not there: is that mounted?"
+"""Who deletes a model or a version deletes the link; one to nothing leads into a mount."""
+
 _BESIDE = frozenset({TAGS_FILE, STATUS_FILE})
 
 
@@ -96,13 +99,20 @@ def list_versions(folder: Path, complaints: Complaints) -> list[str]:
     return versions
 
 
+def is_dangling(path: Path) -> bool:
+    """Whether a path is a link to what is not there."""
+    return path.is_symlink() and not path.exists()
+
+
 def _is_folder(entry: os.DirEntry[str], complaints: Complaints) -> bool | None:
     """Whether an entry is a folder, or a link to one; None, and a complaint, if that is unknown.
 
     A link that leads to itself, or into a mount that is away, must not hide all others.
     """
     try:
-        return entry.is_dir()
+        if entry.is_dir() or not is_dangling(Path(entry.path)):
+            return entry.is_dir()
+        complaints.add(entry.path, DANGLING)
     except OSError as error:
         complaints.add(entry.path, error.strerror or "it cannot be looked at")
-        return None
+    return None

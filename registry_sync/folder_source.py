@@ -36,7 +36,14 @@ from registry_sync.folder_files import (
     read_tags,
     write_statuses,
 )
-from registry_sync.folder_listing import VERSION, Complaints, list_models, list_versions
+from registry_sync.folder_listing import (
+    DANGLING,
+    VERSION,
+    Complaints,
+    is_dangling,
+    list_models,
+    list_versions,
+)
 from registry_sync.registry import (
     MESSAGE_TAG,
     OWN_TAGS,
@@ -350,13 +357,13 @@ def _problem(error: Exception) -> str:
 
 
 def _check_link(path: Path) -> None:
-    """Take a link to nothing for one into a mount that is away: who deletes, deletes the link.
+    """Look whether a path is a link to what is not there.
 
     Raises:
         _ModelProblemError: if it is one.
     """
-    if path.is_symlink() and not path.exists():
-        raise _ModelProblemError("it is a link to what is not there: is that mounted?")
+    if is_dangling(path):
+        raise _ModelProblemError(DANGLING)
 
 
 def _look(path: Path) -> tuple[Where, float]:
