@@ -37,7 +37,7 @@ def told(error: BaseException, place: str) -> str:
 def cause_of(error: BaseException) -> str:
     """What is wrong, such as `TLS: certificate verify failed` or `timed out after 10 s`."""
     chain = list(_chain(error))
-    for look in (_tls, _name, _timeout, _status, _system):
+    for look in (_tls, _name, _timeout, _status, _page, _system):
         for each in chain:
             if cause := look(each):
                 return cause
@@ -85,6 +85,11 @@ def _status(error: BaseException) -> str:
     status = HTTPStatus(number)
     login = ", check the login" if status in _LOGIN else ""
     return f"HTTP {status.value} {status.phrase}{login}"
+
+
+def _page(error: BaseException) -> str:
+    is_page = "not in a valid JSON format" in str(error)
+    return "no JSON, as MLflow answers" if is_page else ""
 
 
 def _system(error: BaseException) -> str:
