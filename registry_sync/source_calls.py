@@ -4,7 +4,8 @@ A thread that hangs, in a mount whose server is gone for one, cannot be ended. I
 with the source that it holds, since a source is used by one thread at a time, and another source
 takes its place. That may hang as well: so while calls hang, the next one begins only after they
 have hung for twice as long as before it. There are never more than some twenty in a year, and what
-hung for an hour is tried again within the next.
+hung for an hour is tried again within the next. Looks and statuses are counted apart, since a
+registry that cannot be written may well be read.
 
 Previous stop: `follower`. Next: a `RegistrySource`.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from registry_sync.registry import RegistryError, RegistrySource
 from registry_sync.troubles import Troubles
@@ -22,6 +23,8 @@ from shared.clock import Clock
 
 DOUBLINGS_MAX = 32
 """Beyond any time that a process lives."""
+
+Kind: TypeAlias = Literal["look", "status"]
 
 Answer = TypeVar("Answer")
 
@@ -57,7 +60,7 @@ class SourceCalls:
         self._troubles = troubles
         self._run = run
         self._made: list[RegistrySource] = []
-        self._hanging: dict[asyncio.Future[Any], float] = {}
+        self._hanging: dict[asyncio.Future[Any], tuple[Kind, float]] = {}
         self._place = "the registry"
         self._hung = ""
 
@@ -66,13 +69,13 @@ class SourceCalls:
         """Calls that were given up and have not ended."""
         return len(self._hanging)
 
-    async def call(self, what: Callable[[RegistrySource], Answer]) -> Answer:
+    async def call(self, kind: Kind, what: Callable[[RegistrySource], Answer]) -> Answer:
         """What a call of the source returns.
 
         Raises:
             RegistryError: if it failed, or took too long; or if others hang.
         """
-        self._check_hanging()
+        self._check_hanging(kind)
         made = self._made
 
         def work() -> Answer:
@@ -88,7 +91,7 @@ class SourceCalls:
             running.cancel()
             raise
         if not done:
-            self._leave(running, began_at, made)
+            self._leave(running, kind, began_at, made)
             raise RegistryError(self._hung)
         return self._answer(running)
 
@@ -105,14 +108,18 @@ class SourceCalls:
         raise RegistryError(f"{type(error).__name__}: {error}") from error
 
     def _leave(
-        self, running: asyncio.Future[Any], began_at: float, made: list[RegistrySource]
+        self,
+        running: asyncio.Future[Any],
+        kind: Kind,
+        began_at: float,
+        made: list[RegistrySource],
     ) -> None:
         """Wait for a call no longer; what comes of it, nobody hears."""
         self._made = []
         if made:
             self._place = made[0].place
         self._hung = f"timed out after {self._limit_s:g} s ({self._place})"
-        self._hanging[running] = began_at
+        self._hanging[running] = (kind, began_at)
         running.add_done_callback(self._ended)
 
     def _ended(self, running: asyncio.Future[Any]) -> None:
@@ -120,10 +127,11 @@ class SourceCalls:
         if not running.cancelled():
             running.exception()  # so that asyncio does not say that nobody asked
 
-    def _check_hanging(self) -> None:
-        if not self._hanging:
+    def _check_hanging(self, kind: Kind) -> None:
+        began = [began_at for each, began_at in self._hanging.values() if each == kind]
+        if not began:
             return
-        doublings = min(len(self._hanging) - 1, DOUBLINGS_MAX)
-        hung_s = self._clock.monotonic() - max(self._hanging.values())
+        doublings = min(len(began) - 1, DOUBLINGS_MAX)
+        hung_s = self._clock.monotonic() - max(began)
         if hung_s < self._limit_s * 2**doublings:
             raise RegistryError(self._hung)

@@ -102,6 +102,10 @@ def _registry_refuses(world: SyncWorld) -> None:
     world.registry.refuses = True
 
 
+def _registry_keeps_writers(world: SyncWorld) -> None:
+    world.registry.keeps_writers = True
+
+
 def _registry_odd(world: SyncWorld) -> None:
     world.registry.odd = ODD
 
@@ -120,6 +124,7 @@ def _one_model_hurts(world: SyncWorld) -> None:
 def _registry_well(world: SyncWorld) -> None:
     world.registry.delay_s, world.registry.trouble = 0.01, None
     world.registry.lost, world.registry.refuses = False, False
+    world.registry.keeps_writers = False
     world.registry.odd = None
 
 
@@ -170,6 +175,7 @@ FAULTS = {
     "the source's memory ends": Fault(_registry_trouble(MemoryError), _registry_well),
     "the registry lost its models": Fault(_registry_lost, _registry_well),
     "the registry refuses statuses": Fault(_registry_refuses, _registry_well),
+    "statuses hang": Fault(_registry_keeps_writers, _registry_back, within_s=60.0 + SOON_S),
     "a model is odd": Fault(_registry_odd, _registry_well),
     "a model cannot be understood": Fault(_one_model_hurts, _registry_well),
     "fetches raise": Fault(_fetch_trouble(lambda: KeyError("odd")), _fetch_well),
@@ -188,6 +194,7 @@ HARMLESS = frozenset(
         "the store answers in 1 to 2 s",
         "the registry is slow",
         "the registry refuses statuses",
+        "statuses hang",
         "a model is odd",
         "a model cannot be understood",
         *(name for name in FAULTS if name.startswith("the clock")),

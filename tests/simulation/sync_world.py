@@ -124,6 +124,10 @@ class Line:
         await self._answer(lambda: self._store.forget_sync(name))
 
 
+class _Hang(BaseException):
+    """Raised in place of hanging: the thread that is played waits then."""
+
+
 class SimulatedRegistry:
     """What an operator wishes, behind a source with faults; it also makes daemons' threads.
 
@@ -131,6 +135,7 @@ class SimulatedRegistry:
         delay_s: what a call takes; infinite: it hangs until `release`.
         trouble: raised instead of an answer.
         refuses: statuses cannot be written.
+        keeps_writers: who writes a status hangs until `release`, as behind a lock.
         odd: an odd model stands beside the others.
         polls: looks that succeeded.
     """
@@ -142,6 +147,7 @@ class SimulatedRegistry:
         self.delay_s = 0.01
         self.trouble: Callable[[], Exception] | None = None
         self.refuses = False
+        self.keeps_writers = False
         self.lost = False
         self.odd: ObservedModel | None = None
         self.polls = 0
@@ -154,16 +160,18 @@ class SimulatedRegistry:
 
     async def in_thread(self, call: Callable[[], Any]) -> Any:
         """As `shared.blocking.in_thread`; a call that hangs takes no notice of a cancellation."""
-        if math.isinf(self.delay_s):
+        if not math.isinf(self.delay_s):
+            await asyncio.sleep(self.delay_s)
+        try:
+            return call()
+        except _Hang:
             self.hanging += 1
             self.hanging_most = max(self.hanging, self.hanging_most)
             try:
                 await self._released.wait()
             finally:
                 self.hanging -= 1
-        else:
-            await asyncio.sleep(self.delay_s)
-        return call()
+            return None
 
     def release(self) -> None:
         """Those that hang go on."""
@@ -171,6 +179,8 @@ class SimulatedRegistry:
         self._released = asyncio.Event()
 
     def observe(self, known: Collection[VersionKey]) -> Registry:
+        if math.isinf(self.delay_s):
+            raise _Hang
         if self.trouble is not None:
             raise self.trouble()
         if self.lost and known:
@@ -181,6 +191,8 @@ class SimulatedRegistry:
 
     def write_status(self, update: StatusUpdate) -> None:
         self.writes += 1
+        if math.isinf(self.delay_s) or self.keeps_writers:
+            raise _Hang
         if self.trouble is not None:
             raise self.trouble()
         if self.refuses:

@@ -17,8 +17,8 @@ from tests.simulation.sync_world import BESIDE, SyncWorld
 from tests.simulation.test_simulation import seeds
 from tests.simulation.virtual_time import MONOTONIC, in_virtual_time
 
-HARMLESS_S = 60.0
-"""Until a swap is made while a store needs seconds for each of the many answers."""
+HARMLESS_S = 130.0
+"""Until a swap is made while the store needs seconds for each answer, or a status hangs."""
 
 STORM_FAULTS = 8
 

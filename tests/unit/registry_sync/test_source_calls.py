@@ -36,7 +36,7 @@ class Caller:
         return self.registry
 
     async def look(self) -> Registry:
-        return await self.calls.call(lambda source: source.observe([]))
+        return await self.calls.call("look", lambda source: source.observe([]))
 
 
 def played(scenario: Callable[[Caller], Awaitable[None]]) -> None:
@@ -116,7 +116,7 @@ async def test_no_error_of_a_thread_ends_who_waits_for_it(error: BaseException) 
     calls = SourceCalls(lambda: Leaving(error), LIMIT_S, SystemClock(), Troubles(counts))
     with pytest.raises(RegistryError, match=type(error).__name__):
         async with asyncio.timeout(10):
-            await calls.call(lambda source: source.observe([]))
+            await calls.call("look", lambda source: source.observe([]))
     assert counts.faults == 1
 
 
@@ -126,14 +126,14 @@ async def test_a_source_that_cannot_be_made_is_an_error_of_the_registry() -> Non
 
     calls = SourceCalls(make, LIMIT_S, SystemClock(), Troubles(SyncCounts()))
     with pytest.raises(RegistryError, match="No such file"):
-        await calls.call(lambda source: source.observe([]))
+        await calls.call("look", lambda source: source.observe([]))
 
 
 async def test_a_real_thread_that_hangs_is_left_behind() -> None:
     gate = threading.Event()
     calls = SourceCalls(lambda: Leaving(KeyError()), 0.05, SystemClock(), Troubles(SyncCounts()))
     with pytest.raises(RegistryError, match=r"^timed out after 0.05 s \(nowhere\)"):
-        await calls.call(lambda _source: gate.wait(10))
+        await calls.call("look", lambda _source: gate.wait(10))
     assert calls.hanging == 1
     gate.set()
     async with asyncio.timeout(10):
