@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from shared.artifact_copy import STATUS_FILE, TAGS_FILE
@@ -49,8 +50,17 @@ class Complaints:
             self._now[name] = why
 
 
-def list_models(folder: Path, complaints: Complaints) -> tuple[list[str], bool]:
+def list_models(
+    folder: Path,
+    complaints: Complaints,
+    without: Collection[str],
+    look_at: Callable[[Path], None],
+) -> tuple[list[str], bool]:
     """The names of the folders, and whether there is anything at all.
+
+    Args:
+        without: names of those that are not to be touched.
+        look_at: called before an entry is looked at, which may hang.
 
     Raises:
         OSError: if the folder cannot be read.
@@ -62,6 +72,10 @@ def list_models(folder: Path, complaints: Complaints) -> tuple[list[str], bool]:
             anything = True
             if entry.name.startswith("."):
                 continue
+            if entry.name in without:
+                names.append(entry.name)
+                continue
+            look_at(folder / entry.name)
             if (is_folder := _is_folder(entry, complaints)) is None:
                 continue
             if not is_text(entry.name):

@@ -21,11 +21,10 @@ Previous stop: `controller`, which calls this in a thread. Next: `folder_files`,
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from registry_sync.folder_files import (
     STATUS_BYTES_MAX,
@@ -44,6 +43,7 @@ from registry_sync.folder_listing import (
     list_models,
     list_versions,
 )
+from registry_sync.folder_reading import ABSENT, Where, look, read
 from registry_sync.registry import (
     MESSAGE_TAG,
     OWN_TAGS,
@@ -60,17 +60,14 @@ from registry_sync.registry import (
 )
 from registry_sync.roles import OFF, STABLE, role_of
 from registry_sync.settled import Settled
-from shared.artifact_copy import STATUS_FILE, TAGS_FILE, content_of
+from shared.artifact_copy import STATUS_FILE, TAGS_FILE
 from shared.artifact_folder import ArtifactError
 from shared.clock import Clock
 from shared.deployment import FOLDER_SCHEME, ArtifactSource
 
 DefaultRole = Literal["latest", "none"]
 
-Where: TypeAlias = tuple[str, str]
-"""Path and fingerprint of a version's content."""
-
-ABSENT: Where = ("", "")
+HANGS = "what lies there does not answer; it is looked at again when it does"
 
 NEVER_S = -1.0
 """The age of what is not known to be old."""
@@ -130,12 +127,21 @@ class FolderSource:
         """See `RegistrySource`: what a mount that is away does not answer about."""
         return ascii(str(self._at))[1:-1]
 
-    def observe(self, known: Collection[VersionKey]) -> Registry:
+    @property
+    def model_at(self) -> str:
+        """See `RegistrySource`."""
+        return next(iter(self._at.relative_to(self._folder).parts), "")
+
+    def _look_at(self, path: Path) -> None:
+        """Remember where we are, should that hang."""
+        self._at = path
+
+    def observe(self, known: Collection[VersionKey], without: Collection[str] = ()) -> Registry:
         """See `RegistrySource`."""
         self._complaints.begin()
-        self._at = self._folder
+        self._look_at(self._folder)
         try:
-            names, anything = list_models(self._folder, self._complaints)
+            names, anything = list_models(self._folder, self._complaints, without, self._look_at)
         except OSError as error:
             raise RegistryError(f"{self._folder}: {error.strerror}") from error
         if known and not anything:
@@ -145,7 +151,9 @@ class FolderSource:
         for model, version in known:
             deployed.setdefault(model, set()).add(version)
         models = {
-            name: self._model(poll, name, deployed.get(name, ()))
+            name: self._hanging(name, deployed.get(name, ()))
+            if name in without
+            else self._model(poll, name, deployed.get(name, ()))
             for name in sorted({*names, *deployed})
         }
         self._contents.keep(poll.contents)
@@ -159,7 +167,8 @@ class FolderSource:
 
     def write_status(self, update: StatusUpdate) -> None:
         """See `RegistrySource`; if the folder is not ours to write, it is remembered instead."""
-        folder = self._at = self._folder / update.model
+        folder = self._folder / update.model
+        self._look_at(folder)
         if not folder.is_dir():
             raise RegistryError(f"{folder} is not found")
         own = {STATUS_TAG: update.status.value, MESSAGE_TAG: update.message}
@@ -189,14 +198,14 @@ class FolderSource:
                 self._complaints.add(path, status, f"{STATUS_FILE} cannot be written")
             return unwritten
         try:
-            return read_statuses(_read(self._folder / model / STATUS_FILE, STATUS_BYTES_MAX)[0])
+            return read_statuses(read(self._folder / model / STATUS_FILE, STATUS_BYTES_MAX)[0])
         except OSError:
             return {}
 
     # One model
 
     def _model(self, poll: _Poll, name: str, known: Collection[str]) -> ObservedModel:
-        self._at = self._folder / name
+        self._look_at(self._folder / name)
         statuses: Mapping[str, Mapping[str, str]] = {}
         listed: list[str] = []
         try:
@@ -224,6 +233,9 @@ class FolderSource:
             aliases=model_tags.aliases,
             versions=tuple(sorted(versions, key=lambda seen: version_order(seen.version))),
         )
+
+    def _hanging(self, name: str, known: Collection[str]) -> ObservedModel:
+        return self._unreadable(name, known, {}, HANGS)
 
     def _unreadable(
         self,
@@ -294,7 +306,7 @@ class FolderSource:
     def _read_tags(self, poll: _Poll, folder: Path, of: str) -> Tags:
         path = folder / TAGS_FILE
         poll.tags.add(path)
-        text, changed_at = _read(path, TAGS_BYTES_MAX)
+        text, changed_at = read(path, TAGS_BYTES_MAX)
         vanished = not text and self._tags.last(path) is not None
         age_s = NEVER_S if vanished else poll.wall - changed_at
         settled = self._tags.see(path, text, poll.now, age_s=age_s)
@@ -323,10 +335,11 @@ class FolderSource:
     def _where(self, poll: _Poll, key: VersionKey) -> Where | None:
         """The content that counts; None if nothing is known to have come to rest."""
         poll.contents.add(key)
-        path = self._at = self._folder / key[0] / key[1]
+        path = self._folder / key[0] / key[1]
+        self._look_at(path)
         try:
             _check_link(path)
-            where, changed_at = _look(path)
+            where, changed_at = look(path)
         except FileNotFoundError:  # it changes as we look
             return self._contents.last(key)
         except (OSError, ArtifactError, _ModelProblemError) as error:
@@ -364,38 +377,3 @@ def _check_link(path: Path) -> None:
     """
     if is_dangling(path):
         raise _ModelProblemError(DANGLING)
-
-
-def _look(path: Path) -> tuple[Where, float]:
-    """What a version's folder, or the folder that it links to, holds, and since when."""
-    if not path.is_dir():
-        return ABSENT, _changed_at(path.parent)
-    # A link may be set to another folder before somebody copies: what was seen is what is meant.
-    folder = path.resolve(strict=True) if path.is_symlink() else path
-    content = content_of(folder)
-    if not content.fingerprint:
-        return ABSENT, content.changed_at
-    return (os.fsencode(folder).decode("utf-8", "replace"), content.fingerprint), content.changed_at
-
-
-def _read(path: Path, bytes_max: int) -> tuple[bytes, float]:
-    """A small file, and when it was changed; without one, empty, and when its folder was."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return b"", _changed_at(path.parent)
-    try:
-        changed_at = os.fstat(descriptor).st_ctime
-        text = b""
-        while len(text) <= bytes_max and (more := os.read(descriptor, bytes_max + 1 - len(text))):
-            text += more
-        return text, changed_at
-    finally:
-        os.close(descriptor)  # which `os.fdopen` would not do where this is a folder
-
-
-def _changed_at(folder: Path) -> float:
-    try:
-        return folder.stat().st_ctime
-    except FileNotFoundError:
-        return 0.0  # what is in a folder that is not there does not change

@@ -100,7 +100,7 @@ class RegistryFollower:
         lease = self._lease()
         self._counts.polls += 1
         try:
-            observed = await self._calls.call("look", lambda source: source.observe(known))
+            observed = await self._calls.look(known)
         except RegistryError as error:
             self._counts.poll_failures += 1
             self._troubles.tell("registry", error.message)
@@ -132,7 +132,7 @@ class RegistryFollower:
         """Write one status; says whether it was written."""
         about = f"status of {update.model}/{update.version}"
         try:
-            await self._calls.call("status", lambda source: source.write_status(update))
+            await self._calls.write_status(update)
         except RegistryError as error:
             self._counts.status_write_failures += 1
             self._statuses.refused(update, self._clock.monotonic())

@@ -72,7 +72,12 @@ class MlflowSource:
         self._aliases = frozenset(aliases)
         self._client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
 
-    def observe(self, known: Collection[VersionKey]) -> Registry:
+    @property
+    def model_at(self) -> str:
+        """See `RegistrySource`: all models come in the same answers."""
+        return ""
+
+    def observe(self, known: Collection[VersionKey], without: Collection[str] = ()) -> Registry:
         """See `RegistrySource`."""
         return self._guarded(lambda: self._observe(known))
 

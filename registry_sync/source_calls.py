@@ -5,7 +5,8 @@ with the source that it holds, since a source is used by one thread at a time, a
 takes its place. That may hang as well: so while calls hang, the next one begins only after they
 have hung for twice as long as before it. There are never more than some twenty in a year, and what
 hung for an hour is tried again within the next. Looks and statuses are counted apart, since a
-registry that cannot be written may well be read.
+registry that cannot be written may well be read; and a model in which a call hangs is left out
+until that ends, since its folder may be a link into a mount of its own.
 
 Previous stop: `follower`. Next: a `RegistrySource`.
 """
@@ -13,10 +14,17 @@ Previous stop: `follower`. Next: a `RegistrySource`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
-from registry_sync.registry import RegistryError, RegistrySource
+from registry_sync.registry import (
+    Registry,
+    RegistryError,
+    RegistrySource,
+    StatusUpdate,
+    VersionKey,
+)
 from registry_sync.troubles import Troubles
 from shared.blocking import in_thread
 from shared.clock import Clock
@@ -35,6 +43,16 @@ class InThread(Protocol):
     def __call__(self, call: Callable[[], Any]) -> Awaitable[Any]:
         """What the call returns or raises; if this is cancelled, the call goes on unheard."""
         ...
+
+
+@dataclass(frozen=True)
+class _Hanging:
+    """A call that was given up; `model` is the one that it hangs in, if it is in any."""
+
+    kind: Kind
+    model: str
+    began_at: float
+    message: str
 
 
 class SourceCalls:
@@ -60,22 +78,39 @@ class SourceCalls:
         self._troubles = troubles
         self._run = run
         self._made: list[RegistrySource] = []
-        self._hanging: dict[asyncio.Future[Any], tuple[Kind, float]] = {}
-        self._place = "the registry"
-        self._hung = ""
+        self._hanging: dict[asyncio.Future[Any], _Hanging] = {}
 
     @property
     def hanging(self) -> int:
         """Calls that were given up and have not ended."""
         return len(self._hanging)
 
-    async def call(self, kind: Kind, what: Callable[[RegistrySource], Answer]) -> Answer:
+    async def look(self, known: Collection[VersionKey]) -> Registry:
+        """The registry; see `RegistrySource.observe`.
+
+        Raises:
+            RegistryError: if it could not be read.
+        """
+        without = frozenset(each.model for each in self._hanging.values() if each.model)
+        return await self._call("look", "", lambda source: source.observe(known, without))
+
+    async def write_status(self, update: StatusUpdate) -> None:
+        """Write a version's status.
+
+        Raises:
+            RegistryError: if it could not be written.
+        """
+        await self._call("status", update.model, lambda source: source.write_status(update))
+
+    async def _call(
+        self, kind: Kind, model: str, what: Callable[[RegistrySource], Answer]
+    ) -> Answer:
         """What a call of the source returns.
 
         Raises:
             RegistryError: if it failed, or took too long; or if others hang.
         """
-        self._check_hanging(kind)
+        self._check_hanging(kind, model)
         made = self._made
 
         def work() -> Answer:
@@ -91,8 +126,12 @@ class SourceCalls:
             running.cancel()
             raise
         if not done:
-            self._leave(running, kind, began_at, made)
-            raise RegistryError(self._hung)
+            source = made[0] if made else None
+            place = source.place if source is not None else "the registry"
+            message = f"timed out after {self._limit_s:g} s ({place})"
+            model = model or (source.model_at if source is not None else "")
+            self._leave(running, _Hanging(kind, model, began_at, message))
+            raise RegistryError(message)
         return self._answer(running)
 
     def _answer(self, running: asyncio.Future[Answer]) -> Answer:
@@ -107,19 +146,10 @@ class SourceCalls:
         self._troubles.fault("registry's client", error)
         raise RegistryError(f"{type(error).__name__}: {error}") from error
 
-    def _leave(
-        self,
-        running: asyncio.Future[Any],
-        kind: Kind,
-        began_at: float,
-        made: list[RegistrySource],
-    ) -> None:
+    def _leave(self, running: asyncio.Future[Any], hanging: _Hanging) -> None:
         """Wait for a call no longer; what comes of it, nobody hears."""
         self._made = []
-        if made:
-            self._place = made[0].place
-        self._hung = f"timed out after {self._limit_s:g} s ({self._place})"
-        self._hanging[running] = (kind, began_at)
+        self._hanging[running] = hanging
         running.add_done_callback(self._ended)
 
     def _ended(self, running: asyncio.Future[Any]) -> None:
@@ -127,11 +157,15 @@ class SourceCalls:
         if not running.cancelled():
             running.exception()  # so that asyncio does not say that nobody asked
 
-    def _check_hanging(self, kind: Kind) -> None:
-        began = [began_at for each, began_at in self._hanging.values() if each == kind]
-        if not began:
+    def _check_hanging(self, kind: Kind, model: str) -> None:
+        """Raise the error of a call that hangs, if another would hang like it."""
+        for each in self._hanging.values():
+            if model and each.model == model:
+                raise RegistryError(each.message)
+        like = [each for each in self._hanging.values() if each.kind == kind]
+        if not like:
             return
-        doublings = min(len(began) - 1, DOUBLINGS_MAX)
-        hung_s = self._clock.monotonic() - max(began)
-        if hung_s < self._limit_s * 2**doublings:
-            raise RegistryError(self._hung)
+        newest = max(like, key=lambda each: each.began_at)
+        doublings = min(len(like) - 1, DOUBLINGS_MAX)
+        if self._clock.monotonic() - newest.began_at < self._limit_s * 2**doublings:
+            raise RegistryError(newest.message)

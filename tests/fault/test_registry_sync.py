@@ -25,8 +25,8 @@ from tests.fault.proxy import Proxy, proxy
 WAIT_S = 60.0
 """Longest wait for anything; on an idle machine, a second or ten."""
 
-LATE_S = 1.5
-"""By how much each way to the store and back is late at most: an answer takes up to 3 s."""
+LATE_S = 1.0
+"""By how much each way to the store and back is late at most: an answer takes up to 2 s."""
 
 
 class Daemon:

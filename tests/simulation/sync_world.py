@@ -157,6 +157,7 @@ class SimulatedRegistry:
         self._released = asyncio.Event()
 
     place = "the simulated registry"
+    model_at = ""
 
     async def in_thread(self, call: Callable[[], Any]) -> Any:
         """As `shared.blocking.in_thread`; a call that hangs takes no notice of a cancellation."""
@@ -178,7 +179,7 @@ class SimulatedRegistry:
         self._released.set()
         self._released = asyncio.Event()
 
-    def observe(self, known: Collection[VersionKey]) -> Registry:
+    def observe(self, known: Collection[VersionKey], without: Collection[str] = ()) -> Registry:
         if math.isinf(self.delay_s):
             raise _Hang
         if self.trouble is not None:

@@ -65,8 +65,9 @@ class FakeRegistry:
         self.writes: list[StatusUpdate] = []
 
     place = "the fake registry"
+    model_at = ""
 
-    def observe(self, known: Collection[VersionKey]) -> Registry:
+    def observe(self, known: Collection[VersionKey], without: Collection[str] = ()) -> Registry:
         self.polls += 1
         self.gate.wait(10)
         if self.down:

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from registry_sync.folder_listing import DANGLING
-from registry_sync.folder_source import DefaultRole, FolderSource
+from registry_sync.folder_source import HANGS, DefaultRole, FolderSource
 from registry_sync.registry import ObservedModel, Registry, RegistryError, Status, StatusUpdate
 from registry_sync.wishes import wish_of
 from shared.artifact_copy import content_of
@@ -456,7 +456,35 @@ def test_a_model_that_cannot_be_looked_at_does_not_hide_the_others(
             raise KeyError("nobody foresaw this")
         return content_of(folder)
 
-    monkeypatch.setattr("registry_sync.folder_source.content_of", look)
+    monkeypatch.setattr("registry_sync.folder_reading.content_of", look)
     seen = models.observe("1")
     assert seen["m"].problem == "KeyError: 'nobody foresaw this'"
     assert [each.version for each in seen["other"].versions] == ["1"]
+
+
+def test_a_model_that_hangs_is_not_touched_and_keeps_what_is_deployed(models: Models) -> None:
+    for path in ("m/1/model.onnx", "other/1/model.onnx", "third/1/model.onnx"):
+        models.write(path)
+    models.rest()
+    models.observe()
+    (models.folder / "m").rename(models.folder / ".m")  # whoever looks, finds nothing
+    (models.folder / "m").mkdir()
+    seen = models.source.observe([("m", "1")], ["m", "third"])
+    assert [each.version for each in seen["m"].versions] == ["1"]
+    assert seen["m"].problem == seen["third"].problem == HANGS
+    assert seen["other"].problem == ""
+
+
+def test_a_source_tells_where_it_is(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    models.write("m/1/model.onnx")
+    models.rest()
+    places = []
+
+    def look(folder: Path) -> object:
+        places.append((models.source.place, models.source.model_at))
+        return content_of(folder)
+
+    assert models.source.model_at == ""
+    monkeypatch.setattr("registry_sync.folder_reading.content_of", look)
+    models.observe()
+    assert places == [(f"{models.folder}/m/1", "m")]

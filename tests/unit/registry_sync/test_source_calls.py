@@ -10,12 +10,13 @@ from collections.abc import Awaitable, Callable, Collection
 import pytest
 
 from registry_sync.metrics import SyncCounts
-from registry_sync.registry import Registry, RegistryError, StatusUpdate, VersionKey
+from registry_sync.registry import Registry, RegistryError, Status, StatusUpdate, VersionKey
 from registry_sync.source_calls import SourceCalls
 from registry_sync.troubles import Troubles
 from shared.clock import SystemClock
 from tests.simulation.sync_world import SimulatedRegistry
 from tests.simulation.virtual_time import VirtualClock, in_virtual_time
+from tests.unit.registry_sync.worlds import observed
 
 LIMIT_S = 60.0
 
@@ -36,7 +37,7 @@ class Caller:
         return self.registry
 
     async def look(self) -> Registry:
-        return await self.calls.call("look", lambda source: source.observe([]))
+        return await self.calls.look([])
 
 
 def played(scenario: Callable[[Caller], Awaitable[None]]) -> None:
@@ -97,11 +98,12 @@ class Leaving:
     """A source that raises what means something else to who awaits a thread."""
 
     place = "nowhere"
+    model_at = ""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
 
-    def observe(self, known: Collection[VersionKey]) -> Registry:
+    def observe(self, known: Collection[VersionKey], without: Collection[str] = ()) -> Registry:
         raise self.error
 
     def write_status(self, update: StatusUpdate) -> None:
@@ -116,7 +118,7 @@ async def test_no_error_of_a_thread_ends_who_waits_for_it(error: BaseException) 
     calls = SourceCalls(lambda: Leaving(error), LIMIT_S, SystemClock(), Troubles(counts))
     with pytest.raises(RegistryError, match=type(error).__name__):
         async with asyncio.timeout(10):
-            await calls.call("look", lambda source: source.observe([]))
+            await calls.look([])
     assert counts.faults == 1
 
 
@@ -126,16 +128,46 @@ async def test_a_source_that_cannot_be_made_is_an_error_of_the_registry() -> Non
 
     calls = SourceCalls(make, LIMIT_S, SystemClock(), Troubles(SyncCounts()))
     with pytest.raises(RegistryError, match="No such file"):
-        await calls.call("look", lambda source: source.observe([]))
+        await calls.look([])
 
 
-async def test_a_real_thread_that_hangs_is_left_behind() -> None:
+class Mounts:
+    """A source of two models, one of which may lie in a mount that is away."""
+
+    place = "the mounts"
+
+    def __init__(self, gate: threading.Event) -> None:
+        self.gate = gate
+        self.model_at = ""
+
+    def observe(self, known: Collection[VersionKey], without: Collection[str] = ()) -> Registry:
+        for name in ("away", "there"):
+            if name not in without:
+                self.look_into(name)
+        return {name: observed(name) for name in ("away", "there") if name not in without}
+
+    def write_status(self, update: StatusUpdate) -> None:
+        self.look_into(update.model)
+
+    def look_into(self, name: str) -> None:
+        self.model_at = name
+        if name == "away":
+            self.gate.wait(10)
+
+
+async def test_a_model_that_hangs_is_left_out_until_it_answers() -> None:
     gate = threading.Event()
-    calls = SourceCalls(lambda: Leaving(KeyError()), 0.05, SystemClock(), Troubles(SyncCounts()))
-    with pytest.raises(RegistryError, match=r"^timed out after 0.05 s \(nowhere\)"):
-        await calls.call("look", lambda _source: gate.wait(10))
+    calls = SourceCalls(lambda: Mounts(gate), 0.05, SystemClock(), Troubles(SyncCounts()))
+    with pytest.raises(RegistryError, match=r"^timed out after 0.05 s \(the mounts\)"):
+        await calls.look([])
+    assert calls.hanging == 1
+    assert set(await calls.look([])) == {"there"}
+    with pytest.raises(RegistryError, match="timed out"):
+        await calls.write_status(StatusUpdate("away", "1", Status.SERVING))
+    await calls.write_status(StatusUpdate("there", "1", Status.SERVING))
     assert calls.hanging == 1
     gate.set()
     async with asyncio.timeout(10):
         while calls.hanging:
             await asyncio.sleep(0.01)
+    assert set(await calls.look([])) == {"away", "there"}
