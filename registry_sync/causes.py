@@ -31,17 +31,22 @@ _LOGIN = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 def told(error: BaseException, place: str) -> str:
     """An error for the log: its cause first, then where, then its own words as far as they fit."""
     line = _PASSWORD.sub("//", " ".join(str(error).split()))[:TEXT_LENGTH_MAX]
-    return f"{cause_of(error)} ({place}: {type(error).__name__}: {line})"
+    text = f"{type(error).__name__}: {line}"
+    cause = cause_of(error)
+    return f"{cause} ({place}: {text})" if cause else f"{text} ({place})"
 
 
 def cause_of(error: BaseException) -> str:
-    """What is wrong, such as `TLS: certificate verify failed` or `timed out after 10 s`."""
+    """What is wrong, such as `TLS: certificate verify failed` or `timed out after 10 s`.
+
+    Empty where nothing in the chain of errors tells more than the error's own words.
+    """
     chain = list(_chain(error))
     for look in (_tls, _name, _timeout, _status, _page, _system):
         for each in chain:
             if cause := look(each):
                 return cause
-    return type(error).__name__
+    return ""
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

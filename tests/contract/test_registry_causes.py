@@ -110,6 +110,13 @@ def test_nobody_there(uri: str, cause: str) -> None:
     assert failure(uri).startswith(cause)
 
 
+def test_what_mlflow_itself_says() -> None:
+    body = b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "no such filter"}'
+    with answering(lambda _path: (400, body)) as port:
+        told = failure(f"http://127.0.0.1:{port}")
+    assert told.startswith("RestException: INVALID_PARAMETER_VALUE: no such filter (MLflow at ")
+
+
 def test_a_page_instead_of_an_answer() -> None:
     with something_else(b"<html>please log in</html>") as url:
         assert failure(url).startswith("no JSON, as MLflow answers (MLflow at ")

@@ -87,3 +87,11 @@ async def test_a_daemon_reports_itself_and_leaves_nothing() -> None:
     with suppress(asyncio.CancelledError):
         await reporting
     assert await store.syncs() == []
+
+
+def test_a_daemon_tells_what_hangs_and_how_old_is_what_it_saw() -> None:
+    page = CollectorRegistry()
+    page.register(SyncCollector(SyncCounts(faults=3), State(True, 7.5, 2)))
+    assert page.get_sample_value("penstock_sync_registry_age_seconds") == 7.5
+    assert page.get_sample_value("penstock_sync_hanging_calls") == 2
+    assert page.get_sample_value("penstock_sync_faults_total") == 3
