@@ -38,7 +38,8 @@ class SyncSettings(CommonSettings):
         60.0,
         gt=0,
         description="Longest that one look at the registry, or one status, may take: it is given "
-        "up then and tried again. A look at MLflow is three answers and more.",
+        "up then and tried again; while a look hangs, the next one has twice as long. A look at "
+        "MLflow is three answers and more.",
     )
     stable_aliases: tuple[str, ...] = Field(
         ("production", "champion"),

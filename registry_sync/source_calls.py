@@ -8,6 +8,9 @@ hung for an hour is tried again within the next. Looks and statuses are counted 
 registry that cannot be written may well be read; and a model in which a call hangs is left out
 until that ends, since its folder may be a link into a mount of its own.
 
+A registry may also be only slow. So while a look hangs, the next one has twice as long: one that
+needs some minutes is read in the end, though not often.
+
 Previous stop: `follower`. Next: a `RegistrySource`.
 """
 
@@ -60,7 +63,7 @@ class SourceCalls:
 
     Args:
         make: makes a source; called in the thread of the first call, since it may block too.
-        limit_s: longest call.
+        limit_s: longest call, if none hangs.
         troubles: where errors that nobody foresaw are told.
     """
 
@@ -111,6 +114,7 @@ class SourceCalls:
             RegistryError: if it failed, or took too long; or if others hang.
         """
         self._check_hanging(kind, model)
+        limit_s = self._limit_s if kind == "status" else self._patience_s(kind)
         made = self._made
 
         def work() -> Answer:
@@ -121,14 +125,14 @@ class SourceCalls:
         running: asyncio.Future[Answer] = asyncio.ensure_future(self._run(work))
         began_at = self._clock.monotonic()
         try:
-            done, _ = await asyncio.wait({running}, timeout=self._limit_s)
+            done, _ = await asyncio.wait({running}, timeout=limit_s)
         except asyncio.CancelledError:
             running.cancel()
             raise
         if not done:
             source = made[0] if made else None
             place = source.place if source is not None else "the registry"
-            message = f"timed out after {self._limit_s:g} s ({place})"
+            message = f"timed out after {limit_s:g} s ({place})"
             model = model or (source.model_at if source is not None else "")
             self._leave(running, _Hanging(kind, model, began_at, message))
             raise RegistryError(message)
@@ -166,6 +170,10 @@ class SourceCalls:
         if not like:
             return
         newest = max(like, key=lambda each: each.began_at)
-        doublings = min(len(like) - 1, DOUBLINGS_MAX)
-        if self._clock.monotonic() - newest.began_at < self._limit_s * 2**doublings:
+        if self._clock.monotonic() - newest.began_at < self._patience_s(kind) / 2:
             raise RegistryError(newest.message)
+
+    def _patience_s(self, kind: Kind) -> float:
+        """The limit, doubled for each call of a kind that hangs."""
+        hanging = sum(each.kind == kind for each in self._hanging.values())
+        return self._limit_s * 2 ** min(hanging, DOUBLINGS_MAX)

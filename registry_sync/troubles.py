@@ -17,6 +17,9 @@ TROUBLES_MAX = 1_000
 _ADDRESS = re.compile("0x[0-9a-f]+")
 """Where an object lies in memory, which differs each time that a client names it in an error."""
 
+_SECONDS = re.compile(r"\b[0-9.e+]+ s\b")
+"""How long was waited for the same in vain."""
+
 
 class Troubles:
     """Troubles by what they are about.
@@ -49,7 +52,7 @@ class Troubles:
         return again
 
     def _is_new(self, about: str, message: str) -> bool:
-        gist = _ADDRESS.sub("", message)
+        gist = _SECONDS.sub("", _ADDRESS.sub("", message))
         before = self._gists.pop(about, None)
         if len(self._gists) >= TROUBLES_MAX:
             del self._gists[next(iter(self._gists))]

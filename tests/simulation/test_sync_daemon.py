@@ -17,9 +17,6 @@ from tests.simulation.sync_world import BESIDE, SyncWorld
 from tests.simulation.test_simulation import seeds
 from tests.simulation.virtual_time import MONOTONIC, in_virtual_time
 
-HARMLESS_S = 130.0
-"""Until a swap is made while the store needs seconds for each answer, or a status hangs."""
-
 STORM_FAULTS = 8
 
 
@@ -79,7 +76,7 @@ def test_what_need_not_stop_the_daemon_does_not(name: str) -> None:
         FAULTS[name].begin(world)
         await world.pass_time(60.0)
         world.registry.set_stable("2")
-        await world.until_served("2", HARMLESS_S)
+        await world.until_served("2", HARMLESS[name])
 
     played(scenario)
 
