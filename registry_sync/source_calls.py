@@ -176,4 +176,4 @@ class SourceCalls:
     def _patience_s(self, kind: Kind) -> float:
         """The limit, doubled for each call of a kind that hangs."""
         hanging = sum(each.kind == kind for each in self._hanging.values())
-        return self._limit_s * 2 ** min(hanging, DOUBLINGS_MAX)
+        return self._limit_s * float(2 ** min(hanging, DOUBLINGS_MAX))
