@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import signal
+from contextlib import suppress
 
 from setproctitle import setproctitle
 
@@ -16,8 +17,9 @@ from registry_sync.controller import Controller
 from registry_sync.metrics import SyncCollector
 from registry_sync.presence import report_presence
 from registry_sync.settings import SyncSettings
-from registry_sync.sources import source_of
+from registry_sync.sources import maker_of
 from registry_sync.statuses import for_report
+from registry_sync.supervision import keep_running
 from shared.artifact_cache import ArtifactCache
 from shared.clock import SystemClock
 from shared.deployment import SyncReport
@@ -27,6 +29,9 @@ from shared.lifecycle import die_with_parent
 from shared.metrics_endpoint import process_registry, serve_metrics
 from shared.state_store import RedisStateStore
 from shared.telemetry import configure_logging
+
+CLOSE_TIMEOUT_S = 2.0
+"""Longest wait for the store's connections to close; the process ends anyway."""
 
 
 def run_with(settings: SyncSettings) -> None:
@@ -51,12 +56,12 @@ async def run(settings: SyncSettings) -> None:
     """
     holder = new_incarnation("registry-sync")
     clock = SystemClock()
-    source = source_of(settings, clock)
+    make_source = maker_of(settings, clock)
     store = RedisStateStore(settings.redis_url, Keys(settings.namespace))
     controller = Controller(
         settings=settings,
         store=store,
-        source=source,
+        make_source=make_source,
         artifacts=ArtifactCache(
             settings.cache_dir, settings.cache_max_bytes, settings.download_timeout_s
         ),
@@ -64,7 +69,7 @@ async def run(settings: SyncSettings) -> None:
         holder=holder,
     )
     registry = process_registry()
-    registry.register(SyncCollector(controller.counts, lambda: controller.leading))
+    registry.register(SyncCollector(controller.counts, controller))
     metrics_port = serve_metrics(registry, settings.metrics_host, settings.metrics_port)
 
     def report() -> SyncReport:
@@ -78,8 +83,13 @@ async def run(settings: SyncSettings) -> None:
             statuses_left_out=left_out,
         )
 
+    interval_s, ttl_s = settings.report_interval_s, settings.report_ttl_s
     presence = asyncio.create_task(
-        report_presence(store, report, settings.report_interval_s, settings.report_ttl_s)
+        keep_running(
+            "presence",
+            lambda: report_presence(store, report, interval_s, ttl_s, controller.troubles),
+            controller.troubles,
+        )
     )
     running = asyncio.create_task(controller.run())
     loop = asyncio.get_running_loop()
@@ -92,7 +102,9 @@ async def run(settings: SyncSettings) -> None:
     finally:
         presence.cancel()
         await asyncio.wait({presence})
-        await store.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await store.close()
 
 
 def main() -> None:

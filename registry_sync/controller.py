@@ -3,11 +3,12 @@
 Four tasks, each the owner of what it talks to:
 - leadership renews the lease (see `leadership`);
 - the store's watcher turns announced changes into a wake-up;
-- the registry's follower polls the registry and writes statuses, in a thread;
+- the registry's follower polls the registry and writes statuses, in threads (see `follower`);
 - the reconciler reads the store, plans, and writes the plan back if it differs.
 
 None waits for another: while MLflow hangs, rollouts of what is known go on; while the store is
-down, nothing is decided, and for a while after that the absence of a report means nothing.
+down, nothing is decided, and for a while after that the absence of a report means nothing. Each
+goes on, whatever happens in it (see `supervision`), and none waits for anything without a limit.
 
 Previous stop: `__main__`. Next: `reconcile.plan`, where every decision is made.
 """
@@ -15,26 +16,21 @@ Previous stop: `__main__`. Next: `reconcile.plan`, where every decision is made.
 from __future__ import annotations
 
 import asyncio
-import random
-import re
-from contextlib import suppress
+from collections.abc import Callable
 
 from registry_sync.fetches import Artifacts, Fetches
+from registry_sync.follower import RegistryFollower
 from registry_sync.leadership import Leadership
 from registry_sync.metrics import SyncCounts
 from registry_sync.reconcile import plan
-from registry_sync.registry import (
-    Registry,
-    RegistryError,
-    RegistrySource,
-    StatusUpdate,
-    VersionKey,
-    with_status,
-)
+from registry_sync.registry import RegistrySource, StatusUpdate
 from registry_sync.settings import SyncSettings
+from registry_sync.source_calls import InThread, SourceCalls
+from registry_sync.supervision import keep_running, wait
+from registry_sync.troubles import Troubles
 from registry_sync.world import Plan, World
 from shared.blocking import in_thread
-from shared.clock import Clock
+from shared.clock import Clock, SteadyClock
 from shared.deployment import ArtifactManifest, Deployment
 from shared.errors import LeaseLostError, StateStoreError
 from shared.routing import RoutingTable
@@ -44,58 +40,66 @@ from shared.telemetry import get_logger
 DEBOUNCE_S = 0.03
 """Changes come in flocks (each replica of a worker, each gateway); one plan answers them all."""
 
-POLL_JITTER = 0.1
-"""Share of the poll interval by which polls vary, so that daemons do not poll in step."""
-
-SLOW_S = 1.0
-"""A status write that fails after longer than this means an outage: the others are not tried."""
-
-_ADDRESS = re.compile("0x[0-9a-f]+")
-"""Where an object lies in memory, which differs each time that a client names it in an error."""
+STORE_TIMEOUT_S = 40.0
+"""Longest that reading all of the store, or writing a plan, may take. That is eight answers, each
+of which the store's client waits for no longer than 5 s."""
 
 
 class Controller:
     """One daemon; active while it holds the lease.
 
     Args:
+        make_source: makes what reads the registry; again whenever a call of that hangs.
         holder: this process's incarnation.
+        run_in_thread: how calls that block are made.
     """
 
     def __init__(
         self,
         settings: SyncSettings,
         store: StateStore,
-        source: RegistrySource,
+        make_source: Callable[[], RegistrySource],
         artifacts: Artifacts,
         clock: Clock,
         holder: str,
+        run_in_thread: InThread = in_thread,
     ) -> None:
         self.counts = SyncCounts()
+        self.troubles = Troubles(self.counts)
         self._settings = settings
         self._policy = settings.policy()
         self._store = store
-        self._source = source
         self._artifacts = artifacts
-        self._clock = clock
+        # What is to be tried again in ten seconds is, though somebody sets the clock back a year.
+        self._clock = SteadyClock(clock)
         self._wake = asyncio.Event()
-        self._registry_wake = asyncio.Event()
         self._leadership = Leadership(
-            store, clock, holder, settings.lease_ttl_s, self._leadership_changed
+            store, clock, holder, settings.lease_ttl_s, self._leadership_changed, self.troubles
         )
         self._fetches = Fetches(
             artifacts,
             self._policy,
-            clock,
+            self._clock,
             settings.parallel_downloads,
+            settings.download_timeout_s,
             self._wake.set,
             self.counts,
+            self.troubles,
         )
-        self._observed: Registry | None = None
-        self._deployed: frozenset[VersionKey] | None = None
-        self._statuses: tuple[StatusUpdate, ...] = ()
+        self._calls = SourceCalls(
+            make_source, settings.registry_timeout_s, clock, self.troubles, run_in_thread
+        )
+        self._follower = RegistryFollower(
+            self._calls,
+            settings,
+            clock,
+            self.counts,
+            self.troubles,
+            lambda: self._leadership.lease,
+            self._wake.set,
+        )
         self._told: tuple[StatusUpdate, ...] = ()
         self._settled_at = 0.0
-        self._complaints: dict[str, str] = {}
         self._log = get_logger("controller")
 
     @property
@@ -108,25 +112,37 @@ class Controller:
         """Statuses of all versions; none unless this daemon leads, and has seen the registry."""
         return self._told if self.leading else ()
 
+    @property
+    def registry_age_s(self) -> float:
+        """Seconds since the registry was last read completely; 0 where others lead."""
+        return self._follower.age_s if self.leading else 0.0
+
+    @property
+    def hanging_calls(self) -> int:
+        """Calls of the registry that were given up and have not ended."""
+        return self._calls.hanging
+
     async def run(self) -> None:
         """Run until cancelled; the lease is released at the end."""
+        loops = {
+            "leadership": self._leadership.run,
+            "watch": lambda: self._store.watch(self._wake.set),
+            "reconciler": self._reconcile_forever,
+            "follower": self._follower.run,
+        }
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._leadership.run())
-                tasks.create_task(self._store.watch(self._wake.set))
-                tasks.create_task(self._reconcile_forever())
-                tasks.create_task(self._follow_registry())
+                for name, loop in loops.items():
+                    tasks.create_task(keep_running(name, loop, self.troubles))
         finally:
             await self._fetches.close()
 
     def _leadership_changed(self) -> None:
         """A new leader knows nothing, and reports may be missing: the store may have been down."""
-        self._observed = None
-        self._deployed = None
-        self._statuses = self._told = ()
+        self._told = ()
         self._settle()
+        self._follower.forget()
         self._wake.set()
-        self._registry_wake.set()
 
     def _settle(self) -> None:
         self._settled_at = self._clock.monotonic() + self._settings.report_ttl_s
@@ -135,25 +151,49 @@ class Controller:
 
     async def _reconcile_forever(self) -> None:
         while True:
-            await _wait(self._wake, self._settings.state_poll_s)
+            await wait(self._wake, self._settings.state_poll_s)
             await asyncio.sleep(DEBOUNCE_S)
             self._wake.clear()
             lease = self._leadership.lease
-            if lease is None:
-                continue
-            try:
-                await self._reconcile(lease)
-                self._content("store")
-            except LeaseLostError:
-                self._leadership.lost()
-            except StateStoreError as error:
-                self.counts.store_failures += 1
-                self._settle()
-                self._complain("store", error.message)
+            if lease is not None:
+                await self._try_reconcile(lease)
+
+    async def _try_reconcile(self, lease: Lease) -> None:
+        try:
+            await self._reconcile(lease)
+        except LeaseLostError:
+            self._leadership.lost()
+        except StateStoreError as error:
+            self._store_failed(error.message)
+        except TimeoutError:
+            self._store_failed(f"timed out after {STORE_TIMEOUT_S:g} s (state store)")
+        except Exception as error:  # what is deployed goes on, and the next plan may succeed
+            self.troubles.fault("plan", error)
+        else:
+            self.troubles.over("store")
+            self.troubles.over("plan")
+
+    def _store_failed(self, message: str) -> None:
+        self.counts.store_failures += 1
+        self._settle()
+        self.troubles.tell("store", message)
 
     async def _reconcile(self, lease: Lease) -> None:
-        world = World(
-            observed=self._observed,
+        async with asyncio.timeout(STORE_TIMEOUT_S):
+            world = await self._look()
+        started = self._clock.monotonic()
+        result = plan(world, self._policy)
+        self.counts.planned(result.deployment, self._clock.monotonic() - started)
+        if (result.deployment, result.routing) != (world.deployment, world.routing):
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                await self._store.apply(lease, result.deployment, result.routing)
+            self._log_changes(world.deployment, world.routing, result)
+        if self._leadership.lease == lease:
+            self._after(result)
+
+    async def _look(self) -> World:
+        return World(
+            observed=self._follower.observed,
             deployment=await self._store.deployment(),
             routing=await self._store.routing(),
             workers=await self._store.workers(),
@@ -163,23 +203,15 @@ class Controller:
             settling=self._clock.monotonic() < self._settled_at,
             trials=await self._store.trials(),
         )
-        started = self._clock.monotonic()
-        result = plan(world, self._policy)
-        self.counts.planned(result.deployment, self._clock.monotonic() - started)
-        if (result.deployment, result.routing) != (world.deployment, world.routing):
-            await self._store.apply(lease, result.deployment, result.routing)
-            self._log_changes(world.deployment, world.routing, result)
-        self._after(result)
 
     def _after(self, result: Plan) -> None:
         """Pass on what else follows from a plan."""
+        for model, error in result.faults.items():
+            self.troubles.fault(f"wishes of {model}", error)
         revisions = result.deployment.revisions.values()
         deployed = frozenset((each.model, each.version) for each in revisions)
-        if self._deployed is None or result.statuses != self._statuses:
-            self._registry_wake.set()
-        self._deployed = deployed
-        self._statuses = result.statuses
         self._told = result.told
+        self._follower.planned(deployed, result.statuses)
         self._fetches.want(result.fetches, result.sources)
         found = self._fetches.prepared.values()
         digests = {each.digest for each in found if isinstance(each, ArtifactManifest)}
@@ -205,73 +237,3 @@ class Controller:
                     reason=route.reason,
                     generation=route.generation,
                 )
-
-    # The registry's follower
-
-    async def _follow_registry(self) -> None:
-        """Poll while leading; write statuses as soon as there are any."""
-        next_poll = self._clock.monotonic()
-        while True:
-            self._registry_wake.clear()
-            if self._leadership.lease is None or self._deployed is None:
-                await self._registry_wake.wait()
-                next_poll = self._clock.monotonic()
-                continue
-            await self._write_statuses()
-            if self._clock.monotonic() >= next_poll:
-                await self._observe(self._deployed)
-                jitter = random.uniform(1 - POLL_JITTER, 1 + POLL_JITTER)
-                next_poll = self._clock.monotonic() + self._settings.poll_interval_s * jitter
-            await _wait(self._registry_wake, next_poll - self._clock.monotonic())
-
-    async def _observe(self, known: frozenset[VersionKey]) -> None:
-        lease = self._leadership.lease
-        self.counts.polls += 1
-        try:
-            observed = await in_thread(lambda: self._source.observe(known))
-        except RegistryError as error:
-            self.counts.poll_failures += 1
-            self._complain("registry", error.message)
-            return
-        self._content("registry")
-        if lease is not None and lease == self._leadership.lease:
-            self._observed = observed
-            self._wake.set()
-
-    async def _write_statuses(self) -> None:
-        """Write what differs; what fails is tried again after the next poll."""
-        statuses, self._statuses = self._statuses, ()
-        for update in statuses:
-            if self._leadership.lease is None:
-                return
-            started = self._clock.monotonic()
-            try:
-                await in_thread(lambda update=update: self._source.write_status(update))  # type: ignore[misc]
-            except RegistryError as error:
-                self.counts.status_write_failures += 1
-                self._complain(f"status of {update.model}/{update.version}", error.message)
-                if self._clock.monotonic() - started > SLOW_S:
-                    return
-                continue
-            self.counts.status_writes += 1
-            self._content(f"status of {update.model}/{update.version}")
-            if self._observed is not None:
-                self._observed = with_status(self._observed, update)
-
-    def _complain(self, about: str, message: str) -> None:
-        """Say once what is wrong, not at every try; and again when it is something else."""
-        gist = _ADDRESS.sub("", message)
-        if self._complaints.get(about) != gist:
-            self._log.error("unavailable", what=about, error=message)
-        self._complaints[about] = gist
-
-    def _content(self, about: str) -> None:
-        if self._complaints.pop(about, None) is not None:
-            self._log.info("available again", what=about)
-
-
-async def _wait(event: asyncio.Event, timeout_s: float) -> None:
-    """Wait until the event is set, or for so long."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(max(0.0, timeout_s)):
-            await event.wait()

@@ -8,11 +8,19 @@ from typing import Protocol
 
 from registry_sync.metrics import SyncCounts
 from registry_sync.reconcile import fetch_failed
+from registry_sync.troubles import Troubles
 from registry_sync.world import FetchFailure, Policy
 from shared.artifact_cache import ArtifactError
 from shared.clock import Clock
 from shared.deployment import ArtifactManifest, ArtifactSource
 from shared.telemetry import get_logger
+
+GRACE_S = 60.0
+"""The cache ends a fetch by itself when its time is over. That it does not, as where the cache's
+own disk hangs, must not keep others waiting for a slot."""
+
+CLOSE_TIMEOUT_S = 5.0
+"""Longest wait at the end for processes that were killed: one that waits for a disk does not go."""
 
 
 class Artifacts(Protocol):
@@ -32,8 +40,10 @@ class Fetches:
 
     Args:
         parallel: fetches at a time.
+        timeout_s: longest fetch, as the cache promises.
         on_change: called when a fetch ended.
         counts: where fetches are counted.
+        troubles: where errors that nobody foresaw are told.
     """
 
     def __init__(
@@ -42,10 +52,14 @@ class Fetches:
         policy: Policy,
         clock: Clock,
         parallel: int,
+        timeout_s: float,
         on_change: Callable[[], None],
         counts: SyncCounts,
+        troubles: Troubles,
     ) -> None:
         self._counts = counts
+        self._troubles = troubles
+        self._timeout_s = timeout_s
         self._artifacts = artifacts
         self._policy = policy
         self._clock = clock
@@ -70,34 +84,43 @@ class Fetches:
                 task.cancel()
         for source in now:
             if source not in self._tasks:
-                self._tasks[source] = asyncio.create_task(self._fetch(source))
+                task = asyncio.create_task(self._discover(source))
+                self._tasks[source] = task
+                task.add_done_callback(lambda _, source=source: self._ended(source))  # type: ignore[misc]
 
     async def close(self) -> None:
         """Give all fetches up, and wait until their processes are gone."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT_S)
 
-    async def _fetch(self, source: ArtifactSource) -> None:
-        try:
-            await self._discover(source)
-        finally:
-            del self._tasks[source]
-            self._on_change()
+    def _ended(self, source: ArtifactSource) -> None:
+        """A fetch ended, perhaps before it began."""
+        del self._tasks[source]
+        self._on_change()
 
     async def _discover(self, source: ArtifactSource) -> None:
         async with self._slots:
             started = self._clock.monotonic()
             self._counts.fetches += 1
             try:
-                self._prepared[source] = await self._artifacts.discover(source)
+                async with asyncio.timeout(self._timeout_s + GRACE_S):
+                    self._prepared[source] = await self._artifacts.discover(source)
+            except TimeoutError:
+                limit_s = self._timeout_s + GRACE_S
+                self._failed(source, f"timed out after {limit_s:g} s: {source.uri}")
             except ArtifactError as error:
                 self._failed(source, error.message)
             except OSError as error:  # no process can be started, no file opened
                 reason = f"{type(error).__name__}: {error.strerror or error}"
                 self._failed(source, f"{source.uri}: {reason}")
+            except Exception as error:  # else it would be asked for again at once, and for ever
+                self._troubles.fault(f"fetch of {source.uri}", error)
+                self._failed(source, f"{type(error).__name__}: {error}: {source.uri}")
             else:
+                self._troubles.over(f"fetch of {source.uri}")
                 took_s = round(self._clock.monotonic() - started, 2)
                 self._log.info("fetched", uri=source.uri, took_s=took_s)
 

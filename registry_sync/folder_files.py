@@ -117,4 +117,8 @@ def _texts(values: Mapping[Any, Any]) -> dict[str, str]:
     for name, value in values.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise MalformedError(f"{str(name)[:60]} has a value that is no text or number")
+        try:
+            f"{name}{value}".encode()
+        except UnicodeEncodeError as error:  # written as "\ud800", which is half a character
+            raise MalformedError(f"{ascii(name)[:60]} has a value that is no text") from error
     return dict(values)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from shared.artifact_copy import STATUS_FILE, TAGS_FILE
+from shared.artifact_folder import is_text
 from shared.telemetry import get_logger
 
 MODELS_MAX = 10_000
@@ -20,6 +22,9 @@ COMPLAINTS_MAX = 1_000
 """Most complaints that are remembered, in order to say each only once."""
 
 VERSION = re.compile(r"[1-9][0-9]{0,17}")
+
+DANGLING = "it is a link to what is not there: is that mounted?"
+"""Who deletes a model or a version deletes the link; one to nothing leads into a mount."""
 
 _BESIDE = frozenset({TAGS_FILE, STATUS_FILE})
 
@@ -38,15 +43,24 @@ class Complaints:
 
     def add(self, what: object, why: str, event: str = "not followed") -> None:
         """Something is wrong in this poll."""
-        name = str(what)
+        name = str(what) if is_text(str(what)) else ascii(what)
         if len(self._now) < COMPLAINTS_MAX:
             if self._before.get(name) != why and self._now.get(name) != why:
                 self._log.warning(event, path=name, reason=why)
             self._now[name] = why
 
 
-def list_models(folder: Path, complaints: Complaints) -> tuple[list[str], bool]:
+def list_models(
+    folder: Path,
+    complaints: Complaints,
+    without: Collection[str],
+    look_at: Callable[[Path], None],
+) -> tuple[list[str], bool]:
     """The names of the folders, and whether there is anything at all.
+
+    Args:
+        without: names of those that are not to be touched.
+        look_at: called before an entry is looked at, which may hang.
 
     Raises:
         OSError: if the folder cannot be read.
@@ -58,10 +72,16 @@ def list_models(folder: Path, complaints: Complaints) -> tuple[list[str], bool]:
             anything = True
             if entry.name.startswith("."):
                 continue
-            if not entry.is_dir():
+            if entry.name in without:
+                names.append(entry.name)
+                continue
+            look_at(folder / entry.name)
+            if (is_folder := _is_folder(entry, complaints)) is None:
+                continue
+            if not is_text(entry.name):
+                complaints.add(entry.path, "its name is not UTF-8")
+            elif not is_folder:
                 complaints.add(entry.path, "it is no folder of a model")
-            elif not _is_text(entry.name):
-                complaints.add(repr(entry.path), "its name is not UTF-8")
             elif len(names) == MODELS_MAX:
                 complaints.add(folder, f"there are more than {MODELS_MAX} models")
             else:
@@ -81,9 +101,10 @@ def list_versions(folder: Path, complaints: Complaints) -> list[str]:
             for entry in entries:
                 if entry.name.startswith(".") or entry.name in _BESIDE:
                     continue
-                if VERSION.fullmatch(entry.name) and entry.is_dir():
+                is_folder = _is_folder(entry, complaints)
+                if is_folder and VERSION.fullmatch(entry.name):
                     versions.append(entry.name)
-                else:
+                elif is_folder is not None:
                     complaints.add(entry.path, "a version is a folder named 1, 2, 3 and so on")
                 if len(versions) > VERSIONS_MAX:
                     raise OSError(0, f"there are more than {VERSIONS_MAX} versions")
@@ -92,9 +113,20 @@ def list_versions(folder: Path, complaints: Complaints) -> list[str]:
     return versions
 
 
-def _is_text(name: str) -> bool:
+def is_dangling(path: Path) -> bool:
+    """Whether a path is a link to what is not there."""
+    return path.is_symlink() and not path.exists()
+
+
+def _is_folder(entry: os.DirEntry[str], complaints: Complaints) -> bool | None:
+    """Whether an entry is a folder, or a link to one; None, and a complaint, if that is unknown.
+
+    A link that leads to itself, or into a mount that is away, must not hide all others.
+    """
     try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        if entry.is_dir() or not is_dangling(Path(entry.path)):
+            return entry.is_dir()
+        complaints.add(entry.path, DANGLING)
+    except OSError as error:
+        complaints.add(entry.path, error.strerror or "it cannot be looked at")
+    return None

@@ -21,11 +21,10 @@ Previous stop: `controller`, which calls this in a thread. Next: `folder_files`,
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from registry_sync.folder_files import (
     STATUS_BYTES_MAX,
@@ -36,7 +35,15 @@ from registry_sync.folder_files import (
     read_tags,
     write_statuses,
 )
-from registry_sync.folder_listing import VERSION, Complaints, list_models, list_versions
+from registry_sync.folder_listing import (
+    DANGLING,
+    VERSION,
+    Complaints,
+    is_dangling,
+    list_models,
+    list_versions,
+)
+from registry_sync.folder_reading import ABSENT, Where, look, read
 from registry_sync.registry import (
     MESSAGE_TAG,
     OWN_TAGS,
@@ -53,17 +60,14 @@ from registry_sync.registry import (
 )
 from registry_sync.roles import OFF, STABLE, role_of
 from registry_sync.settled import Settled
-from shared.artifact_copy import STATUS_FILE, TAGS_FILE, content_of
+from shared.artifact_copy import STATUS_FILE, TAGS_FILE
 from shared.artifact_folder import ArtifactError
 from shared.clock import Clock
 from shared.deployment import FOLDER_SCHEME, ArtifactSource
 
 DefaultRole = Literal["latest", "none"]
 
-Where: TypeAlias = tuple[str, str]
-"""Path and fingerprint of a version's content."""
-
-ABSENT: Where = ("", "")
+HANGS = "what lies there does not answer; it is looked at again when it does"
 
 NEVER_S = -1.0
 """The age of what is not known to be old."""
@@ -116,12 +120,28 @@ class FolderSource:
         self._tags: Settled[Path, bytes] = Settled(settle_s)
         self._unwritten: dict[str, Mapping[str, Mapping[str, str]]] = {}
         self._complaints = Complaints()
+        self._at = self._folder
 
-    def observe(self, known: Collection[VersionKey]) -> Registry:
+    @property
+    def place(self) -> str:
+        """See `RegistrySource`: what a mount that is away does not answer about."""
+        return ascii(str(self._at))[1:-1]
+
+    @property
+    def model_at(self) -> str:
+        """See `RegistrySource`."""
+        return next(iter(self._at.relative_to(self._folder).parts), "")
+
+    def _look_at(self, path: Path) -> None:
+        """Remember where we are, should that hang."""
+        self._at = path
+
+    def observe(self, known: Collection[VersionKey], without: Collection[str] = ()) -> Registry:
         """See `RegistrySource`."""
         self._complaints.begin()
+        self._look_at(self._folder)
         try:
-            names, anything = list_models(self._folder, self._complaints)
+            names, anything = list_models(self._folder, self._complaints, without, self._look_at)
         except OSError as error:
             raise RegistryError(f"{self._folder}: {error.strerror}") from error
         if known and not anything:
@@ -131,7 +151,9 @@ class FolderSource:
         for model, version in known:
             deployed.setdefault(model, set()).add(version)
         models = {
-            name: self._model(poll, name, deployed.get(name, ()))
+            name: self._hanging(name, deployed.get(name, ()))
+            if name in without
+            else self._model(poll, name, deployed.get(name, ()))
             for name in sorted({*names, *deployed})
         }
         self._contents.keep(poll.contents)
@@ -146,6 +168,7 @@ class FolderSource:
     def write_status(self, update: StatusUpdate) -> None:
         """See `RegistrySource`; if the folder is not ours to write, it is remembered instead."""
         folder = self._folder / update.model
+        self._look_at(folder)
         if not folder.is_dir():
             raise RegistryError(f"{folder} is not found")
         own = {STATUS_TAG: update.status.value, MESSAGE_TAG: update.message}
@@ -175,16 +198,19 @@ class FolderSource:
                 self._complaints.add(path, status, f"{STATUS_FILE} cannot be written")
             return unwritten
         try:
-            return read_statuses(_read(self._folder / model / STATUS_FILE, STATUS_BYTES_MAX)[0])
+            return read_statuses(read(self._folder / model / STATUS_FILE, STATUS_BYTES_MAX)[0])
         except OSError:
             return {}
 
     # One model
 
     def _model(self, poll: _Poll, name: str, known: Collection[str]) -> ObservedModel:
-        statuses = self._statuses(name)
+        self._look_at(self._folder / name)
+        statuses: Mapping[str, Mapping[str, str]] = {}
         listed: list[str] = []
         try:
+            statuses = self._statuses(name)
+            _check_link(self._folder / name)
             listed = list_versions(self._folder / name, self._complaints)
             model_tags = self._read_tags(poll, self._folder / name, "")
             wishes = self._wishes(poll, name, {*listed, *known}, known)
@@ -193,11 +219,10 @@ class FolderSource:
             sources = self._sources(poll, name, wanted, known)
             if self._latest and not self._names_stable(model_tags, wishes):
                 self._name_latest(poll, name, wishes, sources, known)
-        except (_ModelProblemError, OSError) as error:
+        except Exception as error:  # whatever is wrong with one model, the others are seen
             if isinstance(error, _UnsettledError) and not known:
                 return ObservedModel(name)
-            problem = error.strerror if isinstance(error, OSError) else str(error)
-            return self._unreadable(name, {*listed, *known}, statuses, str(problem))
+            return self._unreadable(name, {*listed, *known}, statuses, _problem(error))
         versions = [
             ObservedVersion(name, version, source, {**wishes[version], **statuses.get(version, {})})
             for version, source in sources.items()
@@ -208,6 +233,9 @@ class FolderSource:
             aliases=model_tags.aliases,
             versions=tuple(sorted(versions, key=lambda seen: version_order(seen.version))),
         )
+
+    def _hanging(self, name: str, known: Collection[str]) -> ObservedModel:
+        return self._unreadable(name, known, {}, HANGS)
 
     def _unreadable(
         self,
@@ -278,7 +306,7 @@ class FolderSource:
     def _read_tags(self, poll: _Poll, folder: Path, of: str) -> Tags:
         path = folder / TAGS_FILE
         poll.tags.add(path)
-        text, changed_at = _read(path, TAGS_BYTES_MAX)
+        text, changed_at = read(path, TAGS_BYTES_MAX)
         vanished = not text and self._tags.last(path) is not None
         age_s = NEVER_S if vanished else poll.wall - changed_at
         settled = self._tags.see(path, text, poll.now, age_s=age_s)
@@ -308,13 +336,14 @@ class FolderSource:
         """The content that counts; None if nothing is known to have come to rest."""
         poll.contents.add(key)
         path = self._folder / key[0] / key[1]
+        self._look_at(path)
         try:
-            where, changed_at = _look(path)
+            _check_link(path)
+            where, changed_at = look(path)
         except FileNotFoundError:  # it changes as we look
             return self._contents.last(key)
-        except (OSError, ArtifactError) as error:
-            why = error.strerror if isinstance(error, OSError) else error.message
-            self._complaints.add(path, str(why))
+        except (OSError, ArtifactError, _ModelProblemError) as error:
+            self._complaints.add(path, _problem(error))
             return self._contents.last(key)
         vanished = where == ABSENT and self._contents.last(key) is not None
         age_s = NEVER_S if vanished else poll.wall - changed_at
@@ -331,30 +360,20 @@ def _is_last(status: Mapping[str, str]) -> bool:
     return status.get(STATUS_TAG) == Status.RETIRED.value
 
 
-def _look(path: Path) -> tuple[Where, float]:
-    """What a version's folder, or the folder that it links to, holds, and since when."""
-    if not path.is_dir():
-        return ABSENT, _changed_at(path.parent)
-    # A link may be set to another folder before somebody copies: what was seen is what is meant.
-    folder = path.resolve(strict=True) if path.is_symlink() else path
-    content = content_of(folder)
-    if not content.fingerprint:
-        return ABSENT, content.changed_at
-    return (os.fsencode(folder).decode("utf-8", "replace"), content.fingerprint), content.changed_at
+def _problem(error: Exception) -> str:
+    """What is wrong, for the operator."""
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    if isinstance(error, (_ModelProblemError, ArtifactError)):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
-def _read(path: Path, bytes_max: int) -> tuple[bytes, float]:
-    """A small file, and when it was changed; without one, empty, and when its folder was."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return b"", _changed_at(path.parent)
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read(bytes_max + 1), os.fstat(file.fileno()).st_ctime
+def _check_link(path: Path) -> None:
+    """Look whether a path is a link to what is not there.
 
-
-def _changed_at(folder: Path) -> float:
-    try:
-        return folder.stat().st_ctime
-    except FileNotFoundError:
-        return 0.0  # what is in a folder that is not there does not change
+    Raises:
+        _ModelProblemError: if it is one.
+    """
+    if is_dangling(path):
+        raise _ModelProblemError(DANGLING)

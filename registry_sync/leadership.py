@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from registry_sync.troubles import Troubles
 from shared.clock import Clock
 from shared.errors import StateStoreError
 from shared.state_store import Lease, StateStore
 from shared.telemetry import get_logger
 
-RENEWALS_PER_TTL = 3
-"""So that two renewals may fail before the lease is lost."""
+RENEWALS_PER_TTL = 4
+"""Three are asked for before a lease that was granted ends: two may fail, however they do."""
 
 RELEASE_TIMEOUT_S = 2.0
 """At the end, a store that does not answer is not waited for any longer."""
@@ -27,7 +28,9 @@ class Leadership:
 
     Args:
         holder: this process's incarnation.
-        on_change: called when leadership was won or lost.
+        on_change: called when leadership was won or lost; also where it was lost for a moment only,
+            since nothing is known of what happened meanwhile.
+        troubles: where a store that does not answer is told.
     """
 
     def __init__(
@@ -37,12 +40,15 @@ class Leadership:
         holder: str,
         ttl_s: float,
         on_change: Callable[[], None],
+        troubles: Troubles,
     ) -> None:
         self._store = store
         self._clock = clock
         self._holder = holder
         self._ttl_s = ttl_s
         self._on_change = on_change
+        self._troubles = troubles
+        self._asked_at = 0.0
         self._lease: Lease | None = None
         self._until = 0.0
         self._log = get_logger("leadership")
@@ -59,23 +65,49 @@ class Leadership:
     async def run(self) -> None:
         """Try to be leader until cancelled; then give leadership up at once."""
         try:
-            while True:
-                await self._renew()
-                await asyncio.sleep(self._ttl_s / RENEWALS_PER_TTL)
+            async with asyncio.TaskGroup() as renewals:
+                while True:
+                    # None waits for the one before: a connection that hangs must not lose the
+                    # lease, nor a store whose answers come late but in time.
+                    renewals.create_task(self._renew())
+                    await asyncio.sleep(self._ttl_s / RENEWALS_PER_TTL)
+                    self._notice_end()
         finally:
             await self._release()
 
     async def _renew(self) -> None:
         asked_at = self._clock.monotonic()
         try:
-            lease = await self._store.acquire_lease(self._holder, self._ttl_s)
-        except StateStoreError:
-            if self.lease is None:
-                self._set(None)
-            return
+            async with asyncio.timeout(self._ttl_s):  # a later answer would be of no use
+                lease = await self._store.acquire_lease(self._holder, self._ttl_s)
+        except StateStoreError as error:
+            self._failed(error.message)
+        except TimeoutError:
+            self._failed(f"timed out after {self._ttl_s:g} s (state store)")
+        except Exception as error:  # the next one may succeed
+            self._troubles.fault("lease", error)
+        else:
+            self._troubles.over("lease")
+            self._answered(lease, asked_at)
+
+    def _failed(self, message: str) -> None:
+        self._notice_end()
+        if self.lease is None:  # else it costs nothing: others are asked for in time
+            self._troubles.tell("lease", message)
+
+    def _answered(self, lease: Lease | None, asked_at: float) -> None:
+        self._notice_end()
         # The store counts from when it answered, so this is never too long.
-        self._until = asked_at + self._ttl_s
+        until = asked_at + self._ttl_s
+        if asked_at < self._asked_at or until <= self._clock.monotonic():
+            return  # a newer one was answered before, or it is over already
+        self._asked_at, self._until = asked_at, until
         self._set(lease)
+
+    def _notice_end(self) -> None:
+        """A lease ends by time alone, and may come back with the same token."""
+        if self._lease is not None and self.lease is None:
+            self._set(None)
 
     def _set(self, lease: Lease | None) -> None:
         if lease == self._lease:
@@ -91,5 +123,5 @@ class Leadership:
         try:
             async with asyncio.timeout(RELEASE_TIMEOUT_S):
                 await self._store.release_lease(lease)
-        except (StateStoreError, TimeoutError):
+        except Exception:  # whatever the reason, the lease is as good as released
             self._log.warning("lease not released; it expires by itself", token=lease.token)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Protocol
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -35,6 +36,7 @@ _COUNTERS = {
     "store_failures": "Times that the state store could not be read or written.",
     "fetches": "Downloads that found out what a version consists of, or tried to.",
     "fetch_failures": "Such downloads that failed.",
+    "faults": "Errors that nobody foresaw, after each of which the daemon goes on.",
 }
 
 
@@ -54,6 +56,7 @@ class SyncCounts:
     store_failures: int = 0
     fetches: int = 0
     fetch_failures: int = 0
+    faults: int = 0
     plan_s: float = 0.0
     plan_times: list[int] = field(default_factory=lambda: [0] * len(_BUCKET_LABELS))
     phases: dict[Phase, int] = field(default_factory=dict)
@@ -65,22 +68,42 @@ class SyncCounts:
         self.phases = dict(Counter(each.phase for each in deployment.revisions.values()))
 
 
+class SyncState(Protocol):
+    """What a daemon says of itself at the moment of a scrape; see `controller.Controller`."""
+
+    @property
+    def leading(self) -> bool: ...
+
+    @property
+    def registry_age_s(self) -> float: ...
+
+    @property
+    def hanging_calls(self) -> int: ...
+
+
 class SyncCollector(Collector):
-    """Exposes a daemon's counts.
+    """Exposes a daemon's counts and its state."""
 
-    Args:
-        leading: whether this daemon holds the lease.
-    """
-
-    def __init__(self, counts: SyncCounts, leading: Callable[[], bool]) -> None:
+    def __init__(self, counts: SyncCounts, state: SyncState) -> None:
         self._counts = counts
-        self._leading = leading
+        self._state = state
 
     def collect(self) -> Iterator[Metric]:
         """All metrics, for a scrape."""
-        counts, leading = self._counts, self._leading()
+        counts, state = self._counts, self._state
+        leading = state.leading
         yield GaugeMetricFamily(
             "penstock_sync_leader", "1 if this daemon holds the lease, else 0.", value=int(leading)
+        )
+        yield GaugeMetricFamily(
+            "penstock_sync_registry_age_seconds",
+            "Seconds since the registry was last read completely, by the daemon that leads.",
+            value=state.registry_age_s,
+        )
+        yield GaugeMetricFamily(
+            "penstock_sync_hanging_calls",
+            "Calls of the registry that were given up and have not ended.",
+            value=state.hanging_calls,
         )
         for name, help_text in _COUNTERS.items():
             value = getattr(counts, name)

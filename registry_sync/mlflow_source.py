@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from registry_sync.causes import told
 from registry_sync.registry import (
     MESSAGE_TAG,
     ROLE_TAG,
@@ -37,7 +38,6 @@ from shared.deployment import ArtifactSource
 
 MODELS_PER_PAGE = 1000
 VERSIONS_PER_PAGE = 10_000
-MESSAGE_LENGTH_MAX = 300
 
 _FILTERS = (
     f"tags.`{ROLE_TAG}` LIKE '%'",
@@ -72,7 +72,12 @@ class MlflowSource:
         self._aliases = frozenset(aliases)
         self._client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
 
-    def observe(self, known: Collection[VersionKey]) -> Registry:
+    @property
+    def model_at(self) -> str:
+        """See `RegistrySource`: all models come in the same answers."""
+        return ""
+
+    def observe(self, known: Collection[VersionKey], without: Collection[str] = ()) -> Registry:
         """See `RegistrySource`."""
         return self._guarded(lambda: self._observe(known))
 
@@ -90,10 +95,13 @@ class MlflowSource:
         )
         if known and not models:
             raise RegistryError(
-                f"MLflow at {self._place} lists no models: did it lose its database?"
-                " What is deployed goes on"
+                f"{self.place} lists no models: did it lose its database? What is deployed goes on"
             )
         names = {model.name for model in models}
+        for name in sorted({model for model, _ in known} - names):
+            if (unlisted := self._unlisted(name)) is not None:
+                models.append(unlisted)
+                names.add(name)
         versions: dict[VersionKey, ObservedVersion] = {}
         for query in _FILTERS:
             for found in self._search(query):
@@ -121,13 +129,35 @@ class MlflowSource:
         )
         return [self._observed(version) for version in found]
 
+    def _unlisted(self, name: str) -> Any | None:
+        """A model that is deployed and was not listed, or None if it was deleted.
+
+        Pages count from the beginning: while others are deleted, one may fall between two of them.
+        """
+        model = self._found(lambda: self._client.get_registered_model(name))
+        self._expect(model is None or model.name == name, name)
+        return model
+
     def _version(self, name: str, version: str) -> ObservedVersion | None:
+        found = self._found(lambda: self._client.get_model_version(name, version))
+        if found is None:
+            return None
+        seen = self._observed(found)
+        self._expect((seen.model, seen.version) == (name, version), f"{name}/{version}")
+        return seen
+
+    def _found(self, get: Callable[[], Any]) -> Any | None:
         try:
-            return self._observed(self._client.get_model_version(name, version))
+            return get()
         except MlflowException as error:
             if error.error_code == _NOT_FOUND:
                 return None
             raise
+
+    def _expect(self, told: bool, what: str) -> None:
+        """An empty answer, as a proxy gives, is none about what was asked for."""
+        if not told:
+            raise RegistryError(f"the answer about {what} names something else ({self.place})")
 
     def _observed(self, version: Any) -> ObservedVersion:
         source = ArtifactSource(
@@ -150,14 +180,12 @@ class MlflowSource:
         except RegistryError:
             raise
         except Exception as error:  # its own, requests', and protobuf's where a proxy answers
-            line = (str(error).splitlines() or [""])[0]
-            raise RegistryError(
-                f"MLflow at {self._place}: {type(error).__name__}: {line[:MESSAGE_LENGTH_MAX]}"
-            ) from error
+            raise RegistryError(told(error, self.place)) from error
 
     @property
-    def _place(self) -> str:
-        return self._tracking_uri.rpartition("@")[2]
+    def place(self) -> str:
+        """See `RegistrySource`; without a password."""
+        return f"MLflow at {self._tracking_uri.rpartition('@')[2]}"
 
 
 def _pages(search: Callable[[str | None], Any]) -> Iterable[Any]:

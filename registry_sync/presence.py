@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
+from registry_sync.troubles import Troubles
 from shared.deployment import SyncReport
 from shared.errors import StateStoreError
 from shared.state_store import StateStore
@@ -16,13 +17,23 @@ FORGET_TIMEOUT_S = 2.0
 
 
 async def report_presence(
-    store: StateStore, report: Callable[[], SyncReport], interval_s: float, ttl_s: float
+    store: StateStore,
+    report: Callable[[], SyncReport],
+    interval_s: float,
+    ttl_s: float,
+    troubles: Troubles,
 ) -> None:
     """Report until cancelled, then no more. Without the store, try again later."""
     try:
         while True:
-            with suppress(StateStoreError):
-                await store.report_sync(report(), ttl_s)
+            try:
+                async with asyncio.timeout(ttl_s):  # a report that comes later is of no use
+                    await store.report_sync(report(), ttl_s)
+                troubles.over("presence")
+            except StateStoreError as error:
+                troubles.tell("presence", error.message)
+            except TimeoutError:
+                troubles.tell("presence", f"timed out after {ttl_s:g} s (state store)")
             await asyncio.sleep(interval_s)
     finally:
         with suppress(StateStoreError, TimeoutError):

@@ -108,6 +108,7 @@ def _plan(
         statuses=not_shown(told, world.observed),
         fetches=tuple(_fetches(wishes, world.now)),
         sources=frozenset(wish.source for wish in wishes.values() if wish.source is not None),
+        faults={name: wish.fault for name, wish in wishes.items() if wish.fault is not None},
     )
 
 
@@ -144,10 +145,17 @@ def _wishes(world: World, policy: Policy) -> dict[str, Wish]:
         return {name: wish_without_registry(deployed[name]) for name in sorted(deployed)}
     registry: Registry = world.observed
     prepared, trials = world.prepared, world.trials
-    return {
-        name: wish_of(name, registry.get(name), deployed.get(name, []), prepared, policy, trials)
-        for name in sorted({*registry, *deployed})
-    }
+    wishes: dict[str, Wish] = {}
+    for name in sorted({*registry, *deployed}):
+        revisions = deployed.get(name, [])
+        try:
+            wish = wish_of(name, registry.get(name), revisions, prepared, policy, trials)
+        except Exception as error:  # what nobody thought of in one model must not stop the others
+            problem = f"its wishes cannot be told: {type(error).__name__}: {error}"
+            kept = wish_without_registry(revisions)
+            wish = replace(kept, problems=(problem,), fault=error)
+        wishes[name] = wish
+    return wishes
 
 
 def _step(
@@ -223,7 +231,8 @@ class _Model:
     def advance(
         self, revisions: Sequence[RevisionDeployment], wish: Wish
     ) -> list[RevisionDeployment]:
-        kept = [each for each in revisions if not self._is_drained(each)]
+        kept = [self._since_now(each) for each in revisions]
+        kept = [each for each in kept if not self._is_drained(each)]
         kept = [self._with_failures(each) for each in kept]
         kept = self._towards(kept, wish)
         kept = self._flipped(kept)
@@ -239,6 +248,12 @@ class _Model:
     def _draining(self, revision: RevisionDeployment) -> RevisionDeployment:
         drained = {"drain_generation": self._generation, "retry_at": None, "message": ""}
         return self._in_phase(revision, Phase.DRAINING).model_copy(update=drained)
+
+    def _since_now(self, revision: RevisionDeployment) -> RevisionDeployment:
+        """What drains since a time that is yet to come, by a clock that was set back since."""
+        if revision.phase is Phase.DRAINING and revision.changed_at > self._now:
+            return revision.model_copy(update={"changed_at": self._now})
+        return revision
 
     def _is_drained(self, revision: RevisionDeployment) -> bool:
         if revision.phase is not Phase.DRAINING:
@@ -275,7 +290,11 @@ class _Model:
         return self._in_phase(revision, Phase.FAILED).model_copy(update=update)
 
     def _is_due(self, revision: RevisionDeployment) -> bool:
-        return revision.retry_at is not None and revision.retry_at <= self._now
+        """Whether it is to be tried again; also where a clock that was set back would forbid it."""
+        if revision.retry_at is None:
+            return False
+        wait_s = revision.retry_at - self._now
+        return wait_s <= 0 or wait_s > self._policy.backoff_max_s
 
     def _serving_failures(self, revision: RevisionDeployment) -> RevisionDeployment:
         """What serves is never failed; its failed places are tried again, each time later.

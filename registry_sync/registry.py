@@ -103,10 +103,23 @@ class RegistryError(PenstockError):
 class RegistrySource(Protocol):
     """A registry. Methods block, and are called from one thread at a time."""
 
-    def observe(self, known: Collection[VersionKey]) -> Registry:
+    @property
+    def place(self) -> str:
+        """What is read or written at this moment, for who wonders where a call hangs."""
+        ...
+
+    @property
+    def model_at(self) -> str:
+        """The model that is looked at alone at this moment, so that only it may hang; or empty."""
+        ...
+
+    def observe(self, known: Collection[VersionKey], without: Collection[str] = ()) -> Registry:
         """All models, with every version that is tagged or aliased, or that is in `known`.
 
         A known version that is missing in the answer does not exist any more.
+
+        Args:
+            without: models that must not be touched, since that hangs; they come with a problem.
 
         Raises:
             RegistryError: if anything could not be read; there is no partial answer.

@@ -34,6 +34,13 @@ class SyncSettings(CommonSettings):
     mlflow_timeout_s: float = Field(
         10.0, ge=1, description="Longest wait for one answer of MLflow, in whole seconds."
     )
+    registry_timeout_s: float = Field(
+        60.0,
+        gt=0,
+        description="Longest that one look at the registry, or one status, may take: it is given "
+        "up then and tried again; while a look hangs, the next one has twice as long. A look at "
+        "MLflow is three answers and more.",
+    )
     stable_aliases: tuple[str, ...] = Field(
         ("production", "champion"),
         description="Aliases that name the stable version, the strongest first.",

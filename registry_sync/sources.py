@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 
 from registry_sync.folder_source import FolderSource
 from registry_sync.registry import RegistryError, RegistrySource
@@ -10,16 +11,17 @@ from registry_sync.settings import SyncSettings
 from shared.clock import Clock
 
 
-def source_of(settings: SyncSettings, clock: Clock) -> RegistrySource:
-    """The registry to follow.
+def maker_of(settings: SyncSettings, clock: Clock) -> Callable[[], RegistrySource]:
+    """What makes the source of the registry to follow, any number of times.
 
     Raises:
         RegistryError: if it is MLflow, whose client is not installed.
     """
-    if settings.models is not None:
-        return FolderSource(
-            settings.models,
-            settings.stable_aliases,
+    aliases = settings.stable_aliases
+    if (folder := settings.models) is not None:
+        return lambda: FolderSource(
+            folder,
+            aliases,
             clock,
             default_role=settings.folder_default_role,
             settle_s=settings.folder_settle_s,
@@ -32,7 +34,9 @@ def source_of(settings: SyncSettings, clock: Clock) -> RegistrySource:
             "pip install 'penstock[sync]'; a folder is followed by --models"
         ) from error
     mlflow_source.configure_client(settings.mlflow_timeout_s)
-    source: RegistrySource = mlflow_source.MlflowSource(
-        settings.mlflow_uri, settings.stable_aliases
-    )
-    return source
+
+    def make() -> RegistrySource:
+        source: RegistrySource = mlflow_source.MlflowSource(settings.mlflow_uri, aliases)
+        return source
+
+    return make

@@ -50,8 +50,9 @@ def all_statuses(
     for model in (observed or {}).values():
         for seen in model.versions:
             wish = wishes[model.name]
-            if model.problem and wish.version != seen.version:
-                update = _of_problem(model, seen, wish)
+            problem = model.problem or (wish.problems[0] if wish.fault is not None else "")
+            if problem and wish.version != seen.version:
+                update = _of_problem(problem, model, seen, wish)
             else:
                 update = projection.status_of(model, seen, wish)
             if update is not None:
@@ -94,11 +95,13 @@ def for_report(updates: Iterable[StatusUpdate]) -> tuple[tuple[VersionStatus, ..
     return kept, max(0, len(told) - REPORTED_MAX)
 
 
-def _of_problem(model: ObservedModel, seen: ObservedVersion, wish: Wish) -> StatusUpdate | None:
+def _of_problem(
+    problem: str, model: ObservedModel, seen: ObservedVersion, wish: Wish
+) -> StatusUpdate | None:
     """Where nothing of the model is deployed, its last version tells what is wrong with it."""
     if wish.version is not None or seen is not model.versions[-1]:
         return None
-    return StatusUpdate(seen.model, seen.version, Status.INVALID, _sentences([model.problem]))
+    return StatusUpdate(seen.model, seen.version, Status.INVALID, _sentences([problem]))
 
 
 def _is_shown(update: StatusUpdate, seen: ObservedVersion) -> bool:

@@ -58,6 +58,7 @@ class Wish:
         lingering: nothing is named stable, and the last one serves on.
         problems: what the operator should mend, about the version that is wished.
         roles: what all versions are named.
+        fault: an error that nobody foresaw, met as this was to be told: what is deployed stays.
     """
 
     version: str | None = None
@@ -69,6 +70,7 @@ class Wish:
     lingering: bool = False
     problems: tuple[str, ...] = ()
     roles: Roles = NO_ROLES
+    fault: Exception | None = None
 
 
 def wish_without_registry(revisions: Sequence[RevisionDeployment]) -> Wish:

@@ -31,7 +31,7 @@ class FetchFailure:
 
     Attributes:
         failures: failures in a row, this one included.
-        retry_at: wall-clock time of the next try.
+        retry_at: time of the next try, as `World.now`.
     """
 
     message: str
@@ -49,7 +49,7 @@ class World:
 
     Attributes:
         observed: the registry as last seen, or None if it was not seen since we lead.
-        now: wall-clock time, in seconds.
+        now: wall-clock time as one daemon counts it on, in seconds: it does not step.
         settling: reports may be missing only because their writers had no time yet to renew them:
             absence means nothing.
         trials: how often the operator asked for a new trial of a model, by model.
@@ -105,6 +105,7 @@ class Plan:
         statuses: those that differ from what the registry shows.
         fetches: sources whose artifacts are needed now.
         sources: all sources that are wished for; what was prepared of others may be forgotten.
+        faults: errors that nobody foresaw, by the model that they were met in.
     """
 
     deployment: Deployment
@@ -113,6 +114,7 @@ class Plan:
     statuses: tuple[StatusUpdate, ...]
     fetches: tuple[ArtifactSource, ...]
     sources: frozenset[ArtifactSource]
+    faults: Mapping[str, Exception] = field(default_factory=dict)
 
 
 class Reports:

@@ -81,7 +81,7 @@ class ArtifactCache:
             ArtifactError: if the folder cannot be written.
         """
         try:
-            await asyncio.to_thread(self._clean)
+            await in_thread(self._clean)
         except OSError as error:
             raise ArtifactError(f"artifact cache {self._disk.folder}: {error.strerror}") from error
 
@@ -91,10 +91,10 @@ class ArtifactCache:
         Raises:
             ArtifactError: if it could not be had, or differs from the manifest.
         """
-        folder = await asyncio.to_thread(self._disk.path, manifest)
+        folder = await in_thread(lambda: self._disk.path(manifest))
         if folder is None:
             await self._fetch(FetchRequest(source=source, manifest=manifest))
-            folder = await asyncio.to_thread(self._disk.path, manifest)
+            folder = await in_thread(lambda: self._disk.path(manifest))
         if folder is None:
             raise ArtifactError(f"{source.uri} vanished from the cache as soon as it was there")
         return folder
@@ -105,7 +105,7 @@ class ArtifactCache:
         Raises:
             ArtifactError: if it could not be had.
         """
-        remembered = await asyncio.to_thread(self._disk.remembered, source)
+        remembered = await in_thread(lambda: self._disk.remembered(source))
         if remembered is not None:
             return remembered
         return await self._fetch(FetchRequest(source=source))
@@ -203,7 +203,7 @@ class ArtifactCache:
         reading = asyncio.create_task(child.communicate(request.model_dump_json().encode()))
         try:
             while not (await asyncio.wait({reading}, timeout=PROGRESS_INTERVAL_S))[0]:
-                written = await asyncio.to_thread(self._disk.written_bytes, key)
+                written = await in_thread(lambda: self._disk.written_bytes(key))
                 self._log.info("fetching", uri=request.source.uri, mib=round(written / 2**20, 1))
             return (await reading)[0]
         finally:

@@ -22,7 +22,7 @@ from threading import Event
 
 import orjson
 
-from shared.artifact_folder import ArtifactError
+from shared.artifact_folder import ArtifactError, is_text
 
 TAGS_FILE = "tags.yaml"
 """An operator's wishes, beside a model or a version."""
@@ -59,7 +59,7 @@ def content_of(folder: Path) -> Content:
 
     Raises:
         OSError: if it cannot be looked at; `FileNotFoundError` also if it changes meanwhile.
-        ArtifactError: if it holds too much.
+        ArtifactError: if it holds too much, or a name that is no text.
     """
     rows: list[tuple[str, int, int, int, int, int]] = []
     changed_ns = folder.stat().st_ctime_ns
@@ -115,6 +115,8 @@ def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
             for entry in entries:
                 if entry.name.startswith(".") or (not prefix and entry.name in NOT_CONTENT):
                     continue
+                if not is_text(entry.name):
+                    raise ArtifactError(f"{os.fsencode(prefix + entry.name)!r} is no name in UTF-8")
                 seen += 1
                 if seen > FILES_MAX:
                     raise ArtifactError(f"there are more than {FILES_MAX} files")

@@ -57,6 +57,8 @@ def manifest_of(folder: Path) -> ArtifactManifest:
     for path in sorted(folder.rglob("*")):
         mode = path.lstat().st_mode
         relative = path.relative_to(folder).as_posix()
+        if not is_text(relative):
+            raise ArtifactError(f"{os.fsencode(relative)!r} is no name in UTF-8")
         if stat.S_ISREG(mode):
             files.append(
                 ArtifactFile(path=relative, size=path.stat().st_size, sha256=_sha256(path))
@@ -67,6 +69,15 @@ def manifest_of(folder: Path) -> ArtifactManifest:
         raise ArtifactError("there are no files")
     by_path = tuple(sorted(files, key=lambda file: file.path))
     return ArtifactManifest(files=by_path, streams=folder_streams(folder))
+
+
+def is_text(name: str) -> bool:
+    """Whether a file's name is UTF-8, as all documents are in which it is written."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def verify(folder: Path, manifest: ArtifactManifest) -> None:

@@ -24,7 +24,7 @@ async def in_thread(call: Callable[[], Answer]) -> Answer:
         if future.done():
             return
         if error is not None:
-            future.set_exception(error)
+            future.set_exception(_told(error))
         else:
             future.set_result(answer)  # type: ignore[arg-type]  # None is an Answer if call says so
 
@@ -40,3 +40,16 @@ async def in_thread(call: Callable[[], Answer]) -> Answer:
 
     threading.Thread(target=run, name="blocking", daemon=True).start()
     return await future
+
+
+def _told(error: BaseException) -> BaseException:
+    """An error that a future can hold, and that means nothing else to who awaits it.
+
+    A future refuses StopIteration, and would never be done; a task that meets CancelledError ends
+    as if somebody had cancelled it; SystemExit ends the event loop.
+    """
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    told = RuntimeError(f"{type(error).__name__}: {error}")
+    told.__cause__ = error
+    return told

@@ -32,6 +32,20 @@ class SystemClock:
         return time.time()
 
 
+class SteadyClock:
+    """Another clock, whose wall clock does not step: what was true at first goes on from there."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._offset = clock.wall() - clock.monotonic()
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
+    def wall(self) -> float:
+        return self._clock.monotonic() + self._offset
+
+
 class FakeClock:
     """A clock that stands still until it is advanced."""
 

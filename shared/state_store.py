@@ -330,7 +330,10 @@ class RedisStateStore:
 
     async def trials(self) -> dict[str, int]:
         kept = await self._answer(self._redis.hgetall(self._keys.trials))
-        return {model.decode(errors="replace"): int(trial) for model, trial in kept.items()}
+        try:
+            return {model.decode(errors="replace"): int(trial) for model, trial in kept.items()}
+        except ValueError as error:
+            raise StateStoreError(f"state store holds no valid trials: {error}") from error
 
     async def watch(self, on_change: Callable[[], None]) -> None:
         def tell(_channel: str) -> None:

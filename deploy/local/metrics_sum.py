@@ -57,6 +57,7 @@ LARGEST = frozenset(
         "penstock_jobs_waiting",
         "penstock_jobs_webhooks_undelivered",
         "penstock_jobs_webhooks_waiting",
+        "penstock_sync_registry_age_seconds",  # one daemon leads, and the others show 0
     }
 )
 """Families of which the sum shows the largest samples."""

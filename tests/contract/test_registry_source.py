@@ -123,7 +123,7 @@ async def test_the_daemon_follows_a_real_registry(
     cache = ArtifactCache(tmp_path / "cache", 2**30, 60.0)
     store = MemoryStateStore(SystemClock())
     settings = SyncSettings(poll_interval_s=0.2, state_poll_s=0.2)
-    controller = Controller(settings, store, operated.source, cache, SystemClock(), "a")
+    controller = Controller(settings, store, lambda: operated.source, cache, SystemClock(), "a")
     running = asyncio.create_task(controller.run())
     try:
         async with asyncio.timeout(60):

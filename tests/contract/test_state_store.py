@@ -358,3 +358,12 @@ async def test_a_trial_is_above_the_one_that_is_deployed(store: StateStore) -> N
     """The store may have lost the count, which then must not be asked for in vain."""
     assert await store.ask_trial("digits", above=5) == 6
     assert await store.ask_trial("digits", above=5) == 7
+
+
+async def test_trials_that_are_no_numbers_are_an_error_of_the_store(server: Server) -> None:
+    store, client = RedisStateStore(server.url, Keys("odd")), connect(server.url)
+    await client.hset(Keys("odd").trials, "digits", "many")
+    with pytest.raises(StateStoreError, match="no valid trials"):
+        await store.trials()
+    await client.aclose()
+    await store.close()

@@ -11,7 +11,9 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from registry_sync.controller import Controller
+from registry_sync.fetches import Fetches
 from registry_sync.leadership import Leadership
+from registry_sync.metrics import SyncCounts
 from registry_sync.registry import (
     Registry,
     RegistryError,
@@ -20,6 +22,7 @@ from registry_sync.registry import (
     with_status,
 )
 from registry_sync.settings import SyncSettings
+from registry_sync.troubles import Troubles
 from shared.artifact_cache import ArtifactError
 from shared.clock import SystemClock
 from shared.deployment import (
@@ -61,7 +64,10 @@ class FakeRegistry:
         self.polls = 0
         self.writes: list[StatusUpdate] = []
 
-    def observe(self, known: Collection[VersionKey]) -> Registry:
+    place = "the fake registry"
+    model_at = ""
+
+    def observe(self, known: Collection[VersionKey], without: Collection[str] = ()) -> Registry:
         self.polls += 1
         self.gate.wait(10)
         if self.down:
@@ -96,12 +102,21 @@ class FakeArtifacts:
         return manifest_for(source)
 
 
+class BrokenArtifacts(FakeArtifacts):
+    """Raises what nobody foresaw."""
+
+    async def discover(self, source: ArtifactSource) -> ArtifactManifest:
+        self.fetched.append(source.uri)
+        raise KeyError("nobody foresaw this")
+
+
 class FlakyStore(MemoryStateStore):
-    """A store that can be away."""
+    """A store that can be away, or whose answers about the lease are lost."""
 
     def __init__(self) -> None:
         super().__init__(SystemClock())
         self.away = False
+        self.deaf = False
 
     async def deployment(self) -> Deployment:
         self._check()
@@ -109,7 +124,10 @@ class FlakyStore(MemoryStateStore):
 
     async def acquire_lease(self, holder: str, ttl_s: float) -> Lease | None:
         self._check()
-        return await super().acquire_lease(holder, ttl_s)
+        lease = await super().acquire_lease(holder, ttl_s)
+        if self.deaf:
+            raise StateStoreError("the answer came too late")
+        return lease
 
     def _check(self) -> None:
         if self.away:
@@ -126,7 +144,7 @@ class Stage:
 
     def controller(self, holder: str = "a") -> Controller:
         return Controller(
-            SETTINGS, self.store, self.registry, self.artifacts, SystemClock(), holder
+            SETTINGS, self.store, lambda: self.registry, self.artifacts, SystemClock(), holder
         )
 
     async def obey(self) -> None:
@@ -326,7 +344,8 @@ async def test_what_is_wrong_is_said_once_and_said_again_when_it_is_something_el
 async def test_leadership_ends_when_the_store_does_not_answer_in_time() -> None:
     store = FlakyStore()
     changes: list[bool] = []
-    leadership = Leadership(store, SystemClock(), "a", 0.3, lambda: changes.append(True))
+    troubles = Troubles(SyncCounts())
+    leadership = Leadership(store, SystemClock(), "a", 0.3, lambda: changes.append(True), troubles)
     async with running(leadership.run()):
         await until(lambda: leadership.lease is not None)
         store.away = True
@@ -335,3 +354,50 @@ async def test_leadership_ends_when_the_store_does_not_answer_in_time() -> None:
         await until(lambda: leadership.lease is not None)
     assert await store.acquire_lease("b", 1.0) is not None
     assert len(changes) >= 3
+
+
+async def test_a_fetch_that_raises_what_nobody_foresaw_is_a_failed_one(stage: Stage) -> None:
+    stage.artifacts = BrokenArtifacts()
+    controller = stage.controller()
+    async with running(controller.run(), stage.obey()):
+        await until(lambda: stage.status("1") == "failed")
+        assert "KeyError: 'nobody foresaw this'" in stage.registry.writes[-1].message
+        await until(lambda: controller.counts.fetch_failures >= 3)
+        # Each waits twice as long as the one before; it used to be tried again at once.
+        assert controller.counts.fetches <= 5
+        assert controller.counts.faults == controller.counts.fetch_failures
+
+
+async def test_a_fetch_that_was_given_up_before_it_began_is_made_when_it_is_wished_again() -> None:
+    artifacts = FakeArtifacts()
+    counts = SyncCounts()
+    fetches = Fetches(
+        artifacts,
+        SETTINGS.policy(),
+        SystemClock(),
+        2,
+        10.0,
+        lambda: None,
+        counts,
+        Troubles(counts),
+    )
+    source = ArtifactSource(uri="models:/digits/1", tracking_uri="", identity="1")
+    fetches.want([source], [source])
+    fetches.want([], [])
+    await asyncio.sleep(0.05)
+    fetches.want([source], [source])
+    await until(lambda: source in fetches.prepared)
+    await fetches.close()
+
+
+async def test_the_registry_is_read_anew_after_a_lease_that_came_back_the_same() -> None:
+    """The store kept the lease, but we could not know that."""
+    stage = Stage()
+    controller = stage.controller()
+    async with running(controller.run(), stage.obey()):
+        await stage.until_routed("1")
+        stage.store.deaf = True
+        await until(lambda: not controller.leading)
+        stage.registry.models = registry(observed(versions={"2": STABLE}))
+        stage.store.deaf = False
+        await stage.until_routed("2")

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from registry_sync.folder_source import DefaultRole, FolderSource
+from registry_sync.folder_listing import DANGLING
+from registry_sync.folder_source import HANGS, DefaultRole, FolderSource
 from registry_sync.registry import ObservedModel, Registry, RegistryError, Status, StatusUpdate
 from registry_sync.wishes import wish_of
+from shared.artifact_copy import content_of
 from shared.clock import FakeClock
 from tests.unit.registry_sync.worlds import POLICY
 
@@ -214,6 +216,7 @@ def test_an_empty_folder_is_taken_for_one_that_is_not_mounted(models: Models) ->
         ("aliases: [champion]", "aliases is no mapping"),
         ("a: " + "[" * 100_000, ""),
         ("\x01", ""),
+        ('penstock.role: "\\ud800"', "no text"),
         ("#" * 2**21, "longer than"),
     ],
 )
@@ -350,3 +353,138 @@ def timed(call: Callable[[], object]) -> float:
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
+
+
+def odd_name(folder: Path) -> None:
+    """A file whose name is not UTF-8, as archives from other systems hold."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / os.fsdecode(b"caf\xe9.onnx")).write_text("weights")
+
+
+def test_a_file_name_that_is_not_utf_8_keeps_its_version_back_and_no_other(
+    models: Models,
+) -> None:
+    for path in ("m/1/model.onnx", "m/2/model.onnx", "other/1/model.onnx"):
+        models.write(path)
+    models.rest()
+    assert models.wished() == "2"
+    models.write("m/3/model.onnx")
+    odd_name(models.folder / "m" / "3" / "inner")
+    models.rest()
+    with capture_logs() as logs:
+        assert models.wished("2") == "2"
+        assert set(models.observe()) == {"m", "other"}
+    assert {"b'inner/caf\\xe9.onnx' is no name in UTF-8"} == {each["reason"] for each in logs}
+    odd_name(models.folder / "m" / "2")
+    models.rest()
+    assert models.identity("2", version="2")  # as it was before
+    (models.folder / "m" / "3" / "inner").rename(models.folder / ".inner")
+    models.rest()
+    assert models.wished("2") == "3"
+
+
+def test_model_and_version_names_that_are_not_utf_8_are_passed_over(models: Models) -> None:
+    models.write("m/1/model.onnx")
+    for folder in (models.folder, models.folder / "m"):
+        (folder / os.fsdecode(b"caf\xe9")).mkdir()
+    models.rest()
+    assert models.wished() == "1"
+    assert set(models.observe()) == {"m"}
+
+
+def test_a_link_to_itself_hides_nothing_else(models: Models) -> None:
+    models.write("m/1/model.onnx")
+    for path in (models.folder / "loop", models.folder / "m" / "2"):
+        path.symlink_to(path)
+    models.rest()
+    assert models.wished() == "1"
+    assert set(models.observe()) == {"m"}
+
+
+@pytest.mark.parametrize("what", ["model", "version"])
+def test_a_link_into_what_is_not_mounted_deletes_nothing(
+    models: Models, tmp_path: Path, what: str
+) -> None:
+    link = models.folder / "m" / "1" if what == "version" else models.folder / "m"
+    elsewhere = tmp_path / "mount"
+    (elsewhere if what == "version" else elsewhere / "1").mkdir(parents=True)
+    (elsewhere / ("." if what == "version" else "1") / "model.onnx").write_text("weights")
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(elsewhere)
+    models.write("other/1/model.onnx")
+    models.rest()
+    assert models.wished() == "1"
+    elsewhere.rename(tmp_path / "unmounted")
+    with capture_logs() as logs:
+        for _ in range(3):
+            models.clock.advance(2 * SETTLE_S)
+            seen = models.see("1")
+            assert [each.version for each in seen.versions] == ["1"]
+    assert [each["reason"] for each in logs if each["path"] == str(link)] == [DANGLING]
+    (tmp_path / "unmounted").rename(elsewhere)
+    models.rest()
+    assert models.wished("1") == "1"
+    link.unlink()  # this is how a link is deleted
+    for _ in range(2):
+        models.clock.advance(2 * SETTLE_S)
+        gone = models.observe("1").get("m")
+    assert gone is None or gone.versions == ()
+
+
+def test_a_folder_in_the_place_of_a_file_of_ours_costs_no_descriptors(models: Models) -> None:
+    models.write("m/1/model.onnx")
+    (models.folder / "m" / "tags.yaml").mkdir()
+    (models.folder / "m" / "status.yaml").mkdir()
+    models.rest()
+    models.see()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(20):
+        assert models.see().problem == "Is a directory"
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_model_that_cannot_be_looked_at_does_not_hide_the_others(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in ("m/1/model.onnx", "other/1/model.onnx"):
+        models.write(path)
+    models.rest()
+    models.observe()
+
+    def look(folder: Path) -> object:
+        if "/m/" in str(folder):
+            raise KeyError("nobody foresaw this")
+        return content_of(folder)
+
+    monkeypatch.setattr("registry_sync.folder_reading.content_of", look)
+    seen = models.observe("1")
+    assert seen["m"].problem == "KeyError: 'nobody foresaw this'"
+    assert [each.version for each in seen["other"].versions] == ["1"]
+
+
+def test_a_model_that_hangs_is_not_touched_and_keeps_what_is_deployed(models: Models) -> None:
+    for path in ("m/1/model.onnx", "other/1/model.onnx", "third/1/model.onnx"):
+        models.write(path)
+    models.rest()
+    models.observe()
+    (models.folder / "m").rename(models.folder / ".m")  # whoever looks, finds nothing
+    (models.folder / "m").mkdir()
+    seen = models.source.observe([("m", "1")], ["m", "third"])
+    assert [each.version for each in seen["m"].versions] == ["1"]
+    assert seen["m"].problem == seen["third"].problem == HANGS
+    assert seen["other"].problem == ""
+
+
+def test_a_source_tells_where_it_is(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    models.write("m/1/model.onnx")
+    models.rest()
+    places = []
+
+    def look(folder: Path) -> object:
+        places.append((models.source.place, models.source.model_at))
+        return content_of(folder)
+
+    assert models.source.model_at == ""
+    monkeypatch.setattr("registry_sync.folder_reading.content_of", look)
+    models.observe()
+    assert places == [(f"{models.folder}/m/1", "m")]

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
 from registry_sync.metrics import SyncCollector, SyncCounts
 from registry_sync.presence import report_presence
+from registry_sync.troubles import Troubles
 from shared.clock import SystemClock
 from shared.deployment import Deployment, SyncReport
 from shared.state_store import MemoryStateStore
 from tests.unit.registry_sync.test_controller import Stage, running
 
 
+@dataclass
+class State:
+    """What a daemon says of itself."""
+
+    leading: bool
+    registry_age_s: float = 0.0
+    hanging_calls: int = 0
+
+
 def registry_of(counts: SyncCounts, leading: bool) -> CollectorRegistry:
     registry = CollectorRegistry()
-    registry.register(SyncCollector(counts, lambda: leading))
+    registry.register(SyncCollector(counts, State(leading)))
     return registry
 
 
@@ -66,7 +77,9 @@ def test_only_the_leader_counts_versions() -> None:
 async def test_a_daemon_reports_itself_and_leaves_nothing() -> None:
     store = MemoryStateStore(SystemClock())
     report = SyncReport(sync="s", node="n", pid=1, metrics_port=2)
-    reporting = asyncio.create_task(report_presence(store, lambda: report, 0.01, 1.0))
+    reporting = asyncio.create_task(
+        report_presence(store, lambda: report, 0.01, 1.0, Troubles(SyncCounts()))
+    )
     async with asyncio.timeout(5):
         while await store.syncs() != [report]:
             await asyncio.sleep(0.01)
@@ -74,3 +87,11 @@ async def test_a_daemon_reports_itself_and_leaves_nothing() -> None:
     with suppress(asyncio.CancelledError):
         await reporting
     assert await store.syncs() == []
+
+
+def test_a_daemon_tells_what_hangs_and_how_old_is_what_it_saw() -> None:
+    page = CollectorRegistry()
+    page.register(SyncCollector(SyncCounts(faults=3), State(True, 7.5, 2)))
+    assert page.get_sample_value("penstock_sync_registry_age_seconds") == 7.5
+    assert page.get_sample_value("penstock_sync_hanging_calls") == 2
+    assert page.get_sample_value("penstock_sync_faults_total") == 3

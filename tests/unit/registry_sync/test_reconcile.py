@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import UserDict
 from dataclasses import replace
+from typing import NoReturn
 
 import pytest
 from mlflow.utils.validation import _validate_model_name
@@ -712,3 +714,56 @@ def test_what_is_ready_says_its_note_too_and_no_note_is_too_long() -> None:
     assert status == "ready"
     assert message.startswith("waits for all gateways to see it; not batched: xxx")
     assert len(message) == MESSAGE_LENGTH_MAX
+
+
+YEAR_S = 365 * 86_400.0
+
+
+def test_a_clock_that_was_set_back_lets_a_drained_version_end_all_the_same() -> None:
+    scene = serving()
+    ask(scene, {"2": STABLE})
+    for _ in range(2):
+        scene.plan()
+        scene.obey()
+    scene.plan()
+    scene.mute = True
+    assert scene.phases() == {"1": "draining", "2": "serving"}
+    scene.now -= YEAR_S
+    scene.plan()
+    assert scene.phases() == {"1": "draining", "2": "serving"}
+    scene.now += scene.policy.flip_grace_s + 0.1
+    scene.plan()
+    assert scene.phases() == {"2": "serving"}
+
+
+def test_a_clock_that_was_set_back_lets_a_failed_load_be_tried_again() -> None:
+    scene = serving()
+    ask(scene, {"1": STABLE, "2": STABLE})
+    scene.states["2"] = ReplicaState.FAILED
+    scene.settle()
+    assert scene.phases()["2"] == "failed"
+    scene.states.clear()
+    scene.now -= YEAR_S
+    scene.settle()
+    assert scene.route() == "2"
+
+
+class Hurting(UserDict[str, str]):
+    """Tags that cannot be read."""
+
+    def items(self) -> NoReturn:
+        raise KeyError("nobody foresaw this")
+
+
+def test_a_model_whose_wishes_cannot_be_told_stops_no_other_and_serves_on() -> None:
+    scene = serving()
+    hurts = replace(observed(versions={"1": {}, "2": STABLE}), tags=Hurting())
+    new = replace(observed("new", {"1": STABLE}), tags=Hurting())
+    scene.models = registry(hurts, new, observed("other", {"1": STABLE}))
+    result = scene.settle()
+    assert scene.route() == "1"
+    assert scene.routing.models["other"].versions[0].version == "1"
+    assert set(result.faults) == {"digits", "new"}
+    told = {name: model.versions[-1].tags for name, model in scene.models.items()}
+    assert told["new"]["penstock.status"] == "invalid"
+    assert "KeyError: 'nobody foresaw this'" in told["new"]["penstock.status_message"]

@@ -311,3 +311,12 @@ def test_a_copy_that_is_not_wanted_any_more_ends(tmp_path: Path) -> None:
     stop.set()
     with pytest.raises(ArtifactError, match="not wanted"):
         copy_content(model_folder(tmp_path / "m"), tmp_path / "copy", "", stop)
+
+
+def test_a_file_name_that_is_not_utf_8_is_an_error_of_the_artifacts(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m")
+    (folder / os.fsdecode(b"caf\xe9.onnx")).write_text("weights")
+    with pytest.raises(ArtifactError, match="no name in UTF-8"):
+        manifest_of(folder)
+    with pytest.raises(ArtifactError, match="no name in UTF-8"):
+        content_of(folder)
