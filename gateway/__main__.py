@@ -20,6 +20,7 @@ from gateway.graceful_server import GracefulServer
 from gateway.held_bytes import HeldBytes
 from gateway.held_bytes_metrics import HeldBytesCollector
 from gateway.http.app import create_app
+from gateway.http.body_readers import body_readers
 from gateway.http.direct_connection import DirectConnection, ShortWay
 from gateway.http.metrics import HttpMetrics
 from gateway.http.settings import HttpSettings
@@ -126,6 +127,7 @@ class Gateway:
         results = await asyncio.gather(*background, return_exceptions=True)
         await self.jobs.close()
         await self.store.close()
+        await asyncio.to_thread(body_readers.close)
         for result in results:
             if isinstance(result, Exception):
                 raise result

@@ -11,7 +11,6 @@ and back.
 from __future__ import annotations
 
 import asyncio
-import os
 import pickle
 import socket
 import subprocess
@@ -22,17 +21,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from gateway.http.payload import P, PayloadFormat, RawHeaders
-from gateway.http.reader_wire import Question, ReaderGoneError, receive, send, untouched
+from gateway.http.reader_wire import Question, ReaderGoneError, Unforeseen, receive, send, untouched
 from gateway.memory import trim_soon
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
+from shared.lifecycle import environment_of_child
+from shared.telemetry import get_logger
 from shared.tensors import Buffer
 
 READERS_MAX = 2
 """Processes that read at a time. A core that reads bodies does not answer small requests."""
 
-WAITING_MAX = 128
-"""Bodies that wait for one: of the largest size, four times what a gateway may hold."""
+WAITING_MAX = 1024
+"""Bodies that wait for one. Each has 256 KiB and more, which the budget over held bytes bounds."""
 
 IDLE_S = 60.0
 """A process that had nothing to read for so long is ended: it takes some 45 MB."""
@@ -42,7 +43,10 @@ READING_S_MAX = 60.0
 
 FULL = "as many large bodies wait to be read as may: try again later"
 LATE = "the time of this request was over before its body had been read"
+INTERNAL = "internal error"
 GONE = "the process that read the body of this request ended: try again"
+
+_log = get_logger("gateway.http")
 
 
 class _Reader:
@@ -58,7 +62,7 @@ class _Reader:
                 [sys.executable, "-P", "-m", "gateway.http.reader_process", number],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                env=environment_of_child() | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
 
     def send(self, question: Question) -> None:
@@ -73,6 +77,9 @@ class _Reader:
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
+    def kill(self) -> None:
+        self._process.kill()
+
     def close(self) -> None:
         self._connection.close()
         self._process.kill()
@@ -86,7 +93,9 @@ class BodyReaders:
         self._threads = ThreadPoolExecutor(READERS_MAX, "body-reader")
         self._lock = threading.Lock()  # guards what follows
         self._idle: list[_Reader] = []
+        self._alive: set[_Reader] = set()
         self._in_line = 0
+        self._closed = False
 
     async def read(
         self,
@@ -128,15 +137,23 @@ class BodyReaders:
             body.clear()
             trim_soon()
         asyncio.get_running_loop().call_later(IDLE_S + 1, self._end_idle)
+        if isinstance(answer, Unforeseen):
+            _log.error("reading a body failed", traceback=answer.traceback)
+            raise PenstockError(ErrorCode.INTERNAL, INTERNAL)
         if isinstance(answer, PenstockError):
             raise answer
         parsed: P = answer
         return parsed
 
     def close(self) -> None:
-        """End all processes; bodies that are being read are read first."""
+        """End all processes; bodies that are being read fail."""
+        with self._lock:
+            self._closed = True
+            alive = list(self._alive)
+        for reader in alive:
+            reader.kill()
         self._threads.shutdown(cancel_futures=True)
-        for reader in self._idle:
+        for reader in alive:
             reader.close()
 
     def _leave(self, _: Future[Any]) -> None:
@@ -147,7 +164,7 @@ class BodyReaders:
         """The answer of a process; runs in a thread."""
         reader = self._taken()
         try:
-            reader = reader or _Reader()
+            reader = reader or self._started()
             try:
                 question.body = pickle.PickleBuffer(body.pop())
             except IndexError:  # nobody waits for it any more
@@ -157,7 +174,7 @@ class BodyReaders:
             answer = reader.receive()
         except (ReaderGoneError, OSError):
             if reader is not None:
-                reader.close()
+                self._end(reader)
             return PenstockError(ErrorCode.UNAVAILABLE, GONE)
         with self._lock:
             self._idle.append(reader)
@@ -172,7 +189,25 @@ class BodyReaders:
                 reader = self._idle.pop()
             if reader.is_alive:
                 return reader
-            reader.close()
+            self._end(reader)
+
+    def _started(self) -> _Reader:
+        """A new one.
+
+        Raises:
+            OSError: if it cannot be started, or all are to end.
+        """
+        with self._lock:
+            if self._closed:
+                raise OSError("closed")
+            reader = _Reader()
+            self._alive.add(reader)
+        return reader
+
+    def _end(self, reader: _Reader) -> None:
+        reader.close()
+        with self._lock:
+            self._alive.discard(reader)
 
     def _end_idle(self) -> None:
         """End the processes that have had nothing to do for a while."""
@@ -181,7 +216,7 @@ class BodyReaders:
             ended = [reader for reader in self._idle if reader.idle_since_s <= latest_s]
             self._idle = [reader for reader in self._idle if reader.idle_since_s > latest_s]
         for reader in ended:
-            self._threads.submit(reader.close)
+            self._threads.submit(self._end, reader)
 
 
 body_readers = BodyReaders()

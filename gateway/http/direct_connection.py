@@ -80,6 +80,7 @@ class DirectRequest(Exchange[ParsedInfer]):
         patience: ends a body that trickles in.
         call_id: of the service, while it runs.
         span: if the request is recorded.
+        task: reads its body, or writes its answer, beside the loop.
         share: of what the gateway holds, for a body that came in pieces, or is large.
         keep_alive, response_started, response_complete, disconnected, message_event: uvicorn's, of
             what it calls a cycle.
@@ -95,6 +96,7 @@ class DirectRequest(Exchange[ParsedInfer]):
     disconnected: bool = False
     message_event = _UNHEARD
     share: HeldShare | None = None
+    task: asyncio.Task[None] | None = None
 
     def __init__(self, head: Head, headers: RawHeaders, keep_alive: bool) -> None:
         super().__init__(head.model, head.version, headers)
@@ -251,11 +253,9 @@ class DirectConnection(GracefulConnection):
         super().connection_lost(exc)
         if request is None:
             return
-        if request.patience is not None:
-            request.patience.cancel()
-        if request.call_id is not None:
-            self._steps.service.cancel(request.call_id)
+        self._give_up_work(request)
         request.release()
+        request.body, request.parsed = b"", None  # a dead connection is collected late
         self._steps.fail(request, client_gone())
         self._steps.end()
         end_span(request.span, 0)
@@ -266,13 +266,19 @@ class DirectConnection(GracefulConnection):
         if request is None:
             super().give_up()
             return
-        if request.patience is not None:
-            request.patience.cancel()
-        if request.call_id is not None:
-            self._steps.service.cancel(request.call_id)
+        self._give_up_work(request)
         request.keep_alive = False
         error = PenstockError(ErrorCode.SHUTTING_DOWN, GIVEN_UP)
         self._respond(self._steps.fail(request, error))
+
+    def _give_up_work(self, request: DirectRequest) -> None:
+        """Nothing that goes on for a request is needed any more."""
+        if request.patience is not None:
+            request.patience.cancel()
+        if request.task is not None:
+            request.task.cancel()
+        if request.call_id is not None:
+            self._steps.service.cancel(request.call_id)
 
     # The way of a request that is served here
 
@@ -332,7 +338,7 @@ class DirectConnection(GracefulConnection):
             if len(body) > LARGE_BYTES:
                 interface = steps.interface(request, body)
                 if steps.payload.takes_long(body, request.headers, interface):
-                    self._in_background(self._run_apart(request, [body], interface))
+                    self._in_background(request, self._run_apart(request, [body], interface))
                     return
             _submit(steps.service, request, steps.call(request, body), self._answered)
         except Exception as error:
@@ -351,8 +357,8 @@ class DirectConnection(GracefulConnection):
             if self._direct is request:
                 self._respond(steps.fail(request, error))
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self.loop.create_task(work)
+    def _in_background(self, request: DirectRequest, work: Coroutine[Any, Any, None]) -> None:
+        request.task = task = self.loop.create_task(work)
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 
@@ -449,7 +455,7 @@ class DirectConnection(GracefulConnection):
                 response = self._steps.fail(request, error)
             self._respond(response)
 
-        self._in_background(write())
+        self._in_background(request, write())
 
     def _respond(self, response: Reply | Response) -> None:
         """Send the answer to the request that is served here, which ends it."""

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from gateway.http.bad_input import mismatch
 from gateway.http.json_tensors import NUMBERS, bytes_from_json, encode_numbers, packed
-from gateway.http.large_lists import LargeList, large_list
+from gateway.http.large_lists import LargeList, large_list, marks_are_ours
 from shared.errors import PenstockError
 from shared.tensors import NUMPY_OF, AnyArray, Buffer
 
@@ -54,8 +54,7 @@ LISTS_MAX = 256
 _DATA = re.compile(rb'"data"[ \t\r\n]*:[ \t\r\n]*\[')
 _COMMA = re.compile(rb",")
 _END_OF_ROW = re.compile(rb"\][ \t\r\n]*,")
-_MARK = "\u0001penstock-array"
-_MARK_IN_JSON = b"\\u0001penstock-array"
+_MARK: Final = "penstock-array"
 
 
 class LargeArray:
@@ -85,7 +84,7 @@ def document_without_arrays(
         elif stop == 0 and len(text) >= LIST_BYTES_MIN:
             array = large_list(text, start)
         if array is not None and array.text.nbytes >= array_bytes_min:
-            mark = b'{"%s":%d}' % (_MARK_IN_JSON, len(arrays))
+            mark = b'{"%s":%d}' % (_MARK.encode(), len(arrays))
             kept += (view[end:start], mark)
             arrays.append(array)
             stop = start + array.text.nbytes
@@ -96,7 +95,7 @@ def document_without_arrays(
     if not arrays:
         return None
     rest = b"".join([*kept, view[end:]])
-    if rest.count(b"penstock-array") != len(arrays):
+    if not marks_are_ours(rest, _MARK.encode(), len(arrays)):
         return None
     try:
         document = orjson.loads(rest)

@@ -118,7 +118,7 @@ def document_without_lists(
         if cut is None:
             return None
         if cut.text.nbytes >= list_bytes_min:
-            kept += (view[end:start], b'{"%s":%d}' % (_MARK_IN_JSON, len(lists)))
+            kept += (view[end:start], b'{"%s":%d}' % (_MARK.encode(), len(lists)))
             lists.append(cut)
             stop = start + cut.text.nbytes
         else:
@@ -127,7 +127,7 @@ def document_without_lists(
     if not lists:
         return None
     rest = b"".join([*kept, view[end:]])
-    if rest.count(b"penstock-list") != len(lists):
+    if not marks_are_ours(rest, _MARK.encode(), len(lists)):
         return None
     try:
         document = orjson.loads(rest)
@@ -142,5 +142,12 @@ def mark_of(value: Any) -> int | None:
     return mark if type(mark) is int else None
 
 
-_MARK = "\u0001penstock-list"
-_MARK_IN_JSON = b"\\u0001penstock-list"
+def marks_are_ours(rest: bytes, mark: bytes, count: int) -> bool:
+    """Whether a document without lists has no marks but those that were put there for them.
+
+    A client's could be written as it is, or with escapes, which for ASCII begin with `\\u00`.
+    """
+    return rest.count(mark) == count and rest.find(rb"\u00") < 0
+
+
+_MARK = "penstock-list"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,12 +18,13 @@ import orjson
 
 from gateway.http.oip_codec import parse_infer
 from gateway.http.payload import ParsedCall, RawHeaders
-from gateway.http.reader_wire import Question, ReaderGoneError, receive, send
+from gateway.http.reader_wire import Question, ReaderGoneError, Unforeseen, receive, send
 from gateway.http.request_headers import json_length_of
 from gateway.http.scoring_formats import read_kserve, read_mlflow
 from gateway.memory import keep_little, trim
 from shared.deployment import ModelInterface
 from shared.errors import PenstockError
+from shared.lifecycle import die_with_parent
 from shared.tensors import Buffer
 
 Read = Callable[[Buffer, RawHeaders, ModelInterface, int], ParsedCall]
@@ -37,8 +39,11 @@ def _read_infer(
 READERS: Mapping[str, Read] = {"oip": _read_infer, "mlflow": read_mlflow, "kserve": read_kserve}
 """By the name of the payload format."""
 
+TRACEBACK_FRAMES_MAX = 20
+"""Most frames of a traceback that are told: the innermost."""
 
-def answer(question: Question) -> ParsedCall | PenstockError:
+
+def answer(question: Question) -> ParsedCall | PenstockError | Unforeseen:
     """What the body says, or why it is refused."""
     interface = ModelInterface.model_validate(orjson.loads(question.interface))
     read = READERS[question.payload]
@@ -48,6 +53,8 @@ def answer(question: Question) -> ParsedCall | PenstockError:
         return read(body, question.headers, interface, question.max_elements)
     except PenstockError as error:
         return error
+    except Exception:  # one such body must not end the process, as if another try would help
+        return Unforeseen(traceback.format_exc(limit=-TRACEBACK_FRAMES_MAX))
 
 
 def serve(connection: socket.socket) -> None:
@@ -64,6 +71,7 @@ def main() -> None:
     """Serve the connection whose number the command line names."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # sent to a group, it is meant for the gateway
+    die_with_parent()
     keep_little()
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         serve(connection)

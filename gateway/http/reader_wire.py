@@ -43,6 +43,17 @@ class Question:
     body: pickle.PickleBuffer | None = None
 
 
+@dataclasses.dataclass
+class Unforeseen:
+    """A body at which its reader failed as nobody foresaw.
+
+    Attributes:
+        traceback: where, for the log.
+    """
+
+    traceback: str
+
+
 class ReaderGoneError(Exception):
     """The other end has closed the connection."""
 

@@ -233,7 +233,7 @@ def _in_pieces(
         return None, {}
     (field,) = given
     data = document[field]
-    pieces: Iterator[Any] = _of_a_kind(rows.pieces())
+    pieces: Iterator[Any] = _alike(rows.pieces(), interface)
     if field == "dataframe_split" and type(data) is dict and mark_of(data.get("data")) is not None:
         pieces = ({**data, "data": piece} for piece in pieces)
     elif mark_of(data) is None:
@@ -246,14 +246,30 @@ def _in_pieces(
         return None, {}
 
 
-def _of_a_kind(pieces: Iterator[list[Any]]) -> Iterator[list[Any]]:
-    """Pieces of which all begin with an object, or none does: the first row says how rows look."""
-    kinds = set()
+def _alike(pieces: Iterator[list[Any]], interface: ModelInterface) -> Iterator[list[Any]]:
+    """Pieces whose rows look the same: what a row is to the model, its first one says."""
+    needed = {spec.name for spec in interface.inputs if not spec.optional}
+    looks: Any = None
     for piece in pieces:
-        kinds.add(type(piece[0]) is dict)
-        if len(kinds) > 1:
+        found: Any = type(piece[0]), len(piece[0]) if type(piece[0]) is list else 0
+        if type(piece[0]) is dict:
+            columns = _columns(piece)
+            found = dict if needed <= columns.keys() else tuple(columns)
+        if found != (found if looks is None else looks):
             raise ValueError("rows differ")
+        looks = found
         yield piece
+
+
+def _columns(records: list[Any]) -> dict[str, None]:
+    """Names in the records, in order."""
+    columns: dict[str, None] = {}
+    for record in records:
+        if type(record) is not dict:
+            raise ValueError("rows differ")
+        if record.keys() != columns.keys():
+            columns.update(dict.fromkeys(record))
+    return columns
 
 
 def _inputs_of_csv(body: Buffer, interface: ModelInterface) -> tuple[Tensor, ...]:

@@ -151,3 +151,46 @@ def test_texts_of_the_open_protocol(texts: list[str], at: int, by: bytes) -> Non
         assert read() == whole
         if isinstance(whole, tuple):
             assert document_without_arrays(text) is not None  # it was read in pieces
+
+
+MATRIX = interface([spec("x", "FP32", -1, 2)])
+TWO = interface([spec("a", "FP64", -1), spec("b", "FP64", -1)])
+
+
+@pytest.mark.parametrize(
+    ("model", "document"),
+    [
+        (MATRIX, {"dataframe_records": [{"a": 1, "b": 2}, {"b": 2, "a": 1}]}),
+        (MATRIX, {"dataframe_records": [{"a": 1, "b": 2}, {"c": 1, "d": 2}]}),
+        (MATRIX, {"dataframe_records": [{"x": [1, 2]}, {"c": 1, "d": 2}]}),
+        (MATRIX, {"dataframe_records": [{"a": 1}, {"a": 1, "b": 2}]}),
+        (TWO, {"dataframe_records": [{"a": 1, "b": 2}, {"b": 2, "a": 1}]}),
+        (TWO, {"dataframe_records": [{"a": 1, "b": 2}, {"b": 2}]}),
+        (TWO, {"dataframe_split": {"data": [[1, 2], [1, 2, 3]]}}),
+        (TWO, {"dataframe_split": {"data": [[1, 2, 3, 4], [1, 2, 3]]}}),
+        (TWO, {"dataframe_split": {"data": [[1, 2], [1, 2]]}}),
+        (MATRIX, {"junk": {"data": [[1, 2]] * 9}, "inputs": {"penstock-list": 0}}),
+    ],
+)
+def test_rows_that_look_otherwise_far_behind_mean_what_they_mean_whole(
+    model: Any, document: Any
+) -> None:
+    in_pieces_and_whole(read_mlflow, orjson.dumps(document), model)
+
+
+@pytest.mark.parametrize(
+    "mark", [rb"penstock-array", rb"penstock\u002darray", rb"\u0070enstock-array"]
+)
+@pytest.mark.parametrize("which", [b"0", b"-1", b"7", b'"a"', b"null"])
+def test_a_mark_that_a_client_wrote_is_no_mark(mark: bytes, which: bytes) -> None:
+    numbers = b"[" + b"1," * 3000 + b"1]"
+    text = b'{"j":{"data":' + numbers + b'},"inputs":[{"name":"x","datatype":"FP32",'
+    text += b'"shape":[3001],"data":{"' + mark + b'":' + which + b"}}]}"
+    with pytest.raises(PenstockError, match="a list of FP32 elements as data"):
+        parse_infer(text, None, COLUMN)
+
+
+@pytest.mark.parametrize("mark", [rb"penstock-list", rb"penstock\u002dlist"])
+def test_nor_is_one_in_a_table(mark: bytes) -> None:
+    text = b'{"junk":{"data":[[1,2],[3,4],[5,6]]},"instances":{"' + mark + b'":0}}'
+    in_pieces_and_whole(read_kserve, text, MATRIX)
