@@ -44,7 +44,7 @@ class Connection:
 
     def get(self, path: str) -> None:
         """Send a GET."""
-        self.writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+        self.writer.write(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
 
     async def answer(self) -> Answer:
         """The next answer.
@@ -82,7 +82,7 @@ def infer_request(number: float, *, chunked: bool = False) -> bytes:
     tensor = {"name": "input-0", "datatype": "FP64", "shape": [1], "data": [number]}
     body = json.dumps({"inputs": [tensor]}).encode()
     framing = "transfer-encoding: chunked" if chunked else f"content-length: {len(body)}"
-    head = f"POST {INFER} HTTP/1.1\r\nhost: x\r\n{framing}\r\n\r\n".encode()
+    head = f"POST {INFER} HTTP/1.1\r\nhost: localhost\r\n{framing}\r\n\r\n".encode()
     return head + (b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body)
 
 

@@ -200,7 +200,7 @@ def _resident_bytes(pid: int) -> int:
 
 def request_of(body: Body, coding: str) -> bytes:
     content = gzip.compress(body.content, 1) if coding == "gzip" else body.content
-    head = f"POST {body.path} HTTP/1.1\r\nhost: x\r\ncontent-type: {body.content_type}\r\n"
+    head = f"POST {body.path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {body.content_type}\r\n"
     head += f"content-length: {len(content)}\r\n"
     if body.json_bytes:
         head += f"inference-header-content-length: {body.json_bytes}\r\n"

@@ -103,7 +103,7 @@ async def deaf(gateway: GatewayProcess) -> Connection:
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     raw.connect(("127.0.0.1", gateway.port))
     reader, writer = await asyncio.open_connection(sock=raw, limit=1024)
-    writer.write(b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n" * 500)
+    writer.write(b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n" * 500)
     return Connection(reader, writer)
 
 
