@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from gateway.attempts import EXTRA
 from gateway.calls import InferenceCall
 from gateway.commands import (
+    Failed,
     Answered,
 )
 from gateway.dispatch_counters import ShedReason
@@ -377,3 +378,18 @@ def test_the_less_loaded_of_two_is_chosen() -> None:
     for number in range(10):
         world.submit(number)
     assert {command.replica for command in world.sent.values()} == {"r2"}
+
+
+def test_a_call_whose_request_cannot_be_encoded_fails_at_once_and_alone() -> None:
+    world = World()
+    world.join()
+    world.submit(1)
+    world.submit(2)
+    first, second = sorted(world.sent)
+    world.do(world.dispatch.not_encoded(first, world.sent.pop(first).replica, world.now))
+    failed = world.outcomes[1]
+    assert isinstance(failed, Failed)
+    assert failed.error.code is ErrorCode.INTERNAL
+    world.answer(second)
+    assert set(world.outcomes) == {1, 2}
+    assert len(world.dispatch) == 0

@@ -33,6 +33,7 @@ class Nobody:
     def __init__(self) -> None:
         self.lost: list[str] = []
         self.messages: list[Message] = []
+        self.unencodable: list[tuple[str, Request]] = []
 
     def message_received(self, replica_id: str, message: Message) -> None:
         self.messages.append(message)
@@ -43,6 +44,9 @@ class Nobody:
     def messages_done(self) -> None: ...
 
     def not_sent(self, replica_id: str, request: Request) -> None: ...
+
+    def not_encoded(self, replica_id: str, request: Request) -> None:
+        self.unencodable.append((replica_id, request))
 
     def replica_lost(self, replica_id: str) -> None:
         self.lost.append(replica_id)
@@ -244,3 +248,33 @@ async def test_a_replica_that_dies_is_lost_without_a_word_to_it() -> None:
                     await asyncio.sleep(0.01)
             assert told.lost == ["a"]
             links[1].close()
+
+
+UNENCODABLE = Request(9, 1, (), parameters=(("seed", 1 << 70),))
+
+
+@pytest.mark.parametrize("before", [0, ENVELOPE_MESSAGES - 1])
+async def test_a_message_that_cannot_be_encoded_is_the_only_one_lost_of_its_turn(
+    before: int,
+) -> None:
+    async with bound() as (transport, told):
+        with zmq.Context() as context:
+            links = [dial(context, name, transport.endpoint, None) for name in ("a", "b", "c")]
+            for link in links:
+                assert await probed(link) == [Probe(known=True)]
+            sent = [Cancel(number) for number in range(before + 1)]
+            for name in ("a", "b", "c"):
+                for message in sent[:before]:
+                    transport.send(name, message)
+                if name == "b":
+                    transport.send(name, UNENCODABLE)
+                transport.send(name, sent[before])
+            for link in links:
+                got: list[Message] = []
+                while len(got) < len(sent) and (more := await probed(link)):
+                    got += more
+                assert got == sent
+            assert told.unencodable == [("b", UNENCODABLE)]
+            assert told.lost == []
+            for link in links:
+                link.close()
