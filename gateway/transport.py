@@ -309,6 +309,7 @@ class Transport:
         try:
             self._send_messages(router, replica_id, messages)
         except zmq.Again:
+            self._keep(replica_id, messages)
             for message in messages:
                 if isinstance(message, Request):
                     self._receiver.not_sent(replica_id, message)
@@ -324,6 +325,16 @@ class Transport:
             log.error("a message cannot be encoded", kind=kind, reason=repr(error.__cause__))
             if isinstance(messages[0], Request):
                 self._receiver.not_encoded(replica_id, messages[0])
+
+    def _keep(self, replica_id: str, messages: list[Message]) -> None:
+        """Have what nobody would say again leave with the next flush, at the next probe at latest.
+
+        That is what ends or begins something there: at most a few messages for each request that
+        was sent, and none is sent to a replica that is silent.
+        """
+        kept = [message for message in messages if not isinstance(message, Request | Probe)]
+        if kept:
+            self._outbox[replica_id] = [*kept, *self._outbox.get(replica_id, ())]
 
     def _sent(self, replica_id: str, messages: list[Message]) -> bool:
         """Send messages before the turn ends; if that fails, its end is the time to say so."""
