@@ -10,8 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from gateway.attempts import EXTRA
 from gateway.calls import InferenceCall
 from gateway.commands import (
-    Failed,
     Answered,
+    Failed,
 )
 from gateway.dispatch_counters import ShedReason
 from gateway.dispatch_limits import DispatchLimits
