@@ -38,6 +38,7 @@ from shared.clock import SystemClock
 from shared.compiled import is_compiled
 from shared.curve import GatewayKeys, read_gateway_keys
 from shared.deployment import GatewayReport
+from shared.descriptors import DescriptorWatch
 from shared.ids import new_incarnation, node_name
 from shared.keys import Keys
 from shared.lifecycle import die_with_parent
@@ -82,7 +83,7 @@ class Gateway:
         self.registry = process_registry()
         self.registry.register(DispatchCollector(self.service))
         self.registry.register(HeldBytesCollector(self.bounds))
-        self._restarts = Restarts(("routing_feed", *JOBS_PARTS))
+        self._restarts = Restarts(("routing_feed", "descriptors", *JOBS_PARTS))
         self.registry.register(RestartsCollector(self._restarts))
         self.store = RedisStateStore(settings.redis_url, Keys(settings.namespace))
         self.jobs = GatewayJobs(settings, self.service, self.held)
@@ -113,8 +114,9 @@ class Gateway:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._leave, server)
         feed = self._restarts.keep("routing_feed", self._feed)
+        watch = self._restarts.keep("descriptors", DescriptorWatch().run)
         # Calls need neither the feed nor jobs: only the service's own failure is the end.
-        parts = (self.service.run(), feed, self.jobs.run(self._restarts))
+        parts = (self.service.run(), feed, watch, self.jobs.run(self._restarts))
         background = [loop.create_task(part) for part in parts]
         for task in background:
             task.add_done_callback(lambda task: _end_if_failed(task, server))

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from shared.clock import Clock
 from shared.deployment import ReplicaReport, ReplicaState, WorkerReport
+from shared.descriptors import DescriptorWatch
 from shared.errors import StateStoreError
 from shared.ids import new_incarnation, node_name
 from shared.metrics_endpoint import process_registry, serve_metrics
@@ -41,7 +42,7 @@ GATHER_S = 0.05
 FORGET_TIMEOUT_S = 2.0
 """Longest wait for the store when we leave; a report that stays expires by itself."""
 
-PARTS = ("store_hints", "job_losses")
+PARTS = ("store_hints", "job_losses", "descriptors")
 """Parts that replicas serve without: the store is read now and then anyway, and leases end."""
 
 Document = TypeVar("Document")
@@ -136,6 +137,7 @@ class Agent:
                 keep = self._restarts.keep
                 loops = [
                     group.create_task(keep("store_hints", self._watch)),
+                    group.create_task(keep("descriptors", DescriptorWatch().run)),
                     group.create_task(self._follow()),
                     group.create_task(self._report()),
                 ]

@@ -144,6 +144,7 @@ class _System:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(signum, self._on_signal)
         await self._guard.start()
+        logs = asyncio.create_task(self._launcher.bound_logs())
         try:
             await self._until_stopped()
             self._progress.say(
@@ -152,6 +153,7 @@ class _System:
             )
         finally:
             await self._drain()
+            logs.cancel()
             await self._guard.stop()
             await self._end_orphans()
         self._progress.say("stopped")
@@ -255,8 +257,8 @@ class _System:
             return await valkey.ping(plan.redis_url)
 
         if self._settings.redis_url is not None:
-            if not await ready():
-                raise CommandError("no state store answers at the URL given by --redis-url")
+            with self._progress.step("state store"):
+                await valkey.until_read(plan.redis_url, self._settings.ready_timeout_s)
             return
         spec = valkey.valkey_spec(plan.data_dir, plan.runtime, self._settings.store_memory)
         pid = await valkey.find_server(plan.data_dir, plan.redis_url)

@@ -108,10 +108,10 @@ async def test_a_connection_that_ends_while_channels_are_added_is_made_anew(serv
         for number in range(600):
             subscription.add(f"{number}")
             if number % 20 == 0:
-                await client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+                await client.client_kill_filter(_type="pubsub")
             await asyncio.sleep(0.0005 if number % 3 == 0 else 0)
         told.clear()
-        await client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        await client.client_kill_filter(_type="pubsub")
         while "599" not in told:
             await asyncio.sleep(0.01)
 

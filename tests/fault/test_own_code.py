@@ -17,7 +17,7 @@ from tests.agent_plane import agent_plane
 from tests.data_plane import DataPlane, ReplicaChild, data_plane, until
 from tests.mlflow_models import NUMBERS
 from tests.unit.worker.agent_bench import lives
-from worker.control import Drained, DrainNow, LoadFailed
+from worker.control import Drained, DrainNow, LoadFailed, Ready
 from worker.orderly_end import END_S
 
 END_WAIT_S = END_S + 10.0
@@ -152,3 +152,44 @@ async def test_a_model_that_was_drained_under_an_agent_ends_in_time(tmp_path: Pa
         plane.agent.stop()
         await until(lambda: not lives(replica.pid or 0))
     assert (tmp_path / "exit").read_text() == "done"
+
+
+TAKEN = pytest.mark.xfail(strict=True, reason="ours is imported first, under the same name")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("shared", marks=TAKEN),
+        pytest.param("worker", marks=TAKEN),
+        "gateway",
+        "deploy",
+    ],
+)
+async def test_a_model_may_bring_a_package_that_is_called_like_one_of_ours(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").touch()
+    (tmp_path / name / "magic.py").write_text("FACTOR = 7.0\n")
+
+    class Own(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+        def load_context(self, context: Any) -> None:
+            import importlib  # noqa: PLC0415 - runs in the replica
+
+            self.factor = importlib.import_module(f"{name}.magic").FACTOR
+
+        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+            return model_input * self.factor
+
+    mlflow.pyfunc.save_model(
+        str(tmp_path / "m"),
+        python_model=Own(),
+        signature=NUMBERS,
+        pip_requirements=[],
+        code_paths=[str(tmp_path / name)],
+    )
+    async with data_plane() as plane:
+        child = plane.spawn(tmp_path / "m")
+        message = await asyncio.to_thread(child.hear, (Ready, LoadFailed))
+        assert isinstance(message, Ready), message

@@ -138,7 +138,6 @@ def make_agent(
     store: MemoryStateStore,
     artifacts: FakeArtifacts,
     log: Path,
-    *,
     adopts: bool = False,
     **changes: object,
 ) -> Agent:
@@ -146,6 +145,7 @@ def make_agent(
 
     Args:
         adopts: it has the process to itself, so that all orphans are of its replicas.
+        changes: to its settings.
     """
     return Agent(
         settings=settings(**changes),

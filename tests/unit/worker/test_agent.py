@@ -83,7 +83,7 @@ class World:
         lease = await self.store.acquire_lease("test", 3600)
         assert lease is not None
         self.lease = lease
-        self.agent = make_agent(self.store, self.artifacts, self.log, **changes)
+        self.agent = make_agent(self.store, self.artifacts, self.log, adopts=False, **changes)
         self.task = asyncio.create_task(self.agent.run())
 
     async def place(self, *models: str, replicas: int = 1, generation: int = 1) -> None:
