@@ -33,31 +33,40 @@ OWN_FILES = frozenset({"_io", "io", "socket", "tempfile"})
 
 
 class OrderlyEnd:
-    """See the module's docstring. Used on the loop's thread, but `prepare`."""
+    """See the module's docstring."""
 
     def __init__(self) -> None:
-        self._code = 0
+        self._code: int | None = None
+        self._process = os.getpid()
         self._threads_are_done = threading.Event()
 
     def prepare(self) -> None:
         """Be the last to run at exit. Call it before the model's code registers anything."""
-        atexit.register(self._end_now)
+        atexit.register(self._finish)
 
-    def within_bounds(self, code: int) -> NoReturn:
-        """End the process if the main thread, which returns now, does not do so in time."""
+    def begin(self, code: int, leave_main: Callable[[], None]) -> NoReturn:
+        """End the process, on another thread than the main one.
+
+        Args:
+            leave_main: has the main thread return.
+        """
         self._code = code
         atexit.register(self._threads_are_done.set)  # the last that is registered runs first
+        leave_main()
         if self._threads_are_done.wait(THREADS_S):
             time.sleep(END_S - THREADS_S)
             log.warning("what the model registered for its end takes too long")
         else:
             log.warning("threads of the model go on: its end does not wait for them")
             run_exit_functions()
-        self._end_now()
-
-    def _end_now(self) -> NoReturn:
         finish_files()
-        os._exit(self._code)  # no library's own end, which may fail, is of use to anybody
+        os._exit(code)
+
+    def _finish(self) -> None:
+        """All else has run. What libraries do at their own end is of no use, and may fail."""
+        if self._code is not None and os.getpid() == self._process:  # no fork of the model's
+            finish_files()
+            os._exit(self._code)
 
 
 def run_exit_functions() -> None:

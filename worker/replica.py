@@ -411,5 +411,4 @@ class Replica:
 
     def _finish(self, code: int) -> NoReturn:
         """Have the main thread end the process as Python does, within bounds."""
-        self._executor.end()
-        self._orderly_end.within_bounds(code)
+        self._orderly_end.begin(code, leave_main=self._executor.end)
