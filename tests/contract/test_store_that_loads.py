@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
-from redis.exceptions import BusyLoadingError
+from redis.exceptions import BusyLoadingError, RedisError
 
 from deploy.local.failures import CommandError
 from deploy.local.valkey import until_read
@@ -41,7 +41,7 @@ def loading() -> Iterator[Server]:
                         raise AssertionError("it was through at once")
                     except BusyLoadingError:
                         break
-                    except OSError:
+                    except (OSError, RedisError):
                         continue
             yield server
         finally:
