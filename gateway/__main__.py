@@ -25,6 +25,7 @@ from gateway.http.direct_connection import DirectConnection, ShortWay
 from gateway.http.metrics import HttpMetrics
 from gateway.http.settings import HttpSettings
 from gateway.http.traced_app import TracedApp
+from gateway.jobs.assembly import PARTS as JOBS_PARTS
 from gateway.jobs.assembly import GatewayJobs
 from gateway.memory import keep_little
 from gateway.metrics import DispatchCollector
@@ -40,10 +41,12 @@ from shared.clock import SystemClock
 from shared.compiled import is_compiled
 from shared.curve import GatewayKeys, read_gateway_keys
 from shared.deployment import GatewayReport
+from shared.descriptors import DescriptorWatch
 from shared.ids import new_incarnation, node_name
 from shared.keys import Keys
 from shared.lifecycle import die_with_parent
 from shared.metrics_endpoint import process_registry, serve_metrics
+from shared.restarts import Restarts, RestartsCollector
 from shared.state_store import RedisStateStore
 from shared.telemetry import configure_logging, get_logger
 from shared.tracing import Tracer, make_tracer
@@ -85,6 +88,8 @@ class Gateway:
         self.registry = process_registry()
         self.registry.register(DispatchCollector(self.service))
         self.registry.register(HeldBytesCollector(self.bounds))
+        self._restarts = Restarts(("routing_feed", "descriptors", *JOBS_PARTS))
+        self.registry.register(RestartsCollector(self._restarts))
         self.store = RedisStateStore(settings.redis_url, Keys(settings.namespace))
         self.jobs = GatewayJobs(settings, self.service, self.held)
         self.registry.register(self.jobs.collector)
@@ -113,7 +118,10 @@ class Gateway:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._leave, server)
-        parts = (self.service.run(), self._feed(), self.jobs.run())
+        feed = self._restarts.keep("routing_feed", self._feed)
+        watch = self._restarts.keep("descriptors", DescriptorWatch().run)
+        # Calls need neither the feed nor jobs: only the service's own failure is the end.
+        parts = (self.service.run(), feed, watch, self.jobs.run(self._restarts))
         background = [loop.create_task(part) for part in parts]
         for task in background:
             task.add_done_callback(lambda task: _end_if_failed(task, server))

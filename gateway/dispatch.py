@@ -215,6 +215,17 @@ class Dispatch:
         """An attempt could not be sent, because the way to the replica is full."""
         return self.nack(replica_id, Nack(attempt_id, NackReason.FULL), now)
 
+    def not_encoded(self, attempt_id: int, replica_id: str, now: float) -> list[Command]:
+        """An attempt could not be sent, because its request cannot be encoded: nor will another."""
+        attempt = self._in_flight.at(replica_id, attempt_id)
+        if attempt is None:
+            return []
+        call = attempt.call
+        self._in_flight.end(attempt)
+        message = "the request cannot be told to a replica; the gateway's log says why"
+        commands = self._fail(call, ErrorCode.INTERNAL, message)
+        return commands + self._retry_suspects(call.revision, now) if call.suspect else commands
+
     def load(self, replica: Replica, load: Load, now: float) -> None:
         """A replica told its load."""
         replica.reported(load)

@@ -313,6 +313,13 @@ class InferenceService:
         self._carry_out(self._dispatch.refused(request.attempt_id, replica_id, now))
         self._arm_timer(now)
 
+    def not_encoded(self, replica_id: str, request: Request) -> None:
+        if self._spans is not None:
+            self._spans.end(request.attempt_id, "not_encoded")
+        now = self._clock.monotonic()
+        self._carry_out(self._dispatch.not_encoded(request.attempt_id, replica_id, now))
+        self._arm_timer(now)
+
     def replica_lost(self, replica_id: str) -> None:
         replica = self._replicas.remove(replica_id)
         if replica is None:

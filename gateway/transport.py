@@ -96,6 +96,10 @@ class Receiver(Protocol):
         """A request could not be sent, because the way to the replica is full."""
         ...
 
+    def not_encoded(self, replica_id: str, request: Request) -> None:
+        """A request cannot be sent to any replica, because it cannot be encoded."""
+        ...
+
     def replica_lost(self, replica_id: str) -> None:
         """The replica is no longer connected."""
         ...
@@ -103,6 +107,10 @@ class Receiver(Protocol):
 
 class UnreachableError(Exception):
     """A replica is no longer connected."""
+
+
+class UnencodableError(Exception):
+    """A message among some cannot be encoded; none of them was sent."""
 
 
 class EndpointError(PenstockError):
@@ -292,16 +300,41 @@ class Transport:
             return
         outbox, self._outbox = self._outbox, {}
         for replica_id, messages in outbox.items():
-            try:
-                self._send_messages(self._socket, replica_id, messages)
-            except zmq.Again:
-                for message in messages:
-                    if isinstance(message, Request):
-                        self._receiver.not_sent(replica_id, message)
-            except UnreachableError:
-                self._peers.discard(replica_id)
-                self._receiver.replica_lost(replica_id)
+            self._flush_to(self._socket, replica_id, messages)
         self._look_again(self._socket)
+
+    def _flush_to(
+        self, router: zmq.Socket[bytes], replica_id: str, messages: list[Message]
+    ) -> None:
+        try:
+            self._send_messages(router, replica_id, messages)
+        except zmq.Again:
+            self._keep(replica_id, messages)
+            for message in messages:
+                if isinstance(message, Request):
+                    self._receiver.not_sent(replica_id, message)
+        except UnreachableError:
+            self._peers.discard(replica_id)
+            self._receiver.replica_lost(replica_id)
+        except UnencodableError as error:
+            if len(messages) > 1:  # only the one that is at fault may be lost
+                for message in messages:
+                    self._flush_to(router, replica_id, [message])
+                return
+            kind = type(messages[0]).__name__
+            log.error("a message cannot be encoded", kind=kind, reason=repr(error.__cause__))
+            if isinstance(messages[0], Request):
+                self._receiver.not_encoded(replica_id, messages[0])
+
+    def _keep(self, replica_id: str, messages: list[Message]) -> None:
+        """Have what nobody would say again leave with the next flush, at the next probe at latest.
+
+        That is what ends or begins something there: at most a few messages for each request that
+        was sent, and none is sent to a replica that is silent.
+        """
+        kept = [message for message in messages if not isinstance(message, Request | Probe)]
+        if kept:
+            self._outbox[replica_id] = [*kept, *self._outbox.get(replica_id, ())]
 
     def _sent(self, replica_id: str, messages: list[Message]) -> bool:
         """Send messages before the turn ends; if that fails, its end is the time to say so."""
@@ -309,7 +342,7 @@ class Transport:
             return False
         try:
             self._send_messages(self._socket, replica_id, messages)
-        except (zmq.Again, UnreachableError):
+        except (zmq.Again, UnreachableError, UnencodableError):
             return False
         return True
 
@@ -321,8 +354,12 @@ class Transport:
         Raises:
             zmq.Again: if the way is full.
             UnreachableError: if there is none.
+            UnencodableError: if one of them is no message that can be told.
         """
-        parts = envelopes(self._incarnation, messages)
+        try:
+            parts = envelopes(self._incarnation, messages)
+        except Exception as fault:  # whatever it is, it is the message's
+            raise UnencodableError from fault
         for part, frames in parts:
             try:
                 router.send(replica_id.encode(), SNDMORE_NOBLOCK)  # only this can fail

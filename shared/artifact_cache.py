@@ -178,7 +178,7 @@ class ArtifactCache:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=diagnostics,
                 env=environment_of_child(),
-                start_new_session=True,
+                process_group=0,  # to be killed whole; in our session (`end_orphans`)
             )
             try:
                 async with asyncio.timeout(self._timeout_s):

@@ -6,8 +6,9 @@
     <cache>/sources/<key>.json   the manifest that was found at a source with an identity
 
 The kernel drops the lock of a process that dies, so what lies under `tmp` without a locked key is
-left over, and is removed. A folder gets its final name only when its content was hashed, so what
-has a digest for a name is whole.
+left over, and is removed. A folder gets its final name only when its content was hashed, and loses
+it before anything in it is removed, so what has a digest for a name is whole. Others evict and
+clean at the same time: what vanishes meanwhile is no error.
 
 This is the disk, and blocks. Previous stop: `shared.artifact_cache`, which services use. Content is
 written by `shared.artifact_fetch`, in a process of its own, or by `shared.artifact_copy`.
@@ -20,7 +21,8 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Callable, Collection, Iterator
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
@@ -251,7 +253,7 @@ class CacheFolder:
             if path.is_dir():
                 _make_read_only(path)
         if target.exists():  # broken, or it would have been found
-            _remove(target)
+            self._discard(target)
         written.rename(target)
         _make_read_only(target)
         _sync(self.folder)
@@ -263,15 +265,14 @@ class CacheFolder:
             protected: digests to keep whatever it takes.
             now: wall-clock time.
         """
-        entries = [(path.stat().st_mtime, _size(path), path) for path in self._entries()]
+        entries = [(used_at, _size(path), path) for path, used_at in _by_use(self._entries())]
         total = sum(size for _, size, _ in entries)
         evicted: list[str] = []
-        for used_at, size, path in sorted(entries):
+        for used_at, size, path in entries:
             recent = now - used_at < RECENTLY_USED_S
             if total <= max_bytes:
                 break
-            if path.name not in protected and not recent:
-                _remove(path)
+            if path.name not in protected and not recent and self._discard(path, used_at):
                 evicted.append(path.name)
                 total -= size
         return evicted
@@ -282,9 +283,26 @@ class CacheFolder:
             with self.lock(path.name.removesuffix(".json"), wait=False) as free:
                 if free:
                     _remove(path)
-        notes = sorted(self._sources.iterdir(), key=lambda path: path.stat().st_mtime)
-        for path in notes[: max(0, len(notes) - SOURCES_MAX)]:
+        notes = _by_use(self._sources.iterdir())
+        for path, _ in notes[: max(0, len(notes) - SOURCES_MAX)]:
             path.unlink(missing_ok=True)
+
+    def _discard(self, folder: Path, used_at: float | None = None) -> bool:
+        """Take a folder's name away, and then remove it; whether it was here to be removed.
+
+        Args:
+            used_at: when it was used last; if that was later, somebody uses it now. None: whenever.
+        """
+        aside = self._temporary / f"{folder.name}.{os.getpid()}.{threading.get_ident()}"
+        try:
+            if used_at is not None and folder.stat().st_mtime != used_at:
+                return False
+            folder.chmod(0o755)  # or it could not be moved
+            folder.rename(aside)
+        except FileNotFoundError:
+            return False
+        _remove(aside)
+        return True
 
     def _entries(self) -> list[Path]:
         return [path for path in self.folder.iterdir() if len(path.name) == 64]
@@ -293,11 +311,21 @@ class CacheFolder:
         return self._sources / f"{source_key(source)}.json"
 
 
+def _by_use(paths: Iterable[Path]) -> list[tuple[Path, float]]:
+    """Those that are there still, and when they were used last, those of long ago first."""
+    found = []
+    for path in paths:
+        with suppress(FileNotFoundError):
+            found.append((path, path.stat().st_mtime))
+    return sorted(found, key=lambda each: each[1])
+
+
 def _size(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):
-            total += path.lstat().st_size if path.is_file() else 0
+    for place, _, names in os.walk(folder):  # which passes over what vanishes
+        for name in names:
+            with suppress(OSError):
+                total += Path(place, name).lstat().st_size
     return total
 
 
@@ -319,8 +347,11 @@ def _remove(path: Path) -> None:
     if not path.is_dir():
         path.unlink(missing_ok=True)
         return
-    for folder in (path, *path.rglob("*")):
-        if folder.is_dir() and not folder.is_symlink():
+    with suppress(OSError):
+        path.chmod(0o700)
+    for place, names, _ in os.walk(path):
+        for name in names:
             with suppress(OSError):
-                folder.chmod(0o700)
+                if not Path(place, name).is_symlink():
+                    Path(place, name).chmod(0o700)
     shutil.rmtree(path, ignore_errors=True)

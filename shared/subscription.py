@@ -18,6 +18,9 @@ from redis.exceptions import RedisError
 
 from shared.cancellation import cancellable
 from shared.store_client import SOCKET_TIMEOUT_S, connect
+from shared.telemetry import get_logger
+
+log = get_logger("subscription")
 
 SILENCE_S = 10.0
 """Silence until the server is asked for an answer, and then until the connection is given up."""
@@ -34,6 +37,7 @@ class Subscription:
         channel: listened to from the beginning to the end.
         tell: called with a channel whenever something may have happened that it announces.
         silence_s: see `SILENCE_S`.
+        reconnect_s: see `RECONNECT_DELAY_S`.
     """
 
     def __init__(
@@ -42,7 +46,9 @@ class Subscription:
         channel: str,
         tell: Callable[[str], None],
         silence_s: float = SILENCE_S,
+        reconnect_s: float = RECONNECT_DELAY_S,
     ) -> None:
+        self._reconnect_s = reconnect_s
         self._url = redis_url
         self._wanted = {channel}
         self._tell = tell
@@ -67,7 +73,11 @@ class Subscription:
                 await cancellable(self._listen())
             except* (RedisError, OSError):
                 pass
-            await asyncio.sleep(RECONNECT_DELAY_S)
+            except* Exception as errors:
+                # The client's own: a connection that ends while channels are added to it leaves
+                # the one who writes without a writer (AttributeError).
+                log.warning("listening failed, and begins again", reason=repr(errors.exceptions))
+            await asyncio.sleep(self._reconnect_s)
 
     async def _listen(self) -> None:
         """Listen until the connection fails, or the server does not answer."""

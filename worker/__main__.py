@@ -17,7 +17,7 @@ from shared.jobs import calls
 from shared.jobs.blobs import BlobStore
 from shared.jobs.store import JobStore
 from shared.keys import Keys
-from shared.lifecycle import die_with_parent
+from shared.lifecycle import adopt_orphans, die_with_parent
 from shared.state_store import RedisStateStore
 from shared.telemetry import configure_logging
 from worker.agent import Agent
@@ -40,6 +40,7 @@ def run_with(settings: WorkerSettings) -> None:
         PenstockError: if the URL of the blob store cannot be used.
     """
     die_with_parent()
+    adopt_orphans()  # a model's processes outlive their replica by a moment, and never us
     setproctitle.setproctitle(f"penstock worker {settings.worker}")
     configure_logging(
         settings.log_level, settings.log_format, process="worker", worker=settings.worker
@@ -74,7 +75,7 @@ async def _run(settings: WorkerSettings) -> None:
         store=store,
         artifacts=artifacts,
         environments=environments,
-        spawner=ProcessSpawner(environment=logs),
+        spawner=ProcessSpawner(environment=logs, adopts=True),
         clock=SystemClock(),
         losses=Losses(lose),
         findings=Findings(store, settings.cache_dir.resolve() / "findings", machine.devices),

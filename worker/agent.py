@@ -18,9 +18,11 @@ from typing import TypeVar
 
 from shared.clock import Clock
 from shared.deployment import ReplicaReport, ReplicaState, WorkerReport
+from shared.descriptors import DescriptorWatch
 from shared.errors import StateStoreError
 from shared.ids import new_incarnation, node_name
 from shared.metrics_endpoint import process_registry, serve_metrics
+from shared.restarts import Restarts, RestartsCollector
 from shared.state_store import StateStore
 from shared.telemetry import get_logger
 from worker.agent_metrics import AgentCollector, ReplicaTotals
@@ -39,6 +41,9 @@ GATHER_S = 0.05
 
 FORGET_TIMEOUT_S = 2.0
 """Longest wait for the store when we leave; a report that stays expires by itself."""
+
+PARTS = ("store_hints", "job_losses", "descriptors")
+"""Parts that replicas serve without: the store is read now and then anyway, and leases end."""
 
 Document = TypeVar("Document")
 
@@ -103,6 +108,8 @@ class Agent:
         self._store_answers = True
         self._closing = False
         self._handing_over = False
+        self._others_known_at = 0.0
+        self._restarts = Restarts(PARTS)
         self._hinted = asyncio.Event()
         self._looked = asyncio.Event()
         self._over = asyncio.Event()
@@ -118,6 +125,7 @@ class Agent:
         """
         registry = process_registry()
         registry.register(self._collector)
+        registry.register(RestartsCollector(self._restarts))
         settings = self._settings
         self._metrics_port = serve_metrics(registry, settings.metrics_host, settings.metrics_port)
         loop = asyncio.get_running_loop()
@@ -126,13 +134,15 @@ class Agent:
         logger.info("worker started", incarnation=self._incarnation, devices=self._machine.devices)
         try:
             async with asyncio.TaskGroup() as group:
+                keep = self._restarts.keep
                 loops = [
-                    group.create_task(self._store.watch(self._hinted.set)),
+                    group.create_task(keep("store_hints", self._watch)),
+                    group.create_task(keep("descriptors", DescriptorWatch().run)),
                     group.create_task(self._follow()),
                     group.create_task(self._report()),
                 ]
                 if self._losses is not None:
-                    loops.append(group.create_task(self._losses.run()))
+                    loops.append(group.create_task(keep("job_losses", self._losses.run)))
                 await self._over.wait()
                 for task in loops:
                     task.cancel()
@@ -146,6 +156,7 @@ class Agent:
             return
         logger.info("worker leaves", replicas=self._host.processes)
         self._closing = self._handing_over = True
+        self._others_known_at = self._clock.monotonic()
         self._changed.set()
         if not self._serves():
             self._drain()
@@ -161,12 +172,21 @@ class Agent:
         return any(replica.state is ReplicaState.READY for replica in self._host.reports())
 
     async def _look_for_others(self) -> None:
-        """Go on handing over only while somebody is there to take over, and to have it done."""
-        workers = await self._ask(self._store.workers()) or []
+        """Go on handing over only while somebody is there to take over, and to have it done.
+
+        A read that failed says nothing of them. But when the store has not told of them for so long
+        that our own report has ended, nobody takes anything over.
+        """
+        workers = await self._ask(self._store.workers())
         syncs = await self._ask(self._store.syncs())
-        if not syncs or all(
-            each.draining or each.worker == self._settings.worker for each in workers
-        ):
+        now = self._clock.monotonic()
+        if workers is None or syncs is None:
+            if now - self._others_known_at >= self._settings.report_ttl_s:
+                self._drain()
+            return
+        self._others_known_at = now
+        others = [each for each in workers if each.worker != self._settings.worker]
+        if not syncs or all(each.draining for each in others):
             self._drain()
 
     def _drain(self) -> None:
@@ -190,6 +210,9 @@ class Agent:
         logger.info("worker left")
 
     # What is wanted
+
+    async def _watch(self) -> None:
+        await self._store.watch(self._hinted.set)
 
     async def _follow(self) -> None:
         """Read the documents when they may have changed."""

@@ -107,7 +107,7 @@ class Environments:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=environment_of_child(),
-            start_new_session=True,
+            process_group=0,  # to be killed whole; in our session (`end_orphans`)
         )
         try:
             answer, _ = await child.communicate(request.model_dump_json().encode())

@@ -1,4 +1,7 @@
-"""Runs batches on a thread of its own, so that the replica's loop goes on meanwhile.
+"""Runs batches on the main thread, so that the replica's loop, on another, goes on meanwhile.
+
+A model is loaded there as well, as in a server of MLflow's: some of what its code may do (signal
+handlers, above all) is allowed on the main thread only.
 
 Inference libraries release the interpreter while they compute. There is one thread because a
 runtime executes one batch at a time; what gathers in between forms the next batch. Only batches
@@ -11,7 +14,6 @@ Previous stop of a request: `worker.batching`. Next: `worker.runtimes`, then bac
 from __future__ import annotations
 
 import queue
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
@@ -122,20 +124,25 @@ def failed(error: BaseException, infer_s: float, requests: int) -> Failed:
 
 
 class Executor(Generic[Result]):
-    """One thread that runs one job after another.
+    """Runs one job after another on the thread that calls `run`.
 
     Attributes:
         wake_fd: becomes readable when a result is there to be collected.
     """
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[Callable[[], Result]] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], Result] | None] = queue.SimpleQueue()
         self._results: Mailbox[Result] = Mailbox()
         self.wake_fd = self._results.wake_fd
 
-    def start(self) -> None:
-        """Start the thread; it ends with the process."""
-        threading.Thread(target=self._run, name="executor", daemon=True).start()
+    def run(self) -> None:
+        """Run what is submitted until `end`."""
+        while (job := self._jobs.get()) is not None:
+            self._results.put(job())
+
+    def end(self) -> None:
+        """Have `run` return after what was submitted before."""
+        self._jobs.put(None)
 
     def submit(self, job: Callable[[], Result]) -> None:
         """Run `job` after those submitted before; it must not raise."""
@@ -144,7 +151,3 @@ class Executor(Generic[Result]):
     def collect(self) -> list[Result]:
         """Results since the last call, in order."""
         return self._results.collect()
-
-    def _run(self) -> None:
-        while True:
-            self._results.put(self._jobs.get()())

@@ -1,4 +1,5 @@
-"""Loads a replica's model, on the executor's thread: what comes of it is told, never raised."""
+"""Loads a replica's model, on the executor's thread, the main one: what comes of it is told, never
+raised."""
 
 from __future__ import annotations
 
@@ -47,7 +48,7 @@ def load(start: Start) -> Loaded | NotLoaded:
         return _load(start)
     except ModelLoadError as error:
         return NotLoaded(str(error), error.invalid)
-    except Exception as error:  # whatever a model's own code raises while it loads
+    except BaseException as error:  # whatever a model's own code raises while it loads; it may exit
         log.exception("loading failed")
         return NotLoaded(f"{type(error).__name__}: {error}", invalid=False)
 

@@ -2,7 +2,8 @@
 
 The loop waits on the gateways' sockets, the agent's control socket and the executor
 (`worker.waiting`), hands what came to the session, and carries out the session's commands: one
-envelope per gateway and turn. The loop owns all sockets; the executor's thread never touches one.
+envelope per gateway and turn. The loop owns all sockets; the executor, which has the process's main
+thread since models may ask for that, never touches one.
 Batches that are surely short run in the loop itself (`worker.short_runs`).
 
 Previous stop of a request: `gateway.transport`, over `shared.wire`. Next: `worker.session`.
@@ -13,7 +14,7 @@ from __future__ import annotations
 import gc
 import math
 import os
-import sys
+import threading
 import time
 from dataclasses import asdict
 from functools import partial
@@ -53,6 +54,7 @@ from worker.executor import Executor, run_batch
 from worker.jobs.messages import JOBS
 from worker.jobs.side import Jobs
 from worker.loading import Loaded, NotLoaded, load
+from worker.orderly_end import OrderlyEnd
 from worker.outcomes import Completed, Failed, Outcome
 from worker.request_spans import RequestSpans
 from worker.run_limits import RunLimits
@@ -71,6 +73,7 @@ COLLECT_AFTER = 10_000
 """Objects that garbage is collected after. Requests in flight come and go by the thousand without
 being garbage; by default, every batch would be searched for some."""
 
+EXIT_LOOP_FAILED = 1
 EXIT_LOAD_FAILED = 3
 EXIT_FATAL = 70
 
@@ -96,20 +99,32 @@ class Replica:
         self._next_heartbeat = 0.0
         self._told_of: float | None = None  # when the batch began that the agent was told of last
         self._has_more = False
+        self._orderly_end = OrderlyEnd()
 
-    def run(self, early: list[ToReplica]) -> NoReturn:
-        """Load, then serve until drained; ends the process. `early` came with the start."""
+    def run(self, early: list[ToReplica]) -> None:
+        """Load, then serve until drained; the process is to end when this returns.
+
+        Call it on the main thread. `early` came with the start.
+        """
+        self._orderly_end.prepare()
         if self._start.keys_dir is not None:
             self._links.keys = read_worker_keys(Path(self._start.keys_dir))
         if self._jobs is not None:
             self._jobs.spawn()
-        self._executor.start()
         self._executor.submit(partial(load, self._start))
-        for message in early:
-            self._on_control(message)
-        while True:
-            busy = self._session is not None and self._session.executing_since is not None
-            self._turn(self._waiting.wait(self._timeout_ms(), busy=busy))
+        threading.Thread(target=self._loop, args=(early,), name="loop", daemon=True).start()
+        self._executor.run()
+
+    def _loop(self, early: list[ToReplica]) -> NoReturn:
+        try:
+            for message in early:
+                self._on_control(message)
+            while True:
+                busy = self._session is not None and self._session.executing_since is not None
+                self._turn(self._waiting.wait(self._timeout_ms(), busy=busy))
+        except BaseException:
+            log.exception("the replica's loop failed")
+            os._exit(EXIT_LOOP_FAILED)
 
     def _timeout_ms(self) -> int:
         if self._has_more:
@@ -167,7 +182,7 @@ class Replica:
                 return self._session.executed(result)
             case NotLoaded():
                 self._control.send(LoadFailed(message=result.message, invalid=result.invalid))
-                sys.exit(EXIT_LOAD_FAILED)
+                self._finish(EXIT_LOAD_FAILED)
             case Loaded():
                 return self._serve(result)
 
@@ -390,4 +405,10 @@ class Replica:
             self._tracer.flush()
         self._control.send(Drained(replace=end.replace))
         log.info("ended with a job that nobody wants" if end.replace else "drained")
-        os._exit(0)  # a model's threads must not hold up the end
+        if self._session is None or self._session.executing_since is not None:
+            os._exit(0)  # the model is busy, and that is not to go on
+        self._finish(0)
+
+    def _finish(self, code: int) -> NoReturn:
+        """Have the main thread end the process as Python does, within bounds."""
+        self._orderly_end.begin(code, leave_main=self._executor.end)

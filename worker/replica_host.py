@@ -275,6 +275,7 @@ class ReplicaHost:
                 while self._children:
                     self._child_ended.clear()
                     await self._child_ended.wait()
+                await self._spawner.all_gone()
         if self._timer is not None:
             self._timer.cancel()
 

@@ -9,7 +9,7 @@ import sys
 
 import setproctitle
 
-from shared.lifecycle import die_with_parent
+from shared.lifecycle import adopt_orphans, die_with_parent
 from shared.telemetry import inherit_logging
 from shared.tracing import make_tracer
 from worker.control import Start
@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--control-fd", type=int, required=True)
     arguments = parser.parse_args()
     die_with_parent()
+    adopt_orphans()  # what the model starts stays ours, so that it ends with us
     control = ControlSocket(socket.socket(fileno=arguments.control_fd))
     start, *early = control.wait()
     if not isinstance(start, Start):

@@ -8,7 +8,9 @@ which does not read, such as one whose model holds the interpreter while it load
 
 Children are spawned from the main thread, because the parent-death signal fires when the spawning
 thread ends, and in sessions of their own, so that `kill` reaches whatever they started and a Ctrl-C
-at the terminal does not reach them. Linux only: ends are noticed through a pidfd.
+at the terminal does not reach them. What a model started in a session of its own is found by
+descent: it stays its replica's while that lives, becomes the worker's then, and is killed. Linux
+only: ends are noticed through a pidfd.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from shared.lifecycle import environment_of_child
+from shared.lifecycle import end_orphans, environment_of_child
 from worker.control import (
     LINE_BYTES_MAX,
     Start,
@@ -44,6 +46,10 @@ READ_BYTES = 64 * 1024
 
 READS_AT_END_MAX = 64
 """Reads of what a dead replica left; its own children may still be writing."""
+
+ORPHANS_LOOK_S = 0.1
+"""How often what replicas left behind is looked for while there is some: killing takes a moment,
+and lets appear what the killed ones had started."""
 
 REPLICA_COMMAND = (sys.executable, "-m", "worker.replica_main")
 """The program of a replica; `--control-fd N` is appended."""
@@ -96,6 +102,10 @@ class Spawner(Protocol):
         """
         ...
 
+    async def all_gone(self) -> None:
+        """Wait until nothing is left of what ended replicas had started."""
+        ...
+
 
 class ProcessSpawner:
     """Starts replicas as child processes of this one.
@@ -103,15 +113,21 @@ class ProcessSpawner:
     Args:
         command: program and arguments.
         environment: variables for them beyond ours.
+        adopts: this process has called `adopt_orphans`, and starts nothing else in other sessions.
     """
 
     def __init__(
         self,
         command: Sequence[str] = REPLICA_COMMAND,
         environment: Mapping[str, str] | None = None,
+        *,
+        adopts: bool = False,
     ) -> None:
         self._command = tuple(command)
         self._environment = dict(environment or {})
+        self._adopts = adopts
+        self._living: set[int] = set()
+        self._next_look: asyncio.TimerHandle | None = None
 
     def spawn(
         self,
@@ -137,17 +153,38 @@ class ProcessSpawner:
             ours.close()
             begun.close()
             raise
-        replica = ReplicaProcess(process, ours, on_message, on_end, begun)
+
+        def ended(how: str) -> None:
+            self._living.discard(process.pid)
+            self._end_orphans()
+            on_end(how)
+
+        self._living.add(process.pid)
+        replica = ReplicaProcess(process, ours, on_message, ended, begun)
         try:
             replica.attach(asyncio.get_running_loop())
         except OSError:  # no descriptor left to notice its end by: nobody may lose sight of it
             replica.kill()
             process.wait()
+            self._living.discard(process.pid)
             ours.close()
             begun.close()
             raise
         replica.send(start)
         return replica
+
+    async def all_gone(self) -> None:
+        while self._adopts and end_orphans(self._living):  # noqa: ASYNC110 - they are others'
+            await asyncio.sleep(ORPHANS_LOOK_S)
+
+    def _end_orphans(self) -> None:
+        """Kill what replicas that have ended left behind, until there is nothing."""
+        if self._next_look is not None:
+            self._next_look.cancel()
+            self._next_look = None
+        if self._adopts and end_orphans(self._living):
+            loop = asyncio.get_running_loop()
+            self._next_look = loop.call_later(ORPHANS_LOOK_S, self._end_orphans)
 
     def _command_for(self, start: Start) -> tuple[str, ...]:
         if not start.interpreter:

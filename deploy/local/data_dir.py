@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import stat
 import time
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from deploy.local.failures import CommandError
 
 LOG_BYTES_MAX = 64 * 1024 * 1024
 """A log that grew past this moves to `.1` (one old one is kept): at most 128 MiB for each child."""
+
+COPY_BYTES = 1 << 20
 
 PREDECESSOR_S = 15.0
 """How long to wait for the guardian of a killed launcher to end its processes; it takes 3 s."""
@@ -157,14 +158,21 @@ def start_log(log: Path) -> None:
 
 
 def bound_log(log: Path) -> None:
-    """Copy a log that grew too long to `.1` and empty it; who writes it goes on at its start.
+    """Copy the end of a log that grew too long to `.1` and empty it; its writer begins anew.
 
     The writer has the file open for appending and need not know. Lines that it writes between the
     copy and the cut are lost.
     """
-    if log.exists() and log.stat().st_size > LOG_BYTES_MAX:
-        shutil.copyfile(log, log.with_name(log.name + ".1"))
-        os.truncate(log, 0)
+    if not log.exists() or log.stat().st_size <= LOG_BYTES_MAX:
+        return
+    with log.open("rb") as full, log.with_name(log.name + ".1").open("wb") as old:
+        full.seek(-LOG_BYTES_MAX, os.SEEK_END)  # however much was written since the last look
+        while left := LOG_BYTES_MAX - old.tell():
+            piece = full.read(min(left, COPY_BYTES))
+            if not piece:
+                break
+            old.write(piece)
+    os.truncate(log, 0)
 
 
 def tail_of(log: Path, lines: int = 15) -> str:

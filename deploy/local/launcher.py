@@ -20,7 +20,9 @@ from deploy.local.restart_policy import RestartPolicy
 READY_POLL_S = 0.1
 """Children become ready in their own ways (a socket, a report); no one event covers them all."""
 
-LOG_CHECK_S = 30.0
+LOG_CHECK_S = 1.0
+"""A model that prints without an end writes some hundred megabytes in that time, and a look costs a
+call of the kernel for each child."""
 
 Condition = Callable[[], Awaitable[bool]]
 
@@ -130,12 +132,11 @@ class Launcher:
             raise _failure(part, f"ended while it started ({ended.result()})")
 
     async def keep(self) -> None:
-        """Restart whatever ends, and bound the logs, until cancelled."""
+        """Restart whatever ends, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             self._keeping = tasks
             for part in self._parts:
                 part.keeper = tasks.create_task(self._keep(part))
-            tasks.create_task(self._bound_logs())
 
     async def replace(
         self,
@@ -225,10 +226,11 @@ class Launcher:
             self._guard.release(part.child.pid)
             part.child = None
 
-    async def _bound_logs(self) -> None:
+    async def bound_logs(self) -> None:
+        """Bound the logs of all children until cancelled, while they start and drain as well."""
         while True:
             await asyncio.sleep(LOG_CHECK_S)
-            for part in self._parts:
+            for part in list(self._parts):
                 with contextlib.suppress(OSError):  # a full disk must not end the system
                     await asyncio.to_thread(bound_log, part.spec.log)
 

@@ -39,7 +39,14 @@ from deploy.local.system_plan import SystemPlan
 from deploy.local.up_settings import UpSettings
 from deploy.local.webhook_secret import kept_secret
 from shared.keys import Keys
+from shared.lifecycle import adopt_orphans, end_orphans
 from shared.state_store import RedisStateStore
+
+ORPHANS_END_S = 2.0
+"""Longest wait for processes that were killed; what the kernel cannot end is left to it."""
+
+ORPHANS_LOOK_S = 0.05
+"""Killing takes a moment, and lets appear what the killed ones had started."""
 
 DRAIN_STAGES: tuple[Callable[[str], bool], ...] = (
     lambda name: name.startswith("gateway-"),  # takes nothing new, answers what it has
@@ -58,6 +65,7 @@ def run_up(settings: UpSettings) -> int:
     """
     setproctitle.setproctitle("penstock up")
     os.umask(PRIVATE_UMASK)
+    adopt_orphans()
     check_extras(settings)
     _check_models(settings)
     data_dir = DataDir(settings.data_dir.expanduser().resolve())
@@ -151,6 +159,7 @@ class _System:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(signum, self._on_signal)
         await self._guard.start()
+        logs = asyncio.create_task(self._launcher.bound_logs())
         try:
             await self._until_stopped()
             self._progress.say(
@@ -159,9 +168,18 @@ class _System:
             )
         finally:
             await self._drain()
+            logs.cancel()
             await self._guard.stop()
+            await self._end_orphans()
         self._progress.say("stopped")
         return 0
+
+    async def _end_orphans(self) -> None:
+        """Kill what models of workers that were killed had started in sessions of their own."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ORPHANS_END_S):
+                while end_orphans(()):  # noqa: ASYNC110 - these are no children that we started
+                    await asyncio.sleep(ORPHANS_LOOK_S)
 
     def _on_signal(self) -> None:
         (self._force if self._stop.is_set() else self._stop).set()
@@ -256,8 +274,8 @@ class _System:
             return await valkey.ping(plan.redis_url)
 
         if self._settings.redis_url is not None:
-            if not await ready():
-                raise CommandError("no state store answers at the URL given by --redis-url")
+            with self._progress.step("state store"):
+                await valkey.until_read(plan.redis_url, self._settings.ready_timeout_s)
             return
         spec = valkey.valkey_spec(plan.data_dir, plan.runtime, self._settings.store_memory)
         pid = await valkey.find_server(plan.data_dir, plan.redis_url)

@@ -12,10 +12,12 @@ the jobs should come first (docs/jobs.md), since reports of processes are refuse
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import time
 from pathlib import Path
 
-from redis.exceptions import RedisError
+from redis.exceptions import BusyLoadingError, RedisError
 
 from deploy.local.data_dir import DataDir
 from deploy.local.failures import CommandError
@@ -32,6 +34,10 @@ need twice as much for a while; and models want the rest."""
 
 MEMORY_BYTES_MIN = 1 << 30
 """But never less by default: as many jobs as are accepted by default should fit."""
+
+
+LOADING_POLL_S = 0.2
+"""A server that reads its data tells nobody when it is through."""
 
 
 def socket_of(runtime: RuntimeDir) -> Path:
@@ -83,6 +89,31 @@ async def ping(redis_url: str) -> bool:
         return bool(await client.ping())
     except (RedisError, OSError):
         return False
+    finally:
+        await client.aclose()
+
+
+async def until_read(redis_url: str, timeout_s: float) -> None:
+    """Wait for a server that is somebody else's while it reads its data, which may take minutes.
+
+    Raises:
+        CommandError: if none answers, at once, or if it is not through with its data in time.
+    """
+    give_up = time.monotonic() + timeout_s
+    client = connect(redis_url)
+    try:
+        while True:
+            try:
+                await client.ping()
+                return
+            except BusyLoadingError as error:
+                if time.monotonic() >= give_up:
+                    message = f"the store of --redis-url still reads its data after {timeout_s:g} s"
+                    raise CommandError(message) from error
+            except (RedisError, OSError) as error:
+                message = "no state store answers at the URL given by --redis-url"
+                raise CommandError(message) from error
+            await asyncio.sleep(LOADING_POLL_S)
     finally:
         await client.aclose()
 

@@ -7,7 +7,9 @@ holds a traceback. An error that nobody foresaw is logged with its traceback and
 
 from __future__ import annotations
 
+import asyncio
 import math
+import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import TypeAlias
@@ -22,6 +24,7 @@ from starlette.routing import Match
 
 from gateway.http.request_headers import request_id_of
 from shared.errors import ErrorCode, PenstockError
+from shared.log_limit import WINDOW_S, LogLimit
 from shared.telemetry import get_logger
 
 CLIENT_CLOSED_REQUEST = 499
@@ -62,6 +65,9 @@ OVERLOAD = frozenset({ErrorCode.QUEUE_FULL, ErrorCode.QUEUE_TIMEOUT})
 INTERNAL_ERROR = "internal error"
 
 _log = get_logger("gateway.http")
+
+_limit = LogLimit()
+_told_later: list[asyncio.TimerHandle] = []
 
 
 ErrorFormat: TypeAlias = Callable[[PenstockError], bytes]
@@ -124,10 +130,13 @@ def failure_response(
         context: fields for the log.
     """
     if not isinstance(error, PenstockError):
-        _log.error("request failed", request_id=request_id, **context, exc_info=error)
+        if _may_log(type(error).__name__):
+            _log.error("request failed", request_id=request_id, **context, exc_info=error)
         error = PenstockError(ErrorCode.INTERNAL, INTERNAL_ERROR)
         return domain_error_response(error, request_id, default_retry_after_s, body_of)
     response = domain_error_response(error, request_id, default_retry_after_s, body_of)
+    if not _may_log(error.code.value):
+        return response
     fields = {
         "request_id": request_id,
         "status": response.status_code,
@@ -142,6 +151,27 @@ def failure_response(
     else:
         _log.info("request refused", **fields)
     return response
+
+
+def _may_log(kind: str) -> bool:
+    """Whether a line may be written; what was left out is told when its minute is over."""
+    now = time.monotonic()
+    _tell_left_out(now)
+    if _limit.may_write(kind, now):
+        return True
+    if not _told_later:
+        _told_later.append(asyncio.get_running_loop().call_later(WINDOW_S, _minute_is_over))
+    return False
+
+
+def _minute_is_over() -> None:
+    _told_later.clear()
+    _tell_left_out(time.monotonic())
+
+
+def _tell_left_out(now: float) -> None:
+    for kind, count in _limit.over(now).items():
+        _log.warning("lines were left out: requests refused or failed", code=kind, left_out=count)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

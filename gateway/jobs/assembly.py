@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from gateway.held_bytes import HeldBytes
+from gateway.jobs.keeper import PARTS as KEEPER_PARTS
 from gateway.jobs.keeper import JobKeeper
 from gateway.jobs.keeper_settings import webhook_settings
 from gateway.jobs.metrics import JobsCollector
@@ -21,6 +22,9 @@ from shared.jobs.blocking_store import BlockingJobStore
 from shared.jobs.news import JobNews
 from shared.jobs.store import JobStore
 from shared.keys import Keys
+from shared.restarts import Restarts
+
+PARTS = ("job_news", *KEEPER_PARTS)
 
 
 class GatewayJobs:
@@ -60,11 +64,15 @@ class GatewayJobs:
         self.clients = JobService(self._store, self._news, settings, blobs, networks, held=held)
         self.collector = JobsCollector(self._keeper, service)
 
-    async def run(self) -> None:
-        """Keep jobs going, and hear of their changes, until cancelled."""
+    async def run(self, restarts: Restarts) -> None:
+        """Keep jobs going, and hear of their changes, until cancelled.
+
+        Args:
+            restarts: has each of `PARTS` begin again that fails.
+        """
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._news.run())
-            tasks.create_task(self._keeper.run())
+            tasks.create_task(restarts.keep("job_news", self._news.run))
+            tasks.create_task(self._keeper.run(restarts))
 
     def begin_drain(self) -> None:
         """The gateway leaves: who waits for a job is let go."""

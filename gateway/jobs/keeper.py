@@ -29,10 +29,13 @@ from shared.jobs.calls import STEP_JOBS, Call
 from shared.jobs.store import JobStore
 from shared.jobs.totals import ModelTotals
 from shared.records import record
+from shared.restarts import Restarts
 from shared.routing import ModelRoute
 from shared.telemetry import get_logger
 
 log = get_logger("jobs")
+
+PARTS = ("job_keeper", "job_collector", "job_courier")
 
 ANSWER_S = 2.0
 """What an attempt to tell a webhook may take after its status came."""
@@ -116,13 +119,13 @@ class JobKeeper:
         self.webhooks: Mapping[str, int] = self._courier.counts if self._courier else {}
         self.figures = JobFigures(None, {}, {}, False)
 
-    async def run(self) -> None:
-        """Keep on until cancelled."""
+    async def run(self, restarts: Restarts) -> None:
+        """Keep on until cancelled; of `PARTS`, one that fails holds up no other."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._look_forever())
-            tasks.create_task(self._collector.run())
+            tasks.create_task(restarts.keep("job_keeper", self._look_forever))
+            tasks.create_task(restarts.keep("job_collector", self._collector.run))
             if self._courier is not None:
-                tasks.create_task(self._courier.run())
+                tasks.create_task(restarts.keep("job_courier", self._courier.run))
 
     async def _look_forever(self) -> None:
         outage = Outage("looking after jobs")

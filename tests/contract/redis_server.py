@@ -30,8 +30,8 @@ class Server:
         self.url = f"unix://{folder}/redis.sock"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start it and wait until it answers; blocks."""
+    def begin(self) -> None:
+        """Start it, and do not wait."""
         arguments = {
             "dir": str(self._folder),
             "port": "0",
@@ -47,6 +47,10 @@ class Server:
         self._process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
+
+    def start(self) -> None:
+        """Start it and wait until it answers; blocks."""
+        self.begin()
         deadline = time.monotonic() + 20
         with Redis.from_url(self.url) as client:
             while True:

@@ -25,7 +25,7 @@ from redis import Redis
 from structlog.testing import capture_logs
 
 from gateway.calls import DeployedModel
-from gateway.jobs.keeper import JobKeeper
+from gateway.jobs.keeper import PARTS, JobKeeper
 from gateway.jobs.keeper_settings import JobKeeperSettings, webhook_settings
 from gateway.jobs.metrics import JobsCollector
 from gateway.webhooks.connections import tls_context
@@ -35,10 +35,12 @@ from shared.errors import StateStoreError
 from shared.jobs import calls
 from shared.jobs.blobs import FAILURES_MAX
 from shared.jobs.blocking_store import BlockingJobStore
+from shared.jobs.calls import Call
 from shared.jobs.ids import new_job_id
 from shared.jobs.record import Content, JobRecord, JobState, NewJob
 from shared.jobs.store import JobStore
 from shared.keys import Keys
+from shared.restarts import Restarts
 from shared.routing import ModelRoute, VersionRoute
 from tests.contract.job_audit import audit
 from tests.contract.redis_server import Server
@@ -208,7 +210,7 @@ async def kept(server: Server, **changes: Any) -> AsyncIterator[Kept]:
         blobs,
         lambda job_id: blocking.run(calls.get(job_id)) is not None,
     )
-    running = asyncio.create_task(keeper.run())
+    running = asyncio.create_task(keeper.run(Restarts(PARTS)))
     with Redis.from_url(server.url) as redis:
         yield Kept(store, keeper, serving, blobs, redis)
         assert not running.done(), running
@@ -218,6 +220,33 @@ async def kept(server: Server, **changes: Any) -> AsyncIterator[Kept]:
         await store.close()
         blocking.close()
         audit(redis, KEYS)
+
+
+class StoreThatFailsUnforeseen(JobStore):
+    """The first look at what it holds raises what nobody expects of a store."""
+
+    failed = False
+
+    async def run(self, call: Call[Any]) -> Any:
+        if call.script == "stats" and not self.failed:
+            self.failed = True
+            raise AttributeError("'NoneType' object has no attribute 'writelines'")
+        return await super().run(call)
+
+
+async def test_what_fails_unforeseen_in_one_part_of_it_begins_again(server: Server) -> None:
+    made = settings()
+    store = StoreThatFailsUnforeseen(server.url, KEYS)
+    restarts = Restarts(PARTS)
+    keeper = JobKeeper(store, Serving(), made, SystemClock(), None, None, lambda _: True)
+    running = asyncio.create_task(keeper.run(restarts))
+    async with asyncio.timeout(PATIENCE_S):
+        while not keeper.figures.reachable:
+            await asyncio.sleep(0.01)
+    assert restarts.counts == {"job_keeper": 1, "job_collector": 0, "job_courier": 0}
+    running.cancel()
+    await asyncio.wait({running})
+    await store.close()
 
 
 # Chores -------------------------------------------------------------------------------------------

@@ -99,3 +99,31 @@ async def test_it_ends_also_if_it_is_cancelled_just_as_the_connection_fails(
     task = asyncio.create_task(Subscription(server.url, "first", fail).run())
     await asyncio.wait({task}, timeout=PATIENCE_S)
     assert task.cancelled()
+
+
+async def test_a_connection_that_ends_while_channels_are_added_is_made_anew(server: Server) -> None:
+    told: set[str] = set()
+    subscription = Subscription(server.url, "first", told.add, reconnect_s=0.0)
+    async with connect(server.url) as client, running(subscription):
+        for number in range(600):
+            subscription.add(f"{number}")
+            if number % 20 == 0:
+                await client.client_kill_filter(_type="pubsub")
+            await asyncio.sleep(0.0005 if number % 3 == 0 else 0)
+        told.clear()
+        await client.client_kill_filter(_type="pubsub")
+        while "599" not in told:
+            await asyncio.sleep(0.01)
+
+
+async def test_whatever_fails_while_it_listens_it_begins_again(server: Server) -> None:
+    told: list[str] = []
+
+    def fail_once(channel: str) -> None:
+        told.append(channel)
+        if len(told) == 1:
+            raise AttributeError("nobody foresaw it")
+
+    async with running(Subscription(server.url, "first", fail_once)):
+        while len(told) < 2:
+            await asyncio.sleep(0.01)

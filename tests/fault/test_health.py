@@ -45,6 +45,9 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
     try:
         system.start()
         asyncio.run(seen(system, 2, START_S))
+        # Replicas are there before they are routed to: until registry_sync has heard from the
+        # gateway that it can call them, the model answers that its version is loading.
+        asyncio.run(both_ready(system, True, START_S))
         yield system
     finally:
         exit_code = system.stop()

@@ -99,7 +99,7 @@ def test_a_log_that_grew_too_long_is_cut_under_its_writer(
         bound_log(log)
         writer.write(b"next")
     assert log.read_bytes() == b"next"
-    assert log.with_name("x.log.1").read_bytes() == b"0123456789ab"
+    assert log.with_name("x.log.1").read_bytes() == b"23456789ab"  # however much there was
 
 
 def test_the_tail_is_bounded(data_dir: DataDir) -> None:

@@ -27,6 +27,7 @@ from shared.deployment import ReplicaReport, ReplicaState
 from shared.jobs.answers import ModelStats, QueueStats, StoreStats
 from shared.jobs.record import JobState
 from shared.jobs.totals import totals_of
+from shared.restarts import Restarts, RestartsCollector
 from worker.agent_metrics import AgentCollector, ReplicaTotals
 from worker.control import Heartbeat
 
@@ -109,6 +110,7 @@ def gateway() -> CollectorRegistry:
     registry.register(DispatchCollector(Service()))
     registry.register(JobsCollector(Keeper(), Service()))
     registry.register(HeldBytesCollector(ClientBounds()))
+    registry.register(RestartsCollector(Restarts(["job_keeper"])))
     HttpMetrics(registry).record("digits", "1", "ok", 0.01, 10, 20)
     return registry
 

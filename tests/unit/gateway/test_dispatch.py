@@ -11,6 +11,7 @@ from gateway.attempts import EXTRA
 from gateway.calls import InferenceCall
 from gateway.commands import (
     Answered,
+    Failed,
 )
 from gateway.dispatch_counters import ShedReason
 from gateway.dispatch_limits import DispatchLimits
@@ -377,3 +378,18 @@ def test_the_less_loaded_of_two_is_chosen() -> None:
     for number in range(10):
         world.submit(number)
     assert {command.replica for command in world.sent.values()} == {"r2"}
+
+
+def test_a_call_whose_request_cannot_be_encoded_fails_at_once_and_alone() -> None:
+    world = World()
+    world.join()
+    world.submit(1)
+    world.submit(2)
+    first, second = sorted(world.sent)
+    world.do(world.dispatch.not_encoded(first, world.sent.pop(first).replica, world.now))
+    failed = world.outcomes[1]
+    assert isinstance(failed, Failed)
+    assert failed.error.code is ErrorCode.INTERNAL
+    world.answer(second)
+    assert set(world.outcomes) == {1, 2}
+    assert len(world.dispatch) == 0

@@ -20,7 +20,7 @@ from gateway.transport import (
     check_endpoint,
 )
 from shared.curve import GatewayKeys, WorkerKeys
-from shared.messages import Cancel, Envelope, Final, Message, Probe, Request
+from shared.messages import Cancel, Envelope, Final, Message, Probe, Proceed, Request
 from shared.tensors import Tensor
 from shared.wire import FRAMES_MAX, decode, encode
 from tests.unit.shared.hostile_msgpack import array, nested
@@ -33,6 +33,8 @@ class Nobody:
     def __init__(self) -> None:
         self.lost: list[str] = []
         self.messages: list[Message] = []
+        self.unencodable: list[tuple[str, Request]] = []
+        self.refused: list[Request] = []
 
     def message_received(self, replica_id: str, message: Message) -> None:
         self.messages.append(message)
@@ -42,7 +44,11 @@ class Nobody:
 
     def messages_done(self) -> None: ...
 
-    def not_sent(self, replica_id: str, request: Request) -> None: ...
+    def not_sent(self, replica_id: str, request: Request) -> None:
+        self.refused.append(request)
+
+    def not_encoded(self, replica_id: str, request: Request) -> None:
+        self.unencodable.append((replica_id, request))
 
     def replica_lost(self, replica_id: str) -> None:
         self.lost.append(replica_id)
@@ -244,3 +250,61 @@ async def test_a_replica_that_dies_is_lost_without_a_word_to_it() -> None:
                     await asyncio.sleep(0.01)
             assert told.lost == ["a"]
             links[1].close()
+
+
+UNENCODABLE = Request(9, 1, (), parameters=(("seed", 1 << 70),))
+
+
+@pytest.mark.parametrize("before", [0, ENVELOPE_MESSAGES - 1])
+async def test_a_message_that_cannot_be_encoded_is_the_only_one_lost_of_its_turn(
+    before: int,
+) -> None:
+    async with bound() as (transport, told):
+        with zmq.Context() as context:
+            links = [dial(context, name, transport.endpoint, None) for name in ("a", "b", "c")]
+            for link in links:
+                assert await probed(link) == [Probe(known=True)]
+            sent = [Cancel(number) for number in range(before + 1)]
+            for name in ("a", "b", "c"):
+                for message in sent[:before]:
+                    transport.send(name, message)
+                if name == "b":
+                    transport.send(name, UNENCODABLE)
+                transport.send(name, sent[before])
+            for link in links:
+                got: list[Message] = []
+                while len(got) < len(sent) and (more := await probed(link)):
+                    got += more
+                assert got == sent
+            assert told.unencodable == [("b", UNENCODABLE)]
+            assert told.lost == []
+            for link in links:
+                link.close()
+
+
+async def test_a_way_that_is_full_refuses_requests_and_delays_all_else() -> None:
+    large = (Tensor("x", "FP32", (2000,), bytes(8000)),)
+    async with bound() as (transport, told):
+        with zmq.Context() as context:
+            link = context.socket(zmq.DEALER)
+            link.setsockopt(zmq.IDENTITY, b"r")
+            link.setsockopt(zmq.PROBE_ROUTER, 1)
+            link.setsockopt(zmq.RCVHWM, 1)
+            link.connect(transport.endpoint)
+            assert await probed(link) == [Probe(known=True)]
+            sent = 0
+            while not told.refused:
+                transport.send("r", Request(sent, 1, large))
+                sent += 1
+                await asyncio.sleep(0)
+            assert told.refused[0].attempt_id == sent - 1
+            transport.send("r", Cancel(1))
+            transport.send("r", Proceed(2))
+            await asyncio.sleep(0)
+            got: list[Message] = []
+            async with asyncio.timeout(30):
+                while got[-2:] != [Cancel(1), Proceed(2)]:
+                    transport.send("other", Cancel(1))  # as probes do, ten times a second
+                    got += await probed(link, 1.0)
+            assert len([each for each in got if isinstance(each, Request)]) == sent - 1
+            link.close(linger=0)

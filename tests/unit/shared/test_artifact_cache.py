@@ -7,8 +7,10 @@ import os
 import sys
 import time
 from asyncio.subprocess import PIPE
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 import pytest
 
@@ -165,6 +167,44 @@ def test_eviction_takes_what_was_not_used_for_longest(disk: CacheFolder, tmp_pat
 def test_what_was_used_just_now_is_not_evicted(disk: CacheFolder, tmp_path: Path) -> None:
     published(disk, tmp_path, b"weights")
     assert disk.evict(frozenset(), 0, time.time()) == []
+
+
+def test_what_is_evicted_is_whole_until_it_is_gone(disk: CacheFolder) -> None:
+    written = disk.fresh_temporary("k") / "model"
+    written.mkdir()
+    for number in range(2000):
+        (written / f"{number:04}").write_bytes(b"x")
+    manifest = manifest_of(written)
+    disk.publish(written, manifest)
+    folder = disk.folder / manifest.digest
+    long_ago = time.time() - 2 * RECENTLY_USED_S
+    os.utime(folder, (long_ago, long_ago))
+    evicting = Thread(target=disk.evict, args=((), 0, time.time()))
+    evicting.start()
+    partial = 0
+    while evicting.is_alive():
+        with suppress(FileNotFoundError):
+            partial += len(list(folder.iterdir())) != 2000
+    evicting.join()
+    assert not partial
+    assert not folder.exists()
+    assert not list((disk.folder / "tmp").glob(f"{manifest.digest}*"))
+
+
+def test_many_may_evict_and_clean_at_the_same_time(disk: CacheFolder, tmp_path: Path) -> None:
+    long_ago = time.time() - 2 * RECENTLY_USED_S
+    for number in range(60):
+        manifest = published(disk, tmp_path / f"{number}", b"%d" % number)
+        os.utime(disk.folder / manifest.digest, (long_ago, long_ago))
+
+    def evict(_: int) -> int:
+        evicted = len(disk.evict((), 0, time.time()))
+        disk.clean()
+        return evicted
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(evict, range(8))) == 60
+    assert not list((disk.folder / "tmp").iterdir())
 
 
 def test_a_lock_excludes_others_and_leaves_no_file(disk: CacheFolder) -> None:

@@ -21,6 +21,7 @@ from shared.deployment import (
     RevisionDeployment,
 )
 from shared.errors import ErrorCode, PenstockError
+from shared.lifecycle import adopt_orphans
 from shared.routing import ModelRoute, RoutingTable, VersionRoute
 from shared.state_store import MemoryStateStore
 from worker.agent import Agent
@@ -134,16 +135,25 @@ class NoEnvironments:
 
 
 def make_agent(
-    store: MemoryStateStore, artifacts: FakeArtifacts, log: Path, **changes: object
+    store: MemoryStateStore,
+    artifacts: FakeArtifacts,
+    log: Path,
+    adopts: bool = False,
+    **changes: object,
 ) -> Agent:
-    """An agent whose replicas are fakes."""
+    """An agent whose replicas are fakes.
+
+    Args:
+        adopts: it has the process to itself, so that all orphans are of its replicas.
+        changes: to its settings.
+    """
     return Agent(
         settings=settings(**changes),
         machine=Machine(cores=8, memory_bytes=1 << 30, devices=("cpu",)),
         store=store,
         artifacts=artifacts,
         environments=NoEnvironments(),
-        spawner=ProcessSpawner(FAKE_REPLICA, {"FAKE_REPLICA_LOG": str(log)}),
+        spawner=ProcessSpawner(FAKE_REPLICA, {"FAKE_REPLICA_LOG": str(log)}, adopts=adopts),
         clock=SystemClock(),
     )
 
@@ -170,8 +180,9 @@ async def _alone(log: Path, models: list[str]) -> None:
     lease = await store.acquire_lease("test", 60)
     assert lease is not None
     await store.apply(lease, deployment(models, 1), routing(models, 1))
-    await make_agent(store, FakeArtifacts(log), log).run()
+    await make_agent(store, FakeArtifacts(log), log, adopts=True).run()
 
 
 if __name__ == "__main__":
+    adopt_orphans()
     asyncio.run(_alone(Path(sys.argv[1]), sys.argv[2:]))

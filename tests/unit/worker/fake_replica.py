@@ -1,9 +1,10 @@
 """A replica without a model, for tests of the agent: its model's name says how it behaves.
 
 `refuses`: cannot be loaded. `dies`: crashes while loading. `babbles`: breaks the protocol once
-ready. `deaf`: ignores SIGTERM and drains. `spawns`: starts a child of its own. `loads`: never
-becomes ready. `lowers`: its first replica finds out that it must not be batched. `unlucky`: its
-trial shows nothing, by chance, and `starved` is lowered by chance.
+ready. `deaf`: ignores SIGTERM and drains. `spawns`: starts a child of its own. `detaches`: starts
+one in a session of its own, and forgets it. `loads`: never becomes ready. `lowers`: its first
+replica finds out that it must not be batched. `unlucky`: its trial shows nothing, by chance, and
+`starved` is lowered by chance.
 Any other: serves. All that it hears is written to `$FAKE_REPLICA_LOG/<replica>`.
 """
 
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from shared.deployment import ModelInterface
 from shared.findings import Finding
-from shared.lifecycle import die_with_parent
+from shared.lifecycle import adopt_orphans, die_with_parent
 from worker.control import (
     Drained,
     DrainNow,
@@ -52,7 +53,7 @@ class FakeReplica:
     def run(self) -> None:
         start = self._receive(None)[0]
         assert isinstance(start, Start)
-        log = Path(os.environ["FAKE_REPLICA_LOG"]) / start.replica
+        log = self._log = Path(os.environ["FAKE_REPLICA_LOG"]) / start.replica
         self._note(log, f"pid {os.getpid()}")
         self._note(log, f"threads {os.environ['OMP_NUM_THREADS']}")
         self._note(log, start.model_dump_json())
@@ -77,6 +78,13 @@ class FakeReplica:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if model == "spawns":
             subprocess.Popen(["sleep", "600"])
+        if model == "detaches":  # a daemon's way: the one that starts it ends at once
+            daemon = subprocess.run(
+                ["setsid", "sh", "-c", "sleep 600 >/dev/null & echo $!"],
+                stdout=subprocess.PIPE,
+                check=True,
+            )
+            self._note(self._log, f"daemon {daemon.stdout.decode().strip()}")
         finding = start.finding or (CHANCE if model == "unlucky" else FINDING)
         if model != "loads":
             self._say(Ready(provider="FakeProvider", finding=finding, fresh=start.finding is None))
@@ -110,4 +118,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--control-fd", type=int, required=True)
     die_with_parent()
+    adopt_orphans()
     FakeReplica(socket.socket(fileno=parser.parse_args().control_fd)).run()

@@ -83,7 +83,7 @@ class World:
         lease = await self.store.acquire_lease("test", 3600)
         assert lease is not None
         self.lease = lease
-        self.agent = make_agent(self.store, self.artifacts, self.log, **changes)
+        self.agent = make_agent(self.store, self.artifacts, self.log, adopts=False, **changes)
         self.task = asyncio.create_task(self.agent.run())
 
     async def place(self, *models: str, replicas: int = 1, generation: int = 1) -> None:
@@ -326,6 +326,36 @@ async def test_children_end_with_the_agent(tmp_path: Path, signum: signal.Signal
         agent.wait()
 
 
+@pytest.mark.parametrize("end", ["the replica dies", "the agent leaves", "the agent is stopped"])
+async def test_what_a_model_started_in_a_session_of_its_own_ends_with_its_replica(
+    tmp_path: Path, end: str
+) -> None:
+    command = [sys.executable, "-m", "tests.unit.worker.agent_bench", str(tmp_path), "detaches"]
+    agent = subprocess.Popen([*command, "digits"])  # noqa: ASYNC220 - it lasts a millisecond
+    try:
+        await eventually(lambda: len(noted_in(tmp_path, "daemon ")) == 1)
+        await eventually(lambda: len(noted_in(tmp_path, "pid ")) == 2)
+        (daemon,) = noted_in(tmp_path, "daemon ")
+        await asyncio.sleep(0.5)
+        assert lives(daemon)  # others end or not: its replica lives
+        if end == "the replica dies":
+            os.kill(parent_of(daemon), signal.SIGKILL)
+        else:
+            agent.send_signal(signal.SIGTERM)
+            if end == "the agent is stopped":
+                agent.send_signal(signal.SIGTERM)
+        await eventually(lambda: not lives(daemon))
+    finally:
+        agent.terminate()
+        agent.wait(PATIENCE_S)
+    assert not any(lives(daemon) for daemon in noted_in(tmp_path, "daemon "))
+
+
+def parent_of(pid: int) -> int:
+    """Process id of a process's parent."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def requests_counted(port: int) -> float:
     """The counter of requests, as scraped; in-between, the agent's thread answers."""
     url = f"http://127.0.0.1:{port}/metrics"
@@ -348,11 +378,16 @@ def drained(log: Path) -> int:
 
 def pids_in(log: Path) -> list[int]:
     """Process ids of replicas that wrote theirs down."""
+    return noted_in(log, "pid ")
+
+
+def noted_in(log: Path, kind: str) -> list[int]:
+    """Process ids that replicas wrote down."""
     return [
-        int(line.removeprefix("pid "))
+        int(line.removeprefix(kind))
         for file in log.iterdir()
         for line in file.read_text().splitlines()
-        if line.startswith("pid ")
+        if line.startswith(kind)
     ]
 
 

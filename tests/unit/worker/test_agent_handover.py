@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
 from shared.clock import SystemClock
 from shared.deployment import ReplicaState, SyncReport, WorkerReport
+from shared.errors import StateStoreError
 from tests.unit.worker.agent_bench import PATIENCE_S, lives
 from tests.unit.worker.test_agent import FlakyStore, World
 
@@ -18,11 +20,33 @@ NEVER_S = 600.0
 
 
 class SilentStore(FlakyStore):
-    """A store that does not tell of workers either while it is away."""
+    """A store that does not tell of workers and daemons either while it is away.
+
+    Attributes:
+        failures: so many reads of workers, and of daemons, are yet to fail.
+        looks: reads of daemons.
+    """
+
+    looks = 0
+
+    def __init__(self) -> None:
+        super().__init__(SystemClock())
+        self.failures = {"workers": 0, "syncs": 0}
 
     async def workers(self) -> list[WorkerReport]:
-        self._check()
+        self._fail("workers")
         return await super().workers()
+
+    async def syncs(self) -> list[SyncReport]:
+        self.looks += 1
+        self._fail("syncs")
+        return await super().syncs()
+
+    def _fail(self, what: str) -> None:
+        self._check()
+        if self.failures[what]:
+            self.failures[what] -= 1
+            raise StateStoreError("a connection was lost")
 
 
 @pytest_asyncio.fixture
@@ -106,10 +130,26 @@ async def test_without_a_registry_sync_nobody_would_have_others_take_over(world:
     assert not lives(pid)
 
 
-async def test_without_the_store_nobody_could_take_over(world: World) -> None:
-    world.store = SilentStore(SystemClock())
+@pytest.mark.parametrize("what", ["workers", "syncs"])
+async def test_a_read_of_the_store_that_fails_does_not_end_the_handover(
+    world: World, what: str
+) -> None:
+    store = world.store = SilentStore()
     await other_worker(world)
-    await world.start(handover_grace_s=NEVER_S)
+    pid = await leaving(world)
+    store.failures[what] = 2
+    async with asyncio.timeout(PATIENCE_S):
+        while store.looks < 5:
+            await asyncio.sleep(0.02)
+    assert lives(pid)
+    await world.place()
+    await left(world)
+
+
+async def test_without_the_store_for_long_nobody_could_take_over(world: World) -> None:
+    world.store = SilentStore()
+    await other_worker(world)
+    await world.start(handover_grace_s=NEVER_S, report_ttl_s=0.5)
     await world.place("digits")
     pid = (await world.ready("digits/0")).pid
     assert pid is not None
@@ -118,6 +158,27 @@ async def test_without_the_store_nobody_could_take_over(world: World) -> None:
     world.agent.stop()
     await left(world)
     assert not lives(pid)
+
+
+class StoreWithoutHints(SilentStore):
+    """A store that can be read, and whose hints fail in a way that nobody foresaw."""
+
+    failed = 0
+
+    async def watch(self, on_change: Callable[[], None]) -> None:
+        self.failed += 1
+        raise AttributeError("'NoneType' object has no attribute 'writelines'")
+
+
+async def test_a_part_that_replicas_serve_without_ends_none_of_them(world: World) -> None:
+    store = world.store = StoreWithoutHints()
+    await world.start()
+    await world.place("digits")
+    pid = (await world.ready("digits/0")).pid
+    async with asyncio.timeout(PATIENCE_S):
+        while store.failed < 2:
+            await asyncio.sleep(0.02)
+    assert lives(pid or 0)
 
 
 async def test_the_wait_for_others_is_bounded(world: World) -> None:
