@@ -162,13 +162,13 @@ class BodyReaders:
 
     def _read(self, question: Question, body: list[Buffer]) -> Any:
         """The answer of a process; runs in a thread."""
+        try:
+            question.body = pickle.PickleBuffer(body.pop())
+        except IndexError:  # nobody waits for it any more
+            return PenstockError(ErrorCode.CANCELLED, "the request was given up")
         reader = self._taken()
         try:
             reader = reader or self._started()
-            try:
-                question.body = pickle.PickleBuffer(body.pop())
-            except IndexError:  # nobody waits for it any more
-                return PenstockError(ErrorCode.CANCELLED, "the request was given up")
             reader.send(question)
             question.body = None
             answer = reader.receive()
@@ -197,12 +197,13 @@ class BodyReaders:
         Raises:
             OSError: if it cannot be started, or all are to end.
         """
+        reader = _Reader()  # not under the lock, for which the loop would wait
         with self._lock:
-            if self._closed:
-                raise OSError("closed")
-            reader = _Reader()
             self._alive.add(reader)
-        return reader
+            if not self._closed:
+                return reader
+        self._end(reader)
+        raise OSError("all are to end")
 
     def _end(self, reader: _Reader) -> None:
         reader.close()

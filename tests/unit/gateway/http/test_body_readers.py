@@ -138,6 +138,31 @@ async def test_a_body_that_nobody_waits_for_any_more_is_let_go(readers: BodyRead
         assert (await task).inputs[0].shape == (2_000_000,)
 
 
+async def test_bodies_that_are_given_up_cost_no_process(readers: BodyReaders) -> None:
+    before = children()
+    await asyncio.gather(*[read(readers) for _ in range(module.READERS_MAX * 2)])
+    for _ in range(2 * module.READERS_MAX):
+        given_up = asyncio.create_task(readers.read(OipFormat(), [SMALL], HEADERS, MODEL, 10**7))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+    await asyncio.gather(*[read(readers) for _ in range(module.READERS_MAX * 2)])
+    assert len(children() - before) <= module.READERS_MAX
+
+
+async def test_the_end_of_all_fails_what_is_being_read(readers: BodyReaders) -> None:
+    before = children()
+    await read(readers)
+    (pid,) = children() - before
+    os.kill(pid, signal.SIGSTOP)
+    reading = asyncio.create_task(read(readers))
+    await asyncio.sleep(0.1)
+    await asyncio.to_thread(readers.close)
+    assert await refused(reading) is ErrorCode.UNAVAILABLE
+    assert not children() - before
+
+
 async def test_processes_that_have_nothing_to_do_end(
     readers: BodyReaders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
