@@ -130,8 +130,8 @@ def decode(frames: Sequence[Buffer], parts: int = 1) -> Envelope:
         raise
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError) as error:
         raise WireError(f"malformed envelope: {type(error).__name__}") from error
-    except msgpack.exceptions.UnpackException as error:
-        raise WireError(f"header is not msgpack: {type(error).__name__}") from error
+    except msgpack.exceptions.UnpackException as fault:
+        raise WireError(f"header is not msgpack: {type(fault).__name__}") from fault
 
 
 def copied_on_send(frames: Sequence[Buffer]) -> int:
