@@ -7,9 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).parent.parent
+
+# How long an example takes says more of the machine than of what is tested.
+settings.register_profile("patient", parent=settings(), deadline=None)
+settings.load_profile("patient")
 
 DEMO, MLFLOW = "the demo system", "the MLflow server"
 TOGETHER = {
