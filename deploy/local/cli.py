@@ -23,6 +23,14 @@ from deploy.local.direct_http import spare_loopback
 from deploy.local.extras import load
 from deploy.local.failures import CommandError
 from deploy.local.settings_flags import command_of
+from deploy.local.system_options import (
+    HERE,
+    DataDirOption,
+    MlflowUriOption,
+    NamespaceOption,
+    RedisUrlOption,
+    UrlOption,
+)
 from deploy.local.up_settings import UpSettings
 from gateway.settings import GatewaySettings
 from registry_sync.settings import SyncSettings
@@ -30,18 +38,6 @@ from shared.compiled import is_compiled
 from shared.errors import PenstockError
 from shared.lifecycle import die_with_parent
 from worker.settings import WorkerSettings
-
-DataDirOption = Annotated[
-    Path, typer.Option(help="Where `penstock up` runs.", envvar="PENSTOCK_DATA_DIR")
-]
-
-RedisUrlOption = Annotated[
-    str | None, typer.Option(help="State store of a remote system, instead of --data-dir.")
-]
-
-NamespaceOption = Annotated[
-    str, typer.Option(help="Prefix of its keys.", envvar="PENSTOCK_NAMESPACE")
-]
 
 app = typer.Typer(
     name="penstock",
@@ -105,7 +101,7 @@ app.command("registry-sync")(
 
 @app.command("status")
 def status(
-    data_dir: DataDirOption = Path(".penstock"),
+    data_dir: DataDirOption = HERE,
     redis_url: RedisUrlOption = None,
     namespace: NamespaceOption = "penstock",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
@@ -118,7 +114,7 @@ def status(
 @app.command("retry")
 def retry(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model that is deployed.")],
-    data_dir: DataDirOption = Path(".penstock"),
+    data_dir: DataDirOption = HERE,
     redis_url: RedisUrlOption = None,
     namespace: NamespaceOption = "penstock",
 ) -> None:
@@ -132,8 +128,8 @@ def retry(
 
 @app.command("demo-client")
 def demo_client(
-    url: Annotated[str | None, typer.Option(help="A gateway; default: that of --data-dir.")] = None,
-    data_dir: DataDirOption = Path(".penstock"),
+    url: UrlOption = None,
+    data_dir: DataDirOption = HERE,
     concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Requests at a time.")] = 32,
     rounds: Annotated[int, typer.Option(min=1, help="How often each image is sent.")] = 1,
 ) -> None:
@@ -144,10 +140,8 @@ def demo_client(
 
 @app.command("demo-diffusion")
 def demo_diffusion(
-    mlflow_uri: Annotated[
-        str | None, typer.Option(help="An MLflow server; default: that of --data-dir.")
-    ] = None,
-    data_dir: DataDirOption = Path(".penstock"),
+    mlflow_uri: MlflowUriOption = None,
+    data_dir: DataDirOption = HERE,
     training_steps: Annotated[
         int, typer.Option(min=1, max=1_000_000, help="For how long to train: about 10 ms each.")
     ] = 3000,
@@ -172,7 +166,7 @@ class Part(StrEnum):
 @app.command("restart")
 def restart(
     part: Annotated[Part, typer.Argument(help="Which processes.")],
-    data_dir: DataDirOption = Path(".penstock"),
+    data_dir: DataDirOption = HERE,
 ) -> None:
     """Restart processes of `penstock up` one at a time, without failing a request."""
     module = load("deploy.local.restart_socket", "penstock restart", "all")
@@ -181,7 +175,10 @@ def restart(
 
 @app.command("keys")
 def keys(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to put the keys.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="Where to put the keys.", envvar="PENSTOCK_KEYS_DIR"),
+    ],
     force: Annotated[bool, typer.Option("--force", help="Replace keys that are there.")] = False,
 ) -> None:
     """Make the keys by which gateways and workers on several hosts know each other."""

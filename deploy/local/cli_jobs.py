@@ -8,15 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from deploy.local.extras import load
+from deploy.local.system_options import HERE, DataDirOption, UrlOption
 from shared.jobs.record import JobState
 
-UrlOption = Annotated[
-    str | None,
-    typer.Option(help="A gateway; default: that of --data-dir.", envvar="PENSTOCK_URL"),
-]
-DataDirOption = Annotated[
-    Path, typer.Option(help="Where `penstock up` runs.", envvar="PENSTOCK_DATA_DIR")
-]
 ModelOption = Annotated[str | None, typer.Option(help="Of this model only.")]
 LimitOption = Annotated[int, typer.Option(min=1, help="How many at most.")]
 CursorOption = Annotated[str | None, typer.Option(help="Go on where an earlier list ended.")]
@@ -29,8 +23,6 @@ OutputOption = Annotated[
         help="File for the result, instead of standard output; *.png draws its first output."
     ),
 ]
-
-HERE = Path(".penstock")
 
 jobs = typer.Typer(
     no_args_is_help=True,
