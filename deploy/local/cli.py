@@ -13,16 +13,19 @@ import sys
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic_settings import BaseSettings
 
 from deploy.local.cli_jobs import jobs, submit
+from deploy.local.config_file import VARIABLE as CONFIG_VARIABLE
+from deploy.local.config_file import read_config
 from deploy.local.direct_http import spare_loopback
 from deploy.local.extras import load
 from deploy.local.failures import CommandError
-from deploy.local.settings_flags import command_of
+from deploy.local.known_settings import SETTINGS, warnings_of
+from deploy.local.settings_flags import NO_DEFAULTS, Defaults, command_of
 from deploy.local.system_options import (
     HERE,
     DataDirOption,
@@ -32,12 +35,9 @@ from deploy.local.system_options import (
     UrlOption,
 )
 from deploy.local.up_settings import UpSettings
-from gateway.settings import GatewaySettings
-from registry_sync.settings import SyncSettings
 from shared.compiled import is_compiled
 from shared.errors import PenstockError
 from shared.lifecycle import die_with_parent
-from worker.settings import WorkerSettings
 
 app = typer.Typer(
     name="penstock",
@@ -81,21 +81,30 @@ def _up(settings: UpSettings) -> None:
     raise typer.Exit(load("deploy.local.up", "penstock up", "all").run_up(settings))
 
 
-app.command("up")(
-    command_of(UpSettings, _up, "Start everything on this machine; Ctrl-C drains and ends it.")
-)
-app.command("gateway")(
-    command_of(GatewaySettings, _service("gateway", "gateway", "gateway"), "Run one gateway.")
-)
-app.command("worker")(
-    command_of(WorkerSettings, _service("worker", "worker", "worker"), "Run one worker agent.")
-)
-app.command("registry-sync")(
-    command_of(
-        SyncSettings,
-        _service("registry-sync", "registry_sync", "sync"),
-        "Follow MLflow's registry, or a folder of models; of several, one is active.",
-    )
+def _begin(command: str) -> Callable[[Path | None], Defaults]:
+    def begin(config: Path | None) -> Defaults:
+        for warning in warnings_of(os.environ):
+            print(f"penstock: {warning}", file=sys.stderr)
+        if config is None:
+            return NO_DEFAULTS
+        os.environ[CONFIG_VARIABLE] = str(config.absolute())  # for what `penstock up` starts
+        return read_config(config, command)
+
+    return begin
+
+
+def _process(name: str, run: Callable[[Any], None], description: str) -> None:
+    """Add the command of a long-running process."""
+    app.command(name)(command_of(SETTINGS[name], run, description, _begin(name)))
+
+
+_process("up", _up, "Start everything on this machine; Ctrl-C drains and ends it.")
+_process("gateway", _service("gateway", "gateway", "gateway"), "Run one gateway.")
+_process("worker", _service("worker", "worker", "worker"), "Run one worker agent.")
+_process(
+    "registry-sync",
+    _service("registry-sync", "registry_sync", "sync"),
+    "Follow MLflow's registry, or a folder of models; of several, one is active.",
 )
 
 

@@ -8,8 +8,10 @@ tables are given as JSON.
 from __future__ import annotations
 
 import inspect
+import os
 import types
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -27,15 +29,52 @@ Settings = TypeVar("Settings", bound=BaseSettings)
 _METAVARS: dict[Any, str] = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
 
-def command_of(
-    settings_class: type[Settings], run: Callable[[Settings], None], description: str
-) -> Callable[..., None]:
-    """A function that typer can turn into a command: it makes the settings and runs `run`."""
+@dataclass(frozen=True)
+class Defaults:
+    """Values that flags and variables win over.
 
-    def command(**given: Any) -> None:
-        run(settings_from(settings_class, given))
+    Attributes:
+        source: where they are from, for messages.
+        values: by the names of fields, as TOML has them.
+    """
+
+    source: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+NO_DEFAULTS = Defaults()
+
+_CONFIG = typer.Option(
+    "--config",
+    help="TOML file of settings, which flags and variables win over.",
+    envvar="PENSTOCK_CONFIG",
+)
+
+
+def command_of(
+    settings_class: type[Settings],
+    run: Callable[[Settings], None],
+    description: str,
+    begin: Callable[[Path | None], Defaults] = lambda config: NO_DEFAULTS,
+) -> Callable[..., None]:
+    """A function that typer can turn into a command: it makes the settings and runs `run`.
+
+    Args:
+        begin: called before, with the file of `--config`; returns what that says.
+    """
+
+    def command(config: Path | None = None, **given: Any) -> None:
+        run(settings_from(settings_class, given, begin(config)))
 
     parameters = [
+        inspect.Parameter(
+            "config",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[Path | None, _CONFIG],
+        )
+    ]
+    parameters += [
         _parameter(settings_class, name, field)
         for name, field in settings_class.model_fields.items()
     ]
@@ -45,21 +84,30 @@ def command_of(
     return command
 
 
-def settings_from(settings_class: type[Settings], given: Mapping[str, Any]) -> Settings:
-    """The settings out of what was given (None: not given) and the environment.
+def settings_from(
+    settings_class: type[Settings], given: Mapping[str, Any], defaults: Defaults = NO_DEFAULTS
+) -> Settings:
+    """The settings out of what was given (None: not given), the environment, and the defaults.
 
     Raises:
-        CommandError: naming each flag whose value is wrong.
+        CommandError: naming each flag, or each key of the defaults, whose value is wrong.
     """
+    values = {
+        name: _decoded(name, settings_class.model_fields[name], value)
+        for name, value in given.items()
+        if value is not None
+    }
+    variables = {variable.upper() for variable in os.environ}  # pydantic reads them in either case
+    rest = {
+        name: _as_text(value)
+        for name, value in defaults.values.items()
+        if name not in values and variable_of(settings_class, name) not in variables
+    }
     try:
-        values = {
-            name: _decoded(name, settings_class.model_fields[name], value)
-            for name, value in given.items()
-            if value is not None
-        }
-        return settings_class(**values)
+        return settings_class(**values, **rest)
     except ValidationError as error:
-        raise CommandError(_explain(settings_class, error), exit_code=2) from error
+        sources = dict.fromkeys(rest, defaults.source)
+        raise CommandError(_explain(settings_class, error, sources), exit_code=2) from error
 
 
 def flag_of(name: str) -> str:
@@ -141,13 +189,24 @@ def _decoded(name: str, field: FieldInfo, value: Any) -> Any:
         raise CommandError(f"{flag_of(name)}: no JSON: {error}", exit_code=2) from error
 
 
-def _explain(settings_class: type[BaseSettings], error: ValidationError) -> str:
+def _as_text(value: Any) -> Any:
+    """A number or a switch of TOML as a flag would give it, so that it is judged alike."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if isinstance(value, str | list | dict) else str(value)
+
+
+def _explain(
+    settings_class: type[BaseSettings], error: ValidationError, sources: Mapping[str, str]
+) -> str:
     parts = []
     for problem in error.errors(include_url=False):
         where = problem["loc"]
         name = str(where[0]) if where else ""
         if name in settings_class.model_fields:
             source = f"{flag_of(name)} ({variable_of(settings_class, name)}): "
+            if name in sources:
+                source = f"{name} in {sources[name]}: "
             got = f", got {problem['input']!r:.60}"
             secret = _is_secret(settings_class.model_fields[name].annotation)
             parts.append(f"{source}{_words_of(problem)}{'' if secret else got}")
