@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 import orjson
-from rich.console import Console
 from rich.table import Table
 
 from deploy.local.failures import CommandError
@@ -18,6 +17,7 @@ from deploy.local.job_document import (
     read_webhooks,
     table_of,
 )
+from deploy.local.tables import table_console
 
 
 def run_list(
@@ -65,7 +65,7 @@ def run_webhooks(client: GatewayClient, limit: int, cursor: str | None, as_json:
 
 def _print_page(shown: Sequence[Table | str], nothing: str, next_cursor: str | None) -> None:
     """A page of a list, and how to see the one after it."""
-    console = Console(highlight=False, markup=False)
+    console = table_console()
     for part in shown or [nothing]:
         console.print(part, soft_wrap=isinstance(part, str))
     if next_cursor:

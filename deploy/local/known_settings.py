@@ -70,7 +70,8 @@ def warnings_of(environ: Mapping[str, str]) -> Iterator[str]:
     for name, value in sorted(environ.items()):
         variable = name.upper()  # settings are read in either case
         if variable.startswith(PREFIX) and variable not in known and not _is_link(variable, value):
-            yield f"{name} is no variable of Penstock, and does nothing{nearest(variable, known, PREFIX)}"
+            guess = nearest(variable, known, PREFIX)
+            yield f"{name} is no variable of Penstock, and does nothing{guess}"
 
 
 def nearest(name: str, known: Collection[str], prefix: str = "") -> str:

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from deploy.local.failures import CommandError
 from deploy.local.system_file import read_system
+from deploy.local.tables import is_narrow, table_console
 from registry_sync.placement import duties_of
 from registry_sync.registry import version_order
 from shared.deployment import (
@@ -282,21 +283,21 @@ def run_status(data_dir: Path, redis_url: str | None, namespace: str, as_json: b
     if as_json:
         print(status.model_dump_json(indent=2))
     else:
-        print_tables(status, Console(highlight=False, markup=False))
+        print_tables(status, table_console())
     return 0
 
 
 def print_tables(status: SystemStatus, console: Console) -> None:
     """Models, their replicas, then the other processes."""
     if status.models:
-        console.print(_models_table(status))
-        console.print(_replicas_table(status))
+        _print_table(_models_table(status), console)
+        _print_table(_replicas_table(status), console)
     else:
         console.print("No model is deployed: tag a version in MLflow with penstock.role=stable,")
         console.print("or put one into the folder that is followed: DIR/<model>/<version>/.")
     if status.statuses_left_out:
         console.print(f"and {status.statuses_left_out} more versions, which are not listed")
-    console.print(_processes_table(status))
+    _print_table(_processes_table(status), console)
     for line in _messages(status):
         console.print(line, style="yellow", soft_wrap=True)
 
@@ -326,14 +327,18 @@ def _one_line(name: str) -> str:
 
 
 def _table(*columns: str) -> Table:
-    """A table that folds what is too long for the terminal, rather than cutting it.
-
-    Names are in the first column, and leave the others room, however long they are.
-    """
+    """A table that folds what is too long for the terminal, rather than cutting it."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for position, column in enumerate(columns):
-        table.add_column(column, overflow="fold", max_width=None if position else NAME_WIDTH_MAX)
+    for column in columns:
+        table.add_column(column, overflow="fold")
     return table
+
+
+def _print_table(table: Table, console: Console) -> None:
+    """Names are in the first column, and leave the others room, however long they are."""
+    if is_narrow(console):
+        table.columns[0].max_width = NAME_WIDTH_MAX
+    console.print(table)
 
 
 def _models_table(status: SystemStatus) -> Table:

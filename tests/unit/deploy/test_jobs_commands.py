@@ -218,6 +218,13 @@ def test_jobs_are_listed(gateway: FakeGateway) -> None:
     assert gateway.asked[1][1] == f"/v2/jobs?cursor={'c' * 32}&limit=20"
 
 
+def test_where_there_is_no_terminal_a_job_is_one_line(gateway: FakeGateway) -> None:
+    model = "m" * 200
+    gateway.will("GET /v2/jobs", (200, {"jobs": [job("queued", model=model)], "next_cursor": None}))
+    lines = run(gateway, "jobs", "list").stdout.splitlines()
+    assert any(JOB in line and model in line for line in lines)
+
+
 def test_dead_letters_are_listed(gateway: FakeGateway) -> None:
     gateway.will("GET /v2/jobs", (200, {"jobs": [], "next_cursor": None}))
     done = run(gateway, "jobs", "dead")

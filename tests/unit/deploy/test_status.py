@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from deploy.local.status import print_tables, summarize
+from deploy.local.tables import table_console
 from shared.deployment import (
     ArtifactManifest,
     ArtifactSource,
@@ -192,3 +193,16 @@ def test_a_note_is_shown_once_in_tables_and_in_json() -> None:
     out = io.StringIO()
     print_tables(status, Console(file=out, width=80, markup=False))
     assert out.getvalue().count(f"digits/9: {note}") == 1
+
+
+def test_where_there_is_no_terminal_every_row_is_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name, worker = "m" * 200, "worker-" + "w" * 200
+    own = revision("9", Phase.SERVING).model_copy(update={"model": name})
+    report = WORKER.model_copy(update={"worker": worker})
+    status = summarize(Deployment(revisions={"r9": own}), ROUTING, [report], [GATEWAY])
+    print_tables(status, table_console())
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [f"{name}/9", "replica-9", "77", worker, "cpu", "ready", "5"] in rows
+    assert [name, "9", "serving", "1", "of", "1"] in rows
