@@ -120,6 +120,25 @@ def status(
     raise typer.Exit(module.run_status(data_dir, redis_url, namespace, as_json))
 
 
+@app.command("doctor")
+def doctor(
+    redis_url: Annotated[
+        str | None, typer.Option(help="A state store to look at.", envvar="PENSTOCK_REDIS_URL")
+    ] = None,
+    mlflow_uri: Annotated[
+        str | None, typer.Option(help="An MLflow to look at.", envvar="PENSTOCK_MLFLOW_URI")
+    ] = None,
+    data_dir: DataDirOption = HERE,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Check this machine and the servers that are named; exit status 1: something must be mended.
+
+    It changes nothing, and says what to do about each finding.
+    """
+    module = load("deploy.local.doctor", "penstock doctor", "all")
+    raise typer.Exit(module.run_doctor(redis_url, mlflow_uri, data_dir, as_json))
+
+
 @app.command("retry")
 def retry(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model that is deployed.")],
