@@ -42,7 +42,8 @@ def read_config(path: Path, command: str) -> Defaults:
     fields = SETTINGS[command].model_fields
     top = {key: value for key, value in document.items() if key in fields and not _is_table(value)}
     section = document.get(command)
-    return Defaults(str(path), top | (section if _is_table(section) else {}))
+    own = section if isinstance(section, dict) else {}
+    return Defaults(str(path), top | own)
 
 
 def _mistakes(document: Mapping[str, Any]) -> Iterator[str]:

@@ -221,14 +221,14 @@ async def _facts(client: Redis) -> RedisFacts:
 
 async def _can_wait(client: Redis) -> bool:
     try:
-        await client.execute_command("WAITAOF", 1, 0, 1)
+        await client.waitaof(1, 0, 1)
     except RedisError:
         return False
     return True
 
 
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+def _text(value: bytes | str | None) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def look_at_mlflow(uri: str) -> Check:
