@@ -55,7 +55,7 @@ def command_of(
     settings_class: type[Settings],
     run: Callable[[Settings], None],
     description: str,
-    begin: Callable[[Path | None], Defaults] = lambda config: NO_DEFAULTS,
+    begin: Callable[[Path | None], Defaults],
 ) -> Callable[..., None]:
     """A function that typer can turn into a command: it makes the settings and runs `run`.
 

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from typer.testing import CliRunner
 
 from deploy.local.failures import CommandError
-from deploy.local.settings_flags import command_of, settings_from
+from deploy.local.settings_flags import NO_DEFAULTS, command_of, settings_from
 
 
 class Sample(BaseSettings):
@@ -37,7 +37,7 @@ class Sample(BaseSettings):
 def run(*arguments: str, env: dict[str, str] | None = None) -> tuple[Any, Sample | None]:
     seen: list[Sample] = []
     app = typer.Typer(rich_markup_mode=None)
-    app.command()(command_of(Sample, seen.append, "Do it."))
+    app.command()(command_of(Sample, seen.append, "Do it.", lambda config: NO_DEFAULTS))
     result = CliRunner().invoke(app, list(arguments), env=env)
     return result, seen[0] if seen else None
 
