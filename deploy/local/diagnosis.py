@@ -85,9 +85,9 @@ def judge_import(check: str, extra: str, probe: Probe, gpus: int = 0) -> Check:
     return Check(check=check, level=Level.OK, found=probe.version or "installed")
 
 
-def judge_runtimes(probes: Mapping[str, Probe]) -> list[Check]:
-    """Whether a worker here could load anything."""
-    if any(not (probe.missing or probe.error) for probe in probes.values()):
+def judge_runtimes(worker: Probe, runtimes: Mapping[str, Probe]) -> list[Check]:
+    """Whether the worker, if there is one, could load anything."""
+    if worker.missing or any(not (each.missing or each.error) for each in runtimes.values()):
         return []
     remedy = "install one with the worker: pip install 'penstock[worker,onnx]' (or torch, pyfunc)"
     found = "a worker here can load no model"

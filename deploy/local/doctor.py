@@ -94,6 +94,7 @@ def _print(checks: list[Check], console: Console) -> None:
 def look_at_machine(machine: Machine, data_dir: Path) -> list[Check]:
     """Interpreter, parts, runtimes, sockets, folders and limits."""
     gpus = len(machine.gpus)
+    parts = {name: _probe(module) for name, (module, _) in PARTS.items()}
     runtimes = {name: _probe(module) for name, (module, _) in RUNTIMES.items()}
     kind = "compiled" if is_compiled() else "interpreted"
     devices = f"{machine.cores} cores, {', '.join(machine.devices)}"
@@ -101,9 +102,9 @@ def look_at_machine(machine: Machine, data_dir: Path) -> list[Check]:
         judge_python(sys.version_info[:3]),
         Check(check="penstock", level=Level.OK, found=kind),
         Check(check="devices", level=Level.OK, found=devices),
-        *(judge_import(name, extra, _probe(module)) for name, (module, extra) in PARTS.items()),
+        *(judge_import(name, PARTS[name][1], each) for name, each in parts.items()),
         *(judge_import(name, RUNTIMES[name][1], each, gpus) for name, each in runtimes.items()),
-        *judge_runtimes(runtimes),
+        *judge_runtimes(parts["worker"], runtimes),
         look_at_endpoint(_endpoint()),
         look_at_folder("data directory", data_dir),
         judge_descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),

@@ -63,10 +63,15 @@ def test_a_runtime_that_cannot_use_the_gpus_is_told() -> None:
     assert judge_import("torch", "torch", Probe(gpus=0), gpus=0).level is Level.OK
 
 
-def test_a_machine_without_any_runtime_must_be_mended() -> None:
-    (check,) = judge_runtimes({"onnx": Probe(missing="onnxruntime"), "torch": Probe(error="x")})
+def test_a_worker_without_any_runtime_must_be_mended() -> None:
+    none = {"onnx": Probe(missing="onnxruntime"), "torch": Probe(error="x")}
+    (check,) = judge_runtimes(Probe(), none)
     assert check.level is Level.MEND
-    assert judge_runtimes({"onnx": Probe(missing="onnxruntime"), "torch": Probe()}) == []
+    assert judge_runtimes(Probe(), none | {"torch": Probe()}) == []
+
+
+def test_a_machine_without_a_worker_needs_no_runtime() -> None:
+    assert judge_runtimes(Probe(missing="yaml"), {"onnx": Probe(missing="onnxruntime")}) == []
 
 
 @pytest.mark.parametrize(
