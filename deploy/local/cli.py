@@ -22,6 +22,7 @@ from deploy.local.cli_jobs import jobs, submit
 from deploy.local.direct_http import spare_loopback
 from deploy.local.extras import load
 from deploy.local.failures import CommandError
+from deploy.local.goals import Goal
 from deploy.local.settings_flags import command_of
 from deploy.local.up_settings import UpSettings
 from gateway.settings import GatewaySettings
@@ -42,6 +43,9 @@ RedisUrlOption = Annotated[
 NamespaceOption = Annotated[
     str, typer.Option(help="Prefix of its keys.", envvar="PENSTOCK_NAMESPACE")
 ]
+
+WAIT_MAX_S = 7 * 24 * 3600.0
+"""Longest `penstock wait`: a week."""
 
 app = typer.Typer(
     name="penstock",
@@ -113,6 +117,29 @@ def status(
     """Show models, versions, replicas, workers and gateways."""
     module = load("deploy.local.status", "penstock status", "all")
     raise typer.Exit(module.run_status(data_dir, redis_url, namespace, as_json))
+
+
+@app.command("wait")
+def wait(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="As the registry names it.")],
+    version: Annotated[str | None, typer.Option(help="Of the model; default: whichever.")] = None,
+    goal: Annotated[Goal, typer.Option("--for", help="What to wait for.")] = Goal.SERVING,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", min=0, max=WAIT_MAX_S, help="In seconds.")
+    ] = 300.0,
+    data_dir: DataDirOption = Path(".penstock"),
+    redis_url: RedisUrlOption = None,
+    namespace: NamespaceOption = "penstock",
+) -> None:
+    """Wait until a model serves, is ready, or runs no more; the last line says why it is over.
+
+    Exit codes: 0 it has come to that, 1 it never will (its reason is told), 2 a mistake in the
+    call, 3 not in time.
+    """
+    module = load("deploy.local.wait", "penstock wait", "all")
+    raise typer.Exit(
+        module.run_wait(model, version, goal, timeout_s, data_dir, redis_url, namespace)
+    )
 
 
 @app.command("retry")

@@ -8,7 +8,8 @@ from typing import Literal
 import pytest
 from rich.console import Console
 
-from deploy.local.status import print_tables, summarize
+from deploy.local.status_document import summarize
+from deploy.local.status_tables import print_tables
 from shared.deployment import (
     ArtifactManifest,
     ArtifactSource,
