@@ -113,10 +113,18 @@ def status(
     redis_url: RedisUrlOption = None,
     namespace: NamespaceOption = "penstock",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    judged: Annotated[
+        bool,
+        typer.Option(
+            "--exit-code",
+            help="Exit with 1 if something failed or is invalid, else with 3 if something is "
+            "not there yet.",
+        ),
+    ] = False,
 ) -> None:
-    """Show models, versions, replicas, workers and gateways."""
+    """Show models, versions, replicas and processes."""
     module = load("deploy.local.status", "penstock status", "all")
-    raise typer.Exit(module.run_status(data_dir, redis_url, namespace, as_json))
+    raise typer.Exit(module.run_status(data_dir, redis_url, namespace, as_json, judged))
 
 
 @app.command("wait")

@@ -11,6 +11,7 @@ from deploy.local.failures import CommandError
 from deploy.local.status_document import SystemStatus, summary_of
 from deploy.local.status_tables import print_tables
 from deploy.local.system_file import read_system
+from deploy.local.verdict import exit_code
 from shared.errors import StateStoreError
 from shared.keys import Keys
 from shared.state_store import RedisStateStore
@@ -29,8 +30,10 @@ async def read_status(redis_url: str, namespace: str) -> SystemStatus:
         await store.close()
 
 
-def run_status(data_dir: Path, redis_url: str | None, namespace: str, as_json: bool) -> int:
-    """Print the status; returns the exit code.
+def run_status(
+    data_dir: Path, redis_url: str | None, namespace: str, as_json: bool, judged: bool
+) -> int:
+    """Print the status; returns the exit code: that of `verdict` if it is to be judged, else 0.
 
     Raises:
         CommandError: if no system is found.
@@ -46,4 +49,4 @@ def run_status(data_dir: Path, redis_url: str | None, namespace: str, as_json: b
         print(status.model_dump_json(indent=2))
     else:
         print_tables(status, Console(highlight=False, markup=False))
-    return 0
+    return exit_code(status) if judged else 0

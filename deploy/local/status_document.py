@@ -104,6 +104,14 @@ class GatewayStatus(BaseModel):
     generation: int
 
 
+class SyncStatus(BaseModel):
+    """One live registry_sync daemon, leading or standing by."""
+
+    sync: str
+    node: str
+    pid: int
+
+
 class SystemStatus(BaseModel):
     """All of it."""
 
@@ -112,6 +120,7 @@ class SystemStatus(BaseModel):
     statuses_left_out: int = 0
     workers: list[WorkerStatus]
     gateways: list[GatewayStatus]
+    syncs: list[SyncStatus] = []
 
 
 def summarize(
@@ -156,6 +165,7 @@ def summarize(
             )
             for each in gateways
         ],
+        syncs=[SyncStatus(sync=each.sync, node=each.node, pid=each.pid) for each in syncs],
     )
 
 

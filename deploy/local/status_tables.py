@@ -116,4 +116,6 @@ def _processes_table(status: SystemStatus) -> Table:
         note = f"{', '.join(worker.devices)}; replicas: {worker.replicas}"
         draining = "; draining" if worker.draining else ""
         table.add_row(worker.worker, worker.node, str(worker.pid), note + draining)
+    for sync in status.syncs:
+        table.add_row(sync.sync, sync.node, str(sync.pid), "registry_sync")
     return table

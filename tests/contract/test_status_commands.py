@@ -111,3 +111,15 @@ def test_a_store_that_is_away_is_waited_for() -> None:
     done = penstock("wait", "digits", "--redis-url", "redis://127.0.0.1:1/0", "--timeout", "0")
     assert done.returncode == 3
     assert "not serving after 0 s: the state store does not answer" in done.stdout
+
+
+@pytest.mark.parametrize(("word", "code"), [("invalid", 1), ("loading", 3)])
+async def test_a_script_learns_from_the_exit_code_of_a_status(
+    server: Server, store: RedisStateStore, word: str, code: int
+) -> None:
+    await tell(store, ("5", word, "its reason"))
+    arguments = ["status", "--redis-url", server.url]
+    done = penstock(*arguments, "--exit-code")
+    assert done.returncode == code
+    assert "digits/5: its reason" in done.stdout
+    assert penstock(*arguments).returncode == 0
