@@ -112,6 +112,9 @@ def status(
     data_dir: DataDirOption = Path(".penstock"),
     redis_url: RedisUrlOption = None,
     namespace: NamespaceOption = "penstock",
+    url: Annotated[
+        str | None, typer.Option(help="Ask this gateway what it routes, instead of the store.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     judged: Annotated[
         bool,
@@ -123,6 +126,11 @@ def status(
     ] = False,
 ) -> None:
     """Show models, versions, replicas and processes."""
+    if url is not None and redis_url is not None:
+        raise CommandError("--url and --redis-url: give one of them", exit_code=2)
+    if url is not None:
+        module = load("deploy.local.gateway_status", "penstock status", "all")
+        raise typer.Exit(module.run_gateway_status(url, as_json, judged))
     module = load("deploy.local.status", "penstock status", "all")
     raise typer.Exit(module.run_status(data_dir, redis_url, namespace, as_json, judged))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rich import box
 from rich.console import Console
@@ -18,7 +18,7 @@ NAME_WIDTH_MAX = 32
 def print_tables(status: SystemStatus, console: Console) -> None:
     """Models, their replicas, then the other processes."""
     if status.models:
-        console.print(_models_table(status))
+        console.print(models_table(_model_rows(status)))
         console.print(_replicas_table(status))
     else:
         console.print("No model is deployed: tag a version in MLflow with penstock.role=stable,")
@@ -65,12 +65,18 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _models_table(status: SystemStatus) -> Table:
+def models_table(rows: Iterable[tuple[str, str, str, str, str]]) -> Table:
+    """Rows of model, version, role, status, and what is ready."""
     table = _table("model", "version", "role", "status", "ready")
+    for model, *rest in rows:
+        table.add_row(one_line(model), *rest)
+    return table
+
+
+def _model_rows(status: SystemStatus) -> Iterator[tuple[str, str, str, str, str]]:
     for model in status.models:
         for row in _version_rows(model) or [("", "", "", "")]:
-            table.add_row(one_line(model.model), *row)
-    return table
+            yield (model.model, *row)
 
 
 def _version_rows(model: ModelStatus) -> list[tuple[str, str, str, str]]:
