@@ -249,3 +249,14 @@ def test_replicas_on_each_worker_are_short_where_there_is_none() -> None:
     deployment = Deployment(revisions={"r9": own})
     assert exit_code(summarize(deployment, ROUTING, [WORKER], [GATEWAY], [SYNC])) == 0
     assert exit_code(summarize(deployment, ROUTING, [], [GATEWAY], [SYNC])) == 3
+
+
+def test_what_a_tag_says_of_lost_batching_is_in_tables_and_json() -> None:
+    message = "one row at a time: output 'y' differs in a batch"
+    status = VersionStatus(model="digits", version="9", status="serving", message=message)
+    sync = SYNC.model_copy(update={"statuses": (status,)})
+    document = summarize(DEPLOYMENT, ROUTING, [WORKER], [GATEWAY], [sync])
+    assert message in document.model_dump_json()
+    out = io.StringIO()
+    print_tables(document, Console(file=out, width=80, markup=False))
+    assert out.getvalue().count(f"digits/9: {message}") == 1
