@@ -44,8 +44,7 @@ def states_of(model: ModelStatus) -> list[VersionState]:
 
 async def wait_for(
     look: Callable[[], Awaitable[SystemStatus]],
-    decide: Callable[[list[VersionState]], Judgement],
-    model: str,
+    decide: Callable[[SystemStatus], Judgement],
     timeout_s: float,
     tell: Callable[[str], None],
 ) -> tuple[Judgement, float]:
@@ -58,7 +57,7 @@ async def wait_for(
     before = ""
     while True:
         try:
-            now = decide(_states(await look(), model))
+            now = decide(await look())
         except StateStoreError as error:
             now = Judgement(Outcome.PENDING, f"the state store does not answer: {error}")
         else:
@@ -79,13 +78,12 @@ def _states(status: SystemStatus, model: str) -> list[VersionState]:
 
 async def _wait_at(
     store: RedisStateStore,
-    decide: Callable[[list[VersionState]], Judgement],
-    model: str,
+    decide: Callable[[SystemStatus], Judgement],
     timeout_s: float,
     tell: Callable[[str], None],
 ) -> tuple[Judgement, float]:
     try:
-        return await wait_for(lambda: summary_of(store), decide, model, timeout_s, tell)
+        return await wait_for(lambda: summary_of(store), decide, timeout_s, tell)
     finally:
         await store.close()
 
@@ -116,10 +114,12 @@ def run_wait(
     def tell(line: str) -> None:
         print(f"{name}: {line}", flush=True)
 
-    def decide(states: list[VersionState]) -> Judgement:
-        return judge(goal, states, version)
+    def decide(status: SystemStatus) -> Judgement:
+        if goal is Goal.RETIRED and not status.syncs:  # what is only wished for is told by them
+            return Judgement(Outcome.PENDING, "no registry_sync tells what is asked for")
+        return judge(goal, _states(status, model), version)
 
-    now, waited_s = asyncio.run(_wait_at(store, decide, model, timeout_s, tell))
+    now, waited_s = asyncio.run(_wait_at(store, decide, timeout_s, tell))
     match now.outcome:
         case Outcome.REACHED:
             tell(now.reason)

@@ -94,6 +94,12 @@ async def test_what_nobody_asks_for_any_more_is_retired(
     assert wait(server, "--for", "retired", "--version", "4", "--timeout", "0").returncode == 0
 
 
+def test_nothing_is_called_retired_while_nobody_tells_what_is_asked_for(server: Server) -> None:
+    done = wait(server, "--for", "retired", "--timeout", "0", "--namespace", "another")
+    assert done.returncode == 3
+    assert "no registry_sync tells what is asked for" in done.stdout
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
