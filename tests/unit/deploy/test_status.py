@@ -11,6 +11,7 @@ from rich.console import Console
 from deploy.local.status_document import summarize
 from deploy.local.status_tables import print_tables
 from deploy.local.verdict import exit_code
+from deploy.local.wait import states_of
 from shared.deployment import (
     ArtifactManifest,
     ArtifactSource,
@@ -260,3 +261,17 @@ def test_what_a_tag_says_of_lost_batching_is_in_tables_and_json() -> None:
     out = io.StringIO()
     print_tables(document, Console(file=out, width=80, markup=False))
     assert out.getvalue().count(f"digits/9: {message}") == 1
+
+
+def test_a_version_whose_change_loads_is_where_its_best_revision_is() -> None:
+    change = revision("9", Phase.LOADING).model_copy(update={"revision": "r9b"})
+    deployment = Deployment(revisions={"r9b": change, **DEPLOYMENT.revisions})
+    [digits, _] = summarize(deployment, ROUTING, [WORKER], [GATEWAY]).models
+    words = {each.version: each.word for each in states_of(digits)}
+    assert words == {"9": "serving", "10": "loading"}
+
+
+def test_what_a_tag_says_goes_before_a_phase() -> None:
+    tagged = summarize(DEPLOYMENT, ROUTING, [WORKER], [GATEWAY], [told("ready")])
+    words = {each.version: (each.word, each.deployed) for each in states_of(tagged.models[0])}
+    assert words == {"9": ("ready", True), "10": ("loading", True)}
