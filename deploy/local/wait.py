@@ -6,6 +6,7 @@ The store is read as `penstock status` reads it; what is wanted is judged in `go
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -100,8 +101,10 @@ def run_wait(
     """Wait, telling what changes; the last line says why it is over. Returns the exit code.
 
     Raises:
-        CommandError: if no system is found, or the store has no such URL.
+        CommandError: if no system is found, the store has no such URL, or the timeout is no number.
     """
+    if math.isnan(timeout_s):  # which is within every range
+        raise CommandError("--timeout: expected a number of seconds", exit_code=2)
     if redis_url is None:
         system = read_system(data_dir)
         redis_url, namespace = system.redis_url, system.namespace

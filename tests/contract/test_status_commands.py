@@ -106,6 +106,7 @@ def test_nothing_is_called_retired_while_nobody_tells_what_is_asked_for(server: 
         ["wait"],
         ["wait", "digits", "--for", "gone"],
         ["wait", "digits", "--timeout", "-1"],
+        ["wait", "digits", "--timeout", "nan"],
         ["wait", "digits", "--redis-url", "localhost"],
     ],
 )
