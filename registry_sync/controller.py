@@ -23,9 +23,10 @@ from registry_sync.follower import RegistryFollower
 from registry_sync.leadership import Leadership
 from registry_sync.metrics import SyncCounts
 from registry_sync.reconcile import plan
-from registry_sync.registry import RegistrySource, StatusUpdate
+from registry_sync.registry import RegistrySource, Status, StatusUpdate
 from registry_sync.settings import SyncSettings
 from registry_sync.source_calls import InThread, SourceCalls
+from registry_sync.statuses import status_of_phase
 from registry_sync.supervision import keep_running, wait
 from registry_sync.troubles import Troubles
 from registry_sync.world import Plan, World
@@ -43,6 +44,9 @@ DEBOUNCE_S = 0.03
 STORE_TIMEOUT_S = 40.0
 """Longest that reading all of the store, or writing a plan, may take. That is eight answers, each
 of which the store's client waits for no longer than 5 s."""
+
+TROUBLED = frozenset({Status.FAILED, Status.INVALID})
+"""Statuses that are logged as warnings."""
 
 
 class Controller:
@@ -210,6 +214,7 @@ class Controller:
             self.troubles.fault(f"wishes of {model}", error)
         revisions = result.deployment.revisions.values()
         deployed = frozenset((each.model, each.version) for each in revisions)
+        self._log_statuses(result)
         self._told = result.told
         self._follower.planned(deployed, result.statuses)
         self._fetches.want(result.fetches, result.sources)
@@ -217,13 +222,36 @@ class Controller:
         digests = {each.digest for each in found if isinstance(each, ArtifactManifest)}
         self._artifacts.keep_only(frozenset(digests | {each.manifest.digest for each in revisions}))
 
+    def _log_statuses(self, result: Plan) -> None:
+        """Say what is told of versions, where it is something else than before.
+
+        A leader that has told nothing yet says what the registry does not show.
+        """
+        if result.told == self._told:
+            return
+        before = frozenset(self._told)
+        changed = result.statuses if not before else result.told
+        for each in changed:
+            if each not in before:
+                tell = self._log.warning if each.status in TROUBLED else self._log.info
+                tell(
+                    "status",
+                    model=each.model,
+                    version=each.version,
+                    status=each.status.value,
+                    message=each.message,
+                )
+
     def _log_changes(self, deployment: Deployment, routing: RoutingTable, result: Plan) -> None:
         for name, revision in result.deployment.revisions.items():
             before = deployment.revisions.get(name)
             if before is None or before.phase is not revision.phase:
                 message = revision.message
                 self._log.info(
-                    "revision", revision=name, phase=revision.phase.value, message=message
+                    "revision",
+                    revision=name,
+                    phase=status_of_phase(revision).value,
+                    message=message,
                 )
         for name in deployment.revisions.keys() - result.deployment.revisions.keys():
             self._log.info("revision removed", revision=name)

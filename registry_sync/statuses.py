@@ -60,6 +60,13 @@ def all_statuses(
     return tuple(updates)
 
 
+def status_of_phase(revision: RevisionDeployment) -> Status:
+    """The word for what a revision's phase says; what is never tried again is invalid."""
+    if revision.phase is Phase.FAILED and revision.retry_at is None:
+        return Status.INVALID
+    return Status(revision.phase.value)
+
+
 def not_shown(
     updates: Iterable[StatusUpdate], observed: Registry | None
 ) -> tuple[StatusUpdate, ...]:
@@ -182,7 +189,7 @@ class _Projection:
         if loading := phases.get(Phase.LOADING):
             return self._loading(loading)
         if failed is not None:
-            return Status.INVALID if failed.retry_at is None else Status.FAILED, failed.message
+            return status_of_phase(failed), failed.message
         return (Status.DRAINING, "") if phases else None
 
     def _shortage(self, revision: RevisionDeployment) -> str:

@@ -24,6 +24,7 @@ from deploy.local.config_file import read_config
 from deploy.local.direct_http import spare_loopback
 from deploy.local.extras import load
 from deploy.local.failures import CommandError
+from deploy.local.goals import Goal
 from deploy.local.known_settings import SETTINGS, warnings_of
 from deploy.local.settings_flags import NO_DEFAULTS, Defaults, command_of
 from deploy.local.system_options import (
@@ -38,6 +39,9 @@ from deploy.local.up_settings import UpSettings
 from shared.compiled import is_compiled
 from shared.errors import PenstockError
 from shared.lifecycle import die_with_parent
+
+WAIT_MAX_S = 7 * 24 * 3600.0
+"""Longest `penstock wait`: a week."""
 
 app = typer.Typer(
     name="penstock",
@@ -113,11 +117,50 @@ def status(
     data_dir: DataDirOption = HERE,
     redis_url: RedisUrlOption = None,
     namespace: NamespaceOption = "penstock",
+    url: Annotated[
+        str | None, typer.Option(help="Ask this gateway what it routes, instead of the store.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    judged: Annotated[
+        bool,
+        typer.Option(
+            "--exit-code",
+            help="Exit with 1 if something failed or is invalid, else with 3 if something is "
+            "not there yet.",
+        ),
+    ] = False,
 ) -> None:
-    """Show models, versions, replicas, workers and gateways."""
+    """Show models, versions, replicas and processes."""
+    if url is not None and redis_url is not None:
+        raise CommandError("--url and --redis-url: give one of them", exit_code=2)
+    if url is not None:
+        module = load("deploy.local.gateway_status", "penstock status", "all")
+        raise typer.Exit(module.run_gateway_status(url, as_json, judged))
     module = load("deploy.local.status", "penstock status", "all")
-    raise typer.Exit(module.run_status(data_dir, redis_url, namespace, as_json))
+    raise typer.Exit(module.run_status(data_dir, redis_url, namespace, as_json, judged))
+
+
+@app.command("wait")
+def wait(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="As the registry names it.")],
+    version: Annotated[str | None, typer.Option(help="Of the model; default: whichever.")] = None,
+    goal: Annotated[Goal, typer.Option("--for", help="What to wait for.")] = Goal.SERVING,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", min=0, max=WAIT_MAX_S, help="In seconds.")
+    ] = 300.0,
+    data_dir: DataDirOption = HERE,
+    redis_url: RedisUrlOption = None,
+    namespace: NamespaceOption = "penstock",
+) -> None:
+    """Wait until a model serves, is ready, or runs no more; the last line says why it is over.
+
+    Exit codes: 0 it has come to that, 1 it never will (its reason is told), 2 a mistake in the
+    call, 3 not in time.
+    """
+    module = load("deploy.local.wait", "penstock wait", "all")
+    raise typer.Exit(
+        module.run_wait(model, version, goal, timeout_s, data_dir, redis_url, namespace)
+    )
 
 
 @app.command("doctor")

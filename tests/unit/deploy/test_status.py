@@ -8,8 +8,11 @@ from typing import Literal
 import pytest
 from rich.console import Console
 
-from deploy.local.status import print_tables, summarize
+from deploy.local.status_document import summarize
+from deploy.local.status_tables import print_tables
 from deploy.local.tables import table_console
+from deploy.local.verdict import exit_code
+from deploy.local.wait import states_of
 from shared.deployment import (
     ArtifactManifest,
     ArtifactSource,
@@ -206,3 +209,83 @@ def test_where_there_is_no_terminal_every_row_is_one_line(
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [f"{name}/9", "replica-9", "77", worker, "cpu", "ready", "5"] in rows
     assert [name, "9", "serving", "1", "of", "1"] in rows
+
+
+def test_what_is_never_tried_again_is_invalid_and_not_failed() -> None:
+    tried = revision("9", Phase.FAILED).model_copy(update={"retry_at": 5.0})
+    deployment = Deployment(revisions={"r9": tried, "r10": revision("10", Phase.FAILED)})
+    [digits] = summarize(deployment, RoutingTable(), [], []).models
+    assert [each.phase for each in digits.revisions] == ["failed", "invalid"]
+
+
+SYNC = SyncReport(sync="sync-0", node="n", pid=50)
+
+
+def told(word: str) -> SyncReport:
+    status = VersionStatus(model="digits", version="9", status=word)
+    return SYNC.model_copy(update={"statuses": (status,)})
+
+
+def judged(
+    phase: Phase = Phase.SERVING,
+    state: ReplicaState = ReplicaState.READY,
+    gateways: tuple[GatewayReport, ...] = (GATEWAY,),
+    syncs: tuple[SyncReport, ...] = (SYNC,),
+) -> int:
+    worker = WORKER.model_copy(update={"replicas": (replica("9", state),)})
+    deployment = Deployment(revisions={"r9": revision("9", phase)})
+    return exit_code(summarize(deployment, ROUTING, [worker], list(gateways), syncs))
+
+
+def test_all_is_well_where_everything_serves() -> None:
+    assert judged() == 0
+    assert judged(syncs=(told("serving"),)) == 0
+    assert judged(syncs=(told("retired"),)) == 0
+    assert exit_code(summarize(Deployment(), RoutingTable(), [], [GATEWAY], [SYNC])) == 0
+
+
+def test_what_failed_or_is_invalid_goes_before_what_is_loading() -> None:
+    assert judged(phase=Phase.FAILED) == 1
+    assert judged(phase=Phase.LOADING, syncs=(told("invalid"),)) == 1
+    assert judged(state=ReplicaState.FAILED) == 1
+    assert judged(state=ReplicaState.INVALID) == 1
+
+
+def test_what_is_not_there_yet_is_told_apart_from_what_failed() -> None:
+    assert judged(phase=Phase.LOADING) == 3
+    assert judged(syncs=(told("ready"),)) == 3
+    assert judged(state=ReplicaState.BACKOFF) == 3
+    assert judged(gateways=()) == 3
+    assert judged(syncs=()) == 3
+
+
+def test_replicas_on_each_worker_are_short_where_there_is_none() -> None:
+    own = revision("9", Phase.SERVING).model_copy(update={"replicas": "each"})
+    deployment = Deployment(revisions={"r9": own})
+    assert exit_code(summarize(deployment, ROUTING, [WORKER], [GATEWAY], [SYNC])) == 0
+    assert exit_code(summarize(deployment, ROUTING, [], [GATEWAY], [SYNC])) == 3
+
+
+def test_what_a_tag_says_of_lost_batching_is_in_tables_and_json() -> None:
+    message = "one row at a time: output 'y' differs in a batch"
+    status = VersionStatus(model="digits", version="9", status="serving", message=message)
+    sync = SYNC.model_copy(update={"statuses": (status,)})
+    document = summarize(DEPLOYMENT, ROUTING, [WORKER], [GATEWAY], [sync])
+    assert message in document.model_dump_json()
+    out = io.StringIO()
+    print_tables(document, Console(file=out, width=80, markup=False))
+    assert out.getvalue().count(f"digits/9: {message}") == 1
+
+
+def test_a_version_whose_change_loads_is_where_its_best_revision_is() -> None:
+    change = revision("9", Phase.LOADING).model_copy(update={"revision": "r9b"})
+    deployment = Deployment(revisions={"r9b": change, **DEPLOYMENT.revisions})
+    [digits, _] = summarize(deployment, ROUTING, [WORKER], [GATEWAY]).models
+    words = {each.version: each.word for each in states_of(digits)}
+    assert words == {"9": "serving", "10": "loading"}
+
+
+def test_what_a_tag_says_goes_before_a_phase() -> None:
+    tagged = summarize(DEPLOYMENT, ROUTING, [WORKER], [GATEWAY], [told("ready")])
+    words = {each.version: (each.word, each.deployed) for each in states_of(tagged.models[0])}
+    assert words == {"9": ("ready", True), "10": ("loading", True)}

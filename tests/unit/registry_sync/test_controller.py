@@ -141,6 +141,7 @@ class Stage:
         self.store = FlakyStore()
         self.registry = FakeRegistry(registry(observed(versions={"1": STABLE})))
         self.artifacts = FakeArtifacts()
+        self.note = ""
 
     def controller(self, holder: str = "a") -> Controller:
         return Controller(
@@ -161,6 +162,7 @@ class Stage:
                     state=ReplicaState.READY,
                     device=each.device,
                     pid=1,
+                    note=self.note,
                 )
                 for each in deployment.placement
             ]
@@ -339,6 +341,27 @@ async def test_what_is_wrong_is_said_once_and_said_again_when_it_is_something_el
         await polls(3)
         (line,) = told()
         assert "no models are listed" in line
+
+
+async def test_the_log_says_once_what_a_status_says(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage.note = "one row at a time: output 'y' differs in a batch"
+    lines: list[str] = []
+
+    def said(*words: str) -> int:
+        lines.extend(capsys.readouterr().out.splitlines())
+        return sum(all(word in line for word in ("status", *words)) for line in lines)
+
+    async with running(stage.controller().run(), stage.obey()):
+        await until(lambda: said("status=serving", "one row at a time") > 0)
+        odd = {"1": STABLE, "2": {"penstock.role": "stabel"}}
+        stage.registry.models = registry(observed(versions=odd))
+        await until(lambda: said("warning", "status=invalid", "stabel") > 0)
+        polls = stage.registry.polls
+        await until(lambda: stage.registry.polls >= polls + 3)
+    assert said("status=invalid", "version=2") == 1
+    assert said("status=serving", "version=1", "one row at a time") == 1
 
 
 async def test_leadership_ends_when_the_store_does_not_answer_in_time() -> None:
