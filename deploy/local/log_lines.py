@@ -28,6 +28,7 @@ HELD_MAX = 2000
 """Lines that may still belong: those of a minute, of many replicas that always fail."""
 
 EXECUTION_FAILED = "execution failed"
+REPLICA_ENDED = "replica ended"
 BAD = frozenset({"warning", "error", "critical"})
 MULTILINE = ("traceback", "exception")
 HEAD = frozenset({"timestamp", "level", "event", "process", "component", *MULTILINE})
@@ -97,7 +98,7 @@ class Finder:
             return []
         if named and self._is_named(line.fields):
             return [line, *self._joined(line)]
-        if not self._wanted.request or line.fields.get("level") not in BAD:
+        if not self._wanted.request or not _tells_of_a_failure(line.fields):
             return []
         if any(_belongs(line, attempt) for attempt in self._attempts):
             return [line]
@@ -124,6 +125,10 @@ class Finder:
         for each in found:
             self._held.remove(each)
         return found
+
+
+def _tells_of_a_failure(fields: Mapping[str, Any]) -> bool:
+    return fields.get("level") in BAD or fields.get("event") == REPLICA_ENDED
 
 
 def _attempts_of(line: LogLine) -> list[_Attempt]:

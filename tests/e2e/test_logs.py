@@ -91,6 +91,6 @@ def test_the_end_of_a_replica_is_found_by_the_request_that_it_died_with(
     request_id = answer.headers["x-request-id"]
 
     def told() -> bool:
-        return "exit status 1" in logs_of(system, "--request", request_id)
+        return "exited with code 1" in logs_of(system, "--request", request_id)
 
     wait_until(told, SWAP_TIMEOUT_S, "the worker tells of the replica's end")

@@ -16,7 +16,7 @@ from deploy.local.logs import LINE_BYTES_MAX, Logs, run_logs
 
 def line(second: float, **fields: Any) -> bytes:
     timestamp = f"2026-01-01T00:00:{second:06.3f}Z"
-    return json.dumps({"timestamp": timestamp, "level": "warning", **fields}).encode() + b"\n"
+    return json.dumps({"timestamp": timestamp, "level": "warning"} | fields).encode() + b"\n"
 
 
 def refused(second: float = 10.0, request: str = "q1", attempt: int = 3) -> bytes:
@@ -78,9 +78,11 @@ def test_an_attempt_of_an_earlier_life_of_the_gateway_is_another_one() -> None:
 
 
 def test_a_replica_that_died_with_the_request_is_told_of_by_its_worker() -> None:
-    lost = line(10.2, event="replica is backoff", process="worker", replica="r-1", reason="SIGSEGV")
-    other = line(10.2, event="replica is backoff", process="worker", replica="r-2")
-    later = line(50.0, event="replica is backoff", process="worker", replica="r-1")
+    lost = line(
+        10.2, event="replica ended", level="info", process="worker", replica="r-1", reason="SIGSEGV"
+    )
+    other = line(10.2, event="replica ended", level="info", process="worker", replica="r-2")
+    later = line(50.0, event="replica ended", level="info", process="worker", replica="r-1")
     assert found(Wanted("q1"), refused(), lost, other, later) == [refused(), lost]
 
 
