@@ -18,6 +18,7 @@ from structlog.typing import FilteringBoundLogger
 from shared.log_limit import LogLimit
 from worker.batching import Item
 from worker.jobs.waiting_jobs import JobItem
+from worker.runtimes.base import ExecutionError
 
 REASON_CHARS_MAX = 2000
 
@@ -65,7 +66,7 @@ class FailureLog:
             self._log.warning("lines were left out: executions failed", kind=over, left_out=count)
         if not self._limit.may_write(kind if requests == 1 else f"{kind} of several", now):
             return
-        raised = error.__cause__ or error  # the model's own rather than what it was turned into
+        raised = _own(error)
         self._log.warning(
             "execution failed",
             kind=kind,
@@ -75,6 +76,13 @@ class FailureLog:
             **named(items),
             traceback=traceback_of(raised),
         )
+
+
+def _own(error: BaseException) -> BaseException:
+    """What the model raised, rather than what its runtime turned that into."""
+    if isinstance(error, ExecutionError) and error.__cause__ is not None:
+        return error.__cause__
+    return error
 
 
 def named(items: Sequence[Item]) -> dict[str, list[str]]:

@@ -58,6 +58,15 @@ def test_a_failure_names_its_call_what_was_raised_and_where() -> None:
     assert "jobs" not in line
 
 
+def test_an_error_that_no_runtime_turned_is_told_with_its_cause() -> None:
+    error = ValueError("outer")
+    error.__cause__ = KeyError("inner")
+    (line,) = lines(error, call(3))
+    assert line["exception_type"] == "ValueError"
+    assert "KeyError: 'inner'" in line["traceback"]
+    assert line["traceback"].endswith("ValueError: outer")
+
+
 def test_a_failure_of_a_job_names_the_job() -> None:
     (line,) = lines(raised(KeyError("width")), call(3), job("j-1"))
     assert (line["calls"], line["jobs"]) == (["g-1/3"], ["j-1"])
