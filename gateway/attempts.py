@@ -8,7 +8,7 @@ from gateway.admission import Ticket
 from gateway.calls import InferenceAnswer, InferenceCall
 from gateway.model_state import ModelState
 from gateway.replicas import Replica, Revision
-from shared.errors import PenstockError
+from shared.errors import FailedAttempt, PenstockError
 from shared.messages import Final, Request
 from shared.routing import HedgePolicy, VersionRoute
 
@@ -99,6 +99,7 @@ class Call:
         hedged: a hedge of it was sent.
         hung: its replica was lost while it executed the call in a batch that had run for long.
         denials: how often a hedge of it was denied.
+        failed: attempts of it that failed, for the log.
     """
 
     timer_at: float = NEVER
@@ -122,6 +123,7 @@ class Call:
     hedged: bool = False
     hung: bool = False
     denials: int = 0
+    failed: tuple[FailedAttempt, ...] = ()
 
     def __init__(
         self,
@@ -150,6 +152,11 @@ class Call:
 
     def __repr__(self) -> str:
         return f"<Call {self.id} of {self.request.model!r} version {self.version}>"
+
+    def note_failed(self, attempt: Attempt) -> None:
+        """An attempt of it came to nothing."""
+        replica = attempt.replica
+        self.failed += (FailedAttempt(attempt.id, replica.id, replica.worker),)
 
     def next_timer(self) -> float:
         """When it must be looked at, if nothing happens before."""

@@ -249,6 +249,7 @@ class Dispatch:
         culprits = suspects.culprits(replica, attempts, now)
         for attempt in sorted(attempts, key=lambda attempt: attempt.call.priority):
             self.counters.lost += 1
+            attempt.call.note_failed(attempt)
             self._in_flight.end(attempt)
             if attempt in culprits:
                 commands += self._fail(
@@ -290,6 +291,7 @@ class Dispatch:
             if attempt is not None:
                 self.counters.cancels[CancelReason.DEADLINE] += 1
                 lessons.expired(attempt, now)
+                call.note_failed(attempt)
         message = f"no answer within {call.deadline - call.submitted:.3f} s"
         return self._fail(call, ErrorCode.DEADLINE_EXCEEDED, message)
 
@@ -363,6 +365,7 @@ class Dispatch:
         elif code is ErrorCode.DEADLINE_EXCEEDED:
             lessons.expired(attempt, now)
         self._in_flight.end(attempt)
+        call.note_failed(attempt)
         call.tried |= {attempt.replica.id}
         if call.attempt is not None and (again or code in PASSING):
             return self._hedges.consider(call, now)
@@ -442,6 +445,7 @@ class Dispatch:
         error = PenstockError(code, message, retry_after_s)
         error.attempts = call.sent
         error.hedged = "failed" if call.hedged else ""
+        error.failed = call.failed
         return [*self._close(call), Failed(call.id, error)]
 
     def _close(self, call: Call, result: HedgeResult = FAILED) -> list[Command]:

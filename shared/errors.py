@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from shared.records import record
+
 
 class ErrorCode(StrEnum):
     """What went wrong with a call, in the domain's words."""
@@ -58,6 +60,15 @@ RETRYABLE = frozenset(
 """Codes after which the same request may succeed a little later."""
 
 
+@record
+class FailedAttempt:
+    """An attempt that a call failed with, in the words that the replica's log has for it."""
+
+    attempt: int
+    replica: str
+    worker: str
+
+
 class PenstockError(Exception):
     """An error of the domain.
 
@@ -69,10 +80,12 @@ class PenstockError(Exception):
     Attributes:
         attempts: how often the call was sent to a replica.
         hedged: `failed` if one of these was a hedge; empty otherwise.
+        failed: those that came to an error, were lost with their replica or were too late.
     """
 
     attempts: int = 0
     hedged: str = ""
+    failed: tuple[FailedAttempt, ...] = ()
 
     def __init__(self, code: ErrorCode, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TextIO, cast
 
 import structlog
-from structlog.typing import FilteringBoundLogger, Processor
+from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 
 def configure_logging(level: str, log_format: str, **context: Any) -> None:
@@ -31,7 +32,7 @@ def configure_logging(level: str, log_format: str, **context: Any) -> None:
         else structlog.processors.JSONRenderer()
     )
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
+        _carrying(context),
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -42,7 +43,6 @@ def configure_logging(level: str, log_format: str, **context: Any) -> None:
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, log)),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(**context)
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
@@ -50,6 +50,15 @@ def configure_logging(level: str, log_format: str, **context: Any) -> None:
     stream = logging.StreamHandler(log)
     stream.setFormatter(formatter)
     logging.basicConfig(handlers=[stream], level=max(number, logging.WARNING), force=True)
+
+
+def _carrying(context: Mapping[str, Any]) -> Processor:
+    """Adds the fields of the process, on whichever thread a line is written."""
+
+    def add(_: object, __: str, event: EventDict) -> EventDict:
+        return {**context, **event}
+
+    return add
 
 
 def inherit_logging(**context: Any) -> None:

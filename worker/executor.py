@@ -24,17 +24,25 @@ from shared.messages import Parameters, Request
 from shared.telemetry import get_logger
 from shared.tensors import AnyArray
 from worker.assembly import OutputShapeError, copied_bytes, merge, split, whole
+from worker.batching import Item
+from worker.failure_log import FailureLog, named
 from worker.mailbox import Mailbox
 from worker.outcomes import Completed, Failed, FailureKind, Outcome
 from worker.runtimes.base import ExecutionError, Runtime
 
 log = get_logger("executor")
 
+failure_log = FailureLog(log, time.monotonic)
+
 Result = TypeVar("Result")
 
 
-def run_batch(runtime: Runtime, requests: Sequence[Request]) -> Outcome:
-    """Execute requests as one batch. Never raises: a failure is an outcome, told to the log."""
+def run_batch(runtime: Runtime, requests: Sequence[Request], items: Sequence[Item] = ()) -> Outcome:
+    """Execute requests as one batch. Never raises: a failure is an outcome, told to the log.
+
+    Args:
+        items: of these requests, by which the log names them.
+    """
     started = time.monotonic()
     try:
         static_rows = runtime.static_rows
@@ -52,14 +60,14 @@ def run_batch(runtime: Runtime, requests: Sequence[Request]) -> Outcome:
             shares = split(outputs, requests, runtime.interface, static_rows)
         except OutputShapeError as uncut:
             if not _is_alone(requests, static_rows):
-                return _misfit(uncut, infer_s, len(requests))
+                return _misfit(uncut, infer_s, len(requests), items)
             misfit = str(uncut)
             shares = [whole(outputs, requests[0], runtime.interface)]
         return Completed(shares, infer_s, copied_bytes(requests, inputs, shares), misfit)
     except OutputShapeError as unstacked:  # a name has one type where this is compiled
-        return _misfit(unstacked, time.monotonic() - started, len(requests))
+        return _misfit(unstacked, time.monotonic() - started, len(requests), items)
     except BaseException as error:  # models exit, and an executor that ended would hang its calls
-        return failed(error, time.monotonic() - started, len(requests))
+        return failed(error, time.monotonic() - started, len(requests), items)
 
 
 def _is_alone(requests: Sequence[Request], static_rows: int | None) -> bool:
@@ -99,19 +107,24 @@ def _stacked(name: str, arrays: Sequence[AnyArray]) -> AnyArray:
     return np.concatenate(arrays)
 
 
-def _misfit(error: OutputShapeError, infer_s: float, requests: int) -> Failed:
-    log.warning("outputs are not the batch", requests=requests, reason=str(error))
+def _misfit(
+    error: OutputShapeError, infer_s: float, requests: int, items: Sequence[Item]
+) -> Failed:
+    log.warning("outputs are not the batch", requests=requests, reason=str(error), **named(items))
     told = f"gave an answer that cannot be divided into rows: {error}"
     return Failed(FailureKind.MISFIT, infer_s, str(error), told)
 
 
-def failed(error: BaseException, infer_s: float, requests: int) -> Failed:
+def failed(
+    error: BaseException, infer_s: float, requests: int, items: Sequence[Item] = ()
+) -> Failed:
     """What was raised in an execution as its outcome, told to the log.
 
     Args:
         error: what was raised.
         infer_s: how long it took, in seconds.
         requests: how many were executed together.
+        items: of these requests, by which the log names them.
     """
     if isinstance(error, ExecutionError):
         kind, reason = error.kind, str(error)
@@ -119,7 +132,7 @@ def failed(error: BaseException, infer_s: float, requests: int) -> Failed:
         kind, reason = FailureKind.OUT_OF_MEMORY, "out of memory on the host"
     else:
         kind, reason = FailureKind.INPUT, f"{type(error).__name__}: {error}"
-    log.warning("execution failed", kind=kind.value, requests=requests, reason=reason[:2000])
+    failure_log.tell(error, kind.value, reason, requests, items)
     return Failed(kind, infer_s, reason[:2000])
 
 

@@ -341,7 +341,8 @@ class Replica:
             if stream is not None:
                 self._executor.submit(stream)
                 return
-        job = partial(run_batch, self._runtime, [item.payload for item in execute.items])
+        requests = [item.payload for item in execute.items]
+        job = partial(run_batch, self._runtime, requests, execute.items)
         if not execute.short or not self._runtime.any_thread:
             self._executor.submit(job)
             return

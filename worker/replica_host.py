@@ -460,6 +460,15 @@ class ReplicaHost:
     def _ended(self, key: str, replica: str, how: str) -> None:
         """A replica's process is gone."""
         child = self._children.pop(replica)
+        model, version = child.label
+        logger.info(
+            "replica ended",
+            model=model,
+            version=version,
+            replica=replica,
+            pid=child.handle.pid,
+            reason=how,
+        )
         self._totals.ended(child.label, replica)
         self._child_ended.set()
         self.feed(Ended(key, replica, how, child.handle.begun_jobs))

@@ -31,6 +31,7 @@ def main() -> None:
     setproctitle.setproctitle(f"penstock replica {start.model}/{start.version}")
     inherit_logging(
         process="replica",
+        worker=start.worker,
         replica=start.replica,
         model=start.model,
         version=start.version,

@@ -26,6 +26,8 @@ from deploy.local.extras import load
 from deploy.local.failures import CommandError
 from deploy.local.goals import Goal
 from deploy.local.known_settings import SETTINGS, warnings_of
+from deploy.local.log_lines import Wanted
+from deploy.local.logs import run_logs
 from deploy.local.settings_flags import NO_DEFAULTS, Defaults, command_of
 from deploy.local.system_options import (
     HERE,
@@ -195,6 +197,24 @@ def retry(
     """
     module = load("deploy.local.retry", "penstock retry", "all")
     raise typer.Exit(module.run_retry(model, data_dir, redis_url, namespace))
+
+
+@app.command("logs")
+def logs(
+    request: Annotated[
+        str, typer.Option(metavar="ID", help="The `x-request-id` of an answer.")
+    ] = "",
+    job: Annotated[str, typer.Option(metavar="ID", help="A job's id.")] = "",
+    model: Annotated[str, typer.Option(metavar="NAME", help="All lines about a model.")] = "",
+    data_dir: DataDirOption = HERE,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with what is written.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the lines as they are.")] = False,
+) -> None:
+    """Find out why a request or a job failed: its lines of all logs, with the traceback."""
+    if sum(map(bool, (request, job, model))) != 1:
+        raise CommandError("penstock logs needs one of --request, --job, --model", exit_code=2)
+    wanted = Wanted(request, job, model)
+    raise typer.Exit(run_logs(wanted, data_dir, follow=follow, as_json=as_json))
 
 
 @app.command("demo-client")

@@ -11,6 +11,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import TypeAlias
 
@@ -135,7 +136,7 @@ def failure_response(
         error = PenstockError(ErrorCode.INTERNAL, INTERNAL_ERROR)
         return domain_error_response(error, request_id, default_retry_after_s, body_of)
     response = domain_error_response(error, request_id, default_retry_after_s, body_of)
-    if not _may_log(error.code.value):
+    if not _may_log(_kind_of(error, context)):
         return response
     fields = {
         "request_id": request_id,
@@ -144,6 +145,8 @@ def failure_response(
         "message": error.message,
         **context,
     }
+    if error.failed:
+        fields["attempts"] = [asdict(attempt) for attempt in error.failed]
     if error.code in OVERLOAD:
         _log.debug("request refused", **fields)
     elif response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -151,6 +154,14 @@ def failure_response(
     else:
         _log.info("request refused", **fields)
     return response
+
+
+def _kind_of(error: PenstockError, context: Mapping[str, object]) -> str:
+    """By what lines are counted: one model that fails is to hide no other.
+
+    Only names that reached a replica count, since others are whatever clients make up.
+    """
+    return f"{error.code.value} of {context.get('model')}" if error.failed else error.code.value
 
 
 def _may_log(kind: str) -> bool:
@@ -171,7 +182,7 @@ def _minute_is_over() -> None:
 
 def _tell_left_out(now: float) -> None:
     for kind, count in _limit.over(now).items():
-        _log.warning("lines were left out: requests refused or failed", code=kind, left_out=count)
+        _log.warning("lines were left out: requests refused or failed", kind=kind, left_out=count)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

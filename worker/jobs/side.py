@@ -12,7 +12,7 @@ from math import inf
 from threading import Event
 
 from shared.deployment import ModelInterface
-from shared.messages import Final, Message, Nack, Request
+from shared.messages import Final, Message, Nack
 from shared.telemetry import get_logger
 from worker.batching import Item
 from worker.commands import Command
@@ -147,7 +147,7 @@ class Jobs:
         def stop() -> bool:
             return unwanted.is_set() or time.monotonic() >= ends_at
 
-        return partial(_run_stream, self._link, runtime, number, job.payload, stop)
+        return partial(_run_stream, self._link, runtime, job, stop)
 
     def ended(self, messages: Sequence[Message], now: float) -> None:
         """The session answers jobs."""
@@ -165,10 +165,13 @@ class Jobs:
 
 
 def _run_stream(
-    link: PortLink, runtime: Runtime, number: int, request: Request, stop: Callable[[], bool]
+    link: PortLink, runtime: Runtime, job: JobItem, stop: Callable[[], bool]
 ) -> Outcome:
     """Execute a job in parts; on the executor's thread."""
-    ended = run_stream(runtime, request, lambda said: link.told.put(Told(number, said)), stop)
+    number = job.key[1]
+    ended = run_stream(
+        runtime, job.payload, lambda said: link.told.put(Told(number, said)), stop, [job]
+    )
     match ended:
         case Stopped():
             return Failed(FailureKind.INPUT, ended.infer_s, "stopped")  # nobody will hear of it

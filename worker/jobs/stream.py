@@ -11,7 +11,7 @@ job: `worker.jobs.side`. Next: `worker.runtimes`, and back with the outcome.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import TypeAlias
 
@@ -22,6 +22,7 @@ from shared.messages import Request
 from shared.records import record
 from shared.telemetry import get_logger
 from worker.assembly import merge
+from worker.batching import Item
 from worker.executor import failed, run_batch
 from worker.jobs.yields import Output, output_of, progress_of
 from worker.outcomes import Completed, Failed
@@ -63,6 +64,7 @@ def run_stream(
     request: Request,
     tell: Callable[[Told], None],
     stop: Callable[[], bool],
+    items: Sequence[Item] = (),
 ) -> StreamOutcome:
     """Execute a request, alone. Never raises: a failure is an outcome, told to the log.
 
@@ -73,6 +75,7 @@ def run_stream(
         request: of one job.
         tell: is given whatever the model yields, at once; it must not block for long.
         stop: whether to give the execution up.
+        items: the job, by which the log names it.
 
     Returns:
         `Completed` with one share of outputs; or how it ended without.
@@ -80,7 +83,7 @@ def run_stream(
     if stop():
         return Stopped(0.0)
     if not streams(runtime, request) or not isinstance(runtime, StreamingRuntime):
-        return run_batch(runtime, [request])
+        return run_batch(runtime, [request], items)
     started = time.monotonic()
     last: Output | None = None
     try:
@@ -93,7 +96,7 @@ def run_stream(
                 return _answered(last, time.monotonic() - started)
         return Stopped(time.monotonic() - started)
     except BaseException as error:  # models exit, and an executor that ended would hang its calls
-        return failed(error, time.monotonic() - started, 1)
+        return failed(error, time.monotonic() - started, 1, items)
 
 
 def _values(runtime: StreamingRuntime, request: Request) -> Generator[object]:

@@ -393,3 +393,32 @@ def test_a_call_whose_request_cannot_be_encoded_fails_at_once_and_alone() -> Non
     world.answer(second)
     assert set(world.outcomes) == {1, 2}
     assert len(world.dispatch) == 0
+
+
+def test_a_call_that_failed_names_the_attempts_that_it_failed_with() -> None:
+    world = World(DispatchLimits(retry_codes=frozenset({ErrorCode.MODEL_ERROR})))
+    world.join(worker="w1")
+    world.join(worker="w2")
+    world.submit(1)
+    first = world.sent[1].replica
+    world.fail(1, ErrorCode.MODEL_ERROR)
+    second = world.sent[2].replica
+    world.fail(2, ErrorCode.MODEL_ERROR)
+    outcome = world.outcomes[1]
+    assert isinstance(outcome, Failed)
+    assert [(each.attempt, each.replica) for each in outcome.error.failed] == [
+        (1, first),
+        (2, second),
+    ]
+    assert {each.worker for each in outcome.error.failed} == {"w1", "w2"}
+
+
+def test_a_call_whose_time_is_over_names_the_replica_that_did_not_answer() -> None:
+    world = World()
+    name = world.join()
+    world.submit(1, timeout_s=1.0)
+    world.now = 1.0
+    world.do(world.dispatch.advance(world.now))
+    outcome = world.outcomes[1]
+    assert isinstance(outcome, Failed)
+    assert [each.replica for each in outcome.error.failed] == [name]

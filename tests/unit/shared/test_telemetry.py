@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import sys
@@ -36,3 +37,18 @@ def test_lines_are_written_one_by_one() -> None:
     assert len(lines) == len(events)
     assert all(event in line for event, line in zip(events, lines, strict=True))
     assert logging.getLevelName(logging.INFO).lower() in lines[0]
+
+
+ON_A_THREAD = """
+import threading
+from shared.telemetry import configure_logging, get_logger
+configure_logging("info", "json", process="test")
+thread = threading.Thread(target=lambda: get_logger("part").info("from a thread"))
+thread.start()
+thread.join()
+"""
+
+
+def test_a_line_carries_its_process_on_whichever_thread_it_is_written() -> None:
+    ended = subprocess.run([sys.executable, "-c", ON_A_THREAD], capture_output=True, check=True)
+    assert json.loads(ended.stderr)["process"] == "test"

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from gateway.http.errors import STATUS_OF
 from gateway.http.settings import HttpSettings
-from shared.errors import RETRYABLE, ErrorCode, PenstockError
+from shared.errors import RETRYABLE, ErrorCode, FailedAttempt, PenstockError
 from tests.unit.gateway.http.fakes import FakeInference, app_of, client_of, tensor_named, x_input
 
 INFER = "/v2/models/double/infer"
@@ -306,6 +306,18 @@ async def test_failures_are_logged_with_what_finds_them(
     (line,) = logs
     assert line["log_level"] == level
     assert (line["request_id"], line["model"], line["code"]) == ("r1", "double", code.value)
+
+
+async def test_a_failure_names_the_attempts_that_the_log_of_a_replica_has(
+    service: FakeInference,
+) -> None:
+    service.failure = PenstockError(ErrorCode.MODEL_ERROR, "why")
+    service.failure.failed = (FailedAttempt(3, "r-1", "w-1"),)
+    with structlog.testing.capture_logs() as logs:
+        answer = await infer(service)
+    (line,) = logs
+    assert line["attempts"] == [{"attempt": 3, "replica": "r-1", "worker": "w-1"}]
+    assert "r-1" not in answer.text
 
 
 async def test_success_logs_nothing(service: FakeInference) -> None:

@@ -1,0 +1,105 @@
+"""The line that tells the operator why an execution failed: what was raised, where, and for whom.
+
+Callers are told that it failed, and nothing of this. They are found by what the line names: calls
+as `GATEWAY/ATTEMPT`, which the gateway's line about the request names too, and jobs by their ids.
+Nothing is made for an execution that succeeds.
+
+Lines are bounded by kind, in a process that has one model: a model that always fails writes some
+dozens a minute. What was left out is counted in a line before the next failure after that minute.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+
+from structlog.typing import FilteringBoundLogger
+
+from shared.log_limit import LogLimit
+from worker.batching import Item
+from worker.jobs.waiting_jobs import JobItem
+from worker.runtimes.base import ExecutionError
+
+REASON_CHARS_MAX = 2000
+
+FRAMES_MAX = 20
+"""The innermost frames of each exception, which are those of the model's own code."""
+
+FRAME_CHARS_MAX = 500
+"""Of a frame, or of an exception's message, which may repeat all that a client sent."""
+
+TRACEBACK_CHARS_MAX = 8000
+"""Its end is kept, where it says what was raised last."""
+
+NAMED_MAX = 64
+"""Calls and jobs that a line names. A batch is halved until what fails is alone: that line names
+it."""
+
+
+class FailureLog:
+    """See the module's docstring.
+
+    Args:
+        log: where lines go.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, log: FilteringBoundLogger, clock: Callable[[], float]) -> None:
+        self._log = log
+        self._clock = clock
+        self._limit = LogLimit()
+
+    def tell(
+        self, error: BaseException, kind: str, reason: str, requests: int, items: Sequence[Item]
+    ) -> None:
+        """An execution failed.
+
+        Args:
+            error: what was raised.
+            kind: how it failed; one of a few.
+            reason: the same in one line.
+            requests: how many were executed together.
+            items: they, as far as they have names.
+        """
+        now = self._clock()
+        for over, count in self._limit.over(now).items():
+            self._log.warning("lines were left out: executions failed", kind=over, left_out=count)
+        if not self._limit.may_write(kind if requests == 1 else f"{kind} of several", now):
+            return
+        raised = _own(error)
+        self._log.warning(
+            "execution failed",
+            kind=kind,
+            exception_type=type(raised).__name__,
+            reason=reason[:REASON_CHARS_MAX],
+            requests=requests,
+            **named(items),
+            traceback=traceback_of(raised),
+        )
+
+
+def _own(error: BaseException) -> BaseException:
+    """What the model raised, rather than what its runtime turned that into."""
+    if isinstance(error, ExecutionError) and error.__cause__ is not None:
+        return error.__cause__
+    return error
+
+
+def named(items: Sequence[Item]) -> dict[str, list[str]]:
+    """Fields of a line that name what was executed."""
+    jobs = [item.job_id for item in items[:NAMED_MAX] if isinstance(item, JobItem)]
+    calls = [
+        f"{item.key[0]}/{item.key[1]}"
+        for item in items[:NAMED_MAX]
+        if not isinstance(item, JobItem)
+    ]
+    return {name: names for name, names in (("calls", calls), ("jobs", jobs)) if names}
+
+
+def traceback_of(error: BaseException) -> str:
+    """Where it was raised, without the values of variables, bounded in length."""
+    parts = traceback.format_exception(type(error), error, error.__traceback__, limit=-FRAMES_MAX)
+    text = "".join(
+        part if len(part) <= FRAME_CHARS_MAX else f"{part[:FRAME_CHARS_MAX]}...\n" for part in parts
+    )
+    return text[-TRACEBACK_CHARS_MAX:].rstrip()
