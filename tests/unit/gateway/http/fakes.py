@@ -17,6 +17,7 @@ from gateway.calls import DeployedModel, InferenceAnswer, InferenceCall, ModelMe
 from gateway.graceful_connection import Drain, GracefulConnection
 from gateway.graceful_server import GracefulServer
 from gateway.held_bytes import HeldBytes
+from gateway.http import errors
 from gateway.http.app import GatewayApp, create_app
 from gateway.http.direct_connection import DirectConnection, ShortWay
 from gateway.http.metrics import HttpMetrics
@@ -26,6 +27,7 @@ from gateway.jobs.service import JobService
 from gateway.unread_answers import ClientBounds
 from shared.deployment import ModelInterface
 from shared.errors import ErrorCode, PenstockError
+from shared.log_limit import LogLimit
 from shared.routing import JobsPolicy, VersionRoute
 from shared.tensor_spec import TensorSpec
 from shared.tensors import AnyArray, Tensor, array_from_tensor, tensor_from_array
@@ -164,6 +166,7 @@ def app_of(
     held: HeldBytes | None = None,
 ) -> GatewayApp:
     settings = settings or HttpSettings()
+    errors._limit = LogLimit()  # of this process: what other tests wrote does not count
     metrics = HttpMetrics(registry or CollectorRegistry(), settings.max_metric_series)
     return create_app(service, settings, metrics, jobs, held)
 
