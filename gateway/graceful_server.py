@@ -53,9 +53,8 @@ class GracefulServer(uvicorn.Server):
                 proxy_headers=False,
                 http=cast(type[asyncio.Protocol], partial(connection, drain=drain, bounds=bounds)),
                 lifespan="off",
-                timeout_keep_alive=cast(
-                    int, bounds.keep_alive_s
-                ),  # it is only ever handed to a timer
+                # Said to be an integer, it is only ever handed to a timer.
+                timeout_keep_alive=cast(int, bounds.keep_alive_s),
             )
         )
         self._drain = drain

@@ -128,6 +128,7 @@ class JobService:
 
     async def _submit(self, submission: Submission, size: int) -> JobView:
         job = new_job(new_job_id(), submission, self.settings)
+        self._check_kept(size)  # before it is copied
         body, digest = await _packed(submission, size)
         blob = await self._blob_of(job, body)
         payload = Content(INPUT_TYPE, len(body), blob)
@@ -283,16 +284,24 @@ class JobService:
         """Webhooks that were given up, newest first: those before the id `before`."""
         return await self._access.run(calls.undelivered_webhooks(before, most))
 
+    def _check_kept(self, size_bytes: int) -> None:
+        """See that an input of this size can be kept.
+
+        Raises:
+            PenstockError: PAYLOAD_TOO_LARGE.
+        """
+        if size_bytes > INLINE_BYTES_MAX and not self._access.has_blobs:
+            raise PenstockError(
+                ErrorCode.PAYLOAD_TOO_LARGE,
+                f"a job's input of {size_bytes} bytes: expected at most {INLINE_BYTES_MAX}, since "
+                "this gateway has no store for larger ones (setting blobs_url)",
+            )
+
     async def _blob_of(self, job: NewJob, body: bytes) -> str:
         """Where a large input lies now; "" for one that the store keeps itself."""
         if len(body) <= INLINE_BYTES_MAX:
             return ""
-        if not self._access.has_blobs:
-            raise PenstockError(
-                ErrorCode.PAYLOAD_TOO_LARGE,
-                f"a job's input of {len(body)} bytes: expected at most {INLINE_BYTES_MAX}, since "
-                "this gateway has no store for larger ones (setting blobs_url)",
-            )
+        self._check_kept(len(body))
         return await self._access.put_blob(job.id, body)
 
     def _nothing_there(self, job_id: str) -> PenstockError:
