@@ -27,7 +27,7 @@ class Level(StrEnum):
 
 
 class Check(BaseModel):
-    """One thing that was looked at; `remedy` says what to do, where there is something."""
+    """One check; `remedy` says what to do, if anything."""
 
     check: str
     level: Level

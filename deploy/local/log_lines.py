@@ -89,7 +89,7 @@ class Finder:
         self._held: deque[LogLine] = deque(maxlen=HELD_MAX)
 
     def feed(self, raw: bytes) -> list[LogLine]:
-        """The lines that are known to belong because of this one; each is told once."""
+        """The lines that this one shows to belong to the request; each is given once."""
         named = self._needle in raw
         if not named and not (self._wanted.request and b'"replica"' in raw):
             return []

@@ -17,7 +17,7 @@ LINE_BYTES_MAX = 1 << 20
 """No line of ours is longer; a model may print without an end."""
 
 FOLLOW_S = 0.5
-"""How often logs are looked at for more."""
+"""How often logs are read for new lines."""
 
 
 @dataclass

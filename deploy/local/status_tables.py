@@ -85,7 +85,7 @@ def _model_rows(status: SystemStatus) -> Iterator[tuple[str, str, str, str, str]
 
 
 def _version_rows(model: ModelStatus) -> list[tuple[str, str, str, str]]:
-    """Version, role, status and ready replicas, in order; a phase, where no status was told."""
+    """Version, role, status and ready replicas, in order; the phase where there is no status."""
     told = {each.version: each.status for each in model.versions}
     rows = [
         (

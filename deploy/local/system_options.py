@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 HERE = Path(".penstock")
-"""Where `penstock up` runs unless it was told otherwise."""
+"""Where `penstock up` runs by default."""
 
 
 def _unless_data_dir(
