@@ -25,7 +25,7 @@ from shared.keys import Keys
 from shared.messages import Request
 from shared.routing import VersionRoute
 from shared.state_store import RedisStateStore
-from shared.tensors import Tensor
+from shared.tensors import Buffer, Tensor
 
 NAMESPACE = "penstock"
 PAUSE_S = 0.01
@@ -164,7 +164,7 @@ def unfinished(found: StoreStats) -> int:
     return sum(count for state, count in found.states.items() if state not in FINISHED)
 
 
-def _packed(rows: Rows) -> bytes:
+def _packed(rows: Rows) -> Buffer:
     data = np.ascontiguousarray(rows, "<f4").tobytes()
     return pack_input(JobInput("", Request(0, 0, (Tensor("x", "FP32", rows.shape, data),))))
 

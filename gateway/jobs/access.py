@@ -98,7 +98,7 @@ class JobAccess:
         self._is_away = False
         return answer
 
-    async def put_blob(self, job_id: str, data: bytes) -> str:
+    async def put_blob(self, job_id: str, data: Buffer) -> str:
         """Keep bytes; their name."""
         blobs = self._needed_blobs()
         return await self._with_blobs(lambda: blobs.put(job_id, data))

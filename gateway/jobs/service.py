@@ -28,6 +28,7 @@ from shared.jobs.ids import is_job_id, made_ms, new_job_id
 from shared.jobs.payload import INPUT_TYPE, pack_input, unpack_result
 from shared.jobs.record import Content, JobRecord, JobState, NewJob
 from shared.records import record
+from shared.tensors import Buffer
 
 SUBMITS_FULL = "too many submits of jobs are under way at this gateway"
 RESULTS_FULL = "too many results of jobs are under way at this gateway"
@@ -297,7 +298,7 @@ class JobService:
                 "this gateway has no store for larger ones (setting blobs_url)",
             )
 
-    async def _blob_of(self, job: NewJob, body: bytes) -> str:
+    async def _blob_of(self, job: NewJob, body: Buffer) -> str:
         """Where a large input lies now; "" for one that the store keeps itself."""
         if len(body) <= INLINE_BYTES_MAX:
             return ""
@@ -312,14 +313,14 @@ class JobService:
         return _not_found(job_id)
 
 
-async def _packed(submission: Submission, size: int) -> tuple[bytes, str]:
+async def _packed(submission: Submission, size: int) -> tuple[Buffer, str]:
     """The input as bytes, and its digest if there is a key to compare it for."""
     if size > INLINE_BYTES_MAX:  # copying and hashing take a while: let others have their turn
         return await asyncio.to_thread(_pack, submission)
     return _pack(submission)
 
 
-def _pack(submission: Submission) -> tuple[bytes, str]:
+def _pack(submission: Submission) -> tuple[Buffer, str]:
     digest = digest_of(submission) if submission.options.idempotency_key else ""
     return pack_input(submission.input), digest
 

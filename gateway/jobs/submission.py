@@ -12,7 +12,7 @@ from dataclasses import replace
 from gateway.jobs.settings import JobSettings
 from shared.jobs import calls
 from shared.jobs.answers import JobView, Submitted
-from shared.jobs.payload import JobInput, pack_input
+from shared.jobs.payload import JobInput, input_pieces
 from shared.jobs.record import (
     DEFAULT_PRIORITY,
     Content,
@@ -107,8 +107,10 @@ def digest_of(submission: Submission) -> str:
     however they were worded. Options and the request's own id may differ from try to try.
     """
     request = replace(submission.input.request, traceparent="", priority=PRIORITY_DEFAULT)
-    packed = pack_input(JobInput("", request))
-    return hashlib.sha256(packed + b"\n" + (submission.pin or "").encode()).hexdigest()
+    digest = hashlib.sha256()
+    for piece in (*input_pieces(JobInput("", request)), b"\n", (submission.pin or "").encode()):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def accepted(job: NewJob, payload: Content, submitted: Submitted) -> JobView:

@@ -38,6 +38,9 @@ FAILURES_MAX = 5
 
 CHANCE_BYTES = 16
 
+SLICE = 1024 * 1024
+"""Bytes that are copied at once: 0.1 ms."""
+
 LOCAL = frozenset({"file", "local"})
 """Schemes of URLs that mean a folder."""
 
@@ -229,7 +232,7 @@ class _Remote:
         self._path = path
 
     def write(self, name: str, data: Buffer) -> None:
-        self._files.pipe_file(f"{self._path}/{name}", bytes(data))
+        self._files.pipe_file(f"{self._path}/{name}", _as_bytes(data))
 
     def read(self, name: str) -> bytes:
         data: bytes = self._files.cat_file(f"{self._path}/{name}")
@@ -241,6 +244,12 @@ class _Remote:
     def names(self) -> Iterator[str]:
         for path in self._files.ls(self._path, detail=False):
             yield path.rpartition("/")[2]
+
+
+def _as_bytes(data: Buffer) -> bytes:
+    """A copy in slices: bytes that are joined do not hold the interpreter, but views do."""
+    view = memoryview(data)
+    return b"".join([bytes(view[at : at + SLICE]) for at in range(0, len(view), SLICE)])
 
 
 def _storage_at(url: str, folder: str) -> _Storage:

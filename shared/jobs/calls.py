@@ -33,6 +33,7 @@ from shared.jobs.answers import (
 from shared.jobs.record import SUSPECT_DEATHS, Content, JobRecord, JobState, NewJob, fields_of
 from shared.jobs.totals import ModelTotals
 from shared.records import record
+from shared.tensors import Buffer
 
 Answer = TypeVar("Answer")
 Argument: TypeAlias = str | bytes | int | float
@@ -100,7 +101,7 @@ def idempotency_hash(scope: str, key: str) -> str:
 def submit(
     job: NewJob,
     payload: Content,
-    body: bytes,
+    body: Buffer,
     *,
     digest: str = "",
     limits: StoreLimits = DEFAULT_LIMITS,
@@ -114,11 +115,11 @@ def submit(
         digest: of the input, to compare with that of the key's job.
         limits: beyond which it is refused.
     """
-    _check(payload, body, INLINE_BYTES_MAX)
+    kept = _kept(payload, body, INLINE_BYTES_MAX)
     fields = [part for pair in fields_of(job, payload).items() for part in pair]
     key = (job.id, job.idempotency, digest)
     bounds = (limits.jobs_max, limits.bytes_max, job.queue_ttl_ms)
-    return Call("submit", (*key, *bounds, body, *fields), answers.submitted_of, durable=True)
+    return Call("submit", (*key, *bounds, kept, *fields), answers.submitted_of, durable=True)
 
 
 def get(job_id: str) -> Call[JobView | None]:
@@ -197,7 +198,7 @@ def heartbeat(
     beat: int,
     lease_ms: int,
     progress: Progress | None = None,
-    outputs: Sequence[tuple[Content, bytes]] = (),
+    outputs: Sequence[tuple[Content, Buffer]] = (),
     *,
     bytes_max: int = DEFAULT_LIMITS.bytes_max,
 ) -> Call[Beat]:
@@ -218,8 +219,8 @@ def heartbeat(
         told = (progress.fraction, message, int(progress.estimated))
     parts: list[Argument] = []
     for output, body in outputs:
-        _check(output, body, OUTPUT_BYTES_MAX)
-        parts += [output.media_type, output.size_bytes, output.blob, body]
+        kept = _kept(output, body, OUTPUT_BYTES_MAX)
+        parts += [output.media_type, output.size_bytes, output.blob, kept]
     arguments = (job_id, token, beat, lease_ms, *told, bytes_max, *parts)
     return Call("heartbeat", arguments, answers.beat_of)
 
@@ -228,7 +229,7 @@ def commit(
     job_id: str,
     token: int,
     result: Content,
-    body: bytes,
+    body: Buffer,
     *,
     bytes_max: int = DEFAULT_LIMITS.bytes_max,
 ) -> Call[JobState | None]:
@@ -237,8 +238,8 @@ def commit(
     Where the store has no room for the body (`StoreFullError`), the job is still held, and its
     result may be committed as a blob. `bytes_max` is that of `StoreLimits`.
     """
-    _check(result, body, INLINE_BYTES_MAX)
-    content = (result.media_type, result.size_bytes, result.blob, body)
+    kept = _kept(result, body, INLINE_BYTES_MAX)
+    content = (result.media_type, result.size_bytes, result.blob, kept)
     arguments = (job_id, token, *content, bytes_max)
     return Call("commit", arguments, answers.committed_of, durable=True)
 
@@ -364,9 +365,11 @@ def undelivered_webhooks(before: str = "", most: int = 100) -> Call[list[Undeliv
     return Call("undelivered", (before, most), answers.undelivered_of)
 
 
-def _check(content: Content, body: bytes, bytes_max: int) -> None:
+def _kept(content: Content, body: Buffer, bytes_max: int) -> bytes:
+    """The bytes that the store is to keep."""
     if content.blob:
         assert not body, "what is a blob has its bytes there"
-        return
+        return b""
     if len(body) != content.size_bytes or len(body) > bytes_max:
         raise ValueError(f"{len(body)} bytes: not {content.size_bytes}, or more than {bytes_max}")
+    return bytes(body)

@@ -17,6 +17,7 @@ from shared.jobs.ids import new_job_id
 from shared.jobs.payload import RESULT_TYPE, JobResult, pack_result, unpack_input
 from shared.jobs.record import Content
 from shared.messages import Final
+from shared.tensors import Buffer
 from tests.contract.job_bench import (
     DOUBLED,
     GOOD,
@@ -287,7 +288,7 @@ async def test_a_large_input_needs_blobs(job_server: Server) -> None:
         assert result.json()["outputs"][0]["data"] == ["a" * 300_000]
 
 
-def _result_of(payload: bytes) -> bytes:
+def _result_of(payload: bytes) -> Buffer:
     job_input = unpack_input(payload)
     return pack_result(JobResult(job_input.client_id, Final(0, job_input.request.inputs)))
 

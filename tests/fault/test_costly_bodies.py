@@ -14,7 +14,7 @@ import gzip
 import io
 import resource
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,18 @@ from onnx import TensorProto, helper
 
 from gateway.memory import TRIM_AFTER_S
 from shared.deployment import ReplicaSettings
+from shared.jobs import calls
+from shared.jobs.blobs import BlobStore
+from shared.jobs.payload import RESULT_TYPE, JobResult, pack_result, unpack_input
+from shared.jobs.record import Content
+from shared.jobs.store import JobStore
+from shared.keys import Keys
+from shared.messages import Final
 from shared.tensors import encode_bytes_elements
 from tests import models
+from tests.contract.job_holder import Holder
+from tests.contract.redis_server import Server
+from tests.fault.connections import Answer
 from tests.fault.gateway_process import GatewayProcess, gateway_process
 
 pytestmark = pytest.mark.alone
@@ -48,6 +58,7 @@ FLOATS = np.random.default_rng(3).standard_normal(COUNT).astype(np.float32)
 WORDS = [f"the word {number % 99991}" for number in range(CELLS)]
 TABLE = [[float(value), word] for value, word in zip(FLOATS[:CELLS], WORDS, strict=False)]
 MANY = 4_000_000
+KEYS = Keys("test")
 READY = 5
 """Replicas, one of each model."""
 
@@ -238,15 +249,21 @@ async def bystanding(gateway: GatewayProcess, stop: asyncio.Event) -> list[int]:
     return statuses
 
 
-async def tried(gateway: GatewayProcess, body: Body, coding: str) -> None:
+async def asked(gateway: GatewayProcess, request: bytes) -> tuple[Answer, int]:
+    """The answer, and the most that the gateway held meanwhile."""
     connection = await gateway.connect()
     peak = Peak(gateway.process.pid)
     try:
-        connection.writer.write(request_of(body, coding))
+        connection.writer.write(request)
         answer = await connection.answer()
     finally:
         peak_bytes = peak.end()
     connection.leave()
+    return answer, peak_bytes
+
+
+async def tried(gateway: GatewayProcess, body: Body, coding: str) -> None:
+    answer, peak_bytes = await asked(gateway, request_of(body, coding))
     assert answer.status == body.status, answer.body[:300]
     answer_bytes = 0
     if body.status == 200:
@@ -275,3 +292,57 @@ async def test_costly_bodies(tmp_path: Path) -> None:
         await asyncio.sleep(2 * TRIM_AFTER_S)
         assert beyond(held_by(gateway.process.pid), first) <= KEPT_BYTES_MAX
         await gateway.metric_is("penstock_gateway_ready_replicas", READY)
+
+
+async def submitted(gateway: GatewayProcess, body: Body, coding: str) -> str:
+    """The id of the job that the body becomes."""
+    request = request_of(replace(body, path=body.path.replace("/infer", "/jobs")), coding)
+    answer, peak_bytes = await asked(gateway, request)
+    assert answer.status == 202, answer.body[:300]
+    most_bytes = 3 * len(body.content) + body.allowed_bytes + BESIDE_BYTES
+    print(f"submit {len(body.content):12,} {peak_bytes:12,} of {most_bytes:12,}")
+    assert peak_bytes <= most_bytes
+    return str(orjson.loads(answer.body)["id"])
+
+
+async def finish(store: JobStore, blobs: BlobStore, job_id: str) -> None:
+    """The job's input becomes its result."""
+    found = await store.run(calls.get(job_id))
+    assert found is not None
+    holder = Holder(store, found.record.job.model, found.record.job.revision, lambda _: ())
+    job = (await holder.lease()).record
+    job_input = unpack_input(blobs.get(job.payload.blob))
+    (x,) = job_input.request.inputs
+    output = replace(x, name="y-x")
+    result = pack_result(JobResult(job_input.client_id, Final(0, (output,))))
+    content = Content(RESULT_TYPE, len(result), blobs.put(job.id, result))
+    await store.run(calls.commit(job.id, job.token, content, b""))
+
+
+async def test_costly_jobs(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    server, folder = Server(tmp_path / "store"), tmp_path / "blobs"
+    server.start()
+    store, blobs = JobStore(server.url, KEYS), BlobStore(str(folder), KEYS.namespace)
+    settings = {"redis_url": server.url, "blobs_url": folder, "namespace": KEYS.namespace}
+    try:
+        async with gateway_process(**settings) as gateway:
+            await joined(gateway, tmp_path)
+            stop = asyncio.Event()
+            bystander = asyncio.create_task(bystanding(gateway, stop))
+            for name in ("numbers", "binary numbers"):
+                for coding in ("plain", "gzip"):
+                    job_id = await submitted(gateway, good_bodies()[name], coding)
+                    await finish(store, blobs, job_id)
+                    head = f"GET /v2/jobs/{job_id}/result HTTP/1.1\r\nhost: localhost\r\n"
+                    request = head.encode() + b"accept: application/octet-stream\r\n\r\n"
+                    answer, peak_bytes = await asked(gateway, request)
+                    assert answer.status == 200
+                    assert answer.body.endswith(FLOATS.tobytes())
+                    print(f"result {len(answer.body):12,} {peak_bytes:12,}")
+                    assert peak_bytes <= 3 * len(answer.body) + BESIDE_BYTES
+            stop.set()
+            assert set(await bystander) == {200}
+    finally:
+        await store.close()
+        server.kill()

@@ -90,7 +90,7 @@ class _Output:
     number: int
     job_id: str
     media_type: str
-    data: bytes
+    data: Buffer
 
 
 class BlobCarrier:
@@ -122,12 +122,12 @@ class BlobCarrier:
         """Get a job's input."""
         self._do(lambda: Loaded(number, self._try(lambda blobs: blobs.get(name))))
 
-    def store(self, number: int, job_id: str, data: bytes) -> None:
+    def store(self, number: int, job_id: str, data: Buffer) -> None:
         """Keep a job's result."""
         size = len(data)
         self._do(lambda: Stored(number, size, self._try(lambda blobs: blobs.put(job_id, data))))
 
-    def store_output(self, number: int, job_id: str, media_type: str, data: bytes) -> None:
+    def store_output(self, number: int, job_id: str, media_type: str, data: Buffer) -> None:
         """Keep an output of a stream; where that fails, or others make it wait, it is dropped."""
         dropped: list[_Output] = []
         with self._changed:

@@ -29,6 +29,7 @@ from shared.jobs.calls import Call
 from shared.jobs.payload import JobResult, pack_result
 from shared.jobs.record import Content, JobRecord, JobState
 from shared.messages import Failure, Final, Nack
+from shared.tensors import Buffer
 from worker.jobs.messages import Output
 
 ESTIMATE_MAX = 0.95
@@ -244,12 +245,12 @@ class Leases:
 
     # Ends
 
-    def result(self, number: int, final: Final) -> bytes:
+    def result(self, number: int, final: Final) -> Buffer:
         """An answer as the bytes that are to be kept."""
         plain = replace(final, attempt_id=0)
         return pack_result(JobResult(self._leases[number].client_id, plain))
 
-    def commit(self, number: int, content: Content, body: bytes) -> Call[JobState | None]:
+    def commit(self, number: int, content: Content, body: Buffer) -> Call[JobState | None]:
         """Ends a lease with a result; no body if that is a blob."""
         record = self._leases[number].record
         arguments = (record.id, record.token, content, body)

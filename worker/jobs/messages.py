@@ -18,11 +18,12 @@ from shared.jobs.answers import Progress
 from shared.jobs.record import Content
 from shared.messages import Request
 from shared.records import record
+from shared.tensors import Buffer
 
 JOBS: Final = ""
 """The link that jobs come over; gateways have names."""
 
-Output: TypeAlias = tuple[Content, bytes]
+Output: TypeAlias = tuple[Content, Buffer]
 """What a model that is being executed yielded."""
 
 

@@ -35,6 +35,7 @@ from shared.jobs.record import Content, JobState
 from shared.messages import Failure, Final, Nack, NackReason
 from shared.records import record
 from shared.telemetry import get_logger
+from shared.tensors import Buffer
 from worker.jobs.blob_carrier import (
     NO_ROOM,
     BlobCarrier,
@@ -369,7 +370,7 @@ class JobPort:
         if_full = partial(self._store_is_full, number, body)
         self._calls.owe(Owed(commit, partial(self._ended, number), if_full, ends=number))
 
-    def _store_is_full(self, number: int, body: bytes) -> None:
+    def _store_is_full(self, number: int, body: Buffer) -> None:
         """The store has no room for a result."""
         if number not in self._leases:
             return  # lost meanwhile

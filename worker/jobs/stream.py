@@ -21,6 +21,7 @@ from shared.jobs.record import Content
 from shared.messages import Request
 from shared.records import record
 from shared.telemetry import get_logger
+from shared.tensors import Buffer
 from worker.assembly import merge
 from worker.batching import Item
 from worker.executor import failed, run_batch
@@ -30,7 +31,7 @@ from worker.runtimes.base import Runtime, StreamingRuntime
 
 log = get_logger("jobs")
 
-Told: TypeAlias = Progress | tuple[Content, bytes]
+Told: TypeAlias = Progress | tuple[Content, Buffer]
 """Progress, or an output with its bytes, which are to become a blob if they are many."""
 
 

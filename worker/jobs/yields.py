@@ -27,7 +27,7 @@ from shared.jobs.record import Content
 from shared.messages import Final, Request
 from shared.records import record
 from shared.tensor_spec import TensorSpec
-from shared.tensors import AnyArray
+from shared.tensors import AnyArray, Buffer
 from worker.assembly import split
 from worker.runtimes.results import Result, ResultError, are_texts, arrange_one, array_of
 
@@ -51,7 +51,7 @@ class Output:
     """
 
     content: Content
-    data: bytes
+    data: Buffer
     misfit: str = ""
 
 
@@ -88,8 +88,8 @@ def output_of(value: object, request: Request, interface: ModelInterface) -> Out
         )
         (tensors,) = split(arrays, [request], interface)
     except ValueError as error:
-        data = _json(value)
-        return Output(Content(JSON_TYPE, len(data)), data, misfit=str(error))
+        text = _json(value)
+        return Output(Content(JSON_TYPE, len(text)), text, misfit=str(error))
     data = pack_result(JobResult("", Final(0, tensors)))
     return Output(Content(RESULT_TYPE, len(data)), data)
 

@@ -52,7 +52,7 @@ def test_any_output_is_shown(media_type: str, body: bytes) -> None:
 def test_tensors_are_shown_as_in_an_answer() -> None:
     array = tensor_from_array("y", np.array([[1, 2]], np.float32))
     bytes_no_text = Tensor("b", "BYTES", (1,), b"\1\0\0\0\xff")
-    body = pack_result(JobResult("", Final(0, (array, bytes_no_text))))
+    body = bytes(pack_result(JobResult("", Final(0, (array, bytes_no_text)))))
     document = orjson.loads(as_json(output_document(Content(RESULT_TYPE, len(body)), body)))
     assert document["outputs"] == [
         {"name": "y", "datatype": "FP32", "shape": [1, 2], "data": [1.0, 2.0]},

@@ -1,17 +1,10 @@
-"""Large bodies and answers do not hold the event loop: processor time of the process in a turn.
-
-A turn of the loop is as long as what runs in it, and as long as a thread that will not let go of
-the interpreter. Time that passes while other programs have the processor does not count.
-"""
+"""Large bodies and answers do not hold the event loop: processor time of the process in a turn."""
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import gzip
 import io
-import time
-from collections.abc import MutableMapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +13,6 @@ import orjson
 import pytest
 
 from gateway.calls import InferenceAnswer, InferenceCall
-from gateway.http.app import GatewayApp
 from gateway.http.settings import HttpSettings
 from gateway.jobs.service import JobService
 from gateway.jobs.settings import JobSettings
@@ -30,9 +22,7 @@ from shared.keys import Keys
 from shared.tensors import Tensor, encode_bytes_elements, tensor_from_array
 from tests.unit.gateway.http.fakes import FakeInference, FakeModel, app_of, echo, interface, spec
 from tests.unit.gateway.http.test_element_bounds import BODIES, CSV, JSON, ROW
-
-STRETCH_S = 0.02
-"""Longest turn of the loop. To read or write any of these whole takes many times as long."""
+from tests.unit.gateway.http.turns import STRETCH_S, longest_turn
 
 PATHS = {
     "oip": "/v2/models/m/infer",
@@ -50,43 +40,6 @@ class Prepared(FakeInference):
 
     def _run(self, call: InferenceCall) -> InferenceAnswer:
         return InferenceAnswer(call.model, "1", self.outputs, 0.001, 0.002, 1, 1)
-
-
-async def longest_turn(
-    app: GatewayApp, path: str, headers: dict[bytes, bytes], body: bytes
-) -> tuple[int, float]:
-    """Status, longest turn of the loop in seconds of processor time."""
-    statuses: list[int] = []
-    pieces = [body[start : start + 2**18] for start in range(0, len(body), 2**18)][::-1]
-    longest_s, done = 0.0, asyncio.Event()
-
-    async def receive() -> MutableMapping[str, Any]:
-        await asyncio.sleep(0)  # a client's bytes come in a turn of their own
-        if pieces:
-            piece = pieces.pop()
-            return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
-        await done.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(message: MutableMapping[str, Any]) -> None:
-        if message["type"] == "http.response.start":
-            statuses.append(message["status"])
-
-    scope = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST",
-        "scheme": "http", "path": path, "raw_path": path.encode(), "query_string": b"",
-        "root_path": "", "headers": list(headers.items()), "client": None, "server": None,
-        "extensions": {},
-    }  # fmt: skip
-    task = asyncio.create_task(app(scope, receive, send))
-    while not task.done():
-        before_s = time.process_time()
-        await asyncio.sleep(0)
-        longest_s = max(longest_s, time.process_time() - before_s)
-        await asyncio.sleep(0.001)  # a loop that spins would be what threads wait for
-    done.set()
-    await task
-    return statuses[0], longest_s
 
 
 def coded(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from shared.errors import WireError
 from shared.jobs.payload import (
+    VERSION,
     JobInput,
     JobResult,
     pack_input,
@@ -17,8 +18,12 @@ from shared.jobs.payload import (
     unpack_input,
     unpack_result,
 )
-from shared.messages import Final, Request
+from shared.messages import Envelope, Final, Request
 from shared.tensors import Tensor
+from shared.wire import encode
+
+SIZES = [0, 1, 8 * 1024, 8 * 1024 + 1, 64 * 1024 - 1, 64 * 1024, 300 * 1024]
+"""Around where tensors become frames, and frames longer heads."""
 
 
 def tensor(rows: int) -> Tensor:
@@ -47,6 +52,46 @@ def test_another_version_is_refused() -> None:
     _, *rest = msgpack.unpackb(pack_input(JobInput("", Request(1, 0, ()))))
     with pytest.raises(WireError, match="version 2"):
         unpack_input(msgpack.packb([2, *rest]))
+
+
+@given(st.text(max_size=300), st.lists(st.sampled_from(SIZES), max_size=20))
+def test_it_is_what_msgpack_makes(client_id: str, sizes: list[int]) -> None:
+    tensors = tuple(Tensor(str(at), "UINT8", (n,), bytes(n)) for at, n in enumerate(sizes))
+    final = Final(3, tensors)
+    packed = bytes(pack_result(JobResult(client_id, final)))
+    assert packed == msgpack.packb([VERSION, client_id, *encode(Envelope("", (final,)))])
+    assert unpack_result(packed) == JobResult(client_id, final)
+
+
+@pytest.mark.parametrize("length", [0, 31, 32, 255, 256, 65535, 65536])
+def test_ids_of_any_length(length: int) -> None:
+    result = JobResult("i" * length, Final(1))
+    packed = pack_result(result)
+    assert msgpack.unpackb(packed)[1] == result.client_id
+    assert unpack_result(packed) == result
+
+
+def test_what_is_cut_or_longer_is_refused() -> None:
+    packed = bytes(pack_result(JobResult("id", Final(1, (tensor(1000), tensor(3))))))
+    for end in {*range(200), *range(0, len(packed), 97)}:
+        with pytest.raises(WireError):
+            unpack_result(packed[:end])
+    with pytest.raises(WireError, match="1 bytes too many"):
+        unpack_result(packed + b"\0")
+
+
+@pytest.mark.parametrize("claim", [b"\xdc\xff\xff", b"\xdd\xff\xff\xff\xff"])
+def test_claims_cost_nothing(claim: bytes) -> None:
+    with pytest.raises(WireError, match="ends within"):
+        unpack_result(claim + b"\x01\xa0" + b"\xc4\x00" * 1000)
+
+
+def test_what_is_read_is_not_copied() -> None:
+    packed = pack_result(JobResult("", Final(1, (tensor(100_000),))))
+    assert isinstance(packed, memoryview)
+    assert packed.readonly
+    (found,) = unpack_result(packed).final.outputs
+    assert np.shares_memory(np.frombuffer(found.data, np.uint8), np.frombuffer(packed, np.uint8))
 
 
 @given(

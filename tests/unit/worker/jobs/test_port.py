@@ -40,7 +40,7 @@ JOB_ID = f"{1:032x}"
 
 
 def body(name: str = "x") -> bytes:
-    return pack_input(JobInput("", Request(0, 0, (tensor_from_array(name, np.zeros(1)),))))
+    return bytes(pack_input(JobInput("", Request(0, 0, (tensor_from_array(name, np.zeros(1)),)))))
 
 
 @dataclass
@@ -276,7 +276,7 @@ def test_a_job_whose_data_is_hostile_fails_with_a_reason_and_harms_no_other(
 
 
 def test_a_failure_does_not_repeat_names_of_any_length(bench: Bench) -> None:
-    bench.lease(pack_input(JobInput("", _named("x", "y" * 100_000))), moved_from="7")
+    bench.lease(bytes(pack_input(JobInput("", _named("x", "y" * 100_000)))), moved_from="7")
     until(lambda: bench.store.sent("fail"))
     (failed,) = bench.store.sent("fail")
     assert "it has no input 'yyy" in str(failed.arguments[3])

@@ -174,12 +174,12 @@ def test_what_fits_no_tensor_is_json_and_no_answer(value: object, expected: obje
     assert output.content.size_bytes == len(output.data)
     assert output.misfit
     if expected is not None or value is None:
-        assert json.loads(output.data) == expected
+        assert json.loads(bytes(output.data)) == expected
 
 
 @pytest.mark.parametrize("value", [2**100, "\ud800", deep(), {"a": {1, 2}}])
 def test_what_json_cannot_say_is_told_somehow(value: object) -> None:
-    assert json.loads(output_of(value, REQUEST, IMAGE).data)
+    assert json.loads(bytes(output_of(value, REQUEST, IMAGE).data))
 
 
 JUNK = st.recursive(

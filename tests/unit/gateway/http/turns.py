@@ -1,0 +1,54 @@
+"""How long a request holds the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+from gateway.http.app import GatewayApp
+
+STRETCH_S = 0.02
+"""Longest turn of the loop. To read or write a large body whole takes many times as long."""
+
+
+async def longest_turn(
+    app: GatewayApp, path: str, headers: dict[bytes, bytes], body: bytes, method: str = "POST"
+) -> tuple[int, float]:
+    """Status, longest turn of the loop in seconds of processor time of the whole process.
+
+    A turn of the loop is as long as what runs in it, and as long as a thread that will not let go
+    of the interpreter. Time that passes while other programs have the processor does not count.
+    """
+    statuses: list[int] = []
+    pieces = [body[start : start + 2**18] for start in range(0, len(body), 2**18)][::-1]
+    longest_s, done = 0.0, asyncio.Event()
+
+    async def receive() -> MutableMapping[str, Any]:
+        await asyncio.sleep(0)  # a client's bytes come in a turn of their own
+        if pieces:
+            piece = pieces.pop()
+            return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+        await done.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method,
+        "scheme": "http", "path": path, "raw_path": path.encode(), "query_string": b"",
+        "root_path": "", "headers": list(headers.items()), "client": None, "server": None,
+        "extensions": {},
+    }  # fmt: skip
+    task = asyncio.create_task(app(scope, receive, send))
+    while not task.done():
+        before_s = time.process_time()
+        await asyncio.sleep(0)
+        longest_s = max(longest_s, time.process_time() - before_s)
+        await asyncio.sleep(0.001)  # a loop that spins would be what threads wait for
+    done.set()
+    await task
+    return statuses[0], longest_s
