@@ -85,8 +85,9 @@ async def test_a_large_input(jobs: Jobs, kind: str, key: bytes) -> None:
     assert (status, longest_s < STRETCH_S) == (202, True), longest_s
     found = await jobs.store.run(calls.get(await jobs.newest()))
     assert found is not None
-    assert found.record.payload.blob
-    kept = unpack_input(jobs.blobs.get(found.record.payload.blob)).request
+    payload = found.record.payload
+    assert payload is not None
+    kept = unpack_input(jobs.blobs.get(payload.blob)).request
     (x,) = kept.inputs
     array = array_from_tensor(x)
     assert np.array_equal(array, FLOATS[: len(array)])

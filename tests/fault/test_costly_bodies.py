@@ -311,6 +311,7 @@ async def finish(store: JobStore, blobs: BlobStore, job_id: str) -> None:
     assert found is not None
     holder = Holder(store, found.record.job.model, found.record.job.revision, lambda _: ())
     job = (await holder.lease()).record
+    assert job.payload is not None
     job_input = unpack_input(blobs.get(job.payload.blob))
     (x,) = job_input.request.inputs
     output = replace(x, name="y-x")
