@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry
 from registry_sync.metrics import SyncCollector, SyncCounts
 from registry_sync.presence import report_presence
 from registry_sync.troubles import Troubles
-from shared.clock import SystemClock
 from registry_sync.version_phases import PHASES
 from registry_sync.world import Plan
+from shared.clock import SystemClock
 from shared.deployment import ReplicaState, SyncReport
 from shared.state_store import MemoryStateStore
 from tests.unit.registry_sync.test_controller import Stage, running

@@ -22,8 +22,8 @@ HOLD = f"held = bytearray({HELD}); print('held', flush=True); input()"
 @pytest.fixture
 def child() -> Iterator[subprocess.Popen[bytes]]:
     """A process that holds 64 MiB."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", HOLD], **pipes) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", HOLD], stdin=pipe, stdout=pipe) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
         yield process
