@@ -241,7 +241,8 @@ def _kill_replica(system: LocalSystem) -> None:
     """Kill the one replica, once there is one that is ready."""
 
     def pids() -> list[int]:
-        replicas = system.status()["replicas"]
+        (model,) = system.status()["models"]
+        replicas = [each for revision in model["revisions"] for each in revision["replicas"]]
         return [each["pid"] for each in replicas if each["state"] == "ready"]
 
     wait_until(lambda: len(pids()) == 1, READY_TIMEOUT_S, "a replica is ready")
