@@ -10,7 +10,7 @@ from types import MappingProxyType
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
-from deploy.local.metrics_sum import LARGEST
+from deploy.local.metrics_pages import LARGEST
 from gateway.calls import DeployedModel
 from gateway.dispatch_counters import DispatchCounters
 from gateway.held_bytes_metrics import HeldBytesCollector
