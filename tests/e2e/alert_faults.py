@@ -275,11 +275,14 @@ FAULTS: dict[str, Fault] = {
     "crashes": Fault(_crashes, (Fires("PenstockReplicaRestarts", 240, 60, 930, OF_VERSION),)),
     "overload": Fault(
         _overload,
-        (Fires("PenstockShedding", 360, 300, 330),),
+        (
+            Fires("PenstockShedding", 360, 300, 330),
+            Fires("PenstockFailures", 420, 300, 120, OF_MODEL),
+        ),
         {"PENSTOCK_QUEUE_LIMIT": "1"},
     ),
     "no_leader": Fault(_no_leader, (Fires("PenstockNoLeader", 120, 60, 60),)),
     "down": Fault(
-        _down, (Fires("PenstockDown", 90, 60, 75), Fires("PenstockNoLeader", 120, 60, 75))
+        _down, (Fires("PenstockDown", 90, 60, 75), Fires("PenstockNoLeader", 90, 60, 75))
     ),
 }
