@@ -1,12 +1,18 @@
 """Faults of a real system that alerts are about: what is done, and which alerts are to fire.
 
 Each is recorded in the time that it takes: alerts look at minutes.
+`python -m tests.e2e.alert_faults` records all of them anew, or those that are named, side by side,
+for the recordings to be committed.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
+import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +25,7 @@ import httpx
 from tests import mlflow_models
 from tests.e2e.folder import folder_system
 from tests.e2e.job_client import JobClient, numbers
-from tests.e2e.recording import Recorder, Recording
+from tests.e2e.recording import FOLDER, Recorder, Recording
 from tests.e2e.system import LocalSystem, penstock, wait_until
 
 READY_TIMEOUT_S = 120.0
@@ -286,3 +292,34 @@ FAULTS: dict[str, Fault] = {
         _down, (Fires("PenstockDown", 90, 60, 75), Fires("PenstockNoLeader", 90, 60, 75))
     ),
 }
+
+
+def record_side_by_side(names: list[str], folder: Path) -> None:
+    """Record faults into a folder, each by a process of its own: they mostly wait.
+
+    Raises:
+        AssertionError: if one of them failed; it has said why.
+    """
+    command = [sys.executable, "-m", "tests.e2e.alert_faults", "--one", "--into", str(folder)]
+    processes = {name: subprocess.Popen([*command, name]) for name in names}
+    failed = [name for name, process in processes.items() if process.wait() != 0]
+    assert not failed, failed
+
+
+def main() -> None:
+    """See the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m tests.e2e.alert_faults")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(FAULTS))
+    parser.add_argument("--into", type=Path, default=FOLDER, help="folder of the recordings")
+    parser.add_argument("--one", action="store_true", help="in this process, the one NAME")
+    given = parser.parse_args()
+    if not given.one:
+        record_side_by_side(given.names or list(FAULTS), given.into)
+        return
+    (name,) = given.names
+    with tempfile.TemporaryDirectory(prefix="penstock-fault-") as base:
+        record(FAULTS[name], Path(base)).write(name, given.into)
+
+
+if __name__ == "__main__":
+    main()

@@ -31,7 +31,7 @@ TARGET = {"instance": "127.0.0.1:9180", "job": "penstock"}
 
 NAME = re.compile(r"\bpenstock_\w+")
 HEAD = """\
-# Recorded from a real system by `pytest -m slow tests/e2e/test_alerts.py`; not to be edited.
+# Recorded from a real system by `python -m tests.e2e.alert_faults`; not to be edited.
 """
 
 Labels = tuple[tuple[str, str], ...]
@@ -62,14 +62,14 @@ class Recording:
     series: list[dict[str, str]]
 
     @classmethod
-    def read(cls, name: str) -> Recording:
-        """A recording that was committed."""
-        return cls(**yaml.safe_load((FOLDER / f"{name}.yml").read_text()))
+    def read(cls, name: str, folder: Path = FOLDER) -> Recording:
+        """A recording; one that was committed, unless a folder is named."""
+        return cls(**yaml.safe_load((folder / f"{name}.yml").read_text()))
 
-    def write(self, name: str) -> None:
-        """Put it where it is committed from."""
+    def write(self, name: str, folder: Path) -> None:
+        """Keep it."""
         text = yaml.safe_dump(self.__dict__, sort_keys=False, width=10_000)
-        (FOLDER / f"{name}.yml").write_text(HEAD + text)
+        (folder / f"{name}.yml").write_text(HEAD + text)
 
     def labels(self) -> dict[str, set[frozenset[str]]]:
         """Names of labels by name of sample, without those that Prometheus adds."""
