@@ -444,6 +444,7 @@ class Dispatch:
     ) -> list[Command]:
         error = PenstockError(code, message, retry_after_s)
         error.attempts = call.sent
+        error.version = call.version
         error.hedged = "failed" if call.hedged else ""
         error.failed = call.failed
         return [*self._close(call), Failed(call.id, error)]

@@ -155,7 +155,9 @@ class InferenceService:
         interface = self._replicas.interface(route.revision) or self._interfaces.get(route.revision)
         if interface is None:
             message = f"no replica of model {model!r} version {route.version} is ready"
-            raise PenstockError(ErrorCode.NO_READY_REPLICA, message, 1.0)
+            error = PenstockError(ErrorCode.NO_READY_REPLICA, message, 1.0)
+            error.version = route.version
+            raise error
         versions = tuple(v.version for v in self._routes.models()[model].versions)
         return ModelMetadata(model, versions, interface, route.jobs == "only")
 

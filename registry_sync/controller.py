@@ -187,10 +187,11 @@ class Controller:
             world = await self._look()
         started = self._clock.monotonic()
         result = plan(world, self._policy)
-        self.counts.planned(result.deployment, self._clock.monotonic() - started)
+        self.counts.planned(result, self._clock.monotonic() - started)
         if (result.deployment, result.routing) != (world.deployment, world.routing):
             async with asyncio.timeout(STORE_TIMEOUT_S):
                 await self._store.apply(lease, result.deployment, result.routing)
+            self.counts.applied(world.deployment, result.deployment)
             self._log_changes(world.deployment, world.routing, result)
         if self._leadership.lease == lease:
             self._after(result)

@@ -8,7 +8,6 @@ figures of several daemons fit to be added up.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -23,10 +22,21 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from registry_sync.version_phases import PhaseCounts, phase_counts, version_phases
+from registry_sync.world import Plan
+from shared.bounded_histogram import BoundedHistogram
 from shared.deployment import Deployment, Phase
 
 PLAN_BUCKETS_S = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0)
 _BUCKET_LABELS = (*map(floatToGoString, PLAN_BUCKETS_S), "+Inf")
+
+SWAP_BUCKETS_S = (1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
+
+
+def _swaps() -> BoundedHistogram:
+    help_text = "From when a version was to serve until it did."
+    return BoundedHistogram("penstock_sync_swap_seconds", help_text, SWAP_BUCKETS_S)
+
 
 _COUNTERS = {
     "polls": "Times that the registry was read, or was tried to.",
@@ -46,7 +56,8 @@ class SyncCounts:
 
     Attributes:
         plan_times: plans by the bucket of their duration.
-        phases: versions by phase, in the newest plan of this daemon.
+        versions: how many are in a phase, in the newest plan of this daemon.
+        swaps: how long it took until versions served.
     """
 
     polls: int = 0
@@ -59,13 +70,23 @@ class SyncCounts:
     faults: int = 0
     plan_s: float = 0.0
     plan_times: list[int] = field(default_factory=lambda: [0] * len(_BUCKET_LABELS))
-    phases: dict[Phase, int] = field(default_factory=dict)
+    versions: PhaseCounts = field(default_factory=lambda: phase_counts({}))
+    swaps: BoundedHistogram = field(default_factory=_swaps)
 
-    def planned(self, deployment: Deployment, duration_s: float) -> None:
+    def planned(self, plan: Plan, duration_s: float) -> None:
         """A plan was made."""
         self.plan_s += duration_s
         self.plan_times[bisect_left(PLAN_BUCKETS_S, duration_s)] += 1
-        self.phases = dict(Counter(each.phase for each in deployment.revisions.values()))
+        self.versions = phase_counts(version_phases(plan.deployment, plan.told))
+
+    def applied(self, before: Deployment, after: Deployment) -> None:
+        """A plan was written: what serves by it and did not before."""
+        for name, revision in after.revisions.items():
+            earlier = before.revisions.get(name)
+            served = earlier is not None and earlier.phase is Phase.SERVING
+            if revision.phase is Phase.SERVING and not served and revision.wished_at:
+                took_s = max(0.0, revision.changed_at - revision.wished_at)
+                self.swaps.observe(revision.model, took_s)
 
 
 class SyncState(Protocol):
@@ -113,9 +134,12 @@ class SyncCollector(Collector):
         plans.add_metric([], list(zip(_BUCKET_LABELS, totals, strict=True)), counts.plan_s)
         yield plans
         versions = GaugeMetricFamily(
-            "penstock_sync_versions", "Deployed versions by phase.", labels=["phase"]
+            "penstock_sync_versions",
+            "Versions by phase: 1 for each that is named, and the number of the others.",
+            labels=["model", "version", "phase"],
         )
-        phases = counts.phases if leading else {}
-        for phase in Phase:
-            versions.add_metric([phase.value], phases.get(phase, 0))
+        shown = counts.versions if leading else phase_counts({})
+        for (model, version, phase), count in shown.items():
+            versions.add_metric([model, version, phase.value], count)
         yield versions
+        yield from counts.swaps.collect()

@@ -245,6 +245,11 @@ class _Model:
     def _in_phase(self, revision: RevisionDeployment, phase: Phase) -> RevisionDeployment:
         return revision.model_copy(update={"phase": phase, "changed_at": self._now})
 
+    def _wished(self, revision: RevisionDeployment) -> RevisionDeployment:
+        """Wished for from now on."""
+        update = {"wished_at": self._now}
+        return self._in_phase(revision, Phase.LOADING).model_copy(update=update)
+
     def _draining(self, revision: RevisionDeployment) -> RevisionDeployment:
         drained = {"drain_generation": self._generation, "retry_at": None, "message": ""}
         return self._in_phase(revision, Phase.DRAINING).model_copy(update=drained)
@@ -329,7 +334,7 @@ class _Model:
             elif each.phase is Phase.DRAINING:
                 result.append(each)
         if target is not None and all(each.revision != target.revision for each in result):
-            result.append(self._in_phase(target, Phase.LOADING))
+            result.append(self._wished(target))
         return self._replaced(result)
 
     def _as_wished(
@@ -338,7 +343,7 @@ class _Model:
         """The target, with what may change of it in place."""
         wished = revision.model_copy(update={name: getattr(target, name) for name in IN_PLACE})
         if revision.phase is Phase.DRAINING:
-            return self._in_phase(wished, Phase.LOADING)
+            return self._wished(wished)
         changed = any(getattr(wished, name) != getattr(revision, name) for name in PLACED_BY)
         if revision.phase is Phase.FAILED and changed:
             return self._in_phase(wished, Phase.LOADING).model_copy(update={"retry_at": None})

@@ -179,6 +179,7 @@ class RevisionDeployment(_Document):
         timeout_ms, queue_timeout_ms, hedge, hedge_budget: see `shared.routing.VersionRoute`.
         memory_bytes: estimate of what one replica takes, for placement.
         changed_at: wall-clock time at which the phase began.
+        wished_at: wall-clock time since which it is to serve; 0: written before this was noted.
         drain_generation: gateways that acknowledged it no longer route here (phase DRAINING).
         failures: loads that failed in a row.
         retry_at: wall-clock time of the next try (phase FAILED); None: not before a change.
@@ -201,6 +202,7 @@ class RevisionDeployment(_Document):
     memory_bytes: int = 0
     phase: Phase = Phase.LOADING
     changed_at: float = 0.0
+    wished_at: float = 0.0
     drain_generation: int = 0
     failures: int = 0
     retry_at: float | None = None

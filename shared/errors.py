@@ -79,11 +79,13 @@ class PenstockError(Exception):
 
     Attributes:
         attempts: how often the call was sent to a replica.
+        version: the version that was to answer; empty if none was chosen.
         hedged: `failed` if one of these was a hedge; empty otherwise.
         failed: those that came to an error, were lost with their replica or were too late.
     """
 
     attempts: int = 0
+    version: str = ""
     hedged: str = ""
     failed: tuple[FailedAttempt, ...] = ()
 

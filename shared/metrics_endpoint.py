@@ -15,6 +15,7 @@ from prometheus_client import (
 )
 
 from shared.addresses import authority_of
+from shared.build_info import BuildInfoCollector
 
 
 def process_registry() -> CollectorRegistry:
@@ -23,6 +24,7 @@ def process_registry() -> CollectorRegistry:
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
+    registry.register(BuildInfoCollector())
     return registry
 
 

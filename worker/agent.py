@@ -103,7 +103,7 @@ class Agent:
             on_change=self._host_changed,
             on_loss=self._replica_lost,
         )
-        self._collector = AgentCollector()
+        self._collector = AgentCollector(settings.worker)
         self._metrics_port = 0
         self._store_answers = True
         self._closing = False
@@ -125,6 +125,7 @@ class Agent:
         """
         registry = process_registry()
         registry.register(self._collector)
+        registry.register(self._totals.loads)
         registry.register(RestartsCollector(self._restarts))
         settings = self._settings
         self._metrics_port = serve_metrics(registry, settings.metrics_host, settings.metrics_port)

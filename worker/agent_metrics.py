@@ -23,9 +23,11 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from shared.bounded_histogram import BoundedHistogram
 from shared.deployment import ReplicaReport
 from worker.batching import DispatchReason
 from worker.control import Heartbeat
+from worker.resident import by_replica, largest_named
 from worker.supervision import KillReason
 
 VERSIONS_MAX = 200
@@ -36,6 +38,8 @@ REASONS_MAX = 8
 
 SIZE_CLASSES = 11
 """Size classes with a bucket of their own, the last for up to 1024 rows; the others are +Inf."""
+
+LOAD_BUCKETS_S = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
 _COUNTERS = {
     "requests": "Requests taken in by replicas.",
@@ -109,9 +113,17 @@ class ReplicaTotals:
 
     Args:
         versions_max: versions without a replica that are kept.
+
+    Attributes:
+        loads: how long replicas took until they were ready; may be scraped at any time.
     """
 
     def __init__(self, versions_max: int = VERSIONS_MAX) -> None:
+        self.loads = BoundedHistogram(
+            "penstock_replica_load_seconds",
+            "From the start of a replica's process until it was ready.",
+            LOAD_BUCKETS_S,
+        )
         self._versions_max = versions_max
         self._versions: dict[Label, _Version] = {}
 
@@ -155,9 +167,14 @@ class ReplicaTotals:
 
 
 class AgentCollector(Collector):
-    """Exposes the newest snapshot."""
+    """Exposes the newest snapshot, and what memory its replicas hold at that moment.
 
-    def __init__(self) -> None:
+    Args:
+        worker: its name.
+    """
+
+    def __init__(self, worker: str) -> None:
+        self._worker = worker
         self._snapshot = Snapshot()
 
     def publish(self, snapshot: Snapshot) -> None:
@@ -197,6 +214,17 @@ class AgentCollector(Collector):
         )
         yield _batch_rows(snapshot)
         yield from _gauges(snapshot)
+        yield self._resident(snapshot)
+
+    def _resident(self, snapshot: Snapshot) -> GaugeMetricFamily:
+        family = GaugeMetricFamily(
+            "penstock_replica_resident_bytes",
+            "Resident memory of a replica's process; of many, the largest are named.",
+            labels=["worker", "model", "version", "replica"],
+        )
+        for label, size_bytes in largest_named(dict(by_replica(snapshot.replicas))).items():
+            family.add_metric((self._worker, *label), size_bytes)
+        return family
 
 
 def _counter(

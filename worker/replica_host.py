@@ -149,6 +149,7 @@ class _Child:
 
     Attributes:
         place: what it finds out holds for that.
+        began_s: when it was started, in monotonic seconds.
         drain_s: how long it may go on once it is to drain.
     """
 
@@ -156,6 +157,7 @@ class _Child:
     place: Place
     handle: ReplicaHandle
     drain_s: float
+    began_s: float
 
 
 class ReplicaHost:
@@ -356,6 +358,7 @@ class ReplicaHost:
         environment = self._environment(assignment, Path(command.path))
         place = Place(assignment.revision, environment, device)
         start = self._start(command, place)
+        began_s = self._clock.monotonic()
         try:
             handle = self._spawner.spawn(
                 start,
@@ -366,7 +369,7 @@ class ReplicaHost:
             self.feed(Ended(key, replica, f"cannot be started: {error.strerror}"))
             return
         drain_s = policy_of(self._settings).drain_s(assignment.settings.drain_timeout_s)
-        self._children[replica] = _Child(label, place, handle, drain_s)
+        self._children[replica] = _Child(label, place, handle, drain_s, began_s)
         self._totals.began(label, replica, restart=command.restart)
         self.feed(Spawned(key, replica, handle.pid, start.device))
 
@@ -423,6 +426,8 @@ class ReplicaHost:
         match message:
             case Ready():
                 child = self._children[replica]
+                took_s = self._clock.monotonic() - child.began_s
+                self._totals.loads.observe(child.label[0], took_s)
                 if message.fresh:
                     self._remember(child, message.finding)
                 self.feed(Loaded(key, replica, message.provider, message.finding.reason))

@@ -61,15 +61,14 @@ class Exchange(Generic[P]):
     of it is set later, or never.
 
     Attributes:
-        model_label, version_label: empty until the service has said that they exist.
-        resolved: the version asked for, or else the default one; empty until that is known.
+        model_label, resolved: the model, and the version asked for or else the default one; empty
+            until the service has said that they exist.
         parsed: what the body says, once it is read.
         read_s, parsed_s, answered_s: when its body had been read, when it had been parsed, and
             when its call was answered; 0 until then.
     """
 
     model_label: str = ""
-    version_label: str = ""
     resolved: str = ""
     request_bytes: int = 0
     parsed: P | None = None
@@ -175,10 +174,9 @@ class CallSteps(Generic[P]):
         try:
             metadata = self.service.metadata(model, version)
         except PenstockError as error:
-            _label_unreachable(exchange, error.code)
+            _label_unreachable(exchange, error)
             raise
         exchange.model_label = model
-        exchange.version_label = version or ""
         exchange.resolved = version or metadata.versions[0]
         if metadata.only_jobs:
             raise PenstockError(ErrorCode.NOT_OFFERED, ONLY_JOBS)
@@ -281,25 +279,27 @@ class CallSteps(Generic[P]):
 
     def fail(self, exchange: Exchange[P], error: Exception) -> Response:
         """The response to a request that came to nothing."""
-        code = error.code if isinstance(error, PenstockError) else ErrorCode.INTERNAL
+        code, version = ErrorCode.INTERNAL, exchange.resolved
+        if isinstance(error, PenstockError):
+            code, version = error.code, error.version or version
         total_s = time.perf_counter() - exchange.started_s
         self.metrics.record(
             exchange.model_label,
-            exchange.version_label,
+            version,
             code.value,
             total_s,
             exchange.request_bytes,
             0,
         )
         if exchange.parsed_s:  # a request that could not be read was no call
-            self._statistics.failed(exchange.model, exchange.resolved, total_s)
+            self._statistics.failed(exchange.model, version, total_s)
         return failure_response(
             error,
             request_id_of(exchange.headers),
             self.settings.retry_after_s,
             self.payload.error_body,
             model=exchange.model[:NAME_SHOWN_MAX],
-            version=(exchange.version or "")[:NAME_SHOWN_MAX],
+            version=(version or exchange.version or "")[:NAME_SHOWN_MAX],
             duration_ms=round(total_s * 1e3, 3),
         )
 
@@ -384,12 +384,12 @@ def _cause(error: Exception, scope: Scope) -> Exception:
     return error
 
 
-def _label_unreachable(exchange: Exchange[P], code: ErrorCode) -> None:
+def _label_unreachable(exchange: Exchange[P], error: PenstockError) -> None:
     """Of names that the service knows, metrics may be kept, also while nothing answers there."""
-    if code is not ErrorCode.MODEL_NOT_FOUND:
+    if error.code is not ErrorCode.MODEL_NOT_FOUND:
         exchange.model_label = exchange.model
-        if code is not ErrorCode.VERSION_NOT_FOUND:
-            exchange.version_label = exchange.version or ""
+        if error.code is not ErrorCode.VERSION_NOT_FOUND:
+            exchange.resolved = error.version or exchange.version or ""
 
 
 async def compressed(body: Body, coding: Coding) -> Body:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
-from deploy.local.metrics_sum import LARGEST
+from deploy.local.metrics_pages import LARGEST
 from gateway.calls import DeployedModel
 from gateway.dispatch_counters import DispatchCounters
 from gateway.held_bytes_metrics import HeldBytesCollector
@@ -23,6 +23,7 @@ from gateway.replicas import Revision, RevisionSettings
 from gateway.throttle import ThrottleSettings
 from gateway.unread_answers import ClientBounds
 from registry_sync.metrics import SyncCollector, SyncCounts
+from shared.build_info import BuildInfoCollector
 from shared.deployment import ReplicaReport, ReplicaState
 from shared.jobs.answers import ModelStats, QueueStats, StoreStats
 from shared.jobs.record import JobState
@@ -116,7 +117,7 @@ def gateway() -> CollectorRegistry:
 
 
 def worker() -> CollectorRegistry:
-    totals, collector = ReplicaTotals(), AgentCollector()
+    totals, collector = ReplicaTotals(), AgentCollector("worker-0")
     totals.began(("digits", "1"), "r", restart=False)
     totals.beat(("digits", "1"), "r", Heartbeat())
     report = ReplicaReport(
@@ -131,6 +132,8 @@ def worker() -> CollectorRegistry:
     collector.publish(totals.snapshot((report,)))
     registry = CollectorRegistry()
     registry.register(collector)
+    registry.register(totals.loads)
+    registry.register(BuildInfoCollector())
     return registry
 
 
@@ -180,8 +183,9 @@ def test_reasons_and_phases_show_before_they_occur() -> None:
     for reason in ("idle", "full", "deadline", "waited"):
         labels = {"model": "digits", "version": "1", "reason": reason}
         assert worker().get_sample_value("penstock_replica_dispatched_total", labels) == 0
-    for phase in ("loading", "serving", "draining", "failed"):
-        assert sync().get_sample_value("penstock_sync_versions", {"phase": phase}) == 0
+    for phase in ("loading", "serving", "draining", "failed", "invalid"):
+        labels = {"model": "", "version": "", "phase": phase}
+        assert sync().get_sample_value("penstock_sync_versions", labels) == 0
 
 
 def test_a_deployed_model_without_jobs_shows_none() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from deploy.local.metrics_sum import sum_metrics
+from deploy.local.metrics_pages import EndedCounters, sum_metrics
 
 
 def page_of_a_process(calls: int, queued: int, seconds: float) -> str:
@@ -80,3 +82,44 @@ def test_gauges_that_are_no_amounts_show_the_largest() -> None:
     assert total["penstock_gateway_routing_generation", ""] == 9
     assert total["penstock_gateway_ready_replicas", ""] == 2
     assert total["penstock_gateway_open_calls", ""] == 18
+
+
+def calls_in(page: str) -> float:
+    return samples(page)["penstock_calls_total", 'di"gits']
+
+
+def test_the_sum_falls_for_no_process_that_ends_or_is_silent() -> None:
+    ended = EndedCounters()
+    both = {"g-1": page_of_a_process(40, 1, 0.1), "w-1": page_of_a_process(2, 5, 0.1)}
+    assert calls_in(sum_metrics(ended.completed(both))) == 42
+    for scraped in ({**both, "g-1": ""}, {"w-1": both["w-1"]}):  # silent, then gone
+        page = sum_metrics(ended.completed(scraped))
+        assert calls_in(page) == 42
+        assert samples(page)["penstock_queued", ""] == 5  # a gauge goes with its process
+        assert samples(page)["penstock_seconds_count", ""] == 2
+    successor = {"w-1": both["w-1"], "g-2": page_of_a_process(1, 1, 0.1)}
+    assert calls_in(sum_metrics(ended.completed(successor))) == 43
+
+
+def test_a_process_that_comes_back_is_counted_once() -> None:
+    ended = EndedCounters()
+    ended.completed({"g-1": page_of_a_process(40, 1, 0.1)})
+    assert calls_in(sum_metrics(ended.completed({}))) == 40
+    page = sum_metrics(ended.completed({"g-1": page_of_a_process(41, 1, 0.1)}))
+    assert calls_in(page) == 41
+
+
+@given(counts=st.lists(st.integers(0, 9), min_size=1, max_size=12), ended_max=st.integers(0, 3))
+def test_however_many_processes_ended_nothing_is_lost(counts: list[int], ended_max: int) -> None:
+    ended = EndedCounters(ended_max)
+    for number, count in enumerate(counts):
+        page = sum_metrics(ended.completed({f"g-{number}": page_of_a_process(count, 1, 0.1)}))
+        assert calls_in(page) == sum(counts[: number + 1])
+    assert len(ended.completed({})) <= ended_max + 1
+
+
+def test_what_all_processes_show_alike_goes_with_them() -> None:
+    ended = EndedCounters()
+    jobs = "# TYPE penstock_jobs_submitted counter\npenstock_jobs_submitted_total 7\n"
+    ended.completed({"g-1": jobs})
+    assert sum_metrics(ended.completed({})) == ""

@@ -422,3 +422,26 @@ def test_a_call_whose_time_is_over_names_the_replica_that_did_not_answer() -> No
     outcome = world.outcomes[1]
     assert isinstance(outcome, Failed)
     assert [each.replica for each in outcome.error.failed] == [name]
+
+
+def test_a_call_that_failed_names_the_version_that_was_to_answer() -> None:
+    world = World()
+    world.join("1")
+    world.submit(1)
+    world.fail(1, ErrorCode.MODEL_ERROR)
+    outcome = world.outcomes[1]
+    assert isinstance(outcome, Failed)
+    assert outcome.error.version == "1"
+
+
+def test_a_call_that_moved_to_another_version_names_that_one() -> None:
+    world = World()
+    world.join("1")
+    world.submit(1)
+    world.routes.take_table(table(2, "2"))
+    world.nack(1, NackReason.DRAINING)
+    world.join("2")
+    world.fail(2, ErrorCode.MODEL_ERROR)
+    outcome = world.outcomes[1]
+    assert isinstance(outcome, Failed)
+    assert outcome.error.version == "2"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import uvloop
 
 from gateway.calls import InferenceCall
@@ -15,7 +16,7 @@ from shared.routing import ModelRoute, RoutingTable, VersionRoute
 ROUTE = ModelRoute(model="m", generation=1, versions=(VersionRoute(version="1", revision="m/1"),))
 
 
-async def _submit_with_deadlines_that_have_come() -> list[Outcome]:
+def _service_without_replicas() -> InferenceService:
     service = InferenceService(
         "ipc:///nowhere/g.ipc",
         "g-1",
@@ -26,6 +27,11 @@ async def _submit_with_deadlines_that_have_come() -> list[Outcome]:
         on_change=lambda: None,
     )
     service.take_routing(RoutingTable(generation=1, models={"m": ROUTE}))
+    return service
+
+
+async def _submit_with_deadlines_that_have_come() -> list[Outcome]:
+    service = _service_without_replicas()
     outcomes: list[Outcome] = []
     for _ in range(2):
         service.submit(InferenceCall("m", None, (), timeout_s=0.0), outcomes.append)
@@ -41,3 +47,10 @@ def test_deadlines_that_have_come_are_answered_in_uvloop_too() -> None:
     assert [each.code for each in outcomes if isinstance(each, PenstockError)] == [
         ErrorCode.DEADLINE_EXCEEDED
     ] * 3
+
+
+def test_a_version_without_a_replica_is_named_by_the_failure() -> None:
+    with pytest.raises(PenstockError) as failed:
+        _service_without_replicas().metadata("m", None)
+    assert failed.value.code is ErrorCode.NO_READY_REPLICA
+    assert failed.value.version == "1"

@@ -11,10 +11,13 @@ from prometheus_client import CollectorRegistry
 from registry_sync.metrics import SyncCollector, SyncCounts
 from registry_sync.presence import report_presence
 from registry_sync.troubles import Troubles
+from registry_sync.version_phases import PHASES
+from registry_sync.world import Plan
 from shared.clock import SystemClock
-from shared.deployment import Deployment, SyncReport
+from shared.deployment import ReplicaState, SyncReport
 from shared.state_store import MemoryStateStore
 from tests.unit.registry_sync.test_controller import Stage, running
+from tests.unit.registry_sync.worlds import STABLE, Scene, observed, registry
 
 
 @dataclass
@@ -24,6 +27,26 @@ class State:
     leading: bool
     registry_age_s: float = 0.0
     hanging_calls: int = 0
+
+
+def failed_plan() -> Plan:
+    """Of a scene in which a version cannot be loaded."""
+    scene = Scene()
+    scene.models = registry(observed(versions={"1": STABLE}))
+    scene.states["1"] = ReplicaState.FAILED
+    scene.settle()
+    return scene.plan()
+
+
+def versions_on(page: CollectorRegistry) -> dict[str, float]:
+    """Versions in each phase, added up as an alert would."""
+    found: dict[str, float] = {}
+    for family in page.collect():
+        for sample in family.samples:
+            if sample.name == "penstock_sync_versions":
+                phase = sample.labels["phase"]
+                found[phase] = found.get(phase, 0) + sample.value
+    return found
 
 
 def registry_of(counts: SyncCounts, leading: bool) -> CollectorRegistry:
@@ -46,7 +69,10 @@ async def test_a_daemon_counts_what_it_does() -> None:
                 await asyncio.sleep(0.01)
         page = registry_of(controller.counts, controller.leading)
         assert page.get_sample_value("penstock_sync_leader") == 1
-        assert page.get_sample_value("penstock_sync_versions", {"phase": "serving"}) == 1
+        served = {"model": "digits", "version": "1", "phase": "serving"}
+        assert page.get_sample_value("penstock_sync_versions", served) == 1
+        swaps = "penstock_sync_swap_seconds_count"
+        assert page.get_sample_value(swaps, {"model": "digits"}) == 1
     counts = controller.counts
     assert counts.polls > counts.poll_failures > 0
     assert counts.status_writes == len(stage.registry.writes)
@@ -65,10 +91,11 @@ async def test_a_download_that_fails_is_counted() -> None:
 
 def test_only_the_leader_counts_versions() -> None:
     counts = SyncCounts()
-    counts.planned(Deployment(), 0.002)
+    counts.planned(failed_plan(), 0.002)
     page = registry_of(counts, leading=False)
     assert page.get_sample_value("penstock_sync_leader") == 0
-    assert page.get_sample_value("penstock_sync_versions", {"phase": "serving"}) == 0
+    assert versions_on(page) == dict.fromkeys(PHASES, 0)
+    assert versions_on(registry_of(counts, leading=True))["failed"] == 1
     assert page.get_sample_value("penstock_sync_plan_seconds_bucket", {"le": "0.001"}) == 0
     assert page.get_sample_value("penstock_sync_plan_seconds_bucket", {"le": "0.005"}) == 1
     assert page.get_sample_value("penstock_sync_plan_seconds_count") == 1

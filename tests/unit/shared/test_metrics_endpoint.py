@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import platform
 import socket
+from importlib import metadata
 
 import pytest
 
+from shared.compiled import is_compiled
 from shared.metrics_endpoint import process_registry, serve_metrics
+
+
+def test_every_process_tells_its_build() -> None:
+    labels = {
+        "version": metadata.version("penstock"),
+        "compiled": str(is_compiled()).lower(),
+        "python": platform.python_version(),
+    }
+    assert process_registry().get_sample_value("penstock_build_info", labels) == 1
 
 
 def test_a_port_that_is_taken_is_named() -> None:

@@ -58,7 +58,7 @@ def test_reasons_are_bounded() -> None:
 
 
 def test_exposition() -> None:
-    totals, collector, registry = ReplicaTotals(), AgentCollector(), CollectorRegistry()
+    totals, collector, registry = ReplicaTotals(), AgentCollector("worker-0"), CollectorRegistry()
     registry.register(collector)
     totals.began(DIGITS, "r", restart=True)
     totals.beat(DIGITS, "r", Heartbeat(requests=3, infer_us=1_500_000, dispatched={"full": 2}))
@@ -90,7 +90,7 @@ def test_exposition() -> None:
 
 
 def test_batches_fall_into_buckets_by_their_size() -> None:
-    totals, collector, registry = ReplicaTotals(), AgentCollector(), CollectorRegistry()
+    totals, collector, registry = ReplicaTotals(), AgentCollector("worker-0"), CollectorRegistry()
     registry.register(collector)
     totals.began(DIGITS, "r", restart=False)
     # One batch of 1 row, two of 2, one of 3 or 4, one of more than any bucket takes.

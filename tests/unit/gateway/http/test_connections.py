@@ -79,7 +79,7 @@ def test_a_client_that_leaves_cancels_its_call(
     with connect(port) as connection:  # answered by the same loop, so after the one above
         connection.sendall(head(len(GOOD)) + GOOD)
         assert read_response(connection)[0] == 200
-    labels = {"model": "double", "version": "", "code": "cancelled"}
+    labels = {"model": "double", "version": "2", "code": "cancelled"}
     assert registry.get_sample_value("penstock_gateway_requests_total", labels) == 1
     assert registry.get_sample_value("penstock_gateway_requests_in_flight") == 0
 

@@ -326,6 +326,26 @@ async def test_success_logs_nothing(service: FakeInference) -> None:
     assert logs == []
 
 
+@pytest.mark.parametrize(
+    ("body", "failed_version", "labels"),
+    [
+        ({}, "", {"code": "invalid_input", "version": "2"}),
+        (GOOD, "", {"code": "model_error", "version": "2"}),
+        (GOOD, "3", {"code": "model_error", "version": "3"}),  # it was swapped meanwhile
+    ],
+)
+async def test_a_failure_is_counted_for_the_version_that_was_to_answer(
+    service: FakeInference, body: dict[str, object], failed_version: str, labels: dict[str, str]
+) -> None:
+    registry = CollectorRegistry()
+    service.failure = PenstockError(ErrorCode.MODEL_ERROR, "it failed")
+    service.failure.version = failed_version
+    async with client_of(app_of(service, registry=registry)) as client:
+        await client.post(INFER, json=body)
+    counted = {"model": "double", **labels}
+    assert registry.get_sample_value("penstock_gateway_requests_total", counted) == 1
+
+
 async def test_metrics_count_by_model_version_and_outcome(service: FakeInference) -> None:
     registry = CollectorRegistry()
     async with client_of(app_of(service, registry=registry)) as client:
