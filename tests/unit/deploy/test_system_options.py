@@ -20,6 +20,7 @@ OF_ONE_CALL = {
     *("timeout_s", "ttl_s", "result_ttl_s", "webhook", "webhook_event", "idempotency_key"),
     *("state", "model", "force", "concurrency", "rounds", "training_steps"),
     *("judged", "goal", "request", "job", "follow"),
+    *("install_completion", "show_completion"),
 }
 """Flags without a variable, which would change every call after it."""
 
