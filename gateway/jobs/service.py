@@ -24,6 +24,7 @@ from shared.errors import ErrorCode, PenstockError
 from shared.jobs import calls
 from shared.jobs.answers import JobEvent, JobView, JobWithBytes, Undelivered
 from shared.jobs.calls import INLINE_BYTES_MAX, StoreLimits
+from shared.jobs.durability import Durability
 from shared.jobs.ids import is_job_id, made_ms, new_job_id
 from shared.jobs.payload import INPUT_TYPE, pack_input, unpack_result
 from shared.jobs.record import Content, JobRecord, JobState, NewJob
@@ -106,6 +107,11 @@ class JobService:
         most_results = settings.jobs_result_bytes_max
         self._results = ByteBudget(most_results, RESULTS_FULL, retry_s, held, UNREAD)
         self.watch = JobWatch(self._access, news, settings, self._results)
+
+    @property
+    def durability(self) -> Durability:
+        """What it is worth that a job was accepted, as was found last."""
+        return self._access.durability
 
     def begin_drain(self) -> None:
         """The gateway leaves: who waits is let go."""

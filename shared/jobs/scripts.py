@@ -30,6 +30,10 @@ Exchange: TypeAlias = Generator[Sequence[Command], Sequence[Any], Any]
 WAIT_FOR_DISK_MS = 3_000
 """Longest wait for an fsync: below the socket's timeout, above the second between two of them."""
 
+ANOTHER_SERVER = "the job store's server was replaced by one that promises something else"
+"""Why a call that was carried out counts as one without an answer: it may not be on the disk. The
+client connects anew by itself, so this is seen only afterwards."""
+
 LIMITS: Mapping[str, int] = {
     "events": 256,  # of one job; outputs of a stream that nobody reads must not add up
     "event_bytes": 1 << 20,
