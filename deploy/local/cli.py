@@ -26,7 +26,7 @@ from deploy.local.direct_http import spare_loopback
 from deploy.local.extras import load
 from deploy.local.failures import CommandError
 from deploy.local.goals import Goal
-from deploy.local.help_groups import CommandGroup, GroupedTyper
+from deploy.local.help_groups import CommandGroup, GroupedTyper, OptionGroup
 from deploy.local.known_settings import SETTINGS, warnings_of
 from deploy.local.log_lines import Wanted
 from deploy.local.logs import run_logs
@@ -117,13 +117,22 @@ _process(
 )
 
 
+def _check_one_source(url: str | None, redis_url: str | None) -> None:
+    if url is not None and redis_url is not None:
+        raise CommandError("--url and --redis-url: give one of them", exit_code=2)
+
+
 @app.command("status", rich_help_panel=CommandGroup.LOOK)
 def status(
     data_dir: DataDirOption = HERE,
     redis_url: RedisUrlOption = None,
     namespace: NamespaceOption = "penstock",
     url: Annotated[
-        str | None, typer.Option(help="Ask this gateway what it routes, instead of the store.")
+        str | None,
+        typer.Option(
+            help="Ask this gateway what it routes, instead of the store.",
+            rich_help_panel=OptionGroup.SYSTEM,
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     judged: Annotated[
@@ -136,8 +145,7 @@ def status(
     ] = False,
 ) -> None:
     """Show models, versions, replicas and processes."""
-    if url is not None and redis_url is not None:
-        raise CommandError("--url and --redis-url: give one of them", exit_code=2)
+    _check_one_source(url, redis_url)
     if url is not None:
         module = load("deploy.local.gateway_status", "penstock status", "all")
         raise typer.Exit(module.run_gateway_status(url, as_json, judged))
@@ -161,6 +169,13 @@ def wait(
     data_dir: DataDirOption = HERE,
     redis_url: RedisUrlOption = None,
     namespace: NamespaceOption = "penstock",
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="Ask this gateway whether it serves the model, instead of the store.",
+            rich_help_panel=OptionGroup.SYSTEM,
+        ),
+    ] = None,
 ) -> None:
     """Wait until a model serves, is ready, or runs no more; the last line says why it is over.
 
@@ -168,6 +183,9 @@ def wait(
     call, 3 not in time.
     """
     module = load("deploy.local.wait", "penstock wait", "all")
+    _check_one_source(url, redis_url)
+    if url is not None:
+        raise typer.Exit(module.run_gateway_wait(model, version, goal, timeout_s, url))
     raise typer.Exit(
         module.run_wait(model, version, goal, timeout_s, data_dir, redis_url, namespace)
     )

@@ -68,7 +68,7 @@ def test_every_flag_of_commands_that_look_at_a_system_has_its_variable() -> None
         if option.envvar is None
         and option.name not in OF_ONE_CALL
         and not path.startswith(of_settings)
-        and path != "status url"  # it asks the store unless one call says otherwise
+        and path not in ("status url", "wait url")  # they ask the store unless one call says so
     ]
     assert without == []
 
