@@ -186,7 +186,7 @@ def cancel(job: JobsArgument, url: UrlOption = None, data_dir: DataDirOption = H
 
 @jobs.command("retry")
 def retry(job: JobsArgument, url: UrlOption = None, data_dir: DataDirOption = HERE) -> None:
-    """Queue failed jobs, such as dead letters, once more."""
+    """Queue jobs once more that failed (dead letters too), were canceled or expired."""
     raise typer.Exit(_jobs().run_each(_client(url, data_dir), "POST", "/retry", job))
 
 

@@ -230,6 +230,17 @@ def state_of(raw: bytes) -> JobState | None:
     return None if raw in (b"lost", b"gone") else JobState(raw.decode())
 
 
+def retried_of(raw: bytes) -> JobState | None:
+    """A state, or None for a job that is gone.
+
+    Raises:
+        PenstockError: JOB_GONE, if the job's input is not kept any more.
+    """
+    if raw == b"no_input":
+        raise PenstockError(ErrorCode.JOB_GONE, "the job's input is not kept any more")
+    return state_of(raw)
+
+
 def committed_of(raw: bytes) -> JobState | None:
     """What became of a commit; None for a lease that is lost.
 

@@ -43,6 +43,7 @@ LIMITS: Mapping[str, int] = {
     "overdue": 32,  # jobs that a lease finds overdue and looks behind, so that it stays short
     "spared": 3,  # times that a job's replica may die before it began, and no attempt counts
     "grant_ms": 60_000,  # longer than anybody sends one request again
+    "spares": 64,  # inputs kept for a retry that one call gives up for room: it is short so
     "undelivered": 1_000,  # webhooks that were given up, for the operator to look at
     "totals_ms": 30 * 24 * 3_600_000,  # how long a model's totals outlive its last job
 }

@@ -19,12 +19,11 @@ if idempotency ~= '' then
 end
 if redis.call('EXISTS', key('job', id)) == 1 then return answer('created', id) end
 
-local counts = redis.call('HMGET', key('counts'), 'jobs', 'bytes')
 local fields = {state = 'queued', created_ms = now, queued_ms = now, entered_ms = now}
 for at = 9, #ARGV, 2 do fields[ARGV[at]] = ARGV[at + 1] end
 local inline = fields.payload_blob and 0 or tonumber(fields.payload_size)
-if tonumber(counts[1] or 0) >= tonumber(ARGV[5])
-    or tonumber(counts[2] or 0) + inline > tonumber(ARGV[6]) then
+if tonumber(redis.call('HGET', key('counts'), 'jobs') or 0) >= tonumber(ARGV[5])
+    or is_full(inline, ARGV[6]) then
   return {'full', id, 0, -1}
 end
 
