@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 import orjson
 import pytest
@@ -14,7 +15,7 @@ from redis import Redis
 
 from shared.jobs import calls
 from shared.jobs.ids import new_job_id
-from shared.jobs.payload import RESULT_TYPE, JobResult, pack_result, unpack_input
+from shared.jobs.payload import RESULT_TYPE, VERSION, JobResult, pack_result, unpack_input
 from shared.jobs.record import Content, NewJob
 from shared.messages import Final
 from tests.contract.job_bench import (
@@ -123,6 +124,18 @@ async def test_a_job_whose_input_is_gone_is_not_retried_and_says_so(bench: Bench
     refused = await bench.ask("POST", f"{path}/retry")
     assert refused.status_code == 410
     assert f"job {job_id} is canceled and its input is not kept" in refused.json()["error"]
+
+
+async def test_a_result_that_another_release_wrote_is_an_error_in_words(bench: Bench) -> None:
+    path = (await bench.submit()).headers["location"]
+    leased = await bench.holder.lease()
+    _, *rest = msgpack.unpackb(pack_result(JobResult("", Final(1))))
+    body = msgpack.packb([VERSION + 1, *rest])
+    content = Content(RESULT_TYPE, len(body))
+    await bench.store.run(calls.commit(leased.record.id, leased.record.token, content, body))
+    answer = await bench.ask("GET", f"{path}/result")
+    assert answer.status_code == 500
+    assert f"version {VERSION + 1}, expected {VERSION}" in answer.json()["error"]
 
 
 async def test_cancel_in_every_state(bench: Bench) -> None:
