@@ -271,6 +271,8 @@ def submitted_of(raw: Any) -> Submitted:
     status, job_id = raw[0].decode(), raw[1].decode()
     if status == "full":
         raise StoreFullError("the job store holds as much as it may")
+    if status == "no_memory":
+        raise StoreFullError("the job store is out of memory")
     if status == "mismatch":
         raise IdempotencyMismatchError(job_id)
     return Submitted(job_id, status == "created", raw[2], _place(raw[3]))

@@ -524,6 +524,21 @@ async def test_inputs_kept_for_a_retry_give_way_to_results(bench: Bench) -> None
     assert (await bench.record(spare.id)).payload is None
 
 
+async def test_a_server_without_memory_keeps_no_inputs_for_a_retry(bench: Bench) -> None:
+    before, ends_then = await canceled(bench), await bench.submit()
+    bench.redis.config_set("maxmemory", "1")
+    try:
+        await bench.run(calls.cancel(ends_then))
+        assert (await bench.record(ends_then)).payload is None
+        assert (await bench.record(before.id)).payload is not None
+        with pytest.raises(StoreFullError, match="out of memory"):
+            await bench.twice(submit_call())
+        assert (await bench.record(before.id)).payload is None  # the next submit may have its room
+    finally:
+        bench.redis.config_set("maxmemory", "0")
+    assert (await bench.run(submit_call())).created
+
+
 async def test_a_large_input_is_kept_where_it_lies_until_its_job_is_erased(bench: Bench) -> None:
     large = new_job()
     await bench.run(calls.submit(large, Content(TEXT, 1 << 20, "a-blob"), b""))

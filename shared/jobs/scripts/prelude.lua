@@ -101,6 +101,14 @@ local function drop(job, kind)
   change(job, nil, {kind .. '_type', kind .. '_size', kind .. '_blob'})
 end
 
+-- Inputs that were kept for a retry go. It writes what frees first.
+local function give_up(spares)
+  for _, spare in ipairs(spares) do
+    redis.call('ZREM', key('spares'), spare.id)
+    drop(spare, 'payload')
+  end
+end
+
 -- Whether so many more bytes fit into our share of the server; inputs that are only kept for a retry
 -- give way, the oldest first, unless all of them would not do. It writes what frees first.
 local function has_room(bytes, bytes_max)
@@ -115,18 +123,23 @@ local function has_room(bytes, bytes_max)
     over = over - number(giving[#giving], 'payload_size')
   end
   if over > 0 and #oldest < LIMITS.spares then return false end
-  for _, spare in ipairs(giving) do
-    redis.call('ZREM', key('spares'), spare.id)
-    drop(spare, 'payload')
-  end
+  give_up(giving)
   return over <= 0
 end
 
--- Whether so many more bytes are too many, for our share of the server or for the server itself: it
--- refuses even to write nothing then. To be asked before a script's first write.
+-- Whether the server itself is full: it refuses even to write nothing then. To be asked before a
+-- script's first write; later it answers the same.
+local refuses = nil
+local function server_is_full()
+  if refuses == nil then
+    refuses = type(redis.pcall('SETRANGE', key('nothing'), 0, '')) == 'table'
+  end
+  return refuses
+end
+
+-- Whether so many more bytes are too many, for our share of the server or for the server itself.
 local function is_full(bytes, bytes_max)
-  if type(redis.pcall('SETRANGE', key('nothing'), 0, '')) == 'table' then return true end
-  return not has_room(bytes, bytes_max)
+  return server_is_full() or not has_room(bytes, bytes_max)
 end
 
 -- Fields of the record for a content that came as type, size, blob from ARGV[first] on.
@@ -297,6 +310,8 @@ local function enter(job, state, fields)
   assert(MAY[job.state][state], job.state .. ' -> ' .. state)
   fields = fields or {}
   local dropped = nil
+  local keeps_input = FINISHED[state] and MAY[state].queued
+  if keeps_input and state ~= 'failed' then keeps_input = not server_is_full() end
   unfile(job)
   count_step(job, state)
   if FINISHED[state] then finish(job, fields) end
@@ -306,7 +321,7 @@ local function enter(job, state, fields)
   fields.state = state
   fields.entered_ms = now
   change(job, fields, dropped)
-  if FINISHED[state] and not MAY[state].queued then drop(job, 'payload') end
+  if FINISHED[state] and not keeps_input then drop(job, 'payload') end
   file(job)
   log(job, 0, 'kind', 'state', 'state', state, 'at', now)
   tell_webhook(job)
