@@ -19,8 +19,9 @@ Outcome: TypeAlias = InferenceAnswer | PenstockError
 class Inference(Protocol):
     """See the module's docstring."""
 
-    def ready(self) -> bool:
-        """Whether routing is known, the gateway is not draining and enough models are ready."""
+    def why_not_ready(self) -> str:
+        """Why not, for people; "" if routing is known, the gateway is not draining and enough
+        models are ready."""
         ...
 
     def model_ready(self, model: str, version: str | None) -> bool:

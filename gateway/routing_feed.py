@@ -22,6 +22,9 @@ log = get_logger("routing_feed")
 SETTLE_S = 0.02
 """Changes within this time of each other are reported together."""
 
+TOLD_AGAIN_S = 60.0
+"""How often the log says that the store is still away: seldom enough for an outage of a day."""
+
 FORGET_TIMEOUT_S = 1.0
 """Longest wait for the store when we leave; a report that stays expires by itself."""
 
@@ -32,9 +35,14 @@ class Informed(Protocol):
     @property
     def generation(self) -> int: ...
 
+    @property
+    def knows_routes(self) -> bool: ...
+
     def ready_counts(self) -> dict[str, int]: ...
 
     def take_routing(self, table: RoutingTable) -> None: ...
+
+    def store_answered(self, answers: bool) -> None: ...
 
 
 class RoutingFeed:
@@ -45,6 +53,7 @@ class RoutingFeed:
         poll_s: how often the routing table is read when no change was announced.
         interval_s: how often the gateway reports when nothing changed.
         ttl_s: how long a report is valid.
+        told_again_s: see `TOLD_AGAIN_S`.
     """
 
     def __init__(
@@ -54,6 +63,7 @@ class RoutingFeed:
         poll_s: float,
         interval_s: float,
         ttl_s: float,
+        told_again_s: float = TOLD_AGAIN_S,
     ) -> None:
         self._store = store
         self._report = report
@@ -62,7 +72,7 @@ class RoutingFeed:
         self._ttl_s = ttl_s
         self._store_changed = asyncio.Event()
         self._gateway_changed = asyncio.Event()
-        self._reachable = True
+        self._outage = _Outage(told_again_s)
 
     def gateway_changed(self) -> None:
         """The gateway has something new to report."""
@@ -85,9 +95,11 @@ class RoutingFeed:
             self._store_changed.clear()
             try:
                 service.take_routing(await self._store.routing())
-                self._note_reachable(None)
+                service.store_answered(True)
+                self._outage.over()
             except StateStoreError as error:
-                self._note_reachable(error)
+                service.store_answered(False)
+                self._outage.lasts(error.message, knows_routes=service.knows_routes)
             await _wait(self._store_changed, self._poll_s)
 
     async def _report_forever(self, service: Informed, endpoint: Callable[[], str]) -> None:
@@ -107,14 +119,40 @@ class RoutingFeed:
             await _wait(self._gateway_changed, self._interval_s)
             await asyncio.sleep(SETTLE_S)
 
-    def _note_reachable(self, error: StateStoreError | None) -> None:
-        """Say once that the store went away, and once that it is back."""
-        if (error is None) != self._reachable:
-            self._reachable = error is None
-            if error is not None:
-                log.warning("state store unreachable: going on as before", reason=error.message)
-            else:
-                log.info("state store reachable again")
+
+class _Outage:
+    """What the log says of a store that is away: at once, at intervals, and when it is over.
+
+    Args:
+        told_again_s: between two lines while it lasts.
+    """
+
+    def __init__(self, told_again_s: float) -> None:
+        self._told_again_s = told_again_s
+        self._began_at: float | None = None
+        self._told_at = 0.0
+
+    def lasts(self, reason: str, *, knows_routes: bool) -> None:
+        """The store did not answer; `reason` names its address."""
+        now = asyncio.get_running_loop().time()
+        if self._began_at is None:
+            self._began_at = now
+        elif now - self._told_at < self._told_again_s:
+            return
+        self._told_at = now
+        what = (
+            "state store unreachable: going on as before"
+            if knows_routes
+            else "state store unreachable: waiting for it, or for replicas that tell their routes"
+        )
+        log.warning(what, reason=reason, for_s=round(now - self._began_at))
+
+    def over(self) -> None:
+        """The store answered."""
+        if self._began_at is not None:
+            lasted_s = asyncio.get_running_loop().time() - self._began_at
+            self._began_at = None
+            log.info("state store reachable again", after_s=round(lasted_s))
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

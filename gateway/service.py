@@ -13,6 +13,7 @@ import asyncio
 import random
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -34,6 +35,7 @@ from gateway.dispatch_limits import DispatchLimits
 from gateway.held_bytes import HeldBytes
 from gateway.inference import Outcome
 from gateway.model_state import ModelState
+from gateway.readiness import why_not_ready
 from gateway.replicas import Replica, Replicas, Revision
 from gateway.traffic import Routes
 from gateway.transport import Transport
@@ -89,7 +91,7 @@ class InferenceService:
         incarnation: str,
         limits: DispatchLimits,
         silence_s: float,
-        ready_when: str,
+        ready_when: Literal["any", "all"],
         clock: Clock,
         on_change: Callable[[], None],
         keys: GatewayKeys | None = None,
@@ -111,6 +113,7 @@ class InferenceService:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._draining = False
+        self._store_answers: bool | None = None
         self._ready_counts: dict[str, int] = {}
         self._readiness_unsure = False
 
@@ -128,12 +131,9 @@ class InferenceService:
 
     # What the protocols in front need
 
-    def ready(self) -> bool:
-        if self._draining or not self._routes.known:
-            return False
-        routes = self._routes.models().values()
-        models = [self._route_ready(route) for route in routes if route.versions]
-        return all(models) if self._ready_when == "all" else any(models)
+    def why_not_ready(self) -> str:
+        when, store = self._ready_when, self._store_answers
+        return why_not_ready(self._draining, self._routes, store, when, self._route_ready)
 
     def model_ready(self, model: str, version: str | None) -> bool:
         try:
@@ -252,6 +252,11 @@ class InferenceService:
         """Replicas that are ready, by revision; those for jobs alone are among them."""
         return self._replicas.ready_counts(self._clock.monotonic())
 
+    @property
+    def knows_routes(self) -> bool:
+        """Whether the store, or any replica, has told of routes."""
+        return self._routes.known
+
     def settled(self) -> bool:
         """Whether every routed model that can have one has a replica here."""
         routes = [route for route in self._routes.models().values() if route.versions]
@@ -262,6 +267,10 @@ class InferenceService:
         if self._routes.take_table(table):
             log.info("routing changed", generation=table.generation)
             self._routes_changed()
+
+    def store_answered(self, answers: bool) -> None:
+        """The state store was asked for routes."""
+        self._store_answers = answers
 
     def begin_drain(self) -> None:
         """The gateway leaves: readiness says so from now on; calls are still answered."""

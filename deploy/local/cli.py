@@ -19,12 +19,14 @@ import typer
 from pydantic_settings import BaseSettings
 
 from deploy.local.cli_jobs import jobs, submit
+from deploy.local.completion import jobs_of_gateway, models_of_gateway, models_of_store
 from deploy.local.config_file import VARIABLE as CONFIG_VARIABLE
 from deploy.local.config_file import read_config
 from deploy.local.direct_http import spare_loopback
 from deploy.local.extras import load
 from deploy.local.failures import CommandError
 from deploy.local.goals import Goal
+from deploy.local.help_groups import CommandGroup, GroupedTyper, OptionGroup
 from deploy.local.known_settings import SETTINGS, warnings_of
 from deploy.local.log_lines import Wanted
 from deploy.local.logs import run_logs
@@ -45,10 +47,9 @@ from shared.lifecycle import die_with_parent
 WAIT_MAX_S = 7 * 24 * 3600.0
 """Longest `penstock wait`: a week."""
 
-app = typer.Typer(
+app = GroupedTyper(
     name="penstock",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help wraps long names of variables instead of cutting them
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -101,7 +102,9 @@ def _begin(command: str) -> Callable[[Path | None], Defaults]:
 
 def _process(name: str, run: Callable[[Any], None], description: str) -> None:
     """Add the command of a long-running process."""
-    app.command(name)(command_of(SETTINGS[name], run, description, _begin(name)))
+    app.command(name, rich_help_panel=CommandGroup.RUN)(
+        command_of(SETTINGS[name], run, description, _begin(name))
+    )
 
 
 _process("up", _up, "Start everything on this machine; Ctrl-C drains and ends it.")
@@ -114,13 +117,22 @@ _process(
 )
 
 
-@app.command("status")
+def _check_one_source(url: str | None, redis_url: str | None) -> None:
+    if url is not None and redis_url is not None:
+        raise CommandError("--url and --redis-url: give one of them", exit_code=2)
+
+
+@app.command("status", rich_help_panel=CommandGroup.LOOK)
 def status(
     data_dir: DataDirOption = HERE,
     redis_url: RedisUrlOption = None,
     namespace: NamespaceOption = "penstock",
     url: Annotated[
-        str | None, typer.Option(help="Ask this gateway what it routes, instead of the store.")
+        str | None,
+        typer.Option(
+            help="Ask this gateway what it routes, instead of the store.",
+            rich_help_panel=OptionGroup.SYSTEM,
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     judged: Annotated[
@@ -133,8 +145,7 @@ def status(
     ] = False,
 ) -> None:
     """Show models, versions, replicas and processes."""
-    if url is not None and redis_url is not None:
-        raise CommandError("--url and --redis-url: give one of them", exit_code=2)
+    _check_one_source(url, redis_url)
     if url is not None:
         module = load("deploy.local.gateway_status", "penstock status", "all")
         raise typer.Exit(module.run_gateway_status(url, as_json, judged))
@@ -142,9 +153,14 @@ def status(
     raise typer.Exit(module.run_status(data_dir, redis_url, namespace, as_json, judged))
 
 
-@app.command("wait")
+@app.command("wait", rich_help_panel=CommandGroup.LOOK)
 def wait(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="As the registry names it.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="As the registry names it.", autocompletion=models_of_store
+        ),
+    ],
     version: Annotated[str | None, typer.Option(help="Of the model; default: whichever.")] = None,
     goal: Annotated[Goal, typer.Option("--for", help="What to wait for.")] = Goal.SERVING,
     timeout_s: Annotated[
@@ -153,6 +169,13 @@ def wait(
     data_dir: DataDirOption = HERE,
     redis_url: RedisUrlOption = None,
     namespace: NamespaceOption = "penstock",
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="Ask this gateway whether it serves the model, instead of the store.",
+            rich_help_panel=OptionGroup.SYSTEM,
+        ),
+    ] = None,
 ) -> None:
     """Wait until a model serves, is ready, or runs no more; the last line says why it is over.
 
@@ -160,12 +183,15 @@ def wait(
     call, 3 not in time.
     """
     module = load("deploy.local.wait", "penstock wait", "all")
+    _check_one_source(url, redis_url)
+    if url is not None:
+        raise typer.Exit(module.run_gateway_wait(model, version, goal, timeout_s, url))
     raise typer.Exit(
         module.run_wait(model, version, goal, timeout_s, data_dir, redis_url, namespace)
     )
 
 
-@app.command("doctor")
+@app.command("doctor", rich_help_panel=CommandGroup.LOOK)
 def doctor(
     redis_url: Annotated[
         str | None, typer.Option(help="A state store to look at.", envvar="PENSTOCK_REDIS_URL")
@@ -184,9 +210,14 @@ def doctor(
     raise typer.Exit(module.run_doctor(redis_url, mlflow_uri, data_dir, as_json))
 
 
-@app.command("retry")
+@app.command("retry", rich_help_panel=CommandGroup.ACT)
 def retry(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model that is deployed.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A model that is deployed.", autocompletion=models_of_store
+        ),
+    ],
     data_dir: DataDirOption = HERE,
     redis_url: RedisUrlOption = None,
     namespace: NamespaceOption = "penstock",
@@ -199,13 +230,20 @@ def retry(
     raise typer.Exit(module.run_retry(model, data_dir, redis_url, namespace))
 
 
-@app.command("logs")
+@app.command("logs", rich_help_panel=CommandGroup.LOOK)
 def logs(
     request: Annotated[
         str, typer.Option(metavar="ID", help="The `x-request-id` of an answer.")
     ] = "",
-    job: Annotated[str, typer.Option(metavar="ID", help="A job's id.")] = "",
-    model: Annotated[str, typer.Option(metavar="NAME", help="All lines about a model.")] = "",
+    job: Annotated[
+        str, typer.Option(metavar="ID", help="A job's id.", autocompletion=jobs_of_gateway)
+    ] = "",
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="All lines about a model.", autocompletion=models_of_gateway
+        ),
+    ] = "",
     data_dir: DataDirOption = HERE,
     follow: Annotated[bool, typer.Option("--follow", help="Go on with what is written.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the lines as they are.")] = False,
@@ -217,7 +255,7 @@ def logs(
     raise typer.Exit(run_logs(wanted, data_dir, follow=follow, as_json=as_json))
 
 
-@app.command("demo-client")
+@app.command("demo-client", rich_help_panel=CommandGroup.DEMO)
 def demo_client(
     url: UrlOption = None,
     data_dir: DataDirOption = HERE,
@@ -229,7 +267,7 @@ def demo_client(
     raise typer.Exit(module.run_demo_client(url, data_dir, concurrency, rounds))
 
 
-@app.command("demo-diffusion")
+@app.command("demo-diffusion", rich_help_panel=CommandGroup.DEMO)
 def demo_diffusion(
     mlflow_uri: MlflowUriOption = None,
     data_dir: DataDirOption = HERE,
@@ -242,8 +280,8 @@ def demo_diffusion(
     raise typer.Exit(module.run_demo_diffusion(mlflow_uri, data_dir, training_steps))
 
 
-app.command("submit")(submit)
-app.add_typer(jobs, name="jobs")
+app.command("submit", rich_help_panel=CommandGroup.JOBS)(submit)
+app.add_typer(jobs, name="jobs", rich_help_panel=CommandGroup.JOBS)
 
 
 class Part(StrEnum):
@@ -254,7 +292,7 @@ class Part(StrEnum):
     REGISTRY_SYNC = "registry-sync"
 
 
-@app.command("restart")
+@app.command("restart", rich_help_panel=CommandGroup.ACT)
 def restart(
     part: Annotated[Part, typer.Argument(help="Which processes.")],
     data_dir: DataDirOption = HERE,
@@ -264,7 +302,7 @@ def restart(
     raise typer.Exit(module.run_restart(data_dir, part.value))
 
 
-@app.command("keys")
+@app.command("keys", rich_help_panel=CommandGroup.ACT)
 def keys(
     folder: Annotated[
         Path,
@@ -280,7 +318,7 @@ def main() -> NoReturn:
     """The command line; mistakes and outages are one line, exit code 2 or 1."""
     spare_loopback(os.environ)
     try:
-        app()
+        app(prog_name="penstock")
     except CommandError as error:
         print(f"penstock: {error.message}", file=sys.stderr)
         if error.detail:

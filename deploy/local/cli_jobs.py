@@ -7,16 +7,25 @@ from typing import Annotated, Any
 
 import typer
 
+from deploy.local.completion import jobs_of_gateway, models_of_gateway
 from deploy.local.extras import load
+from deploy.local.help_groups import GroupedTyper, OptionGroup
 from deploy.local.system_options import HERE, DataDirOption, UrlOption
 from shared.jobs.record import JobState
 
-ModelOption = Annotated[str | None, typer.Option(help="Of this model only.")]
+ModelOption = Annotated[
+    str | None, typer.Option(help="Of this model only.", autocompletion=models_of_gateway)
+]
 LimitOption = Annotated[int, typer.Option(min=1, help="How many at most.")]
 CursorOption = Annotated[str | None, typer.Option(help="Go on where an earlier list ended.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the gateway's JSON.")]
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
-JobsArgument = Annotated[list[str], typer.Argument(metavar="JOB...", help="Ids of jobs.")]
+JobArgument = Annotated[
+    str, typer.Argument(metavar="JOB", help="The job's id.", autocompletion=jobs_of_gateway)
+]
+JobsArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="JOB...", help="Ids of jobs.", autocompletion=jobs_of_gateway),
+]
 OutputOption = Annotated[
     Path | None,
     typer.Option(
@@ -24,7 +33,7 @@ OutputOption = Annotated[
     ),
 ]
 
-jobs = typer.Typer(
+jobs = GroupedTyper(
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Look at jobs, and act on them.",
@@ -32,7 +41,9 @@ jobs = typer.Typer(
 
 
 def submit(
-    model: Annotated[str, typer.Argument(help="The model's name.")],
+    model: Annotated[
+        str, typer.Argument(help="The model's name.", autocompletion=models_of_gateway)
+    ],
     source: Annotated[
         str, typer.Option("--input", help="JSON as for infer, in a file; -: standard input.")
     ],
@@ -40,24 +51,48 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="Show progress, then the result.")] = False,
     output: OutputOption = None,
     priority: Annotated[
-        int | None, typer.Option(min=1, max=9, help="1 goes first; default: 5.")
+        int | None,
+        typer.Option(
+            min=1, max=9, help="1 goes first; default: 5.", rich_help_panel=OptionGroup.JOB
+        ),
     ] = None,
     timeout_s: Annotated[
-        float | None, typer.Option(min=0.001, help="Longest execution, in seconds.")
+        float | None,
+        typer.Option(
+            min=0.001, help="Longest execution, in seconds.", rich_help_panel=OptionGroup.JOB
+        ),
     ] = None,
     ttl_s: Annotated[
-        float | None, typer.Option(min=0.001, help="Longest wait in the queue; then it expires.")
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="Longest wait in the queue; then it expires.",
+            rich_help_panel=OptionGroup.JOB,
+        ),
     ] = None,
     result_ttl_s: Annotated[
-        float | None, typer.Option(min=0.001, help="How long to keep what it came to.")
+        float | None,
+        typer.Option(
+            min=0.001, help="How long to keep what it came to.", rich_help_panel=OptionGroup.JOB
+        ),
     ] = None,
-    webhook: Annotated[str | None, typer.Option(help="URL that is told how it ended.")] = None,
+    webhook: Annotated[
+        str | None,
+        typer.Option(help="URL that is told how it ended.", rich_help_panel=OptionGroup.WEBHOOKS),
+    ] = None,
     webhook_event: Annotated[
         list[JobState] | None,
-        typer.Option(help="A state that the webhook is told; may be repeated."),
+        typer.Option(
+            help="A state that the webhook is told; may be repeated.",
+            rich_help_panel=OptionGroup.WEBHOOKS,
+        ),
     ] = None,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="Submitted again with the same key, it is the same job.")
+        str | None,
+        typer.Option(
+            help="Submitted again with the same key, it is the same job.",
+            rich_help_panel=OptionGroup.JOB,
+        ),
     ] = None,
     url: UrlOption = None,
     data_dir: DataDirOption = HERE,
@@ -151,7 +186,7 @@ def cancel(job: JobsArgument, url: UrlOption = None, data_dir: DataDirOption = H
 
 @jobs.command("retry")
 def retry(job: JobsArgument, url: UrlOption = None, data_dir: DataDirOption = HERE) -> None:
-    """Queue failed jobs, such as dead letters, once more."""
+    """Queue jobs once more that failed (dead letters too), were canceled or expired."""
     raise typer.Exit(_jobs().run_each(_client(url, data_dir), "POST", "/retry", job))
 
 

@@ -46,11 +46,13 @@ class RefusedError(CommandError):
 
     Attributes:
         status: of HTTP.
+        body: of the answer.
     """
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, body: bytes = b"") -> None:
         super().__init__(message, exit_code=2 if status in (400, 422) else 1)
         self.status = status
+        self.body = body
 
 
 class GatewayClient:
@@ -159,7 +161,7 @@ def patiently(attempt: Callable[[], Answer], patience_s: float = PATIENCE_S) -> 
 
 def _refusal(status: int, body: bytes) -> CommandError:
     message = f"the gateway says {status}: {_told(body)}"
-    return GatewayAwayError(message) if status in AWAY else RefusedError(status, message)
+    return GatewayAwayError(message) if status in AWAY else RefusedError(status, message, body)
 
 
 def _told(body: bytes) -> str:

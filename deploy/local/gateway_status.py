@@ -6,6 +6,7 @@ invalid beside that, nor replicas and workers.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from deploy.local.failures import CommandError
 from deploy.local.gateway_client import GatewayClient, RefusedError
+from deploy.local.goals import Goal, Judgement, Outcome, VersionState, judge
 from deploy.local.status_tables import models_table, one_line, print_table
 from deploy.local.tables import table_console
 from deploy.local.verdict import LOADING, WELL
@@ -36,10 +38,16 @@ class RoutedStatus(BaseModel):
 
 
 class RoutingStatus(BaseModel):
-    """The shape of `penstock status --url --json`; `ready`: whether the gateway takes calls."""
+    """The shape of `penstock status --url --json`.
+
+    Attributes:
+        ready: whether the gateway takes calls.
+        reason: why not, in its words; empty if it does, or if it is too old to say.
+    """
 
     url: str
     ready: bool
+    reason: str = ""
     models: list[RoutedStatus]
 
 
@@ -73,17 +81,25 @@ def ask(client: GatewayClient) -> RoutingStatus:
         )
         for each in index
     ]
-    return RoutingStatus(url=client.url, ready=_is_ready(client), models=models)
+    health = _health_of(client)
+    return RoutingStatus(url=client.url, ready=health.ready, reason=health.reason, models=models)
 
 
-def _is_ready(client: GatewayClient) -> bool:
+class _Health(BaseModel):
+    ready: bool = True
+    reason: str = ""
+
+
+def _health_of(client: GatewayClient) -> _Health:
     try:
         client.call("GET", "/v2/health/ready")
     except RefusedError as error:
-        if error.status == NOT_READY:
-            return False
-        raise
-    return True
+        if error.status != NOT_READY:
+            raise
+        with contextlib.suppress(ValidationError):
+            return _Health.model_validate_json(error.body).model_copy(update={"ready": False})
+        return _Health(ready=False)
+    return _Health()
 
 
 def run_gateway_status(url: str, as_json: bool, judged: bool) -> int:
@@ -101,12 +117,37 @@ def run_gateway_status(url: str, as_json: bool, judged: bool) -> int:
     return LOADING if judged and not well else WELL
 
 
+def states_of_routes(status: RoutingStatus, model: str) -> list[VersionState]:
+    """The versions of a model that a gateway routes; one that no replica serves is loading."""
+    return [
+        VersionState(
+            each.version, Status.SERVING if each.ready else Status.LOADING, each.reason, True
+        )
+        for each in status.models
+        if each.model == model and each.version
+    ]
+
+
+def judge_gateway(status: RoutingStatus, goal: Goal, model: str, version: str | None) -> Judgement:
+    """How far a model is from being served by a gateway; why not, in the gateway's words."""
+    found = judge(goal, states_of_routes(status, model), version)
+    if found.outcome is Outcome.REACHED and not status.ready:
+        found = Judgement(Outcome.PENDING, "the gateway is not ready")
+    reasons = [each.reason for each in status.models if each.model == model and not each.version]
+    told = [found.reason, *reasons, f"the gateway says: {status.reason}" if status.reason else ""]
+    if found.outcome is Outcome.PENDING:
+        return Judgement(found.outcome, "; ".join(each for each in told if each))
+    return found
+
+
 def _print_table(status: RoutingStatus, console: Console) -> None:
     if status.models:
         print_table(models_table(_rows(status)), console)
     else:
         console.print("No model is routed.")
     fate = "ready" if status.ready else "not ready"
+    if status.reason:
+        fate = f"{fate}: {one_line(status.reason)}"
     console.print(f"gateway at {status.url}: {fate}", soft_wrap=True)
     for each in status.models:
         if each.reason:

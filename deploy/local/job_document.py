@@ -54,6 +54,7 @@ class JobDocument(_Document):
     result_expires_at: str | None = None
     progress: JobProgress | None = None
     error: JobError | None = None
+    durability: str | None = None
 
     @property
     def finished(self) -> bool:

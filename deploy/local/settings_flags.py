@@ -23,6 +23,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings
 
 from deploy.local.failures import CommandError
+from deploy.local.help_groups import OptionGroup, group_of, in_order_of_groups
 
 Settings = TypeVar("Settings", bound=BaseSettings)
 
@@ -48,6 +49,7 @@ _CONFIG = typer.Option(
     "--config",
     help="TOML file of settings, which flags and variables win over.",
     envvar="PENSTOCK_CONFIG",
+    rich_help_panel=OptionGroup.MOST_USED,
 )
 
 
@@ -75,8 +77,8 @@ def command_of(
         )
     ]
     parameters += [
-        _parameter(settings_class, name, field)
-        for name, field in settings_class.model_fields.items()
+        _parameter(settings_class, name, settings_class.model_fields[name])
+        for name in in_order_of_groups(settings_class.model_fields)
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in parameters}
@@ -130,6 +132,7 @@ def _parameter(
         help=_help(settings_class, name, field),
         show_default=False,
         metavar=None if is_switch else _metavar(field),
+        rich_help_panel=group_of(name),
     )
     kind = bool | None if is_switch else str | None
     return inspect.Parameter(

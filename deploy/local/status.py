@@ -6,12 +6,13 @@ import asyncio
 from pathlib import Path
 
 from deploy.local.failures import CommandError
-from deploy.local.status_document import SystemStatus, summary_of
+from deploy.local.status_document import StoreStatus, SystemStatus, summary_of
 from deploy.local.status_tables import print_tables
 from deploy.local.system_file import read_system
 from deploy.local.tables import table_console
 from deploy.local.verdict import exit_code
 from shared.errors import StateStoreError
+from shared.jobs.store import durability_at
 from shared.keys import Keys
 from shared.state_store import RedisStateStore
 
@@ -24,9 +25,11 @@ async def read_status(redis_url: str, namespace: str) -> SystemStatus:
     """
     store = RedisStateStore(redis_url, Keys(namespace))
     try:
-        return await summary_of(store)
+        status = await summary_of(store)
     finally:
         await store.close()
+    status.store = StoreStatus(durability=await durability_at(redis_url))
+    return status
 
 
 def run_status(

@@ -112,6 +112,12 @@ class SyncStatus(BaseModel):
     pid: int
 
 
+class StoreStatus(BaseModel):
+    """The state store: what a crash of it makes of jobs that were accepted, a `Durability`."""
+
+    durability: str
+
+
 class SystemStatus(BaseModel):
     """All of it."""
 
@@ -121,6 +127,7 @@ class SystemStatus(BaseModel):
     workers: list[WorkerStatus]
     gateways: list[GatewayStatus]
     syncs: list[SyncStatus] = []
+    store: StoreStatus | None = None
 
 
 def summarize(

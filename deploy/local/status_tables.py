@@ -11,6 +11,7 @@ from rich.table import Table
 from deploy.local.status_document import ModelStatus, SystemStatus
 from deploy.local.tables import is_narrow
 from registry_sync.registry import version_order
+from shared.jobs.durability import Durability
 
 NAME_WIDTH_MAX = 32
 """Columns for names of models; longer ones are folded."""
@@ -27,6 +28,9 @@ def print_tables(status: SystemStatus, console: Console) -> None:
     if status.statuses_left_out:
         console.print(f"and {status.statuses_left_out} more versions, which are not listed")
     print_table(_processes_table(status), console)
+    if status.store is not None and not Durability(status.store.durability).is_sure:
+        durability = Durability(status.store.durability)
+        console.print(f"state store: {durability}: {durability.meaning}", style="yellow")
     for line in _messages(status):
         console.print(line, style="yellow", soft_wrap=True)
 

@@ -18,6 +18,7 @@ from deploy.local.gateway_client import GatewayClient, patiently
 from deploy.local.job_document import JobDocument, read_job
 from deploy.local.job_result import write_result
 from deploy.local.job_watch import watch
+from shared.jobs.durability import Durability
 from shared.jobs.record import JobState
 
 STDIN = "-"
@@ -74,6 +75,8 @@ def run_submit(
     if asked := options.parameters():
         document["parameters"] = {**_parameters(document), **asked}
     job = submit(client, model, version, document, idempotency_key or uuid4().hex)
+    if warning := warning_of(job.durability):
+        print(f"penstock: {warning}", file=sys.stderr)
     if not wait:
         print(job.id)
         return 0
@@ -97,6 +100,14 @@ def submit(
     headers = {"content-type": "application/json", "idempotency-key": idempotency_key}
     body = orjson.dumps(document)
     return read_job(patiently(lambda: client.call("POST", path, body=body, headers=headers)))
+
+
+def warning_of(durability: str | None) -> str:
+    """What is to be known of a job that was accepted by a store that may lose it."""
+    if durability not in set(Durability):
+        return ""  # an older gateway, or a later one
+    found = Durability(durability)
+    return "" if found.is_sure else f"accepted, but {found.meaning}"
 
 
 def finish(client: GatewayClient, job_id: str, output: Path | None) -> int:

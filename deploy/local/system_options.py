@@ -13,6 +13,8 @@ from typing import Annotated
 
 import typer
 
+from deploy.local.help_groups import OptionGroup
+
 HERE = Path(".penstock")
 """Where `penstock up` runs by default."""
 
@@ -32,7 +34,12 @@ def _source(context: typer.Context, name: str | None) -> str:
 
 
 DataDirOption = Annotated[
-    Path, typer.Option(help="Where `penstock up` runs.", envvar="PENSTOCK_DATA_DIR")
+    Path,
+    typer.Option(
+        help="Where `penstock up` runs.",
+        envvar="PENSTOCK_DATA_DIR",
+        rich_help_panel=OptionGroup.SYSTEM,
+    ),
 ]
 RedisUrlOption = Annotated[
     str | None,
@@ -40,10 +47,16 @@ RedisUrlOption = Annotated[
         help="State store of a remote system, instead of --data-dir.",
         envvar="PENSTOCK_REDIS_URL",
         callback=_unless_data_dir,
+        rich_help_panel=OptionGroup.SYSTEM,
     ),
 ]
 NamespaceOption = Annotated[
-    str, typer.Option(help="Prefix of its keys.", envvar="PENSTOCK_NAMESPACE")
+    str,
+    typer.Option(
+        help="Prefix of its keys.",
+        envvar="PENSTOCK_NAMESPACE",
+        rich_help_panel=OptionGroup.SYSTEM,
+    ),
 ]
 UrlOption = Annotated[
     str | None,
@@ -51,6 +64,7 @@ UrlOption = Annotated[
         help="A gateway; default: that of --data-dir.",
         envvar="PENSTOCK_URL",
         callback=_unless_data_dir,
+        rich_help_panel=OptionGroup.SYSTEM,
     ),
 ]
 MlflowUriOption = Annotated[
@@ -59,5 +73,6 @@ MlflowUriOption = Annotated[
         help="An MLflow server; default: that of --data-dir.",
         envvar="PENSTOCK_MLFLOW_URI",
         callback=_unless_data_dir,
+        rich_help_panel=OptionGroup.SYSTEM,
     ),
 ]

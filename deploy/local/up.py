@@ -38,6 +38,8 @@ from deploy.local.system_file import SystemFile, remove_system, write_system
 from deploy.local.system_plan import SystemPlan
 from deploy.local.up_settings import UpSettings
 from deploy.local.webhook_secret import kept_secret
+from shared.errors import StateStoreError
+from shared.jobs.store import durability_at
 from shared.keys import Keys
 from shared.lifecycle import adopt_orphans, end_orphans
 from shared.state_store import RedisStateStore
@@ -276,6 +278,7 @@ class _System:
         if self._settings.redis_url is not None:
             with self._progress.step("state store"):
                 await valkey.until_read(plan.redis_url, self._settings.ready_timeout_s)
+            await self._warn_of_loss()
             return
         spec = valkey.valkey_spec(plan.data_dir, plan.runtime, self._settings.store_memory)
         pid = await valkey.find_server(plan.data_dir, plan.redis_url)
@@ -284,6 +287,12 @@ class _System:
         else:
             part = await self._launcher.start(spec)
         await self._await_part("state store (valkey)", part, ready)
+
+    async def _warn_of_loss(self) -> None:
+        with contextlib.suppress(StateStoreError):
+            found = await durability_at(self._plan.redis_url)
+            if not found.is_sure:
+                self._progress.warn(f"--redis-url: {found.meaning} (penstock doctor says more)")
 
     async def _await_mlflow(self, part: Part | None) -> None:
         uri = self._plan.mlflow_uri

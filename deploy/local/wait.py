@@ -10,8 +10,11 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 from deploy.local.failures import CommandError
+from deploy.local.gateway_client import GatewayAwayError, GatewayClient
+from deploy.local.gateway_status import TIMEOUT_S, ask, judge_gateway
 from deploy.local.goals import Goal, Judgement, Outcome, VersionState, is_over, judge
 from deploy.local.status_document import ModelStatus, SystemStatus, summary_of
 from deploy.local.status_tables import one_line
@@ -26,6 +29,8 @@ LOOK_EVERY_S = 0.5
 
 EXIT_CODES = {Outcome.REACHED: 0, Outcome.FAILED: 1, Outcome.PENDING: 3}
 """2 is a mistake in how the command was called."""
+
+Seen = TypeVar("Seen")
 
 _ADVANCE = (Status.SERVING, Status.LOADING, Status.FAILED, Status.INVALID, Status.DRAINING)
 """Of several revisions of a version, the first of these tells where it is."""
@@ -44,14 +49,14 @@ def states_of(model: ModelStatus) -> list[VersionState]:
 
 
 async def wait_for(
-    look: Callable[[], Awaitable[SystemStatus]],
-    decide: Callable[[SystemStatus], Judgement],
+    look: Callable[[], Awaitable[Seen]],
+    decide: Callable[[Seen], Judgement],
     timeout_s: float,
     tell: Callable[[str], None],
 ) -> tuple[Judgement, float]:
     """What it came to, and after how many seconds; whatever changes meanwhile is told.
 
-    A store that does not answer is asked again. At least one look is taken.
+    A store, or a gateway, that does not answer is asked again. At least one look is taken.
     """
     began_at = time.monotonic()
     first: Judgement | None = None
@@ -61,6 +66,8 @@ async def wait_for(
             now = decide(await look())
         except StateStoreError as error:
             now = Judgement(Outcome.PENDING, f"the state store does not answer: {error}")
+        except GatewayAwayError as away:
+            now = Judgement(Outcome.PENDING, away.message)
         else:
             first = first or now
         waited_s = time.monotonic() - began_at
@@ -103,8 +110,7 @@ def run_wait(
     Raises:
         CommandError: if no system is found, the store has no such URL, or the timeout is no number.
     """
-    if math.isnan(timeout_s):  # which is within every range
-        raise CommandError("--timeout: expected a number of seconds", exit_code=2)
+    _check(timeout_s)
     if redis_url is None:
         system = read_system(data_dir)
         redis_url, namespace = system.redis_url, system.namespace
@@ -112,17 +118,51 @@ def run_wait(
         store = RedisStateStore(redis_url, Keys(namespace))
     except ValueError as error:
         raise CommandError(f"--redis-url: {error}", exit_code=2) from error
-    name = one_line(model)
-
-    def tell(line: str) -> None:
-        print(f"{name}: {line}", flush=True)
 
     def decide(status: SystemStatus) -> Judgement:
         if goal is Goal.RETIRED and not status.syncs:  # what is only wished for is told by them
             return Judgement(Outcome.PENDING, "no registry_sync tells what is asked for")
         return judge(goal, _states(status, model), version)
 
+    tell = _teller(model)
     now, waited_s = asyncio.run(_wait_at(store, decide, timeout_s, tell))
+    return _conclude(now, waited_s, goal, tell)
+
+
+def run_gateway_wait(
+    model: str, version: str | None, goal: Goal, timeout_s: float, url: str
+) -> int:
+    """Wait likewise until a gateway serves the model, by what that says. Returns the exit code.
+
+    Raises:
+        CommandError: if the URL or the timeout is none, or the goal is nothing that gateways know.
+    """
+    _check(timeout_s)
+    if goal is not Goal.SERVING:
+        raise CommandError("--url: a gateway knows of serving alone; ask the store", exit_code=2)
+    client = GatewayClient(url, TIMEOUT_S)
+    tell = _teller(model)
+    waiting = wait_for(
+        lambda: asyncio.to_thread(ask, client),
+        lambda status: judge_gateway(status, goal, model, version),
+        timeout_s,
+        tell,
+    )
+    now, waited_s = asyncio.run(waiting)
+    return _conclude(now, waited_s, goal, tell)
+
+
+def _check(timeout_s: float) -> None:
+    if math.isnan(timeout_s):  # which is within every range
+        raise CommandError("--timeout: expected a number of seconds", exit_code=2)
+
+
+def _teller(model: str) -> Callable[[str], None]:
+    name = one_line(model)
+    return lambda line: print(f"{name}: {one_line(line)}", flush=True)
+
+
+def _conclude(now: Judgement, waited_s: float, goal: Goal, tell: Callable[[str], None]) -> int:
     match now.outcome:
         case Outcome.REACHED:
             tell(now.reason)

@@ -15,13 +15,17 @@ from gateway.http.json_tensors import flat_values
 from gateway.jobs.outcomes import eta_s
 from shared.errors import PenstockError, WireError
 from shared.jobs.answers import JobEvent, JobView, Progress, Undelivered
+from shared.jobs.durability import Durability
 from shared.jobs.payload import RESULT_TYPE, unpack_result
 from shared.jobs.record import Content, JobRecord, JobState
 from shared.tensors import Tensor
 
 
 def job_document(
-    view: JobView, now_ms: float, partial: dict[str, Any] | None = None
+    view: JobView,
+    now_ms: float,
+    partial: dict[str, Any] | None = None,
+    durability: Durability | None = None,
 ) -> dict[str, Any]:
     """A job.
 
@@ -29,8 +33,10 @@ def job_document(
         view: the job and its place in the queue.
         now_ms: milliseconds since 1970, for what is left.
         partial: its last output, as `output_document` has it.
+        durability: what it is worth that this was answered; None: nothing was changed by it.
     """
-    return {**_summary(view.record, now_ms), "place": view.place, "partial": partial}
+    document = {**_summary(view.record, now_ms), "place": view.place, "partial": partial}
+    return document if durability is None else document | {"durability": durability.value}
 
 
 def page_document(found: list[JobRecord], next_cursor: str | None, now_ms: float) -> dict[str, Any]:

@@ -228,7 +228,8 @@ class JobIntake:
             headers["retry-after"] = str(math.ceil(self._jobs.settings.jobs_retry_after_s))
         status = HTTPStatus.ACCEPTED if accepted and not finished else HTTPStatus.OK
         if partial is None:
-            document = job_document(view, time.time() * 1000)
+            durability = self._jobs.durability if accepted else None
+            document = job_document(view, time.time() * 1000, durability=durability)
             return Response(as_json(document), status, headers, "application/json")
         try:
             shown = output_document(partial.content, partial.body)

@@ -119,7 +119,7 @@ class JobEndpoints:
         return self._intake.job_response(await self._jobs.cancel(job_id), accepted=True)
 
     async def retry(self, request: Request, job_id: JobId) -> Response:
-        """Queue a failed job anew, also a dead letter."""
+        """Queue a job anew that failed (also a dead letter), was canceled or expired."""
         return self._intake.job_response(await self._jobs.retry(job_id), accepted=True)
 
     async def forget(self, request: Request, job_id: JobId) -> Response:

@@ -13,6 +13,7 @@ from gateway.http.job_options import (
     header_of,
 )
 from gateway.http.oip_schemas import INFER_OPENAPI
+from shared.jobs.durability import Durability
 from shared.jobs.record import JobState
 
 
@@ -70,6 +71,12 @@ class JobBody(JobSummary):
 
     place: int | None = Field(description="How many of its queue are before it.")
     partial: JobOutput | None = Field(description="Its last output.")
+    durability: Durability | None = Field(
+        None,
+        description="In answers to a submit, a cancel and a retry: what the job store makes of "
+        "them. always, asked: they outlive a crash of it; everysec: the last two seconds may not; "
+        "none: they do not; unknown: it does not tell.",
+    )
 
 
 class JobPage(BaseModel):

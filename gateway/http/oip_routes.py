@@ -98,8 +98,9 @@ class OipEndpoints:
 
     async def ready(self, request: Request) -> Response:
         """Whether the server can take inference requests: 200, or else 400."""
-        ready = self._service.ready()
-        return _health(ready, {"live": True, "ready": ready})
+        reason = self._service.why_not_ready()
+        body = {"live": True, "ready": not reason}
+        return _health(not reason, body | {"reason": reason} if reason else body)
 
     async def model(self, request: Request, model: Model) -> Response:
         """What the model takes and gives."""

@@ -48,6 +48,7 @@ class ReadyBody(BaseModel):
 
     live: bool
     ready: bool
+    reason: str | None = Field(None, description="Why it is not ready; absent where it is.")
 
 
 class ModelReadyBody(BaseModel):

@@ -16,6 +16,7 @@ from gateway.jobs.settings import JobSettings
 from shared.blocking import in_thread
 from shared.errors import ErrorCode, PenstockError, StateStoreError, StoreFullError
 from shared.jobs.calls import Call
+from shared.jobs.durability import Durability
 from shared.telemetry import get_logger
 from shared.tensors import Buffer
 
@@ -28,12 +29,18 @@ TRIES = 2
 FULL_AGAIN_S = 60.0
 """How often the log says that the store is full, while it is."""
 
-AWAY = "the job store cannot be reached now; nothing that it accepted is lost"
+AWAY = "the job store cannot be reached now"
+KEPT = "; nothing that it accepted is lost"
+"""What is said besides where that is so."""
+
 BLOBS_AWAY = "the store of large payloads cannot be reached now"
 
 
 class Store(Protocol):
     """What is needed of `shared.jobs.store.JobStore`."""
+
+    @property
+    def found(self) -> Durability: ...
 
     async def run(self, call: Call[Answer]) -> Answer: ...
 
@@ -51,8 +58,9 @@ class Blobs(Protocol):
 class StoreAwayError(PenstockError):
     """The job store did not answer, or not in time."""
 
-    def __init__(self, retry_after_s: float) -> None:
-        super().__init__(ErrorCode.UNAVAILABLE, AWAY, retry_after_s)
+    def __init__(self, retry_after_s: float, durability: Durability) -> None:
+        message = AWAY + KEPT if durability.is_sure else AWAY
+        super().__init__(ErrorCode.UNAVAILABLE, message, retry_after_s)
 
 
 class JobAccess:
@@ -79,6 +87,11 @@ class JobAccess:
         """Whether there is a place for large payloads."""
         return self._blobs is not None
 
+    @property
+    def durability(self) -> Durability:
+        """What the answers of calls that change something are worth, as was found last."""
+        return self._store.found
+
     async def run(self, call: Call[Answer]) -> Answer:
         """The call's answer.
 
@@ -94,7 +107,7 @@ class JobAccess:
             raise PenstockError(error.code, error.message, self._retry_after_s) from error
         except (StateStoreError, TimeoutError) as error:
             self._note_away(error)
-            raise StoreAwayError(self._retry_after_s) from error
+            raise StoreAwayError(self._retry_after_s, self._store.found) from error
         self._is_away = False
         return answer
 

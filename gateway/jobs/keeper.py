@@ -26,6 +26,7 @@ from shared.errors import StateStoreError
 from shared.jobs import calls
 from shared.jobs.answers import StoreStats
 from shared.jobs.calls import STEP_JOBS, Call
+from shared.jobs.durability import Durability
 from shared.jobs.store import JobStore
 from shared.jobs.totals import ModelTotals
 from shared.records import record
@@ -106,6 +107,7 @@ class JobKeeper:
         self._unserved = Unserved(settings.jobs_move_after_s)
         self._backlogs = Backlogs()
         self._totals_at = float("-inf")
+        self._durability: Durability | None = None
         self._collector = JobCollector(
             store,
             blobs,
@@ -131,6 +133,8 @@ class JobKeeper:
         outage = Outage("looking after jobs")
         while True:
             try:
+                if not self.figures.reachable:
+                    self._note(await self._store.durability())
                 more = await self._look()
                 pause_s = 0.0 if more else self._settings.jobs_look_s
                 outage.worked()
@@ -139,6 +143,13 @@ class JobKeeper:
                 seen = self.figures
                 self.figures = JobFigures(seen.stats, seen.totals, seen.backlog_s, False)
             await asyncio.sleep(pause_s)
+
+    def _note(self, durability: Durability) -> None:
+        """Say what the store promises: at the start, and if that is another after an outage."""
+        if durability is not self._durability:
+            self._durability = durability
+            tell = log.info if durability.is_sure else log.warning
+            tell("job store", durability=durability.value, meaning=durability.meaning)
 
     async def _look(self) -> bool:
         """Look, and do what is needed; says whether there is more of it."""

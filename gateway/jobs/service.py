@@ -24,9 +24,10 @@ from shared.errors import ErrorCode, PenstockError
 from shared.jobs import calls
 from shared.jobs.answers import JobEvent, JobView, JobWithBytes, Undelivered
 from shared.jobs.calls import INLINE_BYTES_MAX, StoreLimits
+from shared.jobs.durability import Durability
 from shared.jobs.ids import is_job_id, made_ms, new_job_id
 from shared.jobs.payload import INPUT_TYPE, pack_input, unpack_result
-from shared.jobs.record import Content, JobRecord, JobState, NewJob
+from shared.jobs.record import RETRYABLE, Content, JobRecord, JobState, NewJob
 from shared.records import record
 from shared.tensors import Buffer
 
@@ -107,6 +108,11 @@ class JobService:
         most_results = settings.jobs_result_bytes_max
         self._results = ByteBudget(most_results, RESULTS_FULL, retry_s, held, UNREAD)
         self.watch = JobWatch(self._access, news, settings, self._results)
+
+    @property
+    def durability(self) -> Durability:
+        """What it is worth that a job was accepted, as was found last."""
+        return self._access.durability
 
     def begin_drain(self) -> None:
         """The gateway leaves: who waits is let go."""
@@ -251,15 +257,22 @@ class JobService:
         return await self.job(job_id)
 
     async def retry(self, job_id: str) -> JobView:
-        """Queue a failed job anew.
+        """Queue a job anew that failed, was canceled or expired.
 
         Raises:
-            PenstockError: JOB_NOT_FOUND, JOB_STATE (it has not failed), UNAVAILABLE.
+            PenstockError: JOB_NOT_FOUND, JOB_STATE (it is in another state), JOB_GONE (its input
+                is not kept any more), UNAVAILABLE.
         """
         found = (await self.job(job_id)).record
-        if found.state is not JobState.FAILED:
-            raise _wrong_state(job_id, found.state, "only a failed job can be retried")
-        await self._access.run(calls.retry(found))
+        if found.state not in RETRYABLE:
+            rule = "only a job that failed, was canceled or expired can be retried"
+            raise _wrong_state(job_id, found.state, rule)
+        try:
+            await self._access.run(calls.retry(found))
+        except PenstockError as error:
+            if error.code is ErrorCode.JOB_GONE:
+                raise _input_gone(found) from error
+            raise
         return await self.job(job_id)
 
     async def forget(self, job_id: str) -> None:
@@ -351,6 +364,14 @@ def _job_of_key_gone(job_id: str) -> PenstockError:
     message = (
         f"this idempotency key stands for job {job_id}, which is not kept any more: its time is "
         "over, or it was deleted; to run it again, use another key"
+    )
+    return PenstockError(ErrorCode.JOB_GONE, message)
+
+
+def _input_gone(job: JobRecord) -> PenstockError:
+    message = (
+        f"job {job.id} is {job.state} and its input is not kept any more, since newer jobs needed "
+        "its room, or it ended before inputs were kept: submit it anew"
     )
     return PenstockError(ErrorCode.JOB_GONE, message)
 

@@ -230,6 +230,17 @@ def state_of(raw: bytes) -> JobState | None:
     return None if raw in (b"lost", b"gone") else JobState(raw.decode())
 
 
+def retried_of(raw: bytes) -> JobState | None:
+    """A state, or None for a job that is gone.
+
+    Raises:
+        PenstockError: JOB_GONE, if the job's input is not kept any more.
+    """
+    if raw == b"no_input":
+        raise PenstockError(ErrorCode.JOB_GONE, "the job's input is not kept any more")
+    return state_of(raw)
+
+
 def committed_of(raw: bytes) -> JobState | None:
     """What became of a commit; None for a lease that is lost.
 
@@ -260,6 +271,8 @@ def submitted_of(raw: Any) -> Submitted:
     status, job_id = raw[0].decode(), raw[1].decode()
     if status == "full":
         raise StoreFullError("the job store holds as much as it may")
+    if status == "no_memory":
+        raise StoreFullError("the job store is out of memory")
     if status == "mismatch":
         raise IdempotencyMismatchError(job_id)
     return Submitted(job_id, status == "created", raw[2], _place(raw[3]))

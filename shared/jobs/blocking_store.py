@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from redis import Redis
@@ -15,7 +15,14 @@ from redis.retry import Retry
 from shared.errors import StateStoreError
 from shared.jobs.calls import Call
 from shared.jobs.durability import Durability
-from shared.jobs.scripts import Command, Exchange, Scripts, detect, waits_for_disk
+from shared.jobs.scripts import (
+    ANOTHER_SERVER,
+    Command,
+    Exchange,
+    Scripts,
+    detect,
+    waits_for_disk,
+)
 from shared.keys import Keys
 from shared.store_client import SOCKET_TIMEOUT_S
 from shared.store_url import without_password
@@ -29,7 +36,8 @@ class BlockingJobStore:
     def __init__(self, redis_url: str, keys: Keys, clock_offset_ms: int = 0) -> None:
         self.scripts = Scripts(keys, clock_offset_ms)
         self._url = redis_url
-        self._redis = _connect(redis_url)
+        self._connects = 0
+        self._redis = _connect(redis_url, self._connected)
         self._durability: Durability | None = None
 
     def run(self, call: Call[Answer]) -> Answer:
@@ -50,10 +58,14 @@ class BlockingJobStore:
         Raises:
             StateStoreError: if the server does not answer.
         """
-        if self._durability is None:
+        durability = self._durability = self._durability or self.durability()
+        connects, wait = self._connects, waits_for_disk(calls, durability)
+        outcomes: list[Answer | Exception] = self._drive(self._scripts_run(calls, wait))
+        if self._connects != connects:
             self._durability = self.durability()
-        wait = waits_for_disk(calls, self._durability)
-        return self._drive(self._scripts_run(calls, wait))  # type: ignore[no-any-return]
+            if self._durability is not durability:
+                raise StateStoreError(ANOTHER_SERVER)
+        return outcomes
 
     def durability(self) -> Durability:
         """What the server's acknowledgements are worth.
@@ -66,6 +78,9 @@ class BlockingJobStore:
     def close(self) -> None:
         """Close the connection."""
         self._redis.close()
+
+    def _connected(self) -> None:
+        self._connects += 1
 
     def _scripts_run(self, calls: Sequence[Call[Any]], wait: bool) -> Exchange:
         return self.scripts.run(calls, wait_for_disk=wait)
@@ -162,11 +177,17 @@ class BlockingWakeUp:
             raise OSError("no answer to a ping")
 
 
-def _connect(redis_url: str) -> Redis:
+def _connect(redis_url: str, connected: Callable[[], None] | None = None) -> Redis:
+    def begin(connection: Any) -> None:
+        connection.on_connect()
+        if connected is not None:
+            connected()
+
     return Redis.from_url(
         redis_url,
         socket_timeout=SOCKET_TIMEOUT_S,
         socket_connect_timeout=SOCKET_TIMEOUT_S,
         retry=Retry(NoBackoff(), 0),
         decode_responses=False,
+        redis_connect_func=begin,
     )

@@ -160,8 +160,12 @@ def forget(job_id: str) -> Call[JobState | None]:
 
 
 def retry(job: JobRecord) -> Call[JobState | None]:
-    """Queue a failed job anew, if it is as in this record. The state it has now; None: unknown."""
-    return Call("retry", (job.id, job.token), answers.state_of, durable=True)
+    """Queue a job anew that failed, was canceled or expired, if this record is of its last end.
+
+    The state it has now; None: unknown. It may raise a `PenstockError`, JOB_GONE: its input is not
+    kept any more.
+    """
+    return Call("retry", (job.id, job.retries), answers.retried_of, durable=True)
 
 
 # For holders --------------------------------------------------------------------------------------

@@ -26,6 +26,25 @@ class Durability(StrEnum):
     NONE = "none"
     UNKNOWN = "unknown"
 
+    @property
+    def is_sure(self) -> bool:
+        """Whether nothing that was answered is lost when the server, or its machine, crashes."""
+        return self in (Durability.ALWAYS, Durability.ASKED)
+
+    @property
+    def meaning(self) -> str:
+        """What a crash of the server does to jobs that were accepted, in words for people."""
+        return _MEANINGS[self]
+
+
+_MEANINGS: Mapping[Durability, str] = {
+    Durability.ALWAYS: "a crash of the store loses nothing",
+    Durability.ASKED: "a crash of the store loses nothing",
+    Durability.EVERYSEC: "a crash of the store may lose the last two seconds of jobs",
+    Durability.NONE: "a crash of the store loses jobs: it syncs no append-only file",
+    Durability.UNKNOWN: "the store does not tell whether a crash of it loses jobs",
+}
+
 
 def durability_of(configuration: Mapping[str, str] | None, can_wait: bool) -> Durability:
     """What the server offers.

@@ -4,9 +4,11 @@
       |  ^        |  |  ^
       |  |        |  |  +-- (a lease that ended without a result leads back to queued,
       |  +--------+  |       until there were `max_attempts`)
-      |              +-----> failed ----> queued   (retried by hand)
+      |              +-----> failed
       |              +-----> canceling -> canceled
       +--------------------> canceled | expired | failed (its pinned version is gone)
+
+    failed | canceled | expired ----> queued   (retried by hand, while its input is kept)
 
 `TRANSITIONS` is the one table of it: the store's scripts get theirs from here. A running or
 canceling job has a holder, with a lease that ends unless it is prolonged and a token that is higher
@@ -46,8 +48,8 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.CANCELING: frozenset({JobState.CANCELED}),
     JobState.SUCCEEDED: frozenset(),
     JobState.FAILED: frozenset({JobState.QUEUED}),
-    JobState.CANCELED: frozenset(),
-    JobState.EXPIRED: frozenset(),
+    JobState.CANCELED: frozenset({JobState.QUEUED}),
+    JobState.EXPIRED: frozenset({JobState.QUEUED}),
 }
 """From each state, the states that may follow."""
 
@@ -56,6 +58,9 @@ HELD = frozenset({JobState.RUNNING, JobState.CANCELING})
 
 FINISHED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED, JobState.EXPIRED})
 """States that a job leaves only if somebody asks for it."""
+
+RETRYABLE = frozenset(state for state in FINISHED if JobState.QUEUED in TRANSITIONS[state])
+"""States from which a job may start over, if its input is still there."""
 
 PRIORITIES = range(1, 10)
 """1 is the most urgent."""
@@ -147,13 +152,15 @@ class JobRecord:
         partial: the event with the last output, or "".
         error_code: of the last attempt that went wrong, a `shared.errors.ErrorCode`.
         error_message: for the client.
-        payload: None once the job needs it no more.
+        payload: None once the job needs it no more. That of a canceled or expired job stays for a
+            retry, unless what is submitted later needs its room.
         result: None if there is none.
         holder: who runs it, or "".
         token: of the last lease; each lease has a higher one.
         lease_expires_ms: when the lease ends.
         dead: whether it is a dead letter.
         moved_from: the version that it was submitted for, if another has taken it over.
+        retries: how often it was told to start over.
     """
 
     job: NewJob
@@ -179,6 +186,7 @@ class JobRecord:
     lease_expires_ms: int
     dead: bool
     moved_from: str = ""
+    retries: int = 0
 
     @property
     def id(self) -> str:
@@ -248,6 +256,7 @@ def record_of(fields: Mapping[str, str]) -> JobRecord:
         lease_expires_ms=integer("lease_expires_ms"),
         dead="dead" in fields,
         moved_from=fields.get("moved_from", ""),
+        retries=integer("retries"),
     )
 
 

@@ -30,6 +30,10 @@ Exchange: TypeAlias = Generator[Sequence[Command], Sequence[Any], Any]
 WAIT_FOR_DISK_MS = 3_000
 """Longest wait for an fsync: below the socket's timeout, above the second between two of them."""
 
+ANOTHER_SERVER = "the job store's server was replaced by one that promises something else"
+"""Why a call that was carried out counts as one without an answer: it may not be on the disk. The
+client connects anew by itself, so this is seen only afterwards."""
+
 LIMITS: Mapping[str, int] = {
     "events": 256,  # of one job; outputs of a stream that nobody reads must not add up
     "event_bytes": 1 << 20,
@@ -39,6 +43,7 @@ LIMITS: Mapping[str, int] = {
     "overdue": 32,  # jobs that a lease finds overdue and looks behind, so that it stays short
     "spared": 3,  # times that a job's replica may die before it began, and no attempt counts
     "grant_ms": 60_000,  # longer than anybody sends one request again
+    "spares": 64,  # inputs kept for a retry that one call gives up for room: it is short so
     "undelivered": 1_000,  # webhooks that were given up, for the operator to look at
     "totals_ms": 30 * 24 * 3_600_000,  # how long a model's totals outlive its last job
 }

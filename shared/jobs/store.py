@@ -19,7 +19,14 @@ from shared.cancellation import cancellable
 from shared.errors import StateStoreError
 from shared.jobs.calls import Call
 from shared.jobs.durability import Durability
-from shared.jobs.scripts import Command, Exchange, Scripts, detect, waits_for_disk
+from shared.jobs.scripts import (
+    ANOTHER_SERVER,
+    Command,
+    Exchange,
+    Scripts,
+    detect,
+    waits_for_disk,
+)
 from shared.keys import Keys
 from shared.store_client import connect
 from shared.store_url import without_password
@@ -75,6 +82,11 @@ class JobStore:
         """
         return await self._durable.durability()
 
+    @property
+    def found(self) -> Durability:
+        """What they were worth when a connection that calls rely on was last made."""
+        return self._durable.found
+
     async def close(self) -> None:
         """Close connections; calls that are under way fail."""
         await self._quick.close()
@@ -89,11 +101,13 @@ class _Lane:
 
     def __init__(self, redis_url: str, scripts: Scripts) -> None:
         self._url = redis_url
-        self._redis: Redis = connect(redis_url)
+        self._connects = 0
+        self._redis: Redis = connect(redis_url, self._connected)
         self._scripts = scripts
         self._waiting: list[tuple[Call[Any], asyncio.Future[Any]]] = []
         self._senders: set[asyncio.Task[None]] = set()
         self._durability: Durability | None = None
+        self.found = Durability.UNKNOWN
 
     def enter(self, call: Call[Any]) -> asyncio.Future[Any]:
         """A future of the call's answer."""
@@ -113,7 +127,8 @@ class _Lane:
         return answer
 
     async def durability(self) -> Durability:
-        return await self._drive_safely(detect())  # type: ignore[no-any-return]
+        self.found = self._durability = await self._drive_safely(detect())
+        return self.found
 
     async def close(self) -> None:
         senders = list(self._senders)
@@ -156,17 +171,21 @@ class _Lane:
                 future.set_result(outcome)
 
     async def _send(self, calls: Sequence[Call[Any]]) -> Sequence[Any]:
-        if self._durability is None:
-            self._durability = await self.durability()
-        wait = waits_for_disk(calls, self._durability)
+        durability = self._durability or await self.durability()
+        connects, wait = self._connects, waits_for_disk(calls, durability)
         try:
             outcomes: Sequence[Any] = await self._drive_safely(
                 self._scripts.run(calls, wait_for_disk=wait)
             )
+            if self._connects != connects and await self.durability() is not durability:
+                raise StateStoreError(ANOTHER_SERVER)
         except StateStoreError:
             self._durability = None  # the next connection may lead to another server
             raise
         return outcomes
+
+    def _connected(self) -> None:
+        self._connects += 1
 
     async def _drive_safely(self, exchange: Exchange) -> Any:
         try:
@@ -189,3 +208,16 @@ class _Lane:
         for command in commands:
             pipeline.execute_command(*command)
         return await cancellable(pipeline.execute(raise_on_error=False))
+
+
+async def durability_at(redis_url: str) -> Durability:
+    """What the acknowledgements of a server are worth.
+
+    Raises:
+        StateStoreError: if it does not answer.
+    """
+    store = JobStore(redis_url, Keys())
+    try:
+        return await store.durability()
+    finally:
+        await store.close()

@@ -54,7 +54,7 @@ def audit(client: Redis, keys: Keys) -> Contents:
     there = contents(client, keys)
     jobs = {name[4:]: _text(there[name]) for name in there if name.startswith("job:")}
     expected = _indexes(jobs) | {"counts": _counts(jobs, there)}
-    derived = ("queue", "leases", "retained", "expiring", "list:", "models", "counts")
+    derived = ("queue", "leases", "retained", "spares", "expiring", "list:", "models", "counts")
     actual = {name: held for name, held in there.items() if name.startswith(derived)}
     assert _comparable(actual) == _comparable(expected)
     for name in there:
@@ -92,6 +92,9 @@ def _indexes(jobs: dict[str, dict[str, str]]) -> Contents:
             add("leases", job_id, job["lease_expires_ms"])
         else:
             add("retained", job_id, job["collect_ms"])
+            may_give_way = state in (JobState.CANCELED, JobState.EXPIRED)
+            if may_give_way and "payload_size" in job and "payload_blob" not in job:
+                add("spares", job_id, job["finished_ms"])
             if "dead" in job:
                 add(f"list:{job['model']}:dead", job_id, 0)
     return found

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from shared.jobs.record import FINISHED, HELD, JobState
+from shared.jobs.record import FINISHED, HELD, RETRYABLE, JobState
 
 OVERDUE = 32
 SPARED = 3
+SPARES = 64
 
 
 @dataclass
@@ -32,6 +33,9 @@ class ModelJob:
     lease_ends_ms: int = 0
     expires_ms: int = 0
     collect_ms: int = 0
+    finished_ms: int = 0
+    retries: int = 0
+    has_input: bool = True
     dead: bool = False
     result: bytes | None = None
     closed: tuple[int, str, JobState] | None = None
@@ -51,6 +55,24 @@ class JobModel:
     now_ms: int = 0
     jobs: dict[str, ModelJob] = field(default_factory=dict)
     keys: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def make_room(self, bytes_over: int, input_bytes: int) -> bool:
+        """Give up inputs that are kept for a retry, each of so many bytes, the oldest first."""
+        spares = [
+            job
+            for job in self.jobs.values()
+            if job.state in (JobState.CANCELED, JobState.EXPIRED) and job.has_input
+        ]
+        giving = []
+        for job in sorted(spares, key=lambda job: (job.finished_ms, job.id))[:SPARES]:
+            if bytes_over <= 0:
+                break
+            giving.append(job)
+            bytes_over -= input_bytes
+        if bytes_over <= 0 or len(spares) >= SPARES:
+            for job in giving:
+                job.has_input = False
+        return bytes_over <= 0
 
     def submit(self, job: ModelJob, key: str, digest: str) -> str | None:
         """The id of the job that there is now; None if the key stands for something else."""
@@ -163,14 +185,14 @@ class JobModel:
         return job.state
 
     def retry(self, job_id: str) -> JobState | None:
+        """The state that it has then; None if it is unknown."""
         job = self.jobs.get(job_id)
-        if job is None:
-            return None
-        if job.state is JobState.FAILED:
-            job.state, job.dead, job.attempts, job.deaths = JobState.QUEUED, False, 0, 0
-            job.spared = 0
-            job.queued_ms = self.now_ms
-            job.expires_ms = self.now_ms + job.queue_ttl_ms if job.queue_ttl_ms else 0
+        if job is None or job.state not in RETRYABLE or not job.has_input:
+            return job.state if job is not None else None
+        job.state, job.dead, job.attempts, job.deaths = JobState.QUEUED, False, 0, 0
+        job.spared, job.retries = 0, job.retries + 1
+        job.queued_ms = self.now_ms
+        job.expires_ms = self.now_ms + job.queue_ttl_ms if job.queue_ttl_ms else 0
         return job.state
 
     def lose(self, holder: str, begun: Collection[str] | None) -> set[tuple[str, JobState]]:
@@ -255,3 +277,5 @@ class JobModel:
         job.state = state
         ttl_ms = self.dead_ttl_ms if state is JobState.FAILED and job.dead else self.result_ttl_ms
         job.collect_ms = self.now_ms + ttl_ms
+        job.finished_ms = self.now_ms
+        job.has_input = state is not JobState.SUCCEEDED

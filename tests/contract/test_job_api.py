@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 import orjson
 import pytest
@@ -14,8 +15,8 @@ from redis import Redis
 
 from shared.jobs import calls
 from shared.jobs.ids import new_job_id
-from shared.jobs.payload import RESULT_TYPE, JobResult, pack_result, unpack_input
-from shared.jobs.record import Content
+from shared.jobs.payload import RESULT_TYPE, VERSION, JobResult, pack_result, unpack_input
+from shared.jobs.record import Content, NewJob
 from shared.messages import Final
 from shared.tensors import Buffer
 from tests.contract.job_bench import (
@@ -42,7 +43,7 @@ async def test_submit_look_and_fetch(bench: Bench) -> None:
     path = submitted.headers["location"]
     document = submitted.json()
     assert path == f"/v2/jobs/{document['id']}"
-    assert await bench.job(path) == document
+    assert document == {**await bench.job(path), "durability": "always"}
     assert (document["state"], document["place"]) == ("queued", 0)
     assert (document["model"], document["version"], document["pinned"]) == ("double", "2", False)
 
@@ -94,6 +95,48 @@ async def test_a_failed_job_answers_as_an_inference(bench: Bench) -> None:
     assert (await bench.ask("POST", f"{path}/retry")).status_code == 409
     await bench.holder.finish(await bench.holder.lease())
     assert (await bench.ask("GET", f"{path}/result")).status_code == 200
+
+
+async def test_a_canceled_and_an_expired_job_are_retried(bench: Bench) -> None:
+    ttl = {**GOOD, "parameters": {"ttl_seconds": 0.001}}
+    for document, ended in ((GOOD, "canceled"), (ttl, "expired")):
+        path = (await bench.submit(document)).headers["location"]
+        if ended == "canceled":
+            await bench.ask("POST", f"{path}/cancel")
+        while (await bench.job(path))["state"] != ended:
+            await bench.store.run(calls.expire())
+        retried = await bench.ask("POST", f"{path}/retry")
+        assert (retried.status_code, retried.json()["state"]) == (202, "queued")
+        if ended == "canceled":
+            await bench.holder.finish(await bench.holder.lease())
+            assert (await bench.ask("GET", f"{path}/result")).status_code == 200
+            again = await bench.ask("POST", f"{path}/retry")
+            assert (again.status_code, "is succeeded" in again.json()["error"]) == (409, True)
+
+
+async def test_a_job_whose_input_is_gone_is_not_retried_and_says_so(bench: Bench) -> None:
+    path = (await bench.submit()).headers["location"]
+    job_id = path.rpartition("/")[2]
+    await bench.ask("POST", f"{path}/cancel")
+    room = calls.StoreLimits(bytes_max=900)
+    body = b"x" * 900  # needs the room of that input
+    new = NewJob(id=new_job_id(), model="double", version="2", revision="2-revision")
+    await bench.store.run(calls.submit(new, Content(RESULT_TYPE, 900), body, limits=room))
+    refused = await bench.ask("POST", f"{path}/retry")
+    assert refused.status_code == 410
+    assert f"job {job_id} is canceled and its input is not kept" in refused.json()["error"]
+
+
+async def test_a_result_that_another_release_wrote_is_an_error_in_words(bench: Bench) -> None:
+    path = (await bench.submit()).headers["location"]
+    leased = await bench.holder.lease()
+    _, *rest = msgpack.unpackb(pack_result(JobResult("", Final(1))))
+    body = msgpack.packb([VERSION + 1, *rest])
+    content = Content(RESULT_TYPE, len(body))
+    await bench.store.run(calls.commit(leased.record.id, leased.record.token, content, body))
+    answer = await bench.ask("GET", f"{path}/result")
+    assert answer.status_code == 500
+    assert f"version {VERSION + 1}, expected {VERSION}" in answer.json()["error"]
 
 
 async def test_cancel_in_every_state(bench: Bench) -> None:

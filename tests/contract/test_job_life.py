@@ -24,13 +24,13 @@ from hypothesis.stateful import (
 )
 from redis import Redis
 
-from shared.errors import StoreFullError
+from shared.errors import PenstockError, StoreFullError
 from shared.jobs import calls
 from shared.jobs.answers import IdempotencyMismatchError, Progress
 from shared.jobs.blocking_store import BlockingJobStore
 from shared.jobs.calls import Call
 from shared.jobs.ids import JobIds
-from shared.jobs.record import HELD, Content, JobState, NewJob
+from shared.jobs.record import HELD, RETRYABLE, Content, JobRecord, JobState, NewJob
 from shared.keys import Keys
 from tests.contract.job_audit import Contents, audit
 from tests.contract.job_model import JobModel, ModelJob
@@ -102,6 +102,24 @@ class JobLife(RuleBasedStateMachine):
     def submit_with_key(self, key: str, digest: str, again: bool) -> None:
         self.submit_one(5, "", 2, 0, key, digest, again)
 
+    @precondition(lambda self: self.with_state(JobState.CANCELED, JobState.EXPIRED))
+    @rule(room=st.sampled_from([0, 0, 40]), again=st.booleans())
+    def submit_where_there_is_little_room(self, room: int, again: bool) -> None:
+        """Inputs that are kept for a retry give way to a new one."""
+        self.pass_ms(TICK_MS)
+        held = int(self.redis.hget(f"{KEYS.jobs}:counts", "bytes") or 0)
+        job = NewJob(id=self.ids.next(), model="m", version="1", revision="r1", max_attempts=1)
+        body = job.id.encode()
+        limits = calls.StoreLimits(bytes_max=held + room)
+        call = calls.submit(job, Content("x", len(body)), body, limits=limits)
+        if self.model.make_room(len(body) - room, len(body)):
+            assert self.call(call, again).created
+            self.model.submit(ModelJob(job.id, 5, "", "r1", 1, 0, self.model.now_ms), "", "")
+            self.known.append(job.id)
+        else:
+            with pytest.raises(StoreFullError):
+                self.store.run(call)
+
     def submit_one(
         self, priority: int, pin: str, attempts: int, ttl: int, key: str, digest: str, again: bool
     ) -> None:
@@ -140,14 +158,26 @@ class JobLife(RuleBasedStateMachine):
     )
     def ask(self, data: st.DataObject, what: str, again: bool) -> None:
         self.pass_ms(TICK_MS)
-        wanted = {"cancel running": JobState.RUNNING, "retry": JobState.FAILED}.get(what)
-        job_id = data.draw(st.sampled_from((wanted and self.with_state(wanted)) or self.known))
+        wanted = {"cancel running": [JobState.RUNNING], "retry": sorted(RETRYABLE)}.get(what, [])
+        job_id = data.draw(st.sampled_from(self.with_state(*wanted) or self.known))
         if what == "forget":
             assert self.call(calls.forget(job_id), again) == self.model.forget(job_id)
         elif what != "retry":
             assert self.call(calls.cancel(job_id), again) == self.model.cancel(job_id)
         elif (view := self.store.run(calls.get(job_id))) is not None:
-            assert self.call(calls.retry(view.record), again) == self.model.retry(job_id)
+            self.retry(view.record, again)
+
+    def retry(self, record: JobRecord, again: bool) -> None:
+        job = self.model.jobs[record.id]
+        assert (record.payload is not None) is job.has_input
+        if job.state in RETRYABLE and not job.has_input:
+            with pytest.raises(PenstockError, match="input is not kept"):
+                self.call(calls.retry(record), again)
+        else:
+            assert self.call(calls.retry(record), again) == self.model.retry(record.id)
+        view = self.store.run(calls.get(record.id))
+        assert view is not None
+        assert view.record.retries == job.retries
 
     # Holders
 
@@ -241,6 +271,7 @@ class JobLife(RuleBasedStateMachine):
         self.pass_ms(minutes * MINUTE_MS + TICK_MS)
         reclaim = calls.reclaim(gap_ms=1 << 50, grace_ms=0)
         assert set(self.call(reclaim, again)) == self.model.reclaim()
+        self.pass_ms(TICK_MS)  # so that it is known which of two jobs ended first
         assert set(self.call(calls.expire(), again)) == self.model.expire()
         blobs = self.call(calls.collect(), again).blobs
         self.model.collect()
@@ -269,6 +300,7 @@ class JobLife(RuleBasedStateMachine):
             assert int(fields.get(b"token", 0)) == job.token
             assert int(fields.get(b"deaths", 0)) == job.deaths
             assert there.get(f"result:{job_id}") == job.result  # so no second commit replaced it
+            assert (f"payload:{job_id}" in there) is job.has_input
         for revision in REVISIONS:
             queue = there.get(f"queue:m/{revision}", {})
             waiting = [job.id.encode() for job in self.model.queue(revision)]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 from redis import Redis
 
-from shared.errors import ErrorCode, StateStoreError, StoreFullError
+from shared.errors import ErrorCode, PenstockError, StateStoreError, StoreFullError
 from shared.jobs import calls
 from shared.jobs.answers import (
     Beat,
@@ -447,6 +447,108 @@ async def test_a_dead_letter_starts_over(bench: Bench) -> None:
     await bench.run(fail_call(again.record))
     assert await bench.twice(retry) is JobState.FAILED  # the old retry, sent again
     assert await bench.run(calls.retry(await bench.record(job.id))) is JobState.QUEUED
+
+
+async def canceled(bench: Bench, **options: Any) -> JobRecord:
+    job_id = await bench.submit(**options)
+    await bench.run(calls.cancel(job_id))
+    return await bench.record(job_id)
+
+
+async def expired(bench: Bench, **options: Any) -> JobRecord:
+    job_id = await bench.submit(queue_ttl_ms=1_000, **options)
+    bench.pass_ms(1_001)
+    assert await bench.run(calls.expire()) == [job_id]
+    return await bench.record(job_id)
+
+
+@pytest.mark.parametrize("end", [canceled, expired])
+async def test_a_job_that_was_canceled_or_expired_starts_over_with_its_input(
+    bench: Bench, end: Callable[..., Awaitable[JobRecord]]
+) -> None:
+    job = await end(bench, body=b"the input")
+    retry = calls.retry(job)
+    assert await bench.twice(retry) is JobState.QUEUED
+    [again] = await bench.lease()
+    assert (again.record.id, again.body, again.record.attempts) == (job.id, b"the input", 1)
+    assert (again.record.error_code, again.record.finished_ms) == ("", 0)
+    await bench.run(calls.cancel(job.id))
+    await bench.run(calls.release(job.id, again.record.token))
+    assert await bench.twice(retry) is JobState.CANCELED  # the old retry, sent again
+    assert await bench.run(calls.retry(await bench.record(job.id))) is JobState.QUEUED
+    [last] = await bench.lease()
+    assert await bench.run(commit_call(last.record)) is JobState.SUCCEEDED
+
+
+async def test_a_retry_of_a_job_that_never_ran_happens_once_too(bench: Bench) -> None:
+    job = await canceled(bench)
+    assert await bench.twice(calls.retry(job)) is JobState.QUEUED
+    assert await bench.run(calls.cancel(job.id)) is JobState.CANCELED
+    assert await bench.twice(calls.retry(job)) is JobState.CANCELED
+
+
+async def test_a_job_that_succeeded_has_no_input_and_is_not_retried(bench: Bench) -> None:
+    job = await bench.running()
+    await bench.run(commit_call(job))
+    record = await bench.record(job.id)
+    assert record.payload is None
+    assert await bench.twice(calls.retry(record)) is JobState.SUCCEEDED
+
+
+async def test_inputs_kept_for_a_retry_give_way_to_new_jobs_the_oldest_first(bench: Bench) -> None:
+    room = calls.StoreLimits(bytes_max=40)
+    body = b"x" * 10
+    failed = await bench.running(body=body, max_attempts=1)
+    await bench.run(fail_call(failed))
+    old = await canceled(bench, body=body)
+    bench.pass_ms(1)
+    new = await expired(bench, body=body)
+    for _ in range(2):  # the second one needs the oldest input's room
+        assert (await bench.run(submit_call(body=body, limits=room))).created
+    kept = [(await bench.record(each.id)).payload is not None for each in (failed, old, new)]
+    assert kept == [True, False, True]
+    with pytest.raises(PenstockError, match="input is not kept") as caught:
+        await bench.twice(calls.retry(old))
+    assert caught.value.code is ErrorCode.JOB_GONE
+    with pytest.raises(StoreFullError):  # what would not suffice is not given up
+        await bench.run(submit_call(body=b"x" * 11, limits=room))
+    assert await bench.run(calls.retry(new)) is JobState.QUEUED
+
+
+async def test_inputs_kept_for_a_retry_give_way_to_results(bench: Bench) -> None:
+    job = await bench.running()
+    spare = await canceled(bench, body=b"x" * 2_000)
+    body = b"y" * 2_000
+    commit = calls.commit(job.id, job.token, Content(TEXT, 2_000), body, bytes_max=2_100)
+    assert await bench.twice(commit) is JobState.SUCCEEDED
+    assert (await bench.record(spare.id)).payload is None
+
+
+async def test_a_server_without_memory_keeps_no_inputs_for_a_retry(bench: Bench) -> None:
+    before, ends_then = await canceled(bench), await bench.submit()
+    bench.redis.config_set("maxmemory", "1")
+    try:
+        await bench.run(calls.cancel(ends_then))
+        assert (await bench.record(ends_then)).payload is None
+        assert (await bench.record(before.id)).payload is not None
+        with pytest.raises(StoreFullError, match="out of memory"):
+            await bench.twice(submit_call())
+        assert (await bench.record(before.id)).payload is None  # the next submit may have its room
+    finally:
+        bench.redis.config_set("maxmemory", "0")
+    assert (await bench.run(submit_call())).created
+
+
+async def test_a_large_input_is_kept_where_it_lies_until_its_job_is_erased(bench: Bench) -> None:
+    large = new_job()
+    await bench.run(calls.submit(large, Content(TEXT, 1 << 20, "a-blob"), b""))
+    await bench.run(calls.cancel(large.id))
+    job = await bench.record(large.id)
+    assert (await bench.run(calls.collect())).blobs == []
+    assert await bench.run(calls.retry(job)) is JobState.QUEUED
+    await bench.run(calls.cancel(job.id))
+    await bench.run(calls.forget(job.id))
+    assert (await bench.run(calls.collect())).blobs == ["a-blob"]
 
 
 # Time ---------------------------------------------------------------------------------------------

@@ -83,6 +83,7 @@ class StoreCalls:
         self._lease_s = lease_s
         self._owed: list[Owed] = []
         self._durability: Durability | None = None
+        self._told: Durability | None = None
         self.retry_at = 0.0
         self._retry_s = RETRY_S
         self._away = False
@@ -135,6 +136,7 @@ class StoreCalls:
         """Answers, in order: in one go, unless some take long that others need not wait for."""
         if self._durability is None:
             self._durability = self._store.durability()
+            self.tell_loss(self._durability)
         if self._durability is not Durability.ASKED or len({call.durable for call in wanted}) < 2:
             return self._store.run_many(wanted)
         answers: dict[int, Any] = {}
@@ -143,6 +145,12 @@ class StoreCalls:
             part = self._store.run_many([wanted[at] for at in places])
             answers.update(zip(places, part, strict=True))
         return [answers[at] for at in range(len(wanted))]
+
+    def tell_loss(self, durability: Durability) -> None:
+        """Say that results may be lost, once, and again where it is another store."""
+        if durability is not self._told and not durability.is_sure:
+            log.warning("job store", durability=durability.value, meaning=durability.meaning)
+        self._told = durability
 
     def _refused(self, owed: Owed, error: Exception, *, keep: bool) -> None:
         """The store is there, and did not carry this out."""

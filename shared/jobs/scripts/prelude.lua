@@ -14,6 +14,8 @@
 --   expiring                  sorted set of queued jobs with a ttl, by its end
 --   leases                    sorted set of running and canceling jobs, by their leases' ends
 --   retained                  sorted set of finished jobs, by when they are collected
+--   spares                    sorted set of canceled and expired jobs whose input is kept here for a
+--                             retry, by since when; they give way to others
 --   list:<model>:<state>      sorted set of jobs, all scores 0: ids sort by time; state or `dead`
 --   models                    set of the models that have jobs
 --   idempotency:<hash>        hash: id, digest
@@ -77,14 +79,6 @@ local function charge(job, bytes)
   job.bytes = redis.call('HINCRBY', key('job', job.id), 'bytes', bytes)
 end
 
--- Whether so many more bytes are too many, for our share of the server or for the server itself: it
--- refuses even to write nothing then. To be asked before a script's first write.
-local function is_full(bytes, bytes_max)
-  local held = tonumber(redis.call('HGET', key('counts'), 'bytes') or 0)
-  if held + bytes > tonumber(bytes_max) then return true end
-  return type(redis.pcall('SETRANGE', key('nothing'), 0, '')) == 'table'
-end
-
 local function discard(blob)
   if blob and blob ~= '' then redis.call('ZADD', key('garbage'), now, blob) end
 end
@@ -105,6 +99,47 @@ local function drop(job, kind)
   end
   discard(blob)
   change(job, nil, {kind .. '_type', kind .. '_size', kind .. '_blob'})
+end
+
+-- Inputs that were kept for a retry go. It writes what frees first.
+local function give_up(spares)
+  for _, spare in ipairs(spares) do
+    redis.call('ZREM', key('spares'), spare.id)
+    drop(spare, 'payload')
+  end
+end
+
+-- Whether so many more bytes fit into our share of the server; inputs that are only kept for a retry
+-- give way, the oldest first, unless all of them would not do. It writes what frees first.
+local function has_room(bytes, bytes_max)
+  local held = tonumber(redis.call('HGET', key('counts'), 'bytes') or 0)
+  local over = held + bytes - tonumber(bytes_max)
+  if over <= 0 then return true end
+  local oldest = redis.call('ZRANGE', key('spares'), 0, LIMITS.spares - 1)
+  local giving = {}
+  for _, id in ipairs(oldest) do
+    if over <= 0 then break end
+    giving[#giving + 1] = read(id) or {id = id}
+    over = over - number(giving[#giving], 'payload_size')
+  end
+  if over > 0 and #oldest < LIMITS.spares then return false end
+  give_up(giving)
+  return over <= 0
+end
+
+-- Whether the server itself is full: it refuses even to write nothing then. To be asked before a
+-- script's first write; later it answers the same.
+local refuses = nil
+local function server_is_full()
+  if refuses == nil then
+    refuses = type(redis.pcall('SETRANGE', key('nothing'), 0, '')) == 'table'
+  end
+  return refuses
+end
+
+-- Whether so many more bytes are too many, for our share of the server or for the server itself.
+local function is_full(bytes, bytes_max)
+  return server_is_full() or not has_room(bytes, bytes_max)
 end
 
 -- Fields of the record for a content that came as type, size, blob from ARGV[first] on.
@@ -231,6 +266,9 @@ local function file(job)
     redis.call('ZADD', key('leases'), job.lease_expires_ms, id)
   else
     redis.call('ZADD', key('retained'), job.collect_ms, id)
+    if job.state ~= 'failed' and job.payload_size and not job.payload_blob then
+      redis.call('ZADD', key('spares'), job.finished_ms, id)
+    end
     if job.dead then redis.call('ZADD', key('list', job.model .. ':dead'), 0, id) end
   end
   redis.call('ZADD', key('list', job.model .. ':' .. state), 0, id)
@@ -252,6 +290,7 @@ local function unfile(job)
     redis.call('ZREM', key('leases'), id)
   else
     redis.call('ZREM', key('retained'), id)
+    redis.call('ZREM', key('spares'), id)
     if job.dead then redis.call('ZREM', key('list', job.model .. ':dead'), id) end
   end
   redis.call('HINCRBY', key('counts'), state, -1)
@@ -271,6 +310,8 @@ local function enter(job, state, fields)
   assert(MAY[job.state][state], job.state .. ' -> ' .. state)
   fields = fields or {}
   local dropped = nil
+  local keeps_input = FINISHED[state] and MAY[state].queued
+  if keeps_input and state ~= 'failed' then keeps_input = not server_is_full() end
   unfile(job)
   count_step(job, state)
   if FINISHED[state] then finish(job, fields) end
@@ -280,7 +321,7 @@ local function enter(job, state, fields)
   fields.state = state
   fields.entered_ms = now
   change(job, fields, dropped)
-  if FINISHED[state] and state ~= 'failed' then drop(job, 'payload') end  -- failed may be retried
+  if FINISHED[state] and not keeps_input then drop(job, 'payload') end
   file(job)
   log(job, 0, 'kind', 'state', 'state', state, 'at', now)
   tell_webhook(job)

@@ -1,7 +1,7 @@
 -- A new job, or the one that its idempotency key stands for.
 -- ARGV: 2 id, 3 idempotency hash or '', 4 digest, 5 most jobs, 6 most bytes, 7 ttl in the queue or
 -- 0, 8 payload, then the record's fields and values.
--- Answers {created | existing | mismatch | full, id, created_ms, place}.
+-- Answers {created | existing | mismatch | full | no_memory, id, created_ms, place}.
 
 local id, idempotency, digest, queue_ttl_ms = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[7])
 
@@ -19,13 +19,20 @@ if idempotency ~= '' then
 end
 if redis.call('EXISTS', key('job', id)) == 1 then return answer('created', id) end
 
-local counts = redis.call('HMGET', key('counts'), 'jobs', 'bytes')
 local fields = {state = 'queued', created_ms = now, queued_ms = now, entered_ms = now}
 for at = 9, #ARGV, 2 do fields[ARGV[at]] = ARGV[at + 1] end
 local inline = fields.payload_blob and 0 or tonumber(fields.payload_size)
-if tonumber(counts[1] or 0) >= tonumber(ARGV[5])
-    or tonumber(counts[2] or 0) + inline > tonumber(ARGV[6]) then
+if tonumber(redis.call('HGET', key('counts'), 'jobs') or 0) >= tonumber(ARGV[5])
+    or (not server_is_full() and not has_room(inline, ARGV[6])) then
   return {'full', id, 0, -1}
+end
+if server_is_full() then  -- the next submit finds what these leave
+  local spares = {}
+  for _, spare in ipairs(redis.call('ZRANGE', key('spares'), 0, LIMITS.spares - 1)) do
+    spares[#spares + 1] = read(spare) or {id = spare}
+  end
+  give_up(spares)
+  return {'no_memory', id, 0, -1}
 end
 
 if queue_ttl_ms > 0 then fields.expires_ms = now + queue_ttl_ms end

@@ -20,6 +20,7 @@ OF_ONE_CALL = {
     *("timeout_s", "ttl_s", "result_ttl_s", "webhook", "webhook_event", "idempotency_key"),
     *("state", "model", "force", "concurrency", "rounds", "training_steps"),
     *("judged", "goal", "request", "job", "follow"),
+    *("install_completion", "show_completion"),
 }
 """Flags without a variable, which would change every call after it."""
 
@@ -67,7 +68,7 @@ def test_every_flag_of_commands_that_look_at_a_system_has_its_variable() -> None
         if option.envvar is None
         and option.name not in OF_ONE_CALL
         and not path.startswith(of_settings)
-        and path != "status url"  # it asks the store unless one call says otherwise
+        and path not in ("status url", "wait url")  # they ask the store unless one call says so
     ]
     assert without == []
 

@@ -85,19 +85,19 @@ async def test_readiness_of_what_takes_jobs_alone_is_told_by_replicas_for_jobs()
     assert not service.model_ready("m", None)
     service.message_received("r", hello("r", takes_calls=False))
     assert service.model_ready("m", "1")
-    assert service.ready()
+    assert service.why_not_ready() == ""
     assert service.settled()
     assert service.metadata("m", None).interface == INTERFACE
     assert [each.versions for each in service.deployed_models()] == [(("1", True),)]
     service.message_received("r", Drain())
-    assert not service.ready()
+    assert service.why_not_ready()
 
 
 async def test_what_takes_calls_too_is_not_ready_by_replicas_for_jobs() -> None:
     service = service_of("shared")
     service.message_received("r", hello("r", takes_calls=False))
     assert not service.model_ready("m", None)
-    assert not service.ready()
+    assert service.why_not_ready()
     assert service.metadata("m", None).interface == INTERFACE
     assert service.ready_counts() == {"m/1": 1}
     service.message_received("r2", hello("r2", takes_calls=True))

@@ -88,8 +88,8 @@ class FakeInference:
     jobs_policy: JobsPolicy = "shared"
     submitted: int = 0  # of the calls, those by `submit`
 
-    def ready(self) -> bool:
-        return self.is_ready
+    def why_not_ready(self) -> str:
+        return "" if self.is_ready else "told not to be"
 
     def model_ready(self, model: str, version: str | None) -> bool:
         self.metadata(model, version)

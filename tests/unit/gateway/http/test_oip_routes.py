@@ -77,7 +77,9 @@ async def test_health_says_yes_or_no_in_its_status_and_in_json(
 ) -> None:
     for is_ready, status in ((True, 200), (False, bad)):
         answer = await ask(FakeInference(is_ready=is_ready), "GET", path)
-        expected = {**body, "ready": is_ready} if "ready" in body else body
+        expected = {**body, "ready": is_ready} if "ready" in body else dict(body)
+        if "live" in expected and expected.get("ready") is False:
+            expected["reason"] = "told not to be"
         assert (answer.status_code, answer.json()) == (status, expected)
         assert answer.headers["content-type"] == "application/json"
         assert (await ask(FakeInference(is_ready=is_ready), "HEAD", path)).status_code == status

@@ -19,6 +19,7 @@ from gateway.jobs.watching import STEP_BYTES, JobWatch
 from shared.errors import PenstockError
 from shared.jobs.answers import JobEvent, Submitted
 from shared.jobs.calls import Call
+from shared.jobs.durability import Durability
 from shared.jobs.record import Content, JobState, NewJob
 
 QUEUED = accepted(
@@ -32,6 +33,8 @@ ELSEWHERE = JobEvent("1-2", 1, output=Content("text/plain", 2_000, "a-blob"))
 
 class FinishingStore:
     """Its job finishes right after its events were read; its records take a while to come."""
+
+    found = Durability.ALWAYS
 
     def __init__(self) -> None:
         self.finished = False
@@ -63,6 +66,8 @@ async def test_a_stream_ends_with_the_end() -> None:
 
 class ToldStore:
     """A job that is finished, with outputs: one kept here, and one elsewhere."""
+
+    found = Durability.ALWAYS
 
     async def run(self, call: Call[Any]) -> Any:
         if call.script != "events":

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from shared.jobs.record import (
     FINISHED,
     HELD,
+    RETRYABLE,
     TRANSITIONS,
     Content,
     JobState,
@@ -72,11 +73,16 @@ def test_a_life_finishes_once_unless_it_is_retried(choices: list[int]) -> None:
         if possible := sorted(TRANSITIONS[life[-1]]):
             life.append(possible[choice % len(possible)])
     for state, following in pairwise(life):
-        assert state not in FINISHED or (state, following) == (JobState.FAILED, JobState.QUEUED)
+        assert state not in FINISHED or following is JobState.QUEUED
+        assert state is not JobState.SUCCEEDED
         if following in (JobState.SUCCEEDED, JobState.CANCELING):
             assert state is JobState.RUNNING  # a result has a holder
         if state is JobState.CANCELING:
             assert following is JobState.CANCELED
+
+
+def test_what_did_not_succeed_may_start_over() -> None:
+    assert FINISHED - {JobState.SUCCEEDED} == RETRYABLE
 
 
 @given(JOBS, CONTENTS)
