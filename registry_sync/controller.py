@@ -41,8 +41,8 @@ from shared.telemetry import get_logger
 DEBOUNCE_S = 0.03
 """Changes come in flocks (each replica of a worker, each gateway); one plan answers them all."""
 
-STORE_TIMEOUT_S = 40.0
-"""Longest that reading all of the store, or writing a plan, may take. That is eight answers, each
+STORE_TIMEOUT_S = 45.0
+"""Longest that reading all of the store, or writing a plan, may take. That is nine answers, each
 of which the store's client waits for no longer than 5 s."""
 
 TROUBLED = frozenset({Status.FAILED, Status.INVALID})
@@ -115,6 +115,11 @@ class Controller:
     def told(self) -> tuple[StatusUpdate, ...]:
         """Statuses of all versions; none unless this daemon leads, and has seen the registry."""
         return self._told if self.leading else ()
+
+    @property
+    def gone_versions(self) -> int:
+        """Versions that serve though the registry has them no more; 0 where others lead."""
+        return sum(each.gone for each in self.told)
 
     @property
     def registry_age_s(self) -> float:
@@ -192,6 +197,9 @@ class Controller:
             async with asyncio.timeout(STORE_TIMEOUT_S):
                 await self._store.apply(lease, result.deployment, result.routing)
             self._log_changes(world.deployment, world.routing, result)
+        if result.spent:
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                await self._store.forget_turned_off(result.spent, lease)
         if self._leadership.lease == lease:
             self._after(result)
 
@@ -206,6 +214,8 @@ class Controller:
             prepared=self._fetches.prepared,
             settling=self._clock.monotonic() < self._settled_at,
             trials=await self._store.trials(),
+            turned_off=await self._store.turned_off(),
+            emptied=self._follower.emptied,
         )
 
     def _after(self, result: Plan) -> None:
@@ -230,10 +240,12 @@ class Controller:
         if result.told == self._told:
             return
         before = frozenset(self._told)
-        changed = result.statuses if not before else result.told
+        gone = [each for each in result.told if each.gone]
+        changed = [*result.statuses, *gone] if not before else result.told
         for each in changed:
             if each not in before:
-                tell = self._log.warning if each.status in TROUBLED else self._log.info
+                troubled = each.status in TROUBLED or each.gone
+                tell = self._log.warning if troubled else self._log.info
                 tell(
                     "status",
                     model=each.model,

@@ -49,6 +49,7 @@ from registry_sync.registry import (
     OWN_TAGS,
     ROLE_TAG,
     STATUS_TAG,
+    NoModelsError,
     ObservedModel,
     ObservedVersion,
     Registry,
@@ -145,7 +146,7 @@ class FolderSource:
         except OSError as error:
             raise RegistryError(f"{self._folder}: {error.strerror}") from error
         if known and not anything:
-            raise RegistryError(f"{self._folder} is empty: is it mounted?")
+            raise NoModelsError(f"{self._folder} is empty: is it mounted?")
         poll = _Poll(self._clock.monotonic(), self._clock.wall())
         deployed: dict[str, set[str]] = {}
         for model, version in known:

@@ -13,7 +13,14 @@ from asyncio import Event
 from collections.abc import Callable
 
 from registry_sync.metrics import SyncCounts
-from registry_sync.registry import Registry, RegistryError, StatusUpdate, VersionKey, with_status
+from registry_sync.registry import (
+    NoModelsError,
+    Registry,
+    RegistryError,
+    StatusUpdate,
+    VersionKey,
+    with_status,
+)
 from registry_sync.settings import SyncSettings
 from registry_sync.source_calls import SourceCalls
 from registry_sync.status_queue import StatusQueue
@@ -38,6 +45,7 @@ class RegistryFollower:
 
     Attributes:
         observed: the registry as last seen, or None if it was not seen since we lead.
+        emptied: at the last look that came to an answer, it had no model at all.
     """
 
     def __init__(
@@ -51,6 +59,7 @@ class RegistryFollower:
         on_seen: Callable[[], None],
     ) -> None:
         self.observed: Registry | None = None
+        self.emptied = False
         self._calls = calls
         self._poll_interval_s = settings.poll_interval_s
         self._clock = clock
@@ -72,6 +81,7 @@ class RegistryFollower:
     def forget(self) -> None:
         """Leadership was won or lost: what was seen counts no more, and is looked at anew."""
         self.observed = None
+        self.emptied = False
         self._deployed = None
         self._statuses.clear()
         self._next_poll = 0.0
@@ -104,6 +114,9 @@ class RegistryFollower:
         except RegistryError as error:
             self._counts.poll_failures += 1
             self._troubles.tell("registry", error.message)
+            if isinstance(error, NoModelsError) and lease is not None and lease == self._lease():
+                self.emptied = True
+                self._on_seen()
         else:
             self._seen(observed, lease)
         jitter = random.uniform(1 - POLL_JITTER, 1 + POLL_JITTER)
@@ -115,6 +128,7 @@ class RegistryFollower:
             self._statuses.forgive()
         if lease is not None and lease == self._lease():
             self.observed = observed
+            self.emptied = False
             self._on_seen()
 
     async def _write_statuses(self) -> None:

@@ -26,6 +26,7 @@ from registry_sync.registry import (
     MESSAGE_TAG,
     ROLE_TAG,
     STATUS_TAG,
+    NoModelsError,
     ObservedModel,
     ObservedVersion,
     Registry,
@@ -94,8 +95,9 @@ class MlflowSource:
             )
         )
         if known and not models:
-            raise RegistryError(
-                f"{self.place} lists no models: did it lose its database? What is deployed goes on"
+            raise NoModelsError(
+                f"{self.place} lists no models: did it lose its database? What is deployed goes on "
+                "(`penstock off` ends it)"
             )
         names = {model.name for model in models}
         for name in sorted({model for model, _ in known} - names):

@@ -66,6 +66,7 @@ class ObservedModel:
 
     Attributes:
         problem: why its wishes cannot be told now; what is deployed of it goes on.
+        left_out: the filters of this system do not admit it: to us it is not there.
     """
 
     name: str
@@ -73,6 +74,7 @@ class ObservedModel:
     aliases: Mapping[str, str] = field(default_factory=dict)
     versions: tuple[ObservedVersion, ...] = ()
     problem: str = ""
+    left_out: bool = False
 
     def version(self, version: str) -> ObservedVersion | None:
         """The version of that number, or None if it was not seen."""
@@ -85,12 +87,17 @@ Registry: TypeAlias = Mapping[str, ObservedModel]
 
 @dataclass(frozen=True)
 class StatusUpdate:
-    """A version's status, to be written for the operator."""
+    """A version's status, to be written for the operator.
+
+    Attributes:
+        gone: it serves though the registry has it no more, so that it can only be told elsewhere.
+    """
 
     model: str
     version: str
     status: Status
     message: str = ""
+    gone: bool = False
 
 
 class RegistryError(PenstockError):
@@ -98,6 +105,10 @@ class RegistryError(PenstockError):
 
     def __init__(self, message: str) -> None:
         super().__init__(ErrorCode.UNAVAILABLE, message)
+
+
+class NoModelsError(RegistryError):
+    """The registry has no model at all, though some are deployed: it may have lost them."""
 
 
 class RegistrySource(Protocol):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from registry_sync.registry import Registry, StatusUpdate
+from registry_sync.registry import Registry, StatusUpdate, VersionKey
 from registry_sync.tags import ServingSettings
 from shared.deployment import (
     ArtifactManifest,
@@ -53,6 +53,8 @@ class World:
         settling: reports may be missing only because their writers had no time yet to renew them:
             absence means nothing.
         trials: how often the operator asked for a new trial of a model, by model.
+        turned_off: versions that the operator ended by `penstock off`.
+        emptied: the registry was seen since, and has no model at all.
     """
 
     observed: Registry | None
@@ -64,6 +66,8 @@ class World:
     prepared: Prepared = field(default_factory=dict)
     settling: bool = False
     trials: Mapping[str, int] = field(default_factory=dict)
+    turned_off: frozenset[VersionKey] = frozenset()
+    emptied: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ class Plan:
         fetches: sources whose artifacts are needed now.
         sources: all sources that are wished for; what was prepared of others may be forgotten.
         faults: errors that nobody foresaw, by the model that they were met in.
+        spent: what was turned off and has ended, so that it may be forgotten.
     """
 
     deployment: Deployment
@@ -115,6 +120,7 @@ class Plan:
     fetches: tuple[ArtifactSource, ...]
     sources: frozenset[ArtifactSource]
     faults: Mapping[str, Exception] = field(default_factory=dict)
+    spent: frozenset[VersionKey] = frozenset()
 
 
 class Reports:

@@ -306,12 +306,17 @@ class WorkerReport(_Document):
 
 
 class VersionStatus(_Document):
-    """What became of a version, in the words that the registry shows."""
+    """What became of a version, in the words that the registry shows.
+
+    Attributes:
+        gone: it serves, and the registry has it no more.
+    """
 
     model: str
     version: str
     status: str
     message: str = ""
+    gone: bool = False
 
 
 class SyncReport(_Document):

@@ -12,6 +12,7 @@
     {penstock}:sync:<name>       JSON of `SyncReport`
     {penstock}:findings:<revision>  hash: finding by place (environment/device); expires unread
     {penstock}:trials            hash: new trials asked for, by model; expires
+    {penstock}:turned-off        set: `model/version`: what `penstock off` ended
     {penstock}:changes           channel: the kind of what was written; a hint to read again
     {penstock}:jobs:...          the jobs; shared/jobs/scripts/prelude.lua has their names
 
@@ -52,6 +53,11 @@ class Keys:
     @property
     def trials(self) -> str:
         return self._key("trials")
+
+    @property
+    def turned_off(self) -> str:
+        """Versions that `penstock off` ends."""
+        return self._key("turned-off")
 
     def findings(self, revision: str) -> str:
         """What was found out about a revision."""

@@ -29,13 +29,14 @@ async def ask(store: StateStore, model: str) -> int:
     revisions = (await store.deployment()).revisions.values()
     if model not in {each.model for each in revisions}:
         raise CommandError(
-            f"{model} is not deployed; {_deployed({each.model for each in revisions})}"
+            f"{model} is not deployed; {deployed_models({each.model for each in revisions})}"
         )
     trials = [each.settings.trial or 0 for each in revisions if each.model == model]
     return await store.ask_trial(model, max(trials))
 
 
-def _deployed(models: set[str]) -> str:
+def deployed_models(models: set[str]) -> str:
+    """Which models are deployed, for who named another."""
     if not models:
         return "no model is"
     names = sorted(models)
