@@ -83,6 +83,7 @@ async def run(settings: SyncSettings) -> None:
             metrics_port=metrics_port,
             statuses=statuses,
             statuses_left_out=left_out,
+            troubles=controller.troubles.present,
         )
 
     interval_s, ttl_s = settings.report_interval_s, settings.report_ttl_s

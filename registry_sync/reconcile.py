@@ -109,7 +109,7 @@ def _plan(
         deployment=deployment,
         routing=result.routing,
         told=told,
-        statuses=not_shown(told, world.observed),
+        statuses=not_shown(told, world),
         fetches=tuple(_fetches(wishes, world.now)),
         sources=frozenset(wish.source for wish in wishes.values() if wish.source is not None),
         faults={name: wish.fault for name, wish in wishes.items() if wish.fault is not None},

@@ -22,7 +22,8 @@ PREFIX = "penstock."
 ROLE_TAG = "penstock.role"
 STATUS_TAG = "penstock.status"
 MESSAGE_TAG = "penstock.status_message"
-OWN_TAGS = frozenset({STATUS_TAG, MESSAGE_TAG})
+OWNER_TAG = "penstock.owner"
+OWN_TAGS = frozenset({STATUS_TAG, MESSAGE_TAG, OWNER_TAG})
 """Tags that we write ourselves; they are never a wish."""
 
 MESSAGE_LENGTH_MAX = 500
@@ -91,6 +92,7 @@ class StatusUpdate:
 
     Attributes:
         gone: it serves though the registry has it no more, so that it can only be told elsewhere.
+        owner: the system that writes it, to be written too; empty: the tag stays as it is.
     """
 
     model: str
@@ -98,6 +100,7 @@ class StatusUpdate:
     status: Status
     message: str = ""
     gone: bool = False
+    owner: str = ""
 
 
 class RegistryError(PenstockError):
@@ -153,12 +156,18 @@ def version_order(version: str) -> tuple[int, int, str]:
     return (0, 0, version)
 
 
+def tags_of(update: StatusUpdate) -> dict[str, str]:
+    """The tags that tell a status; the status is the last of them."""
+    owner = {OWNER_TAG: update.owner} if update.owner else {}
+    return {**owner, MESSAGE_TAG: update.message, STATUS_TAG: update.status.value}
+
+
 def with_status(registry: Registry, update: StatusUpdate) -> Registry:
     """The registry as it is after a status was written, without asking it again."""
     model = registry.get(update.model)
     if model is None:
         return registry
-    own = {STATUS_TAG: update.status.value, MESSAGE_TAG: update.message}
+    own = tags_of(update)
     versions = tuple(
         replace(seen, tags={**seen.tags, **own}) if seen.version == update.version else seen
         for seen in model.versions

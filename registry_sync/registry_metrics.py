@@ -15,6 +15,9 @@ class RegistryState(Protocol):
     @property
     def gone_versions(self) -> int: ...
 
+    @property
+    def contested_versions(self) -> int: ...
+
 
 class RegistryCollector(Collector):
     """Exposes it."""
@@ -28,4 +31,9 @@ class RegistryCollector(Collector):
             "penstock_sync_gone_versions",
             "Versions that serve though the registry has them no more, by the daemon that leads.",
             value=self._state.gone_versions,
+        )
+        yield GaugeMetricFamily(
+            "penstock_sync_contested_versions",
+            "Versions whose tags another system writes too, as the daemon that leads has seen.",
+            value=self._state.contested_versions,
         )

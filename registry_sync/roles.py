@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from registry_sync.registry import ROLE_TAG, ObservedModel, version_order
+from registry_sync.tag_names import DEFAULT_NAMES, TagNames
 
 STABLE = "stable"
 OFF = "off"
@@ -46,12 +47,14 @@ def roles_of(
     model: ObservedModel,
     stable_aliases: Sequence[str],
     turned_off: frozenset[str] = frozenset(),
+    names: TagNames = DEFAULT_NAMES,
 ) -> Roles:
     """Read the roles of one model's versions.
 
     Args:
         stable_aliases: aliases that mean stable, the strongest first.
         turned_off: versions that are off whatever their tags say.
+        names: what the operator calls our tags.
     """
     by_role = {seen.version: role_of(seen.tags) for seen in model.versions}
     off = frozenset(version for version, role in by_role.items() if role == OFF) | turned_off
@@ -68,7 +71,7 @@ def roles_of(
         stable=winner[0] if winner else None,
         off=off,
         superseded=_superseded(candidates),
-        unknown=_unknown(by_role),
+        unknown=_unknown(by_role, names.outward(ROLE_TAG)),
         turned_off=turned_off & {version for version, _ in named},
     )
 
@@ -97,9 +100,9 @@ def _superseded(candidates: Sequence[tuple[str, str]]) -> dict[str, str]:
     return {version: message for version, _ in candidates[1:] if version != winner}
 
 
-def _unknown(by_role: Mapping[str, str]) -> dict[str, str]:
+def _unknown(by_role: Mapping[str, str], tag: str) -> dict[str, str]:
     return {
-        version: f"{ROLE_TAG} is {role[:40]!r}, which is no role: use {STABLE} or {OFF}"
+        version: f"{tag} is {role[:40]!r}, which is no role: use {STABLE} or {OFF}"
         for version, role in by_role.items()
         if role not in ("", STABLE, OFF)
     }

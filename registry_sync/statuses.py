@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from registry_sync.ownership import is_owner
 from registry_sync.placement import Placing, asked
 from registry_sync.registry import (
     MESSAGE_LENGTH_MAX,
     MESSAGE_TAG,
+    OWNER_TAG,
     STATUS_TAG,
     ObservedModel,
     ObservedVersion,
@@ -22,7 +24,7 @@ from registry_sync.registry import (
     VersionKey,
 )
 from registry_sync.wishes import Wish
-from registry_sync.world import Reports
+from registry_sync.world import Reports, World
 from shared.deployment import (
     Deployment,
     Phase,
@@ -81,22 +83,23 @@ def status_of_phase(revision: RevisionDeployment) -> Status:
     return Status(revision.phase.value)
 
 
-def not_shown(
-    updates: Iterable[StatusUpdate], observed: Registry | None
-) -> tuple[StatusUpdate, ...]:
-    """Those that differ from what the registry shows."""
+def not_shown(updates: Iterable[StatusUpdate], world: World) -> tuple[StatusUpdate, ...]:
+    """Those that differ from what the registry shows, with their owner where that differs."""
     seen = {
         (each.model, each.version): each
-        for model in (observed or {}).values()
+        for model in (world.observed or {}).values()
         for each in model.versions
     }
-    return tuple(
-        [
-            each
-            for each in updates
-            if not each.gone and not _is_shown(each, seen[each.model, each.version])
-        ]
-    )
+    written: list[StatusUpdate] = []
+    for each in updates:
+        key = (each.model, each.version)
+        if each.gone or key in world.resting:
+            continue
+        if not is_owner(seen[key].tags.get(OWNER_TAG, ""), world.owner) and world.owner:
+            written.append(replace(each, owner=world.owner))
+        elif not _is_shown(each, seen[key]):
+            written.append(each)
+    return tuple(written)
 
 
 def for_report(updates: Iterable[StatusUpdate]) -> tuple[tuple[VersionStatus, ...], int]:

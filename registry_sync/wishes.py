@@ -115,7 +115,7 @@ def wish_of(
     if model.problem:
         kept = wish_without_registry(revisions, turned_off)
         return replace(kept, problems=(model.problem,))
-    roles = roles_of(model, policy.stable_aliases, turned_off)
+    roles = roles_of(model, policy.stable_aliases, turned_off, policy.tag_names)
     trial = _trial(trials.get(name), revisions)
     if not is_model_name(name):
         return Wish(because=f"{name} is no valid name", roles=roles)
@@ -155,7 +155,9 @@ def _towards(
     if seen is None:
         raise AssertionError(f"{model.name}/{version} is wished but was not observed")
     running = _running(version, revisions)
-    settings, problems = read_settings(model.tags, seen.tags, policy.defaults, running)
+    settings, problems = read_settings(
+        model.tags, seen.tags, policy.defaults, running, policy.tag_names
+    )
     outgoing = _outgoing(model, revisions, policy)
     wish = Wish(version, source=seen.source, outgoing=outgoing, problems=problems, roles=roles)
     manifest = _known_manifest(seen.source, revisions) or prepared.get(seen.source)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from registry_sync.registry import Registry, StatusUpdate, VersionKey
+from registry_sync.tag_names import DEFAULT_NAMES, TagNames
 from registry_sync.tags import ServingSettings
 from shared.deployment import (
     ArtifactManifest,
@@ -55,6 +56,8 @@ class World:
         trials: how often the operator asked for a new trial of a model, by model.
         turned_off: versions that the operator ended by `penstock off`.
         emptied: the registry was seen since, and has no model at all.
+        owner: what marks statuses as this system's; empty: nothing does.
+        resting: versions whose statuses are not to be written now: another system does, too.
     """
 
     observed: Registry | None
@@ -68,6 +71,8 @@ class World:
     trials: Mapping[str, int] = field(default_factory=dict)
     turned_off: frozenset[VersionKey] = frozenset()
     emptied: bool = False
+    owner: str = ""
+    resting: frozenset[VersionKey] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class Policy:
 
     Attributes:
         stable_aliases: aliases that mean stable, the strongest first.
+        tag_names: what the operator calls our tags.
         defaults: settings of a version without tags.
         flip_grace_s: how long an unrouted revision waits for gateways that do not acknowledge.
         backoff_s: wait after a first failed load; each further one doubles it.
@@ -85,6 +91,7 @@ class Policy:
     """
 
     stable_aliases: tuple[str, ...] = ("production", "champion")
+    tag_names: TagNames = DEFAULT_NAMES
     defaults: ServingSettings = field(default_factory=ServingSettings)
     flip_grace_s: float = 10.0
     backoff_s: float = 5.0

@@ -325,6 +325,7 @@ class SyncReport(_Document):
     Attributes:
         statuses: of all versions that somebody asked for, if it leads and has seen the registry.
         statuses_left_out: how many more there are.
+        troubles: what does not work now, such as the registry, in sentences.
     """
 
     sync: str
@@ -333,6 +334,7 @@ class SyncReport(_Document):
     metrics_port: int = 0
     statuses: tuple[VersionStatus, ...] = ()
     statuses_left_out: int = 0
+    troubles: tuple[str, ...] = ()
 
 
 class GatewayReport(_Document):

@@ -24,6 +24,7 @@ from shared.clock import Clock
 from shared.deployment import Deployment, GatewayReport, SyncReport, WorkerReport
 from shared.errors import LeaseLostError, StateStoreError
 from shared.findings import Finding
+from shared.ids import new_system_id
 from shared.keys import Keys
 from shared.routing import RoutingTable
 from shared.store_client import connect
@@ -153,6 +154,10 @@ class StateStore(Protocol):
         """The last trial that was asked for, by model."""
         ...
 
+    async def system_id(self) -> str:
+        """What tells this system from others; the same for all who share this store's namespace."""
+        ...
+
     async def turn_off(self, model: str, versions: Collection[str]) -> None:
         """Turn versions of a model off, and wake who watches.
 
@@ -275,6 +280,12 @@ redis.call('PUBLISH', KEYS[2], 'trial')
 return trial
 """
 
+_SYSTEM_ID = """
+redis.call('HDEL', KEYS[2], 'nothing')
+redis.call('SET', KEYS[1], ARGV[1], 'NX')
+return redis.call('GET', KEYS[1])
+"""
+
 _TURN_OFF = """
 redis.call('SREM', KEYS[1], '')
 local new = 0
@@ -383,6 +394,11 @@ class RedisStateStore:
         except ValueError as error:
             raise StateStoreError(f"state store holds no valid trials: {error}") from error
 
+    async def system_id(self) -> str:
+        keys = [self._keys.system_id, self._keys.lease]
+        kept: bytes = await self._script(_SYSTEM_ID, keys, [new_system_id()])
+        return kept.decode(errors="replace")
+
     async def turn_off(self, model: str, versions: Collection[str]) -> None:
         keys = [self._keys.turned_off, self._keys.changes]
         members = [f"{model}/{version}" for version in sorted(versions)]
@@ -466,6 +482,7 @@ class MemoryStateStore:
         self._findings: dict[str, dict[str, Finding]] = {}
         self._findings_lowered = 0
         self._trials: dict[str, int] = {}
+        self._system_id = new_system_id()
         self._turned_off: frozenset[tuple[str, str]] = frozenset()
         self._watchers: list[Callable[[], None]] = []
 
@@ -563,6 +580,9 @@ class MemoryStateStore:
 
     async def trials(self) -> dict[str, int]:
         return dict(self._trials)
+
+    async def system_id(self) -> str:
+        return self._system_id
 
     async def turn_off(self, model: str, versions: Collection[str]) -> None:
         turned_off = self._turned_off | {(model, version) for version in versions}

@@ -110,11 +110,16 @@ class GatewayStatus(BaseModel):
 
 
 class SyncStatus(BaseModel):
-    """One live registry_sync daemon, leading or standing by."""
+    """One live registry_sync daemon, leading or standing by.
+
+    Attributes:
+        troubles: what does not work now, such as the registry.
+    """
 
     sync: str
     node: str
     pid: int
+    troubles: tuple[str, ...] = ()
 
 
 class SystemStatus(BaseModel):
@@ -172,7 +177,10 @@ def summarize(
             )
             for each in gateways
         ],
-        syncs=[SyncStatus(sync=each.sync, node=each.node, pid=each.pid) for each in syncs],
+        syncs=[
+            SyncStatus(sync=each.sync, node=each.node, pid=each.pid, troubles=each.troubles)
+            for each in syncs
+        ],
     )
 
 

@@ -48,6 +48,8 @@ def _messages(status: SystemStatus) -> Iterator[str]:
             for replica in revision.replicas:
                 if replica.message:
                     yield f"{replica.id}: {replica.message}"
+    for sync in status.syncs:
+        yield from (f"{sync.sync}: {one_line(trouble)}" for trouble in sync.troubles)
 
 
 def one_line(name: str) -> str:

@@ -407,3 +407,12 @@ async def test_too_much_that_is_turned_off_is_refused_as_a_whole(store: StateSto
     await store.turn_off("other", ["1"])
     await store.turn_off("other", ["1"])  # is so already
     assert len(await store.turned_off()) == TURNED_OFF_MAX
+
+
+async def test_a_system_keeps_its_id_and_each_namespace_has_another(server: Server) -> None:
+    stores = [RedisStateStore(server.url, Keys(name)) for name in ("one", "one", "two")]
+    ids = [await store.system_id() for store in stores]
+    assert ids[0] == ids[1] != ids[2]
+    assert all(ids)
+    for store in stores:
+        await store.close()

@@ -105,6 +105,9 @@ class Line:
     async def trials(self) -> dict[str, int]:
         return dict(await self._answer(self._store.trials))
 
+    async def system_id(self) -> str:
+        return str(await self._answer(self._store.system_id))
+
     async def turned_off(self) -> frozenset[VersionKey]:
         return frozenset(await self._answer(self._store.turned_off))
 

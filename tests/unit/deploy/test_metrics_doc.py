@@ -105,6 +105,7 @@ class Sync:
     registry_age_s = 1.5
     hanging_calls = 0
     gone_versions = 0
+    contested_versions = 0
 
 
 def gateway() -> CollectorRegistry:

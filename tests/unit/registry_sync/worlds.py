@@ -119,6 +119,8 @@ class Scene:
         self.trials: dict[str, int] = {}
         self.turned_off: frozenset[VersionKey] = frozenset()
         self.emptied = False
+        self.owner = ""
+        self.resting: frozenset[VersionKey] = frozenset()
         self.notes: dict[str, str] = {}
         self.settling = False
         self.policy = POLICY
@@ -137,6 +139,8 @@ class Scene:
             trials=dict(self.trials),
             turned_off=self.turned_off,
             emptied=self.emptied,
+            owner=self.owner,
+            resting=self.resting,
         )
 
     def plan(self) -> Plan:
