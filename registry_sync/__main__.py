@@ -83,7 +83,7 @@ async def run(settings: SyncSettings) -> None:
             metrics_port=metrics_port,
             statuses=statuses,
             statuses_left_out=left_out,
-            troubles=controller.troubles.present,
+            troubles=controller.lasting_troubles,
         )
 
     interval_s, ttl_s = settings.report_interval_s, settings.report_ttl_s

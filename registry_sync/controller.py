@@ -47,6 +47,9 @@ STORE_TIMEOUT_S = 50.0
 """Longest that reading all of the store, or writing a plan, may take. That is ten answers, each
 of which the store's client waits for no longer than 5 s."""
 
+REPORTED = ("registry", "store", OUR_TAGS)
+"""Troubles that a report has: those that are told to be over, once they are."""
+
 TROUBLED = frozenset({Status.FAILED, Status.INVALID})
 """Statuses that are logged as warnings."""
 
@@ -124,6 +127,11 @@ class Controller:
     def gone_versions(self) -> int:
         """Versions that serve though the registry has them no more; 0 where others lead."""
         return sum(each.gone for each in self.told)
+
+    @property
+    def lasting_troubles(self) -> tuple[str, ...]:
+        """What does not work, beyond single versions; nothing where others lead."""
+        return self.troubles.present(REPORTED) if self.leading else ()
 
     @property
     def contested_versions(self) -> int:

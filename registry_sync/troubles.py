@@ -7,6 +7,7 @@ and counted, and what met it goes on.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from registry_sync.metrics import SyncCounts
 from shared.telemetry import get_logger
@@ -14,9 +15,8 @@ from shared.telemetry import get_logger
 TROUBLES_MAX = 1_000
 """Most troubles that are remembered; beyond, the oldest may be said again. Versions come and go."""
 
-REPORTED_MAX = 20
 REPORTED_LENGTH_MAX = 500
-"""Most troubles in a report, and the longest of them: it is written every second."""
+"""Longest trouble in a report, which is written every second."""
 
 _ADDRESS = re.compile("0x[0-9a-f]+")
 """Where an object lies in memory, which differs each time that a client names it in an error."""
@@ -38,11 +38,10 @@ class Troubles:
         self._messages: dict[str, str] = {}
         self._log = get_logger("controller")
 
-    @property
-    def present(self) -> tuple[str, ...]:
-        """What is wrong now, for a report; the newest of many."""
-        newest = [f"{about}: {self._messages[about]}" for about in self._gists]
-        return tuple(each[:REPORTED_LENGTH_MAX] for each in newest[-REPORTED_MAX:])
+    def present(self, abouts: Iterable[str]) -> tuple[str, ...]:
+        """What is wrong now with any of these, for a report."""
+        told = [f"{each}: {self._messages[each]}" for each in abouts if each in self._messages]
+        return tuple(each[:REPORTED_LENGTH_MAX] for each in told)
 
     def tell(self, about: str, message: str) -> None:
         """Something does not work, for the reason that the message begins with."""
