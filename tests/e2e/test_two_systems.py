@@ -1,4 +1,4 @@
-"""Two systems, each with a store of its own, on one real MLflow: with tags of their own, and not.
+"""Two systems, each with a store of its own, on one registry: with tags of their own, and not.
 
 The daemons are processes; no worker is there, so that a version that is wished for is `loading`.
 """
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from shared.keys import Keys
 from shared.lifecycle import environment_of_child
@@ -28,6 +29,7 @@ from tests.contract.redis_server import Server
 from tests.contract.registries import mlflow_server
 from tests.e2e.system import free_port, own_environment, penstock, wait_until
 from tests.e2e.test_deletion import Registry
+from tests.models import affine
 
 WAIT_S = 90.0
 
@@ -79,8 +81,8 @@ class System:
 
 
 @contextmanager
-def system_on(mlflow: Registry, folder: Path, *arguments: str) -> Iterator[System]:
-    """A daemon that follows an MLflow, on a store of its own."""
+def system_on(registry: Registry | Path, folder: Path, *arguments: str) -> Iterator[System]:
+    """A daemon that follows an MLflow or a folder, on a store of its own."""
     folder.mkdir()
     with tempfile.TemporaryDirectory(prefix="pst-") as short:
         server = Server(Path(short))
@@ -88,7 +90,11 @@ def system_on(mlflow: Registry, folder: Path, *arguments: str) -> Iterator[Syste
         log, port = folder / "log", free_port()
         options = {
             "--redis-url": server.url,
-            "--mlflow-uri": mlflow.uri,
+            **(
+                {"--models": str(registry)}
+                if isinstance(registry, Path)
+                else {"--mlflow-uri": registry.uri}
+            ),
             "--cache-dir": str(folder / "cache"),
             "--poll-interval-s": "0.3",
             "--metrics-port": str(port),
@@ -197,3 +203,34 @@ def test_a_filter_parts_the_models_of_two_systems(mlflow: Registry, tmp_path: Pa
             statuses = {line["model"] for line in system.lines("status")}
             assert statuses == {model}
             assert system.said() == []
+
+
+def test_in_a_folder_prefixes_keep_systems_apart_and_one_prefix_is_told(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    model = models / "m"
+    for version in "12":
+        affine(model / version, float(version))
+    (model / "1" / "tags.yaml").write_text("penstock.role: stable\nstaging.role: 'off'\n")
+    (model / "2" / "tags.yaml").write_text("penstock.role: 'off'\nstaging.role: stable\n")
+    ours, theirs = model / "status.yaml", model / "status.staging.yaml"
+    with (
+        system_on(models, tmp_path / "production") as production,
+        system_on(models, tmp_path / "staging", "--tag-prefix", "staging") as staging,
+    ):
+        wait_until(lambda: told_in(ours) == {1: "loading"}, WAIT_S, "production tells")
+        wait_until(lambda: told_in(theirs) == {2: "loading"}, WAIT_S, "staging tells")
+        for system in (production, staging):
+            system.until_looked_again()
+            assert system.said() == []
+            assert system.lines("not followed") == []
+        with system_on(models, tmp_path / "intruder", "--tag-prefix", "staging") as intruder:
+            until_said(intruder)
+            until_said(staging)
+            production.until_looked_again()
+            assert production.said() == []
+
+
+def told_in(file: Path) -> dict[int, str]:
+    """Statuses in a folder, by version."""
+    rows = yaml.safe_load(file.read_text()) if file.exists() else {}
+    return {version: row["status"] for version, row in rows.items()}
