@@ -16,6 +16,7 @@ from setproctitle import setproctitle
 from registry_sync.controller import Controller
 from registry_sync.metrics import SyncCollector
 from registry_sync.presence import report_presence
+from registry_sync.registry_metrics import RegistryCollector
 from registry_sync.settings import SyncSettings
 from registry_sync.sources import maker_of
 from registry_sync.statuses import for_report
@@ -70,6 +71,7 @@ async def run(settings: SyncSettings) -> None:
     )
     registry = process_registry()
     registry.register(SyncCollector(controller.counts, controller))
+    registry.register(RegistryCollector(controller))
     metrics_port = serve_metrics(registry, settings.metrics_host, settings.metrics_port)
 
     def report() -> SyncReport:
@@ -81,6 +83,7 @@ async def run(settings: SyncSettings) -> None:
             metrics_port=metrics_port,
             statuses=statuses,
             statuses_left_out=left_out,
+            troubles=controller.lasting_troubles,
         )
 
     interval_s, ttl_s = settings.report_interval_s, settings.report_ttl_s

@@ -19,9 +19,10 @@ import asyncio
 from collections.abc import Callable
 
 from registry_sync.fetches import Artifacts, Fetches
-from registry_sync.follower import RegistryFollower
+from registry_sync.follower import OUR_TAGS, RegistryFollower
 from registry_sync.leadership import Leadership
 from registry_sync.metrics import SyncCounts
+from registry_sync.ownership import Ownership
 from registry_sync.reconcile import plan
 from registry_sync.registry import RegistrySource, Status, StatusUpdate
 from registry_sync.settings import SyncSettings
@@ -34,6 +35,7 @@ from shared.blocking import in_thread
 from shared.clock import Clock, SteadyClock
 from shared.deployment import ArtifactManifest, Deployment
 from shared.errors import LeaseLostError, StateStoreError
+from shared.ids import node_name
 from shared.routing import RoutingTable
 from shared.state_store import Lease, StateStore
 from shared.telemetry import get_logger
@@ -41,9 +43,12 @@ from shared.telemetry import get_logger
 DEBOUNCE_S = 0.03
 """Changes come in flocks (each replica of a worker, each gateway); one plan answers them all."""
 
-STORE_TIMEOUT_S = 40.0
-"""Longest that reading all of the store, or writing a plan, may take. That is eight answers, each
+STORE_TIMEOUT_S = 50.0
+"""Longest that reading all of the store, or writing a plan, may take. That is ten answers, each
 of which the store's client waits for no longer than 5 s."""
+
+REPORTED = ("registry", "store", OUR_TAGS)
+"""Troubles that a report has: those that are told to be over, once they are."""
 
 TROUBLED = frozenset({Status.FAILED, Status.INVALID})
 """Statuses that are logged as warnings."""
@@ -93,12 +98,14 @@ class Controller:
         self._calls = SourceCalls(
             make_source, settings.registry_timeout_s, clock, self.troubles, run_in_thread
         )
+        self._ownership = Ownership()
         self._follower = RegistryFollower(
             self._calls,
             settings,
             clock,
             self.counts,
             self.troubles,
+            self._ownership,
             lambda: self._leadership.lease,
             self._wake.set,
         )
@@ -115,6 +122,21 @@ class Controller:
     def told(self) -> tuple[StatusUpdate, ...]:
         """Statuses of all versions; none unless this daemon leads, and has seen the registry."""
         return self._told if self.leading else ()
+
+    @property
+    def gone_versions(self) -> int:
+        """Versions that serve though the registry has them no more; 0 where others lead."""
+        return sum(each.gone for each in self.told)
+
+    @property
+    def lasting_troubles(self) -> tuple[str, ...]:
+        """What does not work, beyond single versions; nothing where others lead."""
+        return self.troubles.present(REPORTED) if self.leading else ()
+
+    @property
+    def contested_versions(self) -> int:
+        """Versions whose tags another system writes too; 0 where others lead."""
+        return self._ownership.contested if self.leading else 0
 
     @property
     def registry_age_s(self) -> float:
@@ -146,6 +168,8 @@ class Controller:
         self._told = ()
         self._settle()
         self._follower.forget()
+        self._ownership.claim("")
+        self.troubles.over(OUR_TAGS)
         self._wake.set()
 
     def _settle(self) -> None:
@@ -193,10 +217,16 @@ class Controller:
                 await self._store.apply(lease, result.deployment, result.routing)
             self.counts.applied(world.deployment, result.deployment)
             self._log_changes(world.deployment, world.routing, result)
+        if result.spent:
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                await self._store.forget_turned_off(result.spent, lease)
         if self._leadership.lease == lease:
             self._after(result)
 
     async def _look(self) -> World:
+        if not self._ownership.owner:
+            system = await self._store.system_id()
+            self._ownership.claim(f"{system} {self._settings.namespace}@{node_name()}")
         return World(
             observed=self._follower.observed,
             deployment=await self._store.deployment(),
@@ -207,6 +237,10 @@ class Controller:
             prepared=self._fetches.prepared,
             settling=self._clock.monotonic() < self._settled_at,
             trials=await self._store.trials(),
+            turned_off=await self._store.turned_off(),
+            emptied=self._follower.emptied,
+            owner=self._ownership.owner,
+            resting=self._ownership.resting(self._clock.monotonic()),
         )
 
     def _after(self, result: Plan) -> None:
@@ -231,10 +265,12 @@ class Controller:
         if result.told == self._told:
             return
         before = frozenset(self._told)
-        changed = result.statuses if not before else result.told
+        gone = [each for each in result.told if each.gone]
+        changed = [*result.statuses, *gone] if not before else result.told
         for each in changed:
             if each not in before:
-                tell = self._log.warning if each.status in TROUBLED else self._log.info
+                troubled = each.status in TROUBLED or each.gone
+                tell = self._log.warning if troubled else self._log.info
                 tell(
                     "status",
                     model=each.model,

@@ -6,7 +6,8 @@
     penstock.max_batch_size: 8
     aliases: {champion: 2}        # of a model
 
-`status.yaml`, beside a model, is ours: a status and a message for each version.
+`status.yaml`, beside a model, is ours: a status and a message for each version, and which system
+wrote them. Another system that follows the folder has a file of its own (`tag_names`).
 
 Every value is read as text, like a tag of MLflow: to YAML, `off` would be a boolean.
 """
@@ -20,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from registry_sync.registry import MESSAGE_TAG, STATUS_TAG, version_order
+from registry_sync.registry import MESSAGE_TAG, OWNER_TAG, STATUS_TAG, version_order
 
 TAGS_BYTES_MAX = 64 * 1024
 STATUS_BYTES_MAX = 1024 * 1024
@@ -32,6 +33,10 @@ PARSED_MAX = 4096
 ALIASES = "aliases"
 
 _HEADER = "# Written by Penstock; what it wishes to be told stands in tags.yaml.\n"
+
+
+_KEYS = {STATUS_TAG: "status", MESSAGE_TAG: "message", OWNER_TAG: "owner"}
+"""What our tags are called in our file; an owner is there only once it was written."""
 
 
 class MalformedError(ValueError):
@@ -67,7 +72,9 @@ def read_statuses(text: bytes) -> Mapping[str, Mapping[str, str]]:
     except MalformedError:
         return {}
     return {
-        version: {STATUS_TAG: row.get("status", ""), MESSAGE_TAG: row.get("message", "")}
+        version: {
+            tag: row.get(key, "") for tag, key in _KEYS.items() if tag != OWNER_TAG or key in row
+        }
         for version, row in rows.items()
     }
 
@@ -76,8 +83,9 @@ def write_statuses(statuses: Mapping[str, Mapping[str, str]]) -> bytes:
     """A `status.yaml` that says this; the highest version first."""
     rows = {
         int(version) if version.isdigit() else version: {
-            "status": statuses[version].get(STATUS_TAG, ""),
-            "message": statuses[version].get(MESSAGE_TAG, ""),
+            key: statuses[version].get(tag, "")
+            for tag, key in _KEYS.items()
+            if tag != OWNER_TAG or tag in statuses[version]
         }
         for version in _highest_first(statuses)
     }

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from registry_sync.tag_names import DEFAULT_PREFIX
 from shared.artifact_copy import STATUS_FILE, TAGS_FILE
 from shared.artifact_folder import is_text
 from shared.telemetry import get_logger
@@ -23,10 +24,10 @@ COMPLAINTS_MAX = 1_000
 
 VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
+_STEM, _, _SUFFIX = STATUS_FILE.partition(".")
+
 DANGLING = "it is a link to what is not there: is that mounted?"
 """Who deletes a model or a version deletes the link; one to nothing leads into a mount."""
-
-_BESIDE = frozenset({TAGS_FILE, STATUS_FILE})
 
 
 class Complaints:
@@ -99,7 +100,7 @@ def list_versions(folder: Path, complaints: Complaints) -> list[str]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith(".") or entry.name in _BESIDE:
+                if entry.name.startswith(".") or _is_beside(entry.name):
                     continue
                 is_folder = _is_folder(entry, complaints)
                 if is_folder and VERSION.fullmatch(entry.name):
@@ -111,6 +112,16 @@ def list_versions(folder: Path, complaints: Complaints) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     return versions
+
+
+def status_file_of(prefix: str) -> str:
+    """The file of a system's statuses, by the prefix of its tags: each system has its own."""
+    return STATUS_FILE if prefix == DEFAULT_PREFIX else f"{_STEM}.{prefix}.{_SUFFIX}"
+
+
+def _is_beside(name: str) -> bool:
+    """Whether a file belongs beside versions: tags, or statuses of this system or of another."""
+    return name == TAGS_FILE or (name.startswith(f"{_STEM}.") and name.endswith(f".{_SUFFIX}"))
 
 
 def is_dangling(path: Path) -> bool:

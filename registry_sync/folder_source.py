@@ -1,7 +1,7 @@
 """A folder of models as a `RegistrySource`: for machines without MLflow.
 
     DIR/<model>/tags.yaml               tags and aliases of the model
-    DIR/<model>/status.yaml             what we answer
+    DIR/<model>/status.yaml             what we answer; with another prefix, in a file of its own
     DIR/<model>/<version>/...           a model as MLflow writes it, or a bare model.onnx, model.pt2
     DIR/<model>/<version>/tags.yaml     tags of the version
 
@@ -42,13 +42,16 @@ from registry_sync.folder_listing import (
     is_dangling,
     list_models,
     list_versions,
+    status_file_of,
 )
 from registry_sync.folder_reading import ABSENT, Where, look, read
+from registry_sync.model_filter import EVERY_MODEL, ModelFilter
 from registry_sync.registry import (
     MESSAGE_TAG,
     OWN_TAGS,
     ROLE_TAG,
     STATUS_TAG,
+    NoModelsError,
     ObservedModel,
     ObservedVersion,
     Registry,
@@ -56,11 +59,13 @@ from registry_sync.registry import (
     Status,
     StatusUpdate,
     VersionKey,
+    tags_of,
     version_order,
 )
 from registry_sync.roles import OFF, STABLE, role_of
 from registry_sync.settled import Settled
-from shared.artifact_copy import STATUS_FILE, TAGS_FILE
+from registry_sync.tag_names import DEFAULT_NAMES, TagNames
+from shared.artifact_copy import TAGS_FILE
 from shared.artifact_folder import ArtifactError
 from shared.clock import Clock
 from shared.deployment import FOLDER_SCHEME, ArtifactSource
@@ -73,7 +78,6 @@ NEVER_S = -1.0
 """The age of what is not known to be old."""
 
 _READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
-_TEMPORARY = f".{STATUS_FILE}.tmp"
 
 
 class _ModelProblemError(Exception):
@@ -101,6 +105,8 @@ class FolderSource:
         aliases: those that are wishes; versions named by others are not read.
         default_role: what the highest version is where none is named stable.
         settle_s: how long a file must have stayed the same before it counts.
+        names: how the tags of this system are named.
+        admitted: the models that this system follows.
     """
 
     def __init__(
@@ -111,7 +117,12 @@ class FolderSource:
         *,
         default_role: DefaultRole = "latest",
         settle_s: float = 1.0,
+        names: TagNames = DEFAULT_NAMES,
+        admitted: ModelFilter = EVERY_MODEL,
     ) -> None:
+        self._names = names
+        self._admitted = admitted
+        self._status_file = status_file_of(names.prefix)
         self._folder = folder.expanduser().absolute()
         self._aliases = frozenset(aliases)
         self._clock = clock
@@ -145,16 +156,14 @@ class FolderSource:
         except OSError as error:
             raise RegistryError(f"{self._folder}: {error.strerror}") from error
         if known and not anything:
-            raise RegistryError(f"{self._folder} is empty: is it mounted?")
+            raise NoModelsError(f"{self._folder} is empty: is it mounted?")
         poll = _Poll(self._clock.monotonic(), self._clock.wall())
         deployed: dict[str, set[str]] = {}
         for model, version in known:
             deployed.setdefault(model, set()).add(version)
         models = {
-            name: self._hanging(name, deployed.get(name, ()))
-            if name in without
-            else self._model(poll, name, deployed.get(name, ()))
-            for name in sorted({*names, *deployed})
+            name: self._observed(poll, name, deployed.get(name, ()), hangs=name in without)
+            for name in sorted({*filter(self._admitted.admits_name, names), *deployed})
         }
         self._contents.keep(poll.contents)
         self._tags.keep(poll.tags)
@@ -171,19 +180,20 @@ class FolderSource:
         self._look_at(folder)
         if not folder.is_dir():
             raise RegistryError(f"{folder} is not found")
-        own = {STATUS_TAG: update.status.value, MESSAGE_TAG: update.message}
         there = {
             version: row
             for version, row in self._statuses(update.model).items()
             if VERSION.fullmatch(version) and (folder / version).is_dir()
         }
-        rows = {**there, update.version: own}
+        before = {} if update.owner else there.get(update.version, {})
+        rows = {**there, update.version: {**before, **tags_of(update)}}
+        file, fresh = folder / self._status_file, folder / f".{self._status_file}.tmp"
         try:
-            (folder / _TEMPORARY).write_bytes(write_statuses(rows))
-            (folder / _TEMPORARY).replace(folder / STATUS_FILE)
+            fresh.write_bytes(write_statuses(rows))
+            fresh.replace(file)
         except OSError as error:
             if error.errno not in _READ_ONLY:
-                raise RegistryError(f"{folder / STATUS_FILE}: {error.strerror}") from error
+                raise RegistryError(f"{file}: {error.strerror}") from error
             self._unwritten[update.model] = rows
         else:
             self._unwritten.pop(update.model, None)
@@ -195,14 +205,22 @@ class FolderSource:
             for version, row in unwritten.items():
                 status = f"{row[STATUS_TAG]}: {row[MESSAGE_TAG]}".removesuffix(": ")
                 path = self._folder / model / version
-                self._complaints.add(path, status, f"{STATUS_FILE} cannot be written")
+                self._complaints.add(path, status, f"{self._status_file} cannot be written")
             return unwritten
         try:
-            return read_statuses(read(self._folder / model / STATUS_FILE, STATUS_BYTES_MAX)[0])
+            file = self._folder / model / self._status_file
+            return read_statuses(read(file, STATUS_BYTES_MAX)[0])
         except OSError:
             return {}
 
     # One model
+
+    def _observed(
+        self, poll: _Poll, name: str, known: Collection[str], *, hangs: bool
+    ) -> ObservedModel:
+        if not self._admitted.admits_name(name):
+            return ObservedModel(name, left_out=True)
+        return self._hanging(name, known) if hangs else self._model(poll, name, known)
 
     def _model(self, poll: _Poll, name: str, known: Collection[str]) -> ObservedModel:
         self._look_at(self._folder / name)
@@ -213,6 +231,8 @@ class FolderSource:
             _check_link(self._folder / name)
             listed = list_versions(self._folder / name, self._complaints)
             model_tags = self._read_tags(poll, self._folder / name, "")
+            if not self._admitted.admits(name, model_tags.tags):
+                return ObservedModel(name, left_out=True)
             wishes = self._wishes(poll, name, {*listed, *known}, known)
             shown = {version for version, row in statuses.items() if not _is_last(row)}
             wanted = self._wanted(model_tags, wishes, {*known, *shown})
@@ -229,7 +249,7 @@ class FolderSource:
         ]
         return ObservedModel(
             name=name,
-            tags=model_tags.tags,
+            tags=self._names.inward(model_tags.tags),
             aliases=model_tags.aliases,
             versions=tuple(sorted(versions, key=lambda seen: version_order(seen.version))),
         )
@@ -295,7 +315,8 @@ class FolderSource:
         for version in sorted(versions, key=version_order):
             folder = self._folder / name / version
             try:
-                tags = self._read_tags(poll, folder, f" of version {version}").tags
+                read_here = self._read_tags(poll, folder, f" of version {version}").tags
+                tags = self._names.inward(read_here)
             except _UnsettledError:
                 if version in known:
                     raise

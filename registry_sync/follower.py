@@ -13,7 +13,15 @@ from asyncio import Event
 from collections.abc import Callable
 
 from registry_sync.metrics import SyncCounts
-from registry_sync.registry import Registry, RegistryError, StatusUpdate, VersionKey, with_status
+from registry_sync.ownership import Ownership
+from registry_sync.registry import (
+    NoModelsError,
+    Registry,
+    RegistryError,
+    StatusUpdate,
+    VersionKey,
+    with_status,
+)
 from registry_sync.settings import SyncSettings
 from registry_sync.source_calls import SourceCalls
 from registry_sync.status_queue import StatusQueue
@@ -25,6 +33,11 @@ from shared.state_store import Lease
 POLL_JITTER = 0.1
 """Share of the poll interval by which polls vary, so that daemons do not poll in step."""
 
+OUR_TAGS = "tags of this system"
+
+OWNERS_LENGTH_MAX = 200
+"""Most of what is told of who writes them too."""
+
 SLOW_S = 1.0
 """A status write that fails after longer than this means an outage: the others are not tried."""
 
@@ -33,11 +46,13 @@ class RegistryFollower:
     """What was seen of the registry, and the loop that looks and writes.
 
     Args:
+        ownership: whose statuses stand in the registry.
         lease: the lease, if it is held at this moment.
         on_seen: called when the registry was read.
 
     Attributes:
         observed: the registry as last seen, or None if it was not seen since we lead.
+        emptied: at the last look that came to an answer, it had no model at all.
     """
 
     def __init__(
@@ -47,15 +62,18 @@ class RegistryFollower:
         clock: Clock,
         counts: SyncCounts,
         troubles: Troubles,
+        ownership: Ownership,
         lease: Callable[[], Lease | None],
         on_seen: Callable[[], None],
     ) -> None:
         self.observed: Registry | None = None
+        self.emptied = False
         self._calls = calls
         self._poll_interval_s = settings.poll_interval_s
         self._clock = clock
         self._counts = counts
         self._troubles = troubles
+        self._ownership = ownership
         self._lease = lease
         self._on_seen = on_seen
         self._wake = Event()
@@ -72,6 +90,7 @@ class RegistryFollower:
     def forget(self) -> None:
         """Leadership was won or lost: what was seen counts no more, and is looked at anew."""
         self.observed = None
+        self.emptied = False
         self._deployed = None
         self._statuses.clear()
         self._next_poll = 0.0
@@ -104,6 +123,9 @@ class RegistryFollower:
         except RegistryError as error:
             self._counts.poll_failures += 1
             self._troubles.tell("registry", error.message)
+            if isinstance(error, NoModelsError) and lease is not None and lease == self._lease():
+                self.emptied = True
+                self._on_seen()
         else:
             self._seen(observed, lease)
         jitter = random.uniform(1 - POLL_JITTER, 1 + POLL_JITTER)
@@ -115,7 +137,22 @@ class RegistryFollower:
             self._statuses.forgive()
         if lease is not None and lease == self._lease():
             self.observed = observed
+            self.emptied = False
+            self._see_owners(observed)
             self._on_seen()
+
+    def _see_owners(self, observed: Registry) -> None:
+        self._ownership.see(observed, self._clock.monotonic())
+        others = self._ownership.others
+        if others:
+            self._troubles.tell(
+                OUR_TAGS,
+                f"another system writes them too, as {', '.join(others)[:OWNERS_LENGTH_MAX]}: "
+                "give each a --tag-prefix of its own, or other models by --include and --exclude; "
+                f"this one is {self._ownership.owner}",
+            )
+        else:
+            self._troubles.over(OUR_TAGS)
 
     async def _write_statuses(self) -> None:
         """Write what is due, until the registry is to be looked at again."""
@@ -140,6 +177,7 @@ class RegistryFollower:
             return False
         self._counts.status_writes += 1
         self._statuses.written(update)
+        self._ownership.written(update)
         self._troubles.over(about)
         if self.observed is not None:
             self.observed = with_status(self.observed, update)

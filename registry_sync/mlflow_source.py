@@ -22,10 +22,11 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from registry_sync.causes import told
+from registry_sync.model_filter import EVERY_MODEL, ModelFilter
 from registry_sync.registry import (
-    MESSAGE_TAG,
     ROLE_TAG,
     STATUS_TAG,
+    NoModelsError,
     ObservedModel,
     ObservedVersion,
     Registry,
@@ -33,16 +34,14 @@ from registry_sync.registry import (
     Status,
     StatusUpdate,
     VersionKey,
+    tags_of,
 )
+from registry_sync.tag_names import DEFAULT_NAMES, TagNames
 from shared.deployment import ArtifactSource
 
 MODELS_PER_PAGE = 1000
 VERSIONS_PER_PAGE = 10_000
 
-_FILTERS = (
-    f"tags.`{ROLE_TAG}` LIKE '%'",
-    f"tags.`{STATUS_TAG}` != '{Status.RETIRED.value}'",
-)
 _NOT_FOUND = "RESOURCE_DOES_NOT_EXIST"
 
 Answer = TypeVar("Answer")
@@ -65,9 +64,23 @@ class MlflowSource:
     Args:
         tracking_uri: as for MLflow's own client.
         aliases: those that are wishes; versions named by others are not read.
+        names: how the tags of this system are named.
+        admitted: the models that this system follows.
     """
 
-    def __init__(self, tracking_uri: str, aliases: Collection[str]) -> None:
+    def __init__(
+        self,
+        tracking_uri: str,
+        aliases: Collection[str],
+        names: TagNames = DEFAULT_NAMES,
+        admitted: ModelFilter = EVERY_MODEL,
+    ) -> None:
+        self._names = names
+        self._admitted = admitted
+        self._queries = (
+            f"tags.`{names.outward(ROLE_TAG)}` LIKE '%'",
+            f"tags.`{names.outward(STATUS_TAG)}` != '{Status.RETIRED.value}'",
+        )
         self._tracking_uri = tracking_uri
         self._aliases = frozenset(aliases)
         self._client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
@@ -94,23 +107,25 @@ class MlflowSource:
             )
         )
         if known and not models:
-            raise RegistryError(
-                f"{self.place} lists no models: did it lose its database? What is deployed goes on"
+            raise NoModelsError(
+                f"{self.place} lists no models: did it lose its database? What is deployed goes on "
+                "(`penstock off` ends it)"
             )
-        names = {model.name for model in models}
-        for name in sorted({model for model, _ in known} - names):
+        names = {model.name for model in models if self._admits(model)}
+        there = {model.name for model in models}
+        for name in sorted({model for model, _ in known} - there):
             if (unlisted := self._unlisted(name)) is not None:
                 models.append(unlisted)
-                names.add(name)
+                names |= {name} if self._admits(unlisted) else set()
         versions: dict[VersionKey, ObservedVersion] = {}
-        for query in _FILTERS:
+        for query in self._queries:
             for found in self._search(query):
                 versions[found.model, found.version] = found
         aliased = {
             (model.name, str(version))
             for model in models
             for alias, version in model.aliases.items()
-            if alias in self._aliases
+            if alias in self._aliases and model.name in names
         }
         for key in sorted({*aliased, *known} - versions.keys()):
             seen = self._version(*key) if key[0] in names else None
@@ -119,7 +134,26 @@ class MlflowSource:
         by_model: dict[str, list[ObservedVersion]] = {}
         for version in versions.values():
             by_model.setdefault(version.model, []).append(version)
-        return {model.name: _model(model, by_model.get(model.name, [])) for model in models}
+        left_out = {model for model, _ in known} & {model.name for model in models} - names
+        return {
+            **{name: ObservedModel(name, left_out=True) for name in left_out},
+            **{
+                model.name: self._model(model, by_model.get(model.name, []))
+                for model in models
+                if model.name in names
+            },
+        }
+
+    def _admits(self, model: Any) -> bool:
+        return self._admitted.admits(model.name, model.tags)
+
+    def _model(self, model: Any, versions: Iterable[ObservedVersion]) -> ObservedModel:
+        return ObservedModel(
+            name=model.name,
+            tags=self._names.inward(model.tags),
+            aliases={alias: str(version) for alias, version in model.aliases.items()},
+            versions=tuple(sorted(versions, key=lambda seen: seen.version)),
+        )
 
     def _search(self, query: str) -> list[ObservedVersion]:
         found = _pages(
@@ -166,12 +200,14 @@ class MlflowSource:
             # A deleted model that is registered again starts with version 1 again.
             identity=f"{version.creation_timestamp} {version.source}",
         )
-        return ObservedVersion(version.name, str(version.version), source, dict(version.tags))
+        tags = self._names.inward(version.tags)
+        return ObservedVersion(version.name, str(version.version), source, tags)
 
     def _write(self, update: StatusUpdate) -> None:
         # The status goes last: with it, the poll that repairs a half-written pair sees both.
-        for tag, value in ((MESSAGE_TAG, update.message), (STATUS_TAG, update.status.value)):
-            self._client.set_model_version_tag(update.model, update.version, tag, value)
+        for tag, value in tags_of(update).items():
+            name = self._names.outward(tag)
+            self._client.set_model_version_tag(update.model, update.version, name, value)
 
     def _guarded(self, call: Callable[[], Answer]) -> Answer:
         """Call MLflow, and have all that it raises in such a call as one error of ours."""
@@ -196,12 +232,3 @@ def _pages(search: Callable[[str | None], Any]) -> Iterable[Any]:
         token = page.token
         if not token:
             return
-
-
-def _model(model: Any, versions: Iterable[ObservedVersion]) -> ObservedModel:
-    return ObservedModel(
-        name=model.name,
-        tags=dict(model.tags),
-        aliases={alias: str(version) for alias, version in model.aliases.items()},
-        versions=tuple(sorted(versions, key=lambda seen: seen.version)),
-    )

@@ -19,7 +19,8 @@ A LOADING or FAILED revision that is no longer the target is dropped: nobody was
 
 Invariants:
 - At most one revision of a model is SERVING, and the routing table routes exactly that one.
-- A routed model stays routed until it is turned off, deleted, or swapped by `replace`.
+- A routed model stays routed until it is turned off, or swapped by `replace`; what the registry
+  has no more serves on.
 - A revision is removed only after no live gateway routes to it, or after the grace.
 - A flip never lowers the number of ready replicas below what was asked of both revisions.
 - Failures of a target change nothing for what serves.
@@ -36,6 +37,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from registry_sync.gone import gone_versions, off_of, spent
 from registry_sync.placement import Placing, asked, place
 from registry_sync.registry import Registry
 from registry_sync.routes import next_generation, route_models
@@ -83,7 +85,7 @@ def plan(world: World, policy: Policy) -> Plan:
         wishes = _wishes(current, policy)
         following, placing = _step(current, wishes, reports, policy)
         if following == current:
-            return _plan(world, following, wishes, placing, reports)
+            return _plan(world, following, wishes, placing, reports, policy)
         current = following
     raise AssertionError(f"no fixed point after {STEPS_MAX} steps")
 
@@ -94,21 +96,24 @@ def _plan(
     wishes: Mapping[str, Wish],
     placing: Placing,
     reports: Reports,
+    policy: Policy,
 ) -> Plan:
     deployment = result.deployment
     if deployment != world.deployment:
         serials = [worker.deployment_serial for worker in world.workers]
         serial = max([deployment.serial, *serials]) + 1
         deployment = deployment.model_copy(update={"serial": serial})
-    told = all_statuses(world.observed, deployment, wishes, placing, reports)
+    gone = gone_versions(result, policy)
+    told = all_statuses(world.observed, deployment, wishes, placing, reports, gone)
     return Plan(
         deployment=deployment,
         routing=result.routing,
         told=told,
-        statuses=not_shown(told, world.observed),
+        statuses=not_shown(told, world),
         fetches=tuple(_fetches(wishes, world.now)),
         sources=frozenset(wish.source for wish in wishes.values() if wish.source is not None),
         faults={name: wish.fault for name, wish in wishes.items() if wish.fault is not None},
+        spent=world.turned_off - result.turned_off,
     )
 
 
@@ -142,17 +147,20 @@ def _by_model(deployment: Deployment) -> dict[str, list[RevisionDeployment]]:
 def _wishes(world: World, policy: Policy) -> dict[str, Wish]:
     deployed = _by_model(world.deployment)
     if world.observed is None:
-        return {name: wish_without_registry(deployed[name]) for name in sorted(deployed)}
+        return {
+            name: wish_without_registry(deployed[name], off_of(world, name))
+            for name in sorted(deployed)
+        }
     registry: Registry = world.observed
     prepared, trials = world.prepared, world.trials
     wishes: dict[str, Wish] = {}
     for name in sorted({*registry, *deployed}):
-        revisions = deployed.get(name, [])
+        revisions, off = deployed.get(name, []), off_of(world, name)
         try:
-            wish = wish_of(name, registry.get(name), revisions, prepared, policy, trials)
+            wish = wish_of(name, registry.get(name), revisions, prepared, policy, trials, off)
         except Exception as error:  # what nobody thought of in one model must not stop the others
             problem = f"its wishes cannot be told: {type(error).__name__}: {error}"
-            kept = wish_without_registry(revisions)
+            kept = wish_without_registry(revisions, off)
             wish = replace(kept, problems=(problem,), fault=error)
         wishes[name] = wish
     return wishes
@@ -185,7 +193,8 @@ def _step(
         workers=_known_workers(world),
     )
     routing = route_models(world, wishes, deployment, generation, reports)
-    return replace(world, deployment=deployment, routing=routing), placing
+    result = replace(world, deployment=deployment, routing=routing)
+    return replace(result, turned_off=world.turned_off - spent(result, policy)), placing
 
 
 def _known_workers(world: World) -> tuple[str, ...]:

@@ -22,7 +22,8 @@ PREFIX = "penstock."
 ROLE_TAG = "penstock.role"
 STATUS_TAG = "penstock.status"
 MESSAGE_TAG = "penstock.status_message"
-OWN_TAGS = frozenset({STATUS_TAG, MESSAGE_TAG})
+OWNER_TAG = "penstock.owner"
+OWN_TAGS = frozenset({STATUS_TAG, MESSAGE_TAG, OWNER_TAG})
 """Tags that we write ourselves; they are never a wish."""
 
 MESSAGE_LENGTH_MAX = 500
@@ -66,6 +67,7 @@ class ObservedModel:
 
     Attributes:
         problem: why its wishes cannot be told now; what is deployed of it goes on.
+        left_out: the filters of this system do not admit it: to us it is not there.
     """
 
     name: str
@@ -73,6 +75,7 @@ class ObservedModel:
     aliases: Mapping[str, str] = field(default_factory=dict)
     versions: tuple[ObservedVersion, ...] = ()
     problem: str = ""
+    left_out: bool = False
 
     def version(self, version: str) -> ObservedVersion | None:
         """The version of that number, or None if it was not seen."""
@@ -85,12 +88,19 @@ Registry: TypeAlias = Mapping[str, ObservedModel]
 
 @dataclass(frozen=True)
 class StatusUpdate:
-    """A version's status, to be written for the operator."""
+    """A version's status, to be written for the operator.
+
+    Attributes:
+        gone: it serves though the registry has it no more, so that it can only be told elsewhere.
+        owner: the system that writes it, to be written too; empty: the tag stays as it is.
+    """
 
     model: str
     version: str
     status: Status
     message: str = ""
+    gone: bool = False
+    owner: str = ""
 
 
 class RegistryError(PenstockError):
@@ -98,6 +108,10 @@ class RegistryError(PenstockError):
 
     def __init__(self, message: str) -> None:
         super().__init__(ErrorCode.UNAVAILABLE, message)
+
+
+class NoModelsError(RegistryError):
+    """The registry has no model at all, though some are deployed: it may have lost them."""
 
 
 class RegistrySource(Protocol):
@@ -142,12 +156,18 @@ def version_order(version: str) -> tuple[int, int, str]:
     return (0, 0, version)
 
 
+def tags_of(update: StatusUpdate) -> dict[str, str]:
+    """The tags that tell a status; the status is the last of them."""
+    owner = {OWNER_TAG: update.owner} if update.owner else {}
+    return {**owner, MESSAGE_TAG: update.message, STATUS_TAG: update.status.value}
+
+
 def with_status(registry: Registry, update: StatusUpdate) -> Registry:
     """The registry as it is after a status was written, without asking it again."""
     model = registry.get(update.model)
     if model is None:
         return registry
-    own = {STATUS_TAG: update.status.value, MESSAGE_TAG: update.message}
+    own = tags_of(update)
     versions = tuple(
         replace(seen, tags={**seen.tags, **own}) if seen.version == update.version else seen
         for seen in model.versions

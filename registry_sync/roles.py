@@ -3,9 +3,9 @@
 An operator names a version stable by the tag `penstock.role=stable` or by an alias. The order of
 precedence, highest first:
 
-1. `penstock.role=off` on a version: nothing names it stable then. If it serves, it ends as soon as
-   what is stable in its stead is ready, or at once if nothing is: a swap that an operator makes by
-   tagging the new version first and then the old one costs no request.
+1. `penstock.role=off` on a version, or `penstock off`: nothing names it stable then. If it serves,
+   it ends as soon as what is stable in its stead is ready, or at once if nothing is: a swap that an
+   operator makes by tagging the new version first and then the old one costs no request.
 2. Aliases, in the configured order.
 3. Tags; among several versions so tagged the highest number wins, and the others are superseded.
 
@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from registry_sync.registry import ROLE_TAG, ObservedModel, version_order
+from registry_sync.tag_names import DEFAULT_NAMES, TagNames
 
 STABLE = "stable"
 OFF = "off"
@@ -30,6 +31,7 @@ class Roles:
     Attributes:
         stable: the version that is to serve, or None if none is named.
         off: versions that must not serve.
+        turned_off: those of them that are named stable, and were turned off in the store.
         superseded: versions that are named stable too, each with the reason why another goes first.
         unknown: versions with a role that does not exist, each with what to tell the operator.
     """
@@ -38,16 +40,24 @@ class Roles:
     off: frozenset[str]
     superseded: Mapping[str, str]
     unknown: Mapping[str, str]
+    turned_off: frozenset[str] = frozenset()
 
 
-def roles_of(model: ObservedModel, stable_aliases: Sequence[str]) -> Roles:
+def roles_of(
+    model: ObservedModel,
+    stable_aliases: Sequence[str],
+    turned_off: frozenset[str] = frozenset(),
+    names: TagNames = DEFAULT_NAMES,
+) -> Roles:
     """Read the roles of one model's versions.
 
     Args:
         stable_aliases: aliases that mean stable, the strongest first.
+        turned_off: versions that are off whatever their tags say.
+        names: what the operator calls our tags.
     """
     by_role = {seen.version: role_of(seen.tags) for seen in model.versions}
-    off = frozenset(version for version, role in by_role.items() if role == OFF)
+    off = frozenset(version for version, role in by_role.items() if role == OFF) | turned_off
     named = [
         (model.aliases[alias], f"alias {alias}")
         for alias in stable_aliases
@@ -61,8 +71,16 @@ def roles_of(model: ObservedModel, stable_aliases: Sequence[str]) -> Roles:
         stable=winner[0] if winner else None,
         off=off,
         superseded=_superseded(candidates),
-        unknown=_unknown(by_role),
+        unknown=_unknown(by_role, names.outward(ROLE_TAG)),
+        turned_off=turned_off & {version for version, _ in named},
     )
+
+
+def is_held_off(
+    model: ObservedModel, stable_aliases: Sequence[str], version: str, turned_off: frozenset[str]
+) -> bool:
+    """Whether it is only because a version was turned off that it is not to serve."""
+    return roles_of(model, stable_aliases, turned_off - {version}).stable == version
 
 
 def role_of(tags: Mapping[str, str]) -> str:
@@ -82,9 +100,9 @@ def _superseded(candidates: Sequence[tuple[str, str]]) -> dict[str, str]:
     return {version: message for version, _ in candidates[1:] if version != winner}
 
 
-def _unknown(by_role: Mapping[str, str]) -> dict[str, str]:
+def _unknown(by_role: Mapping[str, str], tag: str) -> dict[str, str]:
     return {
-        version: f"{ROLE_TAG} is {role[:40]!r}, which is no role: use {STABLE} or {OFF}"
+        version: f"{tag} is {role[:40]!r}, which is no role: use {STABLE} or {OFF}"
         for version, role in by_role.items()
         if role not in ("", STABLE, OFF)
     }

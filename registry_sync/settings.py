@@ -7,6 +7,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from registry_sync.model_filter import ModelFilter
+from registry_sync.tag_names import DEFAULT_PREFIX, PREFIX_PATTERN, TagNames
 from registry_sync.world import Policy
 from shared.settings import CommonSettings
 
@@ -44,6 +46,24 @@ class SyncSettings(CommonSettings):
     stable_aliases: tuple[str, ...] = Field(
         ("production", "champion"),
         description="Aliases that name the stable version, the strongest first.",
+    )
+    tag_prefix: str = Field(
+        DEFAULT_PREFIX,
+        pattern=PREFIX_PATTERN,
+        description="What the tags of this system begin with, and then a dot: several systems may "
+        "follow one registry, each with a prefix of its own.",
+    )
+    include: tuple[str, ...] = Field(
+        (),
+        description="Patterns of the names of registered models that are followed, such as "
+        "fraud-*; none: all.",
+    )
+    exclude: tuple[str, ...] = Field(
+        (), description="Patterns of the names of registered models that are not followed."
+    )
+    model_tag: str = Field(
+        "",
+        description="NAME or NAME=VALUE: only registered models with this tag are followed.",
     )
     lease_ttl_s: float = Field(
         3.0, ge=1, description="A standby takes over when the leader was silent for so long."
@@ -86,10 +106,15 @@ class SyncSettings(CommonSettings):
             raise ValueError("follow a folder by --models or MLflow by --mlflow-uri, not both")
         return self
 
+    def model_filter(self) -> ModelFilter:
+        """Which models are followed."""
+        return ModelFilter(self.include, self.exclude, self.model_tag)
+
     def policy(self) -> Policy:
         """The part that decisions need."""
         return Policy(
             stable_aliases=self.stable_aliases,
+            tag_names=TagNames(self.tag_prefix),
             flip_grace_s=self.flip_grace_s,
             backoff_s=self.load_backoff_s,
             backoff_max_s=self.load_backoff_max_s,

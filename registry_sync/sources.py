@@ -8,6 +8,7 @@ from collections.abc import Callable
 from registry_sync.folder_source import FolderSource
 from registry_sync.registry import RegistryError, RegistrySource
 from registry_sync.settings import SyncSettings
+from registry_sync.tag_names import TagNames
 from shared.clock import Clock
 
 
@@ -17,7 +18,8 @@ def maker_of(settings: SyncSettings, clock: Clock) -> Callable[[], RegistrySourc
     Raises:
         RegistryError: if it is MLflow, whose client is not installed.
     """
-    aliases = settings.stable_aliases
+    aliases, names = settings.stable_aliases, TagNames(settings.tag_prefix)
+    admitted = settings.model_filter()
     if (folder := settings.models) is not None:
         return lambda: FolderSource(
             folder,
@@ -25,6 +27,8 @@ def maker_of(settings: SyncSettings, clock: Clock) -> Callable[[], RegistrySourc
             clock,
             default_role=settings.folder_default_role,
             settle_s=settings.folder_settle_s,
+            names=names,
+            admitted=admitted,
         )
     try:
         mlflow_source = importlib.import_module("registry_sync.mlflow_source")
@@ -36,7 +40,9 @@ def maker_of(settings: SyncSettings, clock: Clock) -> Callable[[], RegistrySourc
     mlflow_source.configure_client(settings.mlflow_timeout_s)
 
     def make() -> RegistrySource:
-        source: RegistrySource = mlflow_source.MlflowSource(settings.mlflow_uri, aliases)
+        source: RegistrySource = mlflow_source.MlflowSource(
+            settings.mlflow_uri, aliases, names, admitted
+        )
         return source
 
     return make

@@ -7,20 +7,24 @@ edited, is repaired at the next plan.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
+from registry_sync.ownership import is_owner
 from registry_sync.placement import Placing, asked
 from registry_sync.registry import (
     MESSAGE_LENGTH_MAX,
     MESSAGE_TAG,
+    OWNER_TAG,
     STATUS_TAG,
     ObservedModel,
     ObservedVersion,
     Registry,
     Status,
     StatusUpdate,
+    VersionKey,
 )
 from registry_sync.wishes import Wish
-from registry_sync.world import Reports
+from registry_sync.world import Reports, World
 from shared.deployment import (
     Deployment,
     Phase,
@@ -34,6 +38,10 @@ from shared.ids import is_model_name
 REPORTED_MAX = 1000
 """Most statuses in a report, which is written every second."""
 
+TURNED_OFF = (
+    "turned off by `penstock off`, though it is named stable; `penstock off MODEL --undo` ends that"
+)
+
 _STARTED_AGAIN = (ReplicaState.BACKOFF, ReplicaState.FETCHING, ReplicaState.LOADING)
 
 
@@ -43,12 +51,19 @@ def all_statuses(
     wishes: Mapping[str, Wish],
     placing: Placing,
     reports: Reports,
+    gone: Mapping[VersionKey, str],
 ) -> tuple[StatusUpdate, ...]:
-    """Statuses of all versions that somebody asked for; none while the registry was not seen."""
+    """Statuses of all versions that somebody asked for; none while the registry was not seen.
+
+    Args:
+        gone: what serves though the registry has it no more, each with what to tell of that.
+    """
     projection = _Projection(deployment, placing, reports)
     updates: list[StatusUpdate] = []
     for model in (observed or {}).values():
         for seen in model.versions:
+            if (model.name, seen.version) in gone:
+                continue
             wish = wishes[model.name]
             problem = model.problem or (wish.problems[0] if wish.fault is not None else "")
             if problem and wish.version != seen.version:
@@ -57,6 +72,7 @@ def all_statuses(
                 update = projection.status_of(model, seen, wish)
             if update is not None:
                 updates.append(update)
+    updates += [projection.of_gone(key, why, wishes[key[0]]) for key, why in gone.items()]
     return tuple(updates)
 
 
@@ -67,16 +83,23 @@ def status_of_phase(revision: RevisionDeployment) -> Status:
     return Status(revision.phase.value)
 
 
-def not_shown(
-    updates: Iterable[StatusUpdate], observed: Registry | None
-) -> tuple[StatusUpdate, ...]:
-    """Those that differ from what the registry shows."""
+def not_shown(updates: Iterable[StatusUpdate], world: World) -> tuple[StatusUpdate, ...]:
+    """Those that differ from what the registry shows, with their owner where that differs."""
     seen = {
         (each.model, each.version): each
-        for model in (observed or {}).values()
+        for model in (world.observed or {}).values()
         for each in model.versions
     }
-    return tuple([each for each in updates if not _is_shown(each, seen[each.model, each.version])])
+    written: list[StatusUpdate] = []
+    for each in updates:
+        key = (each.model, each.version)
+        if each.gone or key in world.resting:
+            continue
+        if not is_owner(seen[key].tags.get(OWNER_TAG, ""), world.owner) and world.owner:
+            written.append(replace(each, owner=world.owner))
+        elif not _is_shown(each, seen[key]):
+            written.append(each)
+    return tuple(written)
 
 
 def for_report(updates: Iterable[StatusUpdate]) -> tuple[tuple[VersionStatus, ...], int]:
@@ -95,7 +118,11 @@ def for_report(updates: Iterable[StatusUpdate]) -> tuple[tuple[VersionStatus, ..
     told += [update for model, update in retired.items() if model not in there]
     kept = tuple(
         VersionStatus(
-            model=each.model, version=each.version, status=each.status.value, message=each.message
+            model=each.model,
+            version=each.version,
+            status=each.status.value,
+            message=each.message,
+            gone=each.gone,
         )
         for each in told[:REPORTED_MAX]
     )
@@ -158,6 +185,15 @@ class _Projection:
             parts += wish.problems
         return StatusUpdate(seen.model, seen.version, status, _sentences(parts))
 
+    def of_gone(self, key: VersionKey, why: str, wish: Wish) -> StatusUpdate:
+        """The status of a version that serves though the registry has it no more."""
+        served = self._revisions[key][Phase.SERVING]
+        seen = ObservedVersion(*key, served.source)
+        update = self.status_of(ObservedModel(served.model), seen, replace(wish, lingering=False))
+        if update is None:
+            raise AssertionError(f"{key} serves, and has no status")
+        return replace(update, message=_sentences([why, update.message]), gone=True)
+
     def _undeployed(
         self, model: ObservedModel, seen: ObservedVersion, wish: Wish
     ) -> tuple[Status, str] | None:
@@ -173,6 +209,8 @@ class _Projection:
             return Status.INVALID, roles.unknown[version]
         if version in roles.superseded:
             return Status.SUPERSEDED, roles.superseded[version]
+        if version in roles.turned_off:
+            return Status.RETIRED, TURNED_OFF
         return (Status.RETIRED, "") if STATUS_TAG in seen.tags else None
 
     def _deployed(self, seen: ObservedVersion) -> tuple[Status, str] | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from registry_sync.registry import OWN_TAGS, PREFIX, ROLE_TAG
+from registry_sync.tag_names import DEFAULT_NAMES, TagNames
 from shared.deployment import Batching, ReplicaSettings, RevisionDeployment, Swap, WarmUpPolicy
 from shared.routing import HEDGE_BUDGET, HedgePolicy, JobsPolicy
 
@@ -105,11 +106,13 @@ def read_settings(
     version_tags: Mapping[str, str],
     defaults: ServingSettings,
     running: ServingSettings | None,
+    names: TagNames = DEFAULT_NAMES,
 ) -> tuple[ServingSettings, tuple[str, ...]]:
     """Read the settings of one version.
 
     Args:
         running: what is deployed now, kept where a tag cannot be read.
+        names: what the operator calls our tags.
 
     Returns:
         The settings, and a sentence for each tag that could not be read.
@@ -126,9 +129,9 @@ def read_settings(
             values[field] = fallback
             kept = "none" if fallback is None else fallback
             problems.append(
-                f"{PREFIX}{field} is {str(text)[:40]!r}, expected {expected}; {kept} stays"
+                f"{names.outward(field)} is {str(text)[:40]!r}, expected {expected}; {kept} stays"
             )
-    problems += [f"{tag[:60]} is no tag of Penstock" for tag in sorted(tags)]
+    problems += [f"{names.outward(tag)[:60]} is no tag of Penstock" for tag in sorted(tags)]
     return ServingSettings(**values), tuple(problems)
 
 

@@ -7,12 +7,16 @@ and counted, and what met it goes on.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from registry_sync.metrics import SyncCounts
 from shared.telemetry import get_logger
 
 TROUBLES_MAX = 1_000
 """Most troubles that are remembered; beyond, the oldest may be said again. Versions come and go."""
+
+REPORTED_LENGTH_MAX = 500
+"""Longest trouble in a report, which is written every second."""
 
 _ADDRESS = re.compile("0x[0-9a-f]+")
 """Where an object lies in memory, which differs each time that a client names it in an error."""
@@ -31,7 +35,13 @@ class Troubles:
     def __init__(self, counts: SyncCounts) -> None:
         self._counts = counts
         self._gists: dict[str, str] = {}
+        self._messages: dict[str, str] = {}
         self._log = get_logger("controller")
+
+    def present(self, abouts: Iterable[str]) -> tuple[str, ...]:
+        """What is wrong now with any of these, for a report."""
+        told = [f"{each}: {self._messages[each]}" for each in abouts if each in self._messages]
+        return tuple(each[:REPORTED_LENGTH_MAX] for each in told)
 
     def tell(self, about: str, message: str) -> None:
         """Something does not work, for the reason that the message begins with."""
@@ -47,6 +57,7 @@ class Troubles:
     def over(self, about: str) -> bool:
         """It works; says whether it did not before."""
         again = self._gists.pop(about, None) is not None
+        self._messages.pop(about, None)
         if again:
             self._log.info("available again", what=about)
         return again
@@ -55,6 +66,7 @@ class Troubles:
         gist = _SECONDS.sub("", _ADDRESS.sub("", message))
         before = self._gists.pop(about, None)
         if len(self._gists) >= TROUBLES_MAX:
-            del self._gists[next(iter(self._gists))]
-        self._gists[about] = gist
+            oldest = next(iter(self._gists))
+            del self._gists[oldest], self._messages[oldest]
+        self._gists[about], self._messages[about] = gist, message
         return before != gist

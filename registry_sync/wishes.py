@@ -16,6 +16,7 @@ from types import MappingProxyType
 
 import orjson
 
+from registry_sync.gone import why_gone
 from registry_sync.registry import ObservedModel, ObservedVersion
 from registry_sync.roles import Roles, roles_of
 from registry_sync.tags import ServingSettings, deployed_settings, read_settings
@@ -73,14 +74,23 @@ class Wish:
     fault: Exception | None = None
 
 
-def wish_without_registry(revisions: Sequence[RevisionDeployment]) -> Wish:
-    """What was wished of a model when the registry was last seen."""
+def wish_without_registry(
+    revisions: Sequence[RevisionDeployment], turned_off: frozenset[str] = frozenset()
+) -> Wish:
+    """What was wished of a model when the registry was last seen, but for what was turned off."""
+    wanted = [revision for revision in revisions if revision.version not in turned_off]
     for phases in ((Phase.LOADING, Phase.FAILED), (Phase.SERVING,)):
-        found = [revision for revision in revisions if revision.phase in phases]
+        found = [revision for revision in wanted if revision.phase in phases]
         if found:
             latest = max(found, key=lambda revision: revision.changed_at)
             return Wish(version=latest.version, target=latest, source=latest.source)
-    return Wish()
+    return Wish(because=_because_off(revisions))
+
+
+def _because_off(revisions: Sequence[RevisionDeployment]) -> str:
+    """Why a model of which nothing is wished for ends: only an operator's word does that."""
+    ending = [each.version for each in revisions if each.phase in (Phase.SERVING, Phase.DRAINING)]
+    return f"version {ending[0]} was turned off" if ending else "nothing is named stable"
 
 
 def wish_of(
@@ -90,6 +100,7 @@ def wish_of(
     prepared: Prepared,
     policy: Policy,
     trials: Mapping[str, int] = MappingProxyType({}),
+    turned_off: frozenset[str] = frozenset(),
 ) -> Wish:
     """What the registry wishes of a model.
 
@@ -97,29 +108,32 @@ def wish_of(
         model: the model as observed; None if the registry has it no more.
         revisions: what is deployed of it.
         trials: how often the operator asked for a new trial, by model.
+        turned_off: versions that the operator ended by `penstock off`.
     """
-    if model is None:
-        return Wish(because=f"{name} was deleted from the registry")
+    if model is None or model.left_out:
+        return _what_serves(revisions, turned_off)
     if model.problem:
-        return replace(wish_without_registry(revisions), problems=(model.problem,))
-    roles = roles_of(model, policy.stable_aliases)
+        kept = wish_without_registry(revisions, turned_off)
+        return replace(kept, problems=(model.problem,))
+    roles = roles_of(model, policy.stable_aliases, turned_off, policy.tag_names)
     trial = _trial(trials.get(name), revisions)
     if not is_model_name(name):
         return Wish(because=f"{name} is no valid name", roles=roles)
     if roles.stable is not None:
         return _towards(model, roles.stable, revisions, prepared, policy, roles, trial)
-    serving = [revision for revision in revisions if revision.phase is Phase.SERVING]
-    if not serving:
-        gone = [revision.version for revision in revisions if revision.phase is Phase.DRAINING]
-        because = f"version {gone[0]} was turned off" if gone else "nothing is named stable"
-        return Wish(because=because, roles=roles)
-    last = serving[0].version
-    if last in roles.off:
-        return Wish(because=f"version {last} was turned off", roles=roles)
-    if model.version(last) is None:
-        return Wish(because=f"version {last} was deleted from the registry", roles=roles)
-    wish = _towards(model, last, revisions, prepared, policy, roles, trial)
+    last = next((each for each in revisions if each.phase is Phase.SERVING), None)
+    if last is None or last.version in roles.off:
+        return Wish(because=_because_off(revisions), roles=roles)
+    if why_gone(model, last):
+        return replace(_what_serves(revisions, turned_off), roles=roles)
+    wish = _towards(model, last.version, revisions, prepared, policy, roles, trial)
     return replace(wish, lingering=True)
+
+
+def _what_serves(revisions: Sequence[RevisionDeployment], turned_off: frozenset[str]) -> Wish:
+    """What serves, just as it is; what was only to come is dropped."""
+    serving = [each for each in revisions if each.phase in (Phase.SERVING, Phase.DRAINING)]
+    return wish_without_registry(serving, turned_off)
 
 
 def _trial(asked: int | None, revisions: Sequence[RevisionDeployment]) -> int | None:
@@ -141,7 +155,9 @@ def _towards(
     if seen is None:
         raise AssertionError(f"{model.name}/{version} is wished but was not observed")
     running = _running(version, revisions)
-    settings, problems = read_settings(model.tags, seen.tags, policy.defaults, running)
+    settings, problems = read_settings(
+        model.tags, seen.tags, policy.defaults, running, policy.tag_names
+    )
     outgoing = _outgoing(model, revisions, policy)
     wish = Wish(version, source=seen.source, outgoing=outgoing, problems=problems, roles=roles)
     manifest = _known_manifest(seen.source, revisions) or prepared.get(seen.source)

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from registry_sync.registry import Registry, StatusUpdate
+from registry_sync.registry import Registry, StatusUpdate, VersionKey
+from registry_sync.tag_names import DEFAULT_NAMES, TagNames
 from registry_sync.tags import ServingSettings
 from shared.deployment import (
     ArtifactManifest,
@@ -53,6 +54,10 @@ class World:
         settling: reports may be missing only because their writers had no time yet to renew them:
             absence means nothing.
         trials: how often the operator asked for a new trial of a model, by model.
+        turned_off: versions that the operator ended by `penstock off`.
+        emptied: the registry was seen since, and has no model at all.
+        owner: what marks statuses as this system's; empty: nothing does.
+        resting: versions whose statuses are not to be written now: another system does, too.
     """
 
     observed: Registry | None
@@ -64,6 +69,10 @@ class World:
     prepared: Prepared = field(default_factory=dict)
     settling: bool = False
     trials: Mapping[str, int] = field(default_factory=dict)
+    turned_off: frozenset[VersionKey] = frozenset()
+    emptied: bool = False
+    owner: str = ""
+    resting: frozenset[VersionKey] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,7 @@ class Policy:
 
     Attributes:
         stable_aliases: aliases that mean stable, the strongest first.
+        tag_names: what the operator calls our tags.
         defaults: settings of a version without tags.
         flip_grace_s: how long an unrouted revision waits for gateways that do not acknowledge.
         backoff_s: wait after a first failed load; each further one doubles it.
@@ -81,6 +91,7 @@ class Policy:
     """
 
     stable_aliases: tuple[str, ...] = ("production", "champion")
+    tag_names: TagNames = DEFAULT_NAMES
     defaults: ServingSettings = field(default_factory=ServingSettings)
     flip_grace_s: float = 10.0
     backoff_s: float = 5.0
@@ -106,6 +117,7 @@ class Plan:
         fetches: sources whose artifacts are needed now.
         sources: all sources that are wished for; what was prepared of others may be forgotten.
         faults: errors that nobody foresaw, by the model that they were met in.
+        spent: what was turned off and has ended, so that it may be forgotten.
     """
 
     deployment: Deployment
@@ -115,6 +127,7 @@ class Plan:
     fetches: tuple[ArtifactSource, ...]
     sources: frozenset[ArtifactSource]
     faults: Mapping[str, Exception] = field(default_factory=dict)
+    spent: frozenset[VersionKey] = frozenset()
 
 
 class Reports:

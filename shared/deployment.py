@@ -308,12 +308,17 @@ class WorkerReport(_Document):
 
 
 class VersionStatus(_Document):
-    """What became of a version, in the words that the registry shows."""
+    """What became of a version, in the words that the registry shows.
+
+    Attributes:
+        gone: it serves, and the registry has it no more.
+    """
 
     model: str
     version: str
     status: str
     message: str = ""
+    gone: bool = False
 
 
 class SyncReport(_Document):
@@ -322,6 +327,7 @@ class SyncReport(_Document):
     Attributes:
         statuses: of all versions that somebody asked for, if it leads and has seen the registry.
         statuses_left_out: how many more there are.
+        troubles: what does not work now, such as the registry, in sentences.
     """
 
     sync: str
@@ -330,6 +336,7 @@ class SyncReport(_Document):
     metrics_port: int = 0
     statuses: tuple[VersionStatus, ...] = ()
     statuses_left_out: int = 0
+    troubles: tuple[str, ...] = ()
 
 
 class GatewayReport(_Document):

@@ -49,6 +49,11 @@ def new_request_id() -> str:
     return _request_ids.next()
 
 
+def new_system_id() -> str:
+    """A fresh id of a system: 12 hex digits, as it stands in tags."""
+    return secrets.token_hex(6)
+
+
 def node_name() -> str:
     """The name of this machine, for reports to operators."""
     return os.environ.get("PENSTOCK_NODE_NAME") or socket.gethostname()

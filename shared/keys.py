@@ -12,6 +12,8 @@
     {penstock}:sync:<name>       JSON of `SyncReport`
     {penstock}:findings:<revision>  hash: finding by place (environment/device); expires unread
     {penstock}:trials            hash: new trials asked for, by model; expires
+    {penstock}:system            the system's own id, which tells it from others on one registry
+    {penstock}:turned-off        set: `model/version`: what `penstock off` ended
     {penstock}:changes           channel: the kind of what was written; a hint to read again
     {penstock}:jobs:...          the jobs; shared/jobs/scripts/prelude.lua has their names
 
@@ -52,6 +54,16 @@ class Keys:
     @property
     def trials(self) -> str:
         return self._key("trials")
+
+    @property
+    def system_id(self) -> str:
+        """What tells the system from others."""
+        return self._key("system")
+
+    @property
+    def turned_off(self) -> str:
+        """Versions that `penstock off` ends."""
+        return self._key("turned-off")
 
     def findings(self, revision: str) -> str:
         """What was found out about a revision."""

@@ -12,7 +12,7 @@ write that frees; what we keep is small, and bounded by who reports.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -24,6 +24,7 @@ from shared.clock import Clock
 from shared.deployment import Deployment, GatewayReport, SyncReport, WorkerReport
 from shared.errors import LeaseLostError, StateStoreError
 from shared.findings import Finding
+from shared.ids import new_system_id
 from shared.keys import Keys
 from shared.routing import RoutingTable
 from shared.store_client import connect
@@ -41,6 +42,11 @@ TRIALS_TTL_S = 365 * 86_400.0
 
 TRIALS_MAX = 10_000
 """Most models whose trials are remembered."""
+
+
+TURNED_OFF_MAX = 10_000
+"""Most versions that are turned off in the store at a time. None of them expires, since it would
+serve again: beyond, another is refused."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,36 @@ class StateStore(Protocol):
         """The last trial that was asked for, by model."""
         ...
 
+    async def system_id(self) -> str:
+        """What tells this system from others; the same for all who share this store's namespace."""
+        ...
+
+    async def turn_off(self, model: str, versions: Collection[str]) -> None:
+        """Turn versions of a model off, and wake who watches.
+
+        Raises:
+            StateStoreError: also if there are too many; none of these is turned off then.
+        """
+        ...
+
+    async def turned_off(self) -> frozenset[tuple[str, str]]:
+        """What is turned off, as (model, version)."""
+        ...
+
+    async def forget_turned_off(
+        self, versions: Collection[tuple[str, str]], lease: Lease | None = None
+    ) -> None:
+        """Turn versions off no longer, and wake who watches.
+
+        Args:
+            versions: as (model, version).
+            lease: who decides by what it saw is to hold it.
+
+        Raises:
+            LeaseLostError: if `lease` is not the current one; nothing was changed.
+        """
+        ...
+
     async def watch(self, on_change: Callable[[], None]) -> None:
         """Call `on_change` after every notified write, until cancelled. Hints may be lost."""
         ...
@@ -244,6 +280,29 @@ redis.call('PUBLISH', KEYS[2], 'trial')
 return trial
 """
 
+_SYSTEM_ID = """
+redis.call('HDEL', KEYS[2], 'nothing')
+redis.call('SET', KEYS[1], ARGV[1], 'NX')
+return redis.call('GET', KEYS[1])
+"""
+
+_TURN_OFF = """
+redis.call('SREM', KEYS[1], '')
+local new = 0
+for i = 2, #ARGV do new = new + 1 - redis.call('SISMEMBER', KEYS[1], ARGV[i]) end
+if redis.call('SCARD', KEYS[1]) + new > tonumber(ARGV[1]) then return 0 end
+for i = 2, #ARGV do redis.call('SADD', KEYS[1], ARGV[i]) end
+redis.call('PUBLISH', KEYS[2], 'off')
+return 1
+"""
+
+_FORGET_TURNED_OFF = """
+if ARGV[1] ~= '' and redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
+for i = 2, #ARGV do redis.call('SREM', KEYS[2], ARGV[i]) end
+redis.call('PUBLISH', KEYS[3], 'off')
+return 1
+"""
+
 Report = TypeVar("Report", bound=BaseModel)
 
 
@@ -335,6 +394,31 @@ class RedisStateStore:
         except ValueError as error:
             raise StateStoreError(f"state store holds no valid trials: {error}") from error
 
+    async def system_id(self) -> str:
+        keys = [self._keys.system_id, self._keys.lease]
+        kept: bytes = await self._script(_SYSTEM_ID, keys, [new_system_id()])
+        return kept.decode(errors="replace")
+
+    async def turn_off(self, model: str, versions: Collection[str]) -> None:
+        keys = [self._keys.turned_off, self._keys.changes]
+        members = [f"{model}/{version}" for version in sorted(versions)]
+        if not await self._script(_TURN_OFF, keys, [TURNED_OFF_MAX, *members]):
+            raise StateStoreError(f"more than {TURNED_OFF_MAX} versions would be turned off")
+
+    async def turned_off(self) -> frozenset[tuple[str, str]]:
+        members = await self._answer(self._redis.smembers(self._keys.turned_off))
+        names = (each.decode(errors="replace").rpartition("/") for each in members)
+        return frozenset((model, version) for model, _, version in names)
+
+    async def forget_turned_off(
+        self, versions: Collection[tuple[str, str]], lease: Lease | None = None
+    ) -> None:
+        keys = [self._keys.lease, self._keys.turned_off, self._keys.changes]
+        members = [f"{model}/{version}" for model, version in sorted(versions)]
+        token = lease.token if lease is not None else ""
+        if not await self._script(_FORGET_TURNED_OFF, keys, [token, *members]):
+            raise LeaseLostError("the lease was lost")
+
     async def watch(self, on_change: Callable[[], None]) -> None:
         def tell(_channel: str) -> None:
             on_change()
@@ -398,6 +482,8 @@ class MemoryStateStore:
         self._findings: dict[str, dict[str, Finding]] = {}
         self._findings_lowered = 0
         self._trials: dict[str, int] = {}
+        self._system_id = new_system_id()
+        self._turned_off: frozenset[tuple[str, str]] = frozenset()
         self._watchers: list[Callable[[], None]] = []
 
     async def deployment(self) -> Deployment:
@@ -494,6 +580,28 @@ class MemoryStateStore:
 
     async def trials(self) -> dict[str, int]:
         return dict(self._trials)
+
+    async def system_id(self) -> str:
+        return self._system_id
+
+    async def turn_off(self, model: str, versions: Collection[str]) -> None:
+        turned_off = self._turned_off | {(model, version) for version in versions}
+        if len(turned_off) > TURNED_OFF_MAX:
+            raise StateStoreError(f"more than {TURNED_OFF_MAX} versions would be turned off")
+        self._turned_off = turned_off
+        self._notify()
+
+    async def turned_off(self) -> frozenset[tuple[str, str]]:
+        return self._turned_off
+
+    async def forget_turned_off(
+        self, versions: Collection[tuple[str, str]], lease: Lease | None = None
+    ) -> None:
+        current = self._current_lease()
+        if lease is not None and (current is None or current.token != lease.token):
+            raise LeaseLostError("the lease was lost")
+        self._turned_off -= frozenset(versions)
+        self._notify()
 
     async def watch(self, on_change: Callable[[], None]) -> None:
         self._watchers.append(on_change)

@@ -111,7 +111,7 @@ class WarmUp:
         if self._limit == 0:
             return self._alone_only(self.runtime.unbatched or NO_BATCH_DIMENSION)
         if self.batching == "off":
-            return self._alone_only("penstock.batching is off")
+            return self._alone_only("its tag batching is off")
         try:
             if self.batching == "auto" and self.runtime.unbatched:
                 raise UnprovenError(self.runtime.unbatched)
@@ -142,7 +142,7 @@ class WarmUp:
 
     def _untried(self) -> Finding:
         """What can be said of a model that must not be executed."""
-        why = "it acts when it is called" if self.acts else "penstock.warmup is off"
+        why = "it acts when it is called" if self.acts else "its tag warmup is off"
         if self.batching == "on" and self._limit and not self.acts:
             return self._batched()
         reason = f"{why}, so it was not tried" if self._limit else ""

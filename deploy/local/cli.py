@@ -230,6 +230,29 @@ def retry(
     raise typer.Exit(module.run_retry(model, data_dir, redis_url, namespace))
 
 
+@app.command("off", rich_help_panel=CommandGroup.ACT)
+def off(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model that is deployed.")],
+    version: Annotated[str | None, typer.Option(help="Of the model; default: all of it.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    undone: Annotated[
+        bool, typer.Option("--undo", help="Let what the registry says of it count again.")
+    ] = False,
+    data_dir: DataDirOption = HERE,
+    redis_url: RedisUrlOption = None,
+    namespace: NamespaceOption = "penstock",
+) -> None:
+    """End a model or a version, also one that the registry has no more.
+
+    It says what ends, and asks. What the registry still names stable stays off until that changes,
+    or until --undo.
+    """
+    module = load("deploy.local.off", "penstock off", "all")
+    raise typer.Exit(
+        module.run_off(model, version, data_dir, redis_url, namespace, yes=yes, undone=undone)
+    )
+
+
 @app.command("logs", rich_help_panel=CommandGroup.LOOK)
 def logs(
     request: Annotated[

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 from deploy.local.system_file import SystemFile
+from registry_sync.registry import ROLE_TAG
 
 DEMO_MODEL = "digits"
 DEMO_INPUT = "image"
@@ -39,9 +40,9 @@ def predict_command(url: str) -> str:
     return _post(f"{url}/v2/models/{DEMO_MODEL}/infer", {"inputs": [image]})
 
 
-def swap_command(mlflow_uri: str) -> str:
+def swap_command(mlflow_uri: str, role: str = ROLE_TAG) -> str:
     """Tag version 2 stable in MLflow."""
-    body = {"name": DEMO_MODEL, "version": "2", "key": "penstock.role", "value": "stable"}
+    body = {"name": DEMO_MODEL, "version": "2", "key": role, "value": "stable"}
     return _post(f"{mlflow_uri.rstrip('/')}/api/2.0/mlflow/model-versions/set-tag", body)
 
 
@@ -51,7 +52,12 @@ def status_command(url: str) -> str:
 
 
 def describe_system(
-    system: SystemFile, logs: Path, webhook_secret: Path | None, *, demo: bool
+    system: SystemFile,
+    logs: Path,
+    webhook_secret: Path | None,
+    *,
+    demo: bool,
+    role: str = ROLE_TAG,
 ) -> str:
     """Where everything is, and with `demo` three commands that work when pasted.
 
@@ -60,6 +66,7 @@ def describe_system(
         logs: their folder.
         webhook_secret: the file with it; None: the operator has one of their own, or none.
         demo: whether the demo's model is there.
+        role: the tag that names a version stable.
     """
     lines = [
         "",
@@ -79,7 +86,7 @@ def describe_system(
             f"  {predict_command(system.url)}",
             "",
             "Swap to version 2 by a tag in MLflow; within seconds answers say model_version 2:",
-            f"  {swap_command(system.mlflow_uri)}",
+            f"  {swap_command(system.mlflow_uri, role)}",
             "",
             "See what is served:",
             f"  {status_command(system.url)}",

@@ -5,12 +5,14 @@ A tag on the model says how far its demo is. Once it is complete nothing is touc
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 
 import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from deploy.local.demo_tags import role_tag
 from deploy.local.digits import Digits
 
 DEMO_TAG = "demo"
@@ -37,7 +39,7 @@ def log_versions(
         if version not in present:
             log_version(digits)
             print(f"logged {name} version {version}")
-    client.set_model_version_tag(name, "1", "penstock.role", "stable")
+    client.set_model_version_tag(name, "1", role_tag(os.environ), "stable")
     client.set_registered_model_tag(name, DEMO_TAG, "complete")
 
 

@@ -68,8 +68,8 @@ SETTING_GROUPS: Mapping[OptionGroup, tuple[str, ...]] = {
         *("held_*", "linger_s", "compress_min_bytes"),
     ),
     OptionGroup.REGISTRY: (
-        *("poll_interval_s", "stable_aliases", "folder_*", "mlflow_timeout_s"),
-        "registry_timeout_s",
+        *("tag_prefix", "include", "exclude", "model_tag", "poll_interval_s", "stable_aliases"),
+        *("folder_*", "mlflow_timeout_s", "registry_timeout_s"),
     ),
     OptionGroup.ROLLOUT: (
         *("flip_grace_s", "load_backoff_*", "lease_ttl_s", "replica_overhead_bytes"),

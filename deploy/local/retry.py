@@ -23,19 +23,25 @@ async def ask(store: StateStore, model: str) -> int:
     """Ask for a new trial; returns its number.
 
     Raises:
-        CommandError: if nothing of the model is deployed.
+        CommandError: if nothing of the model is deployed, or the registry has it no more.
         StateStoreError: if the store does not answer.
     """
     revisions = (await store.deployment()).revisions.values()
+    told = [each for sync in await store.syncs() for each in sync.statuses if each.model == model]
     if model not in {each.model for each in revisions}:
         raise CommandError(
-            f"{model} is not deployed; {_deployed({each.model for each in revisions})}"
+            f"{model} is not deployed; {deployed_models({each.model for each in revisions})}"
+        )
+    if told and all(each.gone for each in told):
+        raise CommandError(
+            f"{model} cannot be loaded anew: it serves though the registry has it no more"
         )
     trials = [each.settings.trial or 0 for each in revisions if each.model == model]
     return await store.ask_trial(model, max(trials))
 
 
-def _deployed(models: set[str]) -> str:
+def deployed_models(models: set[str]) -> str:
+    """Which models are deployed, for who named another."""
     if not models:
         return "no model is"
     names = sorted(models)

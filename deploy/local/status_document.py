@@ -63,11 +63,16 @@ class RevisionStatus(BaseModel):
 
 
 class ToldStatus(BaseModel):
-    """A version's status as the registry shows it, where registry_sync has seen that."""
+    """A version's status as the registry shows it, where registry_sync has seen that.
+
+    Attributes:
+        gone: it serves, and the registry has it no more; `penstock off` ends it.
+    """
 
     version: str
     status: str
     message: str
+    gone: bool = False
 
 
 class ModelStatus(BaseModel):
@@ -105,11 +110,16 @@ class GatewayStatus(BaseModel):
 
 
 class SyncStatus(BaseModel):
-    """One live registry_sync daemon, leading or standing by."""
+    """One live registry_sync daemon, leading or standing by.
+
+    Attributes:
+        troubles: what does not work now, such as the registry.
+    """
 
     sync: str
     node: str
     pid: int
+    troubles: tuple[str, ...] = ()
 
 
 class StoreStatus(BaseModel):
@@ -140,7 +150,9 @@ def summarize(
     """Desired and actual state side by side; models and versions in order."""
     told: dict[str, list[ToldStatus]] = {}
     for each in (status for sync in syncs for status in sync.statuses):
-        row = ToldStatus(version=each.version, status=each.status, message=each.message)
+        row = ToldStatus(
+            version=each.version, status=each.status, message=each.message, gone=each.gone
+        )
         told.setdefault(each.model, []).append(row)
     deployed = {revision.model for revision in deployment.revisions.values()}
     models = deployed | set(routing.models) | set(told)
@@ -172,7 +184,10 @@ def summarize(
             )
             for each in gateways
         ],
-        syncs=[SyncStatus(sync=each.sync, node=each.node, pid=each.pid) for each in syncs],
+        syncs=[
+            SyncStatus(sync=each.sync, node=each.node, pid=each.pid, troubles=each.troubles)
+            for each in syncs
+        ],
     )
 
 

@@ -52,6 +52,8 @@ def _messages(status: SystemStatus) -> Iterator[str]:
             for replica in revision.replicas:
                 if replica.message:
                     yield f"{replica.id}: {replica.message}"
+    for sync in status.syncs:
+        yield from (f"{sync.sync}: {one_line(trouble)}" for trouble in sync.troubles)
 
 
 def one_line(name: str) -> str:
@@ -90,7 +92,10 @@ def _model_rows(status: SystemStatus) -> Iterator[tuple[str, str, str, str, str]
 
 def _version_rows(model: ModelStatus) -> list[tuple[str, str, str, str]]:
     """Version, role, status and ready replicas, in order; the phase where there is no status."""
-    told = {each.version: each.status for each in model.versions}
+    told = {
+        each.version: f"{each.status}, gone" if each.gone else each.status
+        for each in model.versions
+    }
     rows = [
         (
             each.version,

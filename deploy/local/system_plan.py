@@ -6,9 +6,11 @@ and arguments are visible to every user of the machine.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 
 from deploy.local.data_dir import DataDir
+from deploy.local.demo_tags import PREFIX_VARIABLE
 from deploy.local.processes import EXEC_CHILD, PENSTOCK, PYTHON, ProcessSpec
 from deploy.local.runtime_dir import RuntimeDir
 from deploy.local.up_settings import UpSettings
@@ -86,6 +88,7 @@ class SystemPlan:
             environment={
                 "MLFLOW_TRACKING_URI": self.mlflow_uri,
                 "MLFLOW_DISABLE_TELEMETRY": "true",
+                PREFIX_VARIABLE: self.settings.tag_prefix,
             },
         )
 
@@ -126,6 +129,10 @@ class SystemPlan:
             **({"MODELS": str(models)} if models else {"MLFLOW_URI": self.mlflow_uri}),
             "CACHE_DIR": str(self.data_dir.cache),
             "METRICS_PORT": "0",
+            "TAG_PREFIX": self.settings.tag_prefix,
+            "INCLUDE": json.dumps(self.settings.include),
+            "EXCLUDE": json.dumps(self.settings.exclude),
+            "MODEL_TAG": self.settings.model_tag,
         }
         return self._service(name, "registry-sync", settings)
 

@@ -38,6 +38,8 @@ from deploy.local.system_file import SystemFile, remove_system, write_system
 from deploy.local.system_plan import SystemPlan
 from deploy.local.up_settings import UpSettings
 from deploy.local.webhook_secret import kept_secret
+from registry_sync.registry import ROLE_TAG
+from registry_sync.tag_names import TagNames
 from shared.errors import StateStoreError
 from shared.jobs.store import durability_at
 from shared.keys import Keys
@@ -224,7 +226,13 @@ class _System:
     def _description(self) -> str:
         data_dir, settings = self._plan.data_dir, self._settings
         secret = data_dir.webhook_secret if settings.webhook_secrets is None else None
-        return describe_system(self._system_file(), data_dir.logs, secret, demo=settings.demo)
+        return describe_system(
+            self._system_file(),
+            data_dir.logs,
+            secret,
+            demo=settings.demo,
+            role=TagNames(settings.tag_prefix).outward(ROLE_TAG),
+        )
 
     async def _keep(self) -> None:
         """Keep everything running, and restart parts of it when asked."""

@@ -8,6 +8,8 @@ from typing import Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from registry_sync.tag_names import DEFAULT_PREFIX, PREFIX_PATTERN
+
 
 class UpSettings(BaseSettings):
     """What `penstock up` takes; the services' own settings reach them by `PENSTOCK_*` variables."""
@@ -31,6 +33,20 @@ class UpSettings(BaseSettings):
     models: Path | None = Field(
         None,
         description="Folder of models to follow instead, DIR/<model>/<version>/; no MLflow then.",
+    )
+    tag_prefix: str = Field(
+        DEFAULT_PREFIX,
+        pattern=PREFIX_PATTERN,
+        description="What the tags of this system begin with, to share a registry with others.",
+    )
+    include: tuple[str, ...] = Field(
+        (), description="Patterns of the names of models that are followed; none: all."
+    )
+    exclude: tuple[str, ...] = Field(
+        (), description="Patterns of the names of models that are not followed."
+    )
+    model_tag: str = Field(
+        "", description="NAME or NAME=VALUE: only registered models with this tag are followed."
     )
     mlflow_port: int = Field(5000, ge=1, le=65535, description="Port of the MLflow server.")
     redis_url: str | None = Field(

@@ -24,7 +24,9 @@ from mlflow.exceptions import MlflowException
 
 from registry_sync.folder_source import FolderSource
 from registry_sync.mlflow_source import MlflowSource, configure_client
+from registry_sync.model_filter import EVERY_MODEL, ModelFilter
 from registry_sync.registry import RegistrySource
+from registry_sync.tag_names import DEFAULT_NAMES, TagNames
 from shared.clock import SystemClock
 
 ALIASES = ("production", "champion")
@@ -40,6 +42,12 @@ class OperatedRegistry(Protocol):
 
     def unreachable(self) -> RegistrySource:
         """A source whose registry is away."""
+        ...
+
+    def another(
+        self, names: TagNames = DEFAULT_NAMES, admitted: ModelFilter = EVERY_MODEL
+    ) -> RegistrySource:
+        """Another system's source of the same registry."""
         ...
 
     def register(self, model: str, versions: int = 1) -> None:
@@ -76,12 +84,17 @@ class MlflowRegistry:
         configure_client(5.0)
         self.client: Any = MlflowClient(tracking_uri=uri, registry_uri=uri)
         self.source = MlflowSource(uri, ALIASES)
-        self._folder = folder
+        self._folder, self._uri = folder, uri
         with suppress(MlflowException):  # it exists since the test before
             self.client.create_registered_model("other")
 
     def unreachable(self) -> RegistrySource:
         return MlflowSource("http://127.0.0.1:9", ALIASES)
+
+    def another(
+        self, names: TagNames = DEFAULT_NAMES, admitted: ModelFilter = EVERY_MODEL
+    ) -> RegistrySource:
+        return MlflowSource(self._uri, ALIASES, names, admitted)
 
     def register(self, model: str, versions: int = 1) -> None:
         self.client.create_registered_model(model)
@@ -129,9 +142,27 @@ class FolderRegistry:
         (folder / "other" / "1").mkdir(parents=True)
         self.source = self._source(folder)
 
-    def _source(self, folder: Path) -> RegistrySource:
+    def _source(
+        self,
+        folder: Path,
+        names: TagNames = DEFAULT_NAMES,
+        admitted: ModelFilter = EVERY_MODEL,
+    ) -> RegistrySource:
         clock = SystemClock()
-        return FolderSource(folder, ALIASES, clock, default_role="none", settle_s=0.0)
+        return FolderSource(
+            folder,
+            ALIASES,
+            clock,
+            default_role="none",
+            settle_s=0.0,
+            names=names,
+            admitted=admitted,
+        )
+
+    def another(
+        self, names: TagNames = DEFAULT_NAMES, admitted: ModelFilter = EVERY_MODEL
+    ) -> RegistrySource:
+        return self._source(self.folder, names, admitted)
 
     def unreachable(self) -> RegistrySource:
         return self._source(self.folder / "not mounted")
@@ -173,6 +204,7 @@ class FolderRegistry:
             **own,
             "penstock.status": row.get("status", ""),
             "penstock.status_message": row.get("message", ""),
+            **({"penstock.owner": row["owner"]} if "owner" in row else {}),
         }
 
     def _tags(self, folder: Path) -> dict[str, Any]:

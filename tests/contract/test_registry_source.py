@@ -11,8 +11,10 @@ import pytest
 
 from registry_sync.controller import Controller
 from registry_sync.mlflow_source import MlflowSource
-from registry_sync.registry import RegistryError, Status, StatusUpdate
+from registry_sync.model_filter import ModelFilter
+from registry_sync.registry import ObservedModel, RegistryError, Status, StatusUpdate
 from registry_sync.settings import SyncSettings
+from registry_sync.tag_names import TagNames
 from shared.artifact_cache import ArtifactCache
 from shared.clock import SystemClock
 from shared.state_store import MemoryStateStore
@@ -84,6 +86,74 @@ def test_a_recreated_version_has_another_identity(operated: OperatedRegistry) ->
     assert before.identity != after.identity
 
 
+def test_systems_with_prefixes_of_their_own_see_and_touch_only_their_tags(
+    operated: OperatedRegistry,
+) -> None:
+    operated.register("shared", versions=3)
+    operated.tag_model("shared", "penstock.replicas", "2")
+    operated.tag_model("shared", "staging.replicas", "3")
+    operated.tag_model("shared", "team", "x")
+    operated.tag_version("shared", "1", "penstock.role", "stable")
+    operated.tag_version("shared", "2", "staging.role", "stable")
+    staging = operated.another(TagNames("staging"))
+    operated.source.write_status(StatusUpdate("shared", "1", Status.SERVING, "a", owner="o p"))
+    before = dict(operated.tags_of("shared", "1"))
+    staging.write_status(StatusUpdate("shared", "2", Status.LOADING, "b", owner="s t"))
+    staging.write_status(StatusUpdate("shared", "1", Status.SUPERSEDED, "c"))
+    production = operated.source.observe([])["shared"]
+    assert production.tags == {"penstock.replicas": "2"}
+    assert [seen.version for seen in production.versions] == ["1"]
+    assert production.versions[0].tags == {
+        "penstock.role": "stable",
+        "penstock.status": "serving",
+        "penstock.status_message": "a",
+        "penstock.owner": "o p",
+    }
+    seen = staging.observe([])["shared"]
+    assert seen.tags == {"penstock.replicas": "3"}
+    assert {each.version: each.tags for each in seen.versions} == {
+        "1": {"penstock.status": "superseded", "penstock.status_message": "c"},
+        "2": {
+            "penstock.role": "stable",
+            "penstock.status": "loading",
+            "penstock.status_message": "b",
+            "penstock.owner": "s t",
+        },
+    }
+    after = operated.tags_of("shared", "1")
+    assert {tag: after[tag] for tag in before} == before
+    operated.delete_model("shared")
+
+
+@pytest.mark.parametrize(
+    "admitted",
+    [
+        ModelFilter(include=["tak*", "nothing"], exclude=["left *"]),
+        ModelFilter(exclude=["left *"]),
+        ModelFilter(tag="stage=blue"),
+        ModelFilter(tag="stage=blue", include=["taken in*"]),
+    ],
+)
+def test_a_filter_leaves_models_out_and_says_so_of_what_is_deployed(
+    operated: OperatedRegistry, admitted: ModelFilter, request: pytest.FixtureRequest
+) -> None:
+    number = request.node.callspec.id
+    taken, left = f"taken in {number}", f"left out {number}"
+    for name, stage in ((taken, "blue"), (left, "green")):
+        operated.register(name)
+        operated.tag_model(name, "stage", stage)
+        operated.tag_version(name, "1", "penstock.role", "stable")
+        operated.set_alias(name, "champion", "1")
+    filtered = operated.another(admitted=admitted)
+    seen = filtered.observe([(left, "1")])
+    assert seen[left] == ObservedModel(left, left_out=True)
+    assert not seen[taken].left_out
+    assert [each.version for each in seen[taken].versions] == ["1"]
+    assert not filtered.observe([]).get(left, ObservedModel(left)).versions
+    for name in (taken, left):
+        operated.delete_model(name)
+
+
 def test_errors_are_ours_and_soon(operated: OperatedRegistry) -> None:
     with pytest.raises(RegistryError, match="not found"):
         operated.source.write_status(StatusUpdate("nowhere", "1", Status.FAILED))
@@ -114,6 +184,12 @@ def test_an_mlflow_without_models_is_empty_where_nothing_is_deployed() -> None:
         assert MlflowSource(url, ALIASES).observe([]) == {}
 
 
+def without_owner(operated: OperatedRegistry, system_id: str) -> dict[str, str]:
+    """The tags of `real`, once they are marked as ours."""
+    tags = dict(operated.tags_of("real", "1"))
+    return tags if tags.pop("penstock.owner", "").startswith(f"{system_id} penstock@") else {}
+
+
 async def test_the_daemon_follows_a_real_registry(
     operated: OperatedRegistry, tmp_path: Path
 ) -> None:
@@ -138,7 +214,8 @@ async def test_the_daemon_follows_a_real_registry(
                 "penstock.status": "loading",
                 "penstock.status_message": "no worker is there",
             }
-            while operated.tags_of("real", "1") != expected:
+            owner = await store.system_id()
+            while without_owner(operated, owner) != expected:
                 await asyncio.sleep(0.05)
     finally:
         running.cancel()

@@ -24,6 +24,7 @@ from shared.routing import ModelRoute, RoutingTable
 from shared.state_store import (
     FINDINGS_TTL_S,
     PLACES_MAX,
+    TURNED_OFF_MAX,
     Lease,
     MemoryStateStore,
     RedisStateStore,
@@ -367,3 +368,51 @@ async def test_trials_that_are_no_numbers_are_an_error_of_the_store(server: Serv
         await store.trials()
     await client.aclose()
     await store.close()
+
+
+async def test_what_is_turned_off_is_kept_until_it_is_forgotten(store: StateStore) -> None:
+    assert await store.turned_off() == frozenset()
+    woken = asyncio.Event()
+    watching = asyncio.create_task(store.watch(woken.set))
+    async with asyncio.timeout(10):
+        await woken.wait()  # it watches
+    woken.clear()
+    await store.turn_off("a model: with anything", ["1", "2"])
+    async with asyncio.timeout(10):
+        await woken.wait()
+    watching.cancel()
+    await store.turn_off("a model: with anything", ["2"])
+    one, two = (("a model: with anything", version) for version in "12")
+    assert await store.turned_off() == {one, two}
+    await store.forget_turned_off([one, ("other", "1")])
+    assert await store.turned_off() == {two}
+
+
+async def test_only_who_leads_forgets_by_what_it_saw(store: StateStore) -> None:
+    lease = await store.acquire_lease("a", 60)
+    assert lease is not None
+    await store.turn_off("m", ["1"])
+    with pytest.raises(LeaseLostError):
+        await store.forget_turned_off([("m", "1")], Lease("a", lease.token + 1))
+    assert await store.turned_off() == {("m", "1")}
+    await store.forget_turned_off([("m", "1")], lease)
+    assert await store.turned_off() == frozenset()
+
+
+async def test_too_much_that_is_turned_off_is_refused_as_a_whole(store: StateStore) -> None:
+    await store.turn_off("m", [str(each) for each in range(TURNED_OFF_MAX - 1)])
+    with pytest.raises(StateStoreError, match="more than"):
+        await store.turn_off("other", ["1", "2"])
+    assert len(await store.turned_off()) == TURNED_OFF_MAX - 1
+    await store.turn_off("other", ["1"])
+    await store.turn_off("other", ["1"])  # is so already
+    assert len(await store.turned_off()) == TURNED_OFF_MAX
+
+
+async def test_a_system_keeps_its_id_and_each_namespace_has_another(server: Server) -> None:
+    stores = [RedisStateStore(server.url, Keys(name)) for name in ("one", "one", "two")]
+    ids = [await store.system_id() for store in stores]
+    assert ids[0] == ids[1] != ids[2]
+    assert all(ids)
+    for store in stores:
+        await store.close()

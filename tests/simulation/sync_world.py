@@ -105,6 +105,17 @@ class Line:
     async def trials(self) -> dict[str, int]:
         return dict(await self._answer(self._store.trials))
 
+    async def system_id(self) -> str:
+        return str(await self._answer(self._store.system_id))
+
+    async def turned_off(self) -> frozenset[VersionKey]:
+        return frozenset(await self._answer(self._store.turned_off))
+
+    async def forget_turned_off(
+        self, versions: Collection[VersionKey], lease: Lease | None = None
+    ) -> None:
+        await self._answer(lambda: self._store.forget_turned_off(versions, lease))
+
     async def acquire_lease(self, holder: str, ttl_s: float) -> Lease | None:
         lease: Lease | None = await self._answer(lambda: self._store.acquire_lease(holder, ttl_s))
         return lease

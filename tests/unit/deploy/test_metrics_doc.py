@@ -23,6 +23,7 @@ from gateway.replicas import Revision, RevisionSettings
 from gateway.throttle import ThrottleSettings
 from gateway.unread_answers import ClientBounds
 from registry_sync.metrics import SyncCollector, SyncCounts
+from registry_sync.registry_metrics import RegistryCollector
 from shared.build_info import BuildInfoCollector
 from shared.deployment import ReplicaReport, ReplicaState
 from shared.jobs.answers import ModelStats, QueueStats, StoreStats
@@ -104,6 +105,8 @@ class Sync:
     leading = True
     registry_age_s = 1.5
     hanging_calls = 0
+    gone_versions = 0
+    contested_versions = 0
 
 
 def gateway() -> CollectorRegistry:
@@ -140,6 +143,7 @@ def worker() -> CollectorRegistry:
 def sync() -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(SyncCollector(SyncCounts(), Sync()))
+    registry.register(RegistryCollector(Sync()))
     return registry
 
 

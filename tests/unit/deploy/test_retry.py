@@ -7,7 +7,7 @@ import pytest
 from deploy.local.failures import CommandError
 from deploy.local.retry import ask
 from shared.clock import SystemClock
-from shared.deployment import ReplicaSettings
+from shared.deployment import ReplicaSettings, SyncReport, VersionStatus
 from shared.routing import RoutingTable
 from shared.state_store import MemoryStateStore
 from tests.e2e.system import penstock
@@ -52,3 +52,12 @@ def test_help() -> None:
     done = penstock("retry", "--help")
     assert done.returncode == 0
     assert "MODEL" in done.stdout
+
+
+async def test_what_the_registry_has_no_more_is_not_tried_in_vain() -> None:
+    store = await store_with(None)
+    status = VersionStatus(model="digits", version="1", status="serving", gone=True)
+    await store.report_sync(SyncReport(sync="s", node="n", pid=1, statuses=(status,)), 60)
+    with pytest.raises(CommandError, match="the registry has it no more"):
+        await ask(store, "digits")
+    assert await store.trials() == {}

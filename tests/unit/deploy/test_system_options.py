@@ -19,7 +19,7 @@ OF_ONE_CALL = {
     *("version", "as_json", "help", "limit", "cursor", "output", "source", "wait", "priority"),
     *("timeout_s", "ttl_s", "result_ttl_s", "webhook", "webhook_event", "idempotency_key"),
     *("state", "model", "force", "concurrency", "rounds", "training_steps"),
-    *("judged", "goal", "request", "job", "follow"),
+    *("judged", "goal", "request", "job", "follow", "yes", "undone"),
     *("install_completion", "show_completion"),
 }
 """Flags without a variable, which would change every call after it."""

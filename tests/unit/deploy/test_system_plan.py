@@ -10,6 +10,9 @@ from deploy.local.data_dir import DataDir
 from deploy.local.runtime_dir import RuntimeDir
 from deploy.local.system_plan import KILL_AFTER_GRACE_S, SystemPlan
 from deploy.local.up_settings import UpSettings
+from registry_sync.settings import SyncSettings
+
+TAGS_AND_MODELS = ("TAG_PREFIX", "INCLUDE", "EXCLUDE", "MODEL_TAG")
 
 
 def plan_of(base: Path, settings: UpSettings) -> SystemPlan:
@@ -56,3 +59,24 @@ def test_a_worker_may_drain_for_as_long_as_it_is_told_to(
 def test_by_default_that_is_an_hour(tmp_path: Path) -> None:
     (worker,) = plan_of(tmp_path, UpSettings()).workers()
     assert worker.environment["PENSTOCK_DRAIN_TIMEOUT_S_MAX"] == "3600.0"
+
+
+def test_registry_sync_is_told_which_tags_and_models_are_this_systems(tmp_path: Path) -> None:
+    settings = UpSettings(
+        tag_prefix="staging", include=("a-*", "b c"), exclude=("a-x",), model_tag="stage=blue"
+    )
+    (sync,) = plan_of(tmp_path, settings).syncs()
+    variables = {name: sync.environment[f"PENSTOCK_{name}"] for name in TAGS_AND_MODELS}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(f"PENSTOCK_{name}", value)
+        found = SyncSettings()
+    assert (found.tag_prefix, found.model_tag) == ("staging", "stage=blue")
+    assert (found.include, found.exclude) == (("a-*", "b c"), ("a-x",))
+
+
+@pytest.mark.parametrize("prefix", ["", "a.b", "1a", "a b", "x" * 33])
+def test_a_prefix_that_no_tag_may_have_is_refused(prefix: str) -> None:
+    for settings in (UpSettings, SyncSettings):
+        with pytest.raises(ValueError, match="tag_prefix"):
+            settings(tag_prefix=prefix)

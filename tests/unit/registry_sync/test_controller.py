@@ -17,6 +17,7 @@ from registry_sync.metrics import SyncCounts
 from registry_sync.registry import (
     Registry,
     RegistryError,
+    Status,
     StatusUpdate,
     VersionKey,
     with_status,
@@ -424,3 +425,43 @@ async def test_the_registry_is_read_anew_after_a_lease_that_came_back_the_same()
         stage.registry.models = registry(observed(versions={"2": STABLE}))
         stage.store.deaf = False
         await stage.until_routed("2")
+
+
+async def test_a_registry_that_is_away_or_empty_is_a_lasting_trouble(stage: Stage) -> None:
+    controller = stage.controller()
+    async with running(controller.run(), stage.obey()):
+        await stage.until_routed("1")
+        assert controller.lasting_troubles == ()
+        stage.registry.down = True
+        await until(lambda: controller.lasting_troubles == ("registry: down",))
+        stage.registry.down = False
+        await until(lambda: controller.lasting_troubles == ())
+
+
+async def test_a_deleted_model_is_told_and_off_ends_it(stage: Stage) -> None:
+    controller = stage.controller()
+    async with running(controller.run(), stage.obey()):
+        await stage.until_routed("1")
+        stage.registry.models = {}
+        await until(lambda: controller.gone_versions == 1)
+        assert await stage.routed() == "1"
+        await stage.store.turn_off("digits", ["1"])
+        async with asyncio.timeout(10):
+            while (await stage.store.deployment()).revisions:
+                await asyncio.sleep(0.01)
+            while await stage.store.turned_off():
+                await asyncio.sleep(0.01)
+        await until(lambda: controller.gone_versions == 0)
+
+
+async def test_a_system_that_writes_the_same_tags_is_noticed(stage: Stage) -> None:
+    controller = stage.controller()
+    async with running(controller.run(), stage.obey()):
+        await stage.until_routed("1")
+        await until(lambda: stage.status("1") == "serving")
+        other = StatusUpdate("digits", "1", Status.LOADING, owner="other system@elsewhere")
+        stage.registry.models = with_status(stage.registry.models, other)
+        await until(lambda: controller.contested_versions == 1)
+        (trouble,) = controller.lasting_troubles
+        assert "another system writes them too, as other system@elsewhere" in trouble
+        await until(lambda: stage.status("1") == "serving")

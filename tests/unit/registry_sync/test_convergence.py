@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry_sync.reconcile import plan
-from registry_sync.registry import ObservedModel, with_status
+from registry_sync.registry import ObservedModel, VersionKey, with_status
 from registry_sync.world import FetchFailure, Policy, World
 from shared.deployment import (
     ArtifactManifest,
@@ -92,6 +92,8 @@ class System:
         self.wishes: dict[str, dict[str, str]] = {}
         self.tags: dict[str, str] = {}
         self.trials: dict[str, int] = {}
+        self.turned_off: frozenset[VersionKey] = frozenset()
+        self.there = True
         self.model: ObservedModel | None = None
         self.blind = False
         self.deployment = Deployment()
@@ -127,6 +129,7 @@ class System:
             now=self.now,
             prepared=dict(self.prepared),
             trials=dict(self.trials),
+            turned_off=self.turned_off,
         )
 
     def plan(self) -> None:
@@ -134,6 +137,7 @@ class System:
         result = plan(before, POLICY)
         self._check(before, result.deployment, result.routing)
         self.deployment, self.routing = result.deployment, result.routing
+        self.turned_off -= result.spent
         for update in result.statuses:
             if self.model is not None:
                 self.model = with_status({self.model.name: self.model}, update)[self.model.name]
@@ -181,12 +185,12 @@ class System:
     def _may_be_unrouted(self, before: World) -> bool:
         serving = [r for r in before.deployment.revisions.values() if r.phase is Phase.SERVING]
         off = {v for v, tags in self.wishes.items() if tags.get("penstock.role") == "off"}
-        deleted = self.model is None or self.model.version(serving[0].version) is None
+        off |= {version for _, version in before.turned_off}
         replaced = "replace" in (
             self.tags.get("penstock.swap"),
             *(each.swap for each in before.deployment.revisions.values()),
         )
-        return serving[0].version in off or deleted or replaced
+        return serving[0].version in off or replaced
 
     def gateway_looks(self, name: str) -> None:
         self.acknowledged[name] = self.routing
@@ -196,6 +200,9 @@ class System:
         self.seen[name] = ready
 
     def observe(self) -> None:
+        if not self.there:
+            self.model = None
+            return
         known = {each.version for each in self.deployment.revisions.values()}
         statuses = {v.version: v.tags for v in self.model.versions} if self.model else {}
         seen = {
@@ -243,6 +250,8 @@ OPERATOR = st.one_of(
     st.tuples(st.just("jobs"), st.sampled_from(["shared", "only", "off", "x"])),
     st.tuples(st.just("batching"), st.sampled_from(["auto", "on", "off", "x"])),
     st.tuples(st.just("retry"), st.sampled_from([0, 1, 2, 3])),  # also one that was lost
+    st.tuples(st.just("delete"), st.sampled_from(["1", "2", "3", BROKEN, "123" + BROKEN])),
+    st.tuples(st.just("off"), VERSIONS),
     st.tuples(st.just("job_replicas"), st.sampled_from(["1", "2", "x"])),
 )
 OFTEN = st.sampled_from([True, True, False])
@@ -286,6 +295,12 @@ def perform(system: System, moment: Moment) -> None:
         if kind == "role":
             version, role = what
             system.wishes[version] = {"penstock.role": role} if role else {}
+            system.there = True
+        elif kind == "delete":  # a version, or all of the model; it may be registered again
+            system.wishes = {v: tags for v, tags in system.wishes.items() if v not in what}
+            system.there = bool(system.wishes)
+        elif kind == "off":
+            system.turned_off |= {("digits", what)}
         elif kind == "retry":
             system.trials = {"digits": what} if what else {}
         else:
@@ -316,13 +331,17 @@ def test_whatever_happens_invariants_hold_and_the_wish_comes_true(moments: list[
     route = system.routing.models.get("digits")
     routed = route.versions[0].version if route is not None and route.versions else None
     roles = {version: tags.get("penstock.role") for version, tags in system.wishes.items()}
-    stable = [version for version, role in roles.items() if role == "stable"]
+    off = {version for _, version in system.turned_off}
+    stable = [v for v, role in roles.items() if role == "stable" and v not in off]
     wish = max(stable, key=int) if stable else None
     if wish is not None and wish != BROKEN:
         assert routed == wish
         _check_full(system, wish)
     if wish is None and routed is not None:
         assert roles.get(routed) != "off"  # with a wish, it serves until that is ready
+        assert routed not in off
+    # What is turned off still is what the registry would have served otherwise.
+    assert all(roles.get(version) == "stable" for version in off)
 
 
 def _check_full(system: System, version: str) -> None:

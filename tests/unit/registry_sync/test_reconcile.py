@@ -268,16 +268,6 @@ def test_the_last_stable_version_serves_on_until_it_is_off() -> None:
     assert "nothing is named stable" in scene.status("1")[1]
 
 
-def test_a_deleted_model_is_drained_and_removed() -> None:
-    scene = serving()
-    scene.models = {}
-    scene.plan()
-    assert scene.phases() == {"1": "draining"}
-    scene.settle()
-    assert scene.deployment.revisions == {}
-    assert scene.routing.models == {}
-
-
 def test_replace_ends_the_old_version_first() -> None:
     scene = serving(swap="replace")
     ask(scene, {"2": STABLE}, swap="replace")

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 
 from registry_sync.reconcile import plan
-from registry_sync.registry import ObservedModel, ObservedVersion, Registry, with_status
+from registry_sync.registry import ObservedModel, ObservedVersion, Registry, VersionKey, with_status
 from registry_sync.world import FetchFailure, Plan, Policy, World
 from shared.deployment import (
     ArtifactFile,
@@ -117,6 +117,10 @@ class Scene:
         self.states: dict[str, ReplicaState] = {}
         self.mute = False
         self.trials: dict[str, int] = {}
+        self.turned_off: frozenset[VersionKey] = frozenset()
+        self.emptied = False
+        self.owner = ""
+        self.resting: frozenset[VersionKey] = frozenset()
         self.notes: dict[str, str] = {}
         self.settling = False
         self.policy = POLICY
@@ -133,18 +137,24 @@ class Scene:
             prepared=dict(self.prepared),
             settling=self.settling,
             trials=dict(self.trials),
+            turned_off=self.turned_off,
+            emptied=self.emptied,
+            owner=self.owner,
+            resting=self.resting,
         )
 
     def plan(self) -> Plan:
         """One plan, applied; and a check that it is a fixed point."""
         result = plan(self.world(), self.policy)
         self.deployment, self.routing, self.last = result.deployment, result.routing, result
+        self.turned_off -= result.spent
         for update in result.statuses:
             if self.models is not None:
                 self.models = with_status(self.models, update)
         again = plan(self.world(), self.policy)
         assert (again.deployment, again.routing) == (result.deployment, result.routing)
         assert again.statuses == ()
+        assert again.spent == frozenset()
         return result
 
     def obey(self) -> None:
@@ -178,6 +188,12 @@ class Scene:
         assert seen is not None
         tags = seen.tags
         return tags.get("penstock.status", ""), tags.get("penstock.status_message", "")
+
+    def told(self, version: str, model: str = "digits") -> tuple[str, str, bool]:
+        """Status, message, and whether it is gone, as this system tells them of a version."""
+        assert self.last is not None
+        (update,) = [e for e in self.last.told if (e.model, e.version) == (model, version)]
+        return update.status.value, update.message, update.gone
 
     def phases(self) -> dict[str, str]:
         """Phase by version."""
