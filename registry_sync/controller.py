@@ -192,6 +192,9 @@ class Controller:
             async with asyncio.timeout(STORE_TIMEOUT_S):
                 await self._store.apply(lease, result.deployment, result.routing)
             self._log_changes(world.deployment, world.routing, result)
+        if result.events or result.past:
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                await self._store.write_history(lease, result.past, result.events)
         if self._leadership.lease == lease:
             self._after(result)
 
@@ -206,6 +209,7 @@ class Controller:
             prepared=self._fetches.prepared,
             settling=self._clock.monotonic() < self._settled_at,
             trials=await self._store.trials(),
+            past=await self._store.past(),
         )
 
     def _after(self, result: Plan) -> None:

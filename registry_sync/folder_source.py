@@ -46,6 +46,7 @@ from registry_sync.folder_listing import (
 from registry_sync.folder_reading import ABSENT, Where, look, read
 from registry_sync.registry import (
     MESSAGE_TAG,
+    OVER,
     OWN_TAGS,
     ROLE_TAG,
     STATUS_TAG,
@@ -53,7 +54,6 @@ from registry_sync.registry import (
     ObservedVersion,
     Registry,
     RegistryError,
-    Status,
     StatusUpdate,
     VersionKey,
     version_order,
@@ -217,8 +217,9 @@ class FolderSource:
             shown = {version for version, row in statuses.items() if not _is_last(row)}
             wanted = self._wanted(model_tags, wishes, {*known, *shown})
             sources = self._sources(poll, name, wanted, known)
+            default = ""
             if self._latest and not self._names_stable(model_tags, wishes):
-                self._name_latest(poll, name, wishes, sources, known)
+                default = self._name_latest(poll, name, wishes, sources, known)
         except Exception as error:  # whatever is wrong with one model, the others are seen
             if isinstance(error, _UnsettledError) and not known:
                 return ObservedModel(name)
@@ -232,6 +233,7 @@ class FolderSource:
             tags=model_tags.tags,
             aliases=model_tags.aliases,
             versions=tuple(sorted(versions, key=lambda seen: version_order(seen.version))),
+            default=default,
         )
 
     def _hanging(self, name: str, known: Collection[str]) -> ObservedModel:
@@ -275,7 +277,8 @@ class FolderSource:
         wishes: dict[str, dict[str, str]],
         sources: dict[str, ArtifactSource],
         known: Collection[str],
-    ) -> None:
+    ) -> str:
+        """Name the highest version stable; returns it, or nothing if there is none."""
         for version in sorted(wishes, key=version_order, reverse=True):
             if role_of(wishes[version]):
                 continue
@@ -283,7 +286,8 @@ class FolderSource:
                 sources.update(self._sources(poll, name, [version], known))
             if version in sources:
                 wishes[version] = {**wishes[version], ROLE_TAG: STABLE}
-                return
+                return version
+        return ""
 
     # Tags
 
@@ -357,7 +361,7 @@ class FolderSource:
 
 
 def _is_last(status: Mapping[str, str]) -> bool:
-    return status.get(STATUS_TAG) == Status.RETIRED.value
+    return status.get(STATUS_TAG) in OVER
 
 
 def _problem(error: Exception) -> str:

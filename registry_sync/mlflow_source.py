@@ -24,13 +24,13 @@ from mlflow.exceptions import MlflowException
 from registry_sync.causes import told
 from registry_sync.registry import (
     MESSAGE_TAG,
+    OVER,
     ROLE_TAG,
     STATUS_TAG,
     ObservedModel,
     ObservedVersion,
     Registry,
     RegistryError,
-    Status,
     StatusUpdate,
     VersionKey,
 )
@@ -41,7 +41,7 @@ VERSIONS_PER_PAGE = 10_000
 
 _FILTERS = (
     f"tags.`{ROLE_TAG}` LIKE '%'",
-    f"tags.`{STATUS_TAG}` != '{Status.RETIRED.value}'",
+    " AND ".join(f"tags.`{STATUS_TAG}` != '{status.value}'" for status in sorted(OVER)),
 )
 _NOT_FOUND = "RESOURCE_DOES_NOT_EXIST"
 
@@ -166,7 +166,15 @@ class MlflowSource:
             # A deleted model that is registered again starts with version 1 again.
             identity=f"{version.creation_timestamp} {version.source}",
         )
-        return ObservedVersion(version.name, str(version.version), source, dict(version.tags))
+        changed_ms = version.last_updated_timestamp
+        return ObservedVersion(
+            version.name,
+            str(version.version),
+            source,
+            dict(version.tags),
+            registered_by=version.user_id or "",
+            updated_at=changed_ms / 1000 if changed_ms else None,
+        )
 
     def _write(self, update: StatusUpdate) -> None:
         # The status goes last: with it, the poll that repairs a half-written pair sees both.

@@ -36,6 +36,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from registry_sync.history import past_of, written_of
 from registry_sync.placement import Placing, asked, place
 from registry_sync.registry import Registry
 from registry_sync.routes import next_generation, route_models
@@ -100,7 +101,9 @@ def _plan(
         serials = [worker.deployment_serial for worker in world.workers]
         serial = max([deployment.serial, *serials]) + 1
         deployment = deployment.model_copy(update={"serial": serial})
-    told = all_statuses(world.observed, deployment, wishes, placing, reports)
+    past = past_of(world, deployment, wishes, placing)
+    told = all_statuses(world.observed, deployment, wishes, placing, reports, past)
+    written = written_of(world, deployment, wishes, told, past)
     return Plan(
         deployment=deployment,
         routing=result.routing,
@@ -109,6 +112,8 @@ def _plan(
         fetches=tuple(_fetches(wishes, world.now)),
         sources=frozenset(wish.source for wish in wishes.values() if wish.source is not None),
         faults={name: wish.fault for name, wish in wishes.items() if wish.fault is not None},
+        events=written.events,
+        past=written.past,
     )
 
 

@@ -21,6 +21,7 @@ from registry_sync.registry import ROLE_TAG, ObservedModel, version_order
 
 STABLE = "stable"
 OFF = "off"
+OFF_TAG = f"tag {ROLE_TAG} = {OFF}"
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,14 @@ class Roles:
         off: versions that must not serve.
         superseded: versions that are named stable too, each with the reason why another goes first.
         unknown: versions with a role that does not exist, each with what to tell the operator.
+        by: the alias or tag that names the stable one, with its value.
     """
 
     stable: str | None
     off: frozenset[str]
     superseded: Mapping[str, str]
     unknown: Mapping[str, str]
+    by: str = ""
 
 
 def roles_of(model: ObservedModel, stable_aliases: Sequence[str]) -> Roles:
@@ -62,7 +65,18 @@ def roles_of(model: ObservedModel, stable_aliases: Sequence[str]) -> Roles:
         off=off,
         superseded=_superseded(candidates),
         unknown=_unknown(by_role),
+        by=_by(winner, model) if winner else "",
     )
+
+
+def _by(winner: tuple[str, str], model: ObservedModel) -> str:
+    """What names a version stable, with its value."""
+    version, how = winner
+    if how.startswith("alias "):
+        return f"{how} = {version}"
+    if version == model.default:
+        return "the highest version, as none is named stable"
+    return f"tag {ROLE_TAG} = {STABLE}"
 
 
 def role_of(tags: Mapping[str, str]) -> str:

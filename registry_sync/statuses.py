@@ -7,11 +7,13 @@ edited, is repaired at the next plan.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from registry_sync.placement import Placing, asked
 from registry_sync.registry import (
     MESSAGE_LENGTH_MAX,
     MESSAGE_TAG,
+    OVER,
     STATUS_TAG,
     ObservedModel,
     ObservedVersion,
@@ -29,6 +31,7 @@ from shared.deployment import (
     RevisionDeployment,
     VersionStatus,
 )
+from shared.history import ModelPast, VersionPast
 from shared.ids import is_model_name
 
 REPORTED_MAX = 1000
@@ -43,9 +46,14 @@ def all_statuses(
     wishes: Mapping[str, Wish],
     placing: Placing,
     reports: Reports,
+    past: Mapping[str, ModelPast] = MappingProxyType({}),
 ) -> tuple[StatusUpdate, ...]:
-    """Statuses of all versions that somebody asked for; none while the registry was not seen."""
-    projection = _Projection(deployment, placing, reports)
+    """Statuses of all versions that somebody asked for; none while the registry was not seen.
+
+    Args:
+        past: what was written down of models: the evidence of what is not deployed any more.
+    """
+    projection = _Projection(deployment, placing, reports, past)
     updates: list[StatusUpdate] = []
     for model in (observed or {}).values():
         for seen in model.versions:
@@ -82,17 +90,17 @@ def not_shown(
 def for_report(updates: Iterable[StatusUpdate]) -> tuple[tuple[VersionStatus, ...], int]:
     """Statuses as they are reported, and how many are left out beyond the bound.
 
-    Of what is retired, the last version of a model is told, and only where nothing else is.
+    Of what is over, the last version of a model is told, and only where nothing else is.
     """
     told: list[StatusUpdate] = []
-    retired: dict[str, StatusUpdate] = {}
+    over: dict[str, StatusUpdate] = {}
     for update in updates:
-        if update.status is Status.RETIRED:
-            retired[update.model] = update
+        if update.status in OVER:
+            over[update.model] = update
         else:
             told.append(update)
     there = {update.model for update in told}
-    told += [update for model, update in retired.items() if model not in there]
+    told += [update for model, update in over.items() if model not in there]
     kept = tuple(
         VersionStatus(
             model=each.model, version=each.version, status=each.status.value, message=each.message
@@ -122,10 +130,36 @@ def _sentences(parts: Iterable[str]) -> str:
     return text if len(text) <= MESSAGE_LENGTH_MAX else text[: MESSAGE_LENGTH_MAX - 3] + "..."
 
 
+def _over(seen: ObservedVersion, past: VersionPast) -> tuple[Status, str] | None:
+    """What nobody asks for any more, by what was written down; else by what its tags say."""
+    if past.served:
+        return Status.RETIRED, past.last_failure if past.failing else ""
+    if past.failed_at is not None:
+        return Status.WITHDRAWN, past.last_failure
+    shown, message = seen.tags.get(STATUS_TAG), seen.tags.get(MESSAGE_TAG, "")
+    match shown:
+        case None:
+            return None
+        case Status.RETIRED | Status.WITHDRAWN:
+            return Status(shown), message
+        case Status.SERVING | Status.DRAINING:
+            return Status.RETIRED, ""
+        case Status.FAILED | Status.INVALID:
+            return Status.WITHDRAWN, f"it was {shown}: {message}"
+    return Status.WITHDRAWN, ""
+
+
 class _Projection:
     """Statuses as seen from one deployment."""
 
-    def __init__(self, deployment: Deployment, placing: Placing, reports: Reports) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        placing: Placing,
+        reports: Reports,
+        past: Mapping[str, ModelPast],
+    ) -> None:
+        self._past = past
         self._unplaced = placing.unplaced
         self._reports = reports
         self._places: dict[str, list[ReplicaPlacement]] = {}
@@ -171,9 +205,11 @@ class _Projection:
             return Status.LOADING, "artifacts are being fetched"
         if version in roles.unknown:
             return Status.INVALID, roles.unknown[version]
+        past = self._past.get(model.name, ModelPast()).versions.get(version, VersionPast())
         if version in roles.superseded:
-            return Status.SUPERSEDED, roles.superseded[version]
-        return (Status.RETIRED, "") if STATUS_TAG in seen.tags else None
+            failure = past.last_failure if past.failing else ""
+            return Status.SUPERSEDED, _sentences([roles.superseded[version], failure])
+        return _over(seen, past)
 
     def _deployed(self, seen: ObservedVersion) -> tuple[Status, str] | None:
         """What the most advanced revision of a version is at."""

@@ -22,6 +22,7 @@ from shared.deployment import (
     ReplicaState,
     WorkerReport,
 )
+from shared.history import HistoryEvent, ModelPast
 from shared.routing import RoutingTable
 
 
@@ -53,6 +54,7 @@ class World:
         settling: reports may be missing only because their writers had no time yet to renew them:
             absence means nothing.
         trials: how often the operator asked for a new trial of a model, by model.
+        past: what was written down of models.
     """
 
     observed: Registry | None
@@ -64,6 +66,7 @@ class World:
     prepared: Prepared = field(default_factory=dict)
     settling: bool = False
     trials: Mapping[str, int] = field(default_factory=dict)
+    past: Mapping[str, ModelPast] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,8 @@ class Plan:
         fetches: sources whose artifacts are needed now.
         sources: all sources that are wished for; what was prepared of others may be forgotten.
         faults: errors that nobody foresaw, by the model that they were met in.
+        events: what happened to models, to be written down.
+        past: what is known of models from now on, where that changed; None: it is to be forgotten.
     """
 
     deployment: Deployment
@@ -115,6 +120,8 @@ class Plan:
     fetches: tuple[ArtifactSource, ...]
     sources: frozenset[ArtifactSource]
     faults: Mapping[str, Exception] = field(default_factory=dict)
+    events: tuple[HistoryEvent, ...] = ()
+    past: Mapping[str, ModelPast | None] = field(default_factory=dict)
 
 
 class Reports:

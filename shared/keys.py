@@ -12,6 +12,8 @@
     {penstock}:sync:<name>       JSON of `SyncReport`
     {penstock}:findings:<revision>  hash: finding by place (environment/device); expires unread
     {penstock}:trials            hash: new trials asked for, by model; expires
+    {penstock}:past              hash: JSON of `ModelPast` by model
+    {penstock}:history:<model>   list: JSON of `HistoryEvent`, the last ones; expires
     {penstock}:changes           channel: the kind of what was written; a hint to read again
     {penstock}:jobs:...          the jobs; shared/jobs/scripts/prelude.lua has their names
 
@@ -61,6 +63,15 @@ class Keys:
     def findings_lowered(self) -> str:
         """How often a finding took a higher one's place."""
         return self._key("lowered-findings")
+
+    @property
+    def past(self) -> str:
+        """What is known of models, to tell the next event from it."""
+        return self._key("past")
+
+    def history(self, model: str) -> str:
+        """What happened to a model."""
+        return self._key(f"history:{model}")
 
     @property
     def changes(self) -> str:

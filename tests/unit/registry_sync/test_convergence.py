@@ -14,6 +14,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from registry_sync.history import FAILURES_TOLD_MAX
 from registry_sync.reconcile import plan
 from registry_sync.registry import ObservedModel, with_status
 from registry_sync.world import FetchFailure, Policy, World
@@ -26,6 +27,7 @@ from shared.deployment import (
     ReplicaReport,
     ReplicaState,
 )
+from shared.history import EventKind, HistoryEvent, ModelPast
 from shared.routing import RoutingTable
 from tests.unit.registry_sync.worlds import (
     MIB,
@@ -34,6 +36,7 @@ from tests.unit.registry_sync.worlds import (
     manifest_for,
     observed,
     worker,
+    written,
 )
 
 POLICY = Policy(flip_grace_s=1000.0)  # so long that only acknowledgements end a revision here
@@ -94,6 +97,8 @@ class System:
         self.trials: dict[str, int] = {}
         self.model: ObservedModel | None = None
         self.blind = False
+        self.past: dict[str, ModelPast] = {}
+        self.events: list[HistoryEvent] = []
         self.deployment = Deployment()
         self.routing = RoutingTable()
         self.prepared: dict[ArtifactSource, ArtifactManifest | FetchFailure] = {}
@@ -127,6 +132,7 @@ class System:
             now=self.now,
             prepared=dict(self.prepared),
             trials=dict(self.trials),
+            past=dict(self.past),
         )
 
     def plan(self) -> None:
@@ -134,6 +140,8 @@ class System:
         result = plan(before, POLICY)
         self._check(before, result.deployment, result.routing)
         self.deployment, self.routing = result.deployment, result.routing
+        self.past = written(self.past, result)
+        self.events += result.events
         for update in result.statuses:
             if self.model is not None:
                 self.model = with_status({self.model.name: self.model}, update)[self.model.name]
@@ -144,6 +152,7 @@ class System:
             again = plan(self.world(), POLICY)
             assert (again.deployment, again.routing) == (result.deployment, result.routing)
             assert again.statuses == ()
+            assert (again.events, again.past) == ((), {})
 
     def _check(self, before: World, deployment: Deployment, routing: RoutingTable) -> None:
         self._check_documents(deployment, routing)
@@ -313,6 +322,7 @@ def test_whatever_happens_invariants_hold_and_the_wish_comes_true(moments: list[
     for moment in moments:
         perform(system, moment)
     system.rest()
+    _check_history(system)
     route = system.routing.models.get("digits")
     routed = route.versions[0].version if route is not None and route.versions else None
     roles = {version: tags.get("penstock.role") for version, tags in system.wishes.items()}
@@ -323,6 +333,32 @@ def test_whatever_happens_invariants_hold_and_the_wish_comes_true(moments: list[
         _check_full(system, wish)
     if wish is None and routed is not None:
         assert roles.get(routed) != "off"  # with a wish, it serves until that is ready
+
+
+def _check_history(system: System) -> None:
+    """What was written down tells what served, what did not, and why."""
+    served, serving, told = set(), "", dict.fromkeys([*"123", BROKEN], 0)
+    for event in system.events:
+        match event.kind:
+            case EventKind.SWITCHED:
+                assert event.before == serving
+                serving = event.version
+                served.add(serving)
+            case EventKind.RETIRED:
+                assert event.version in served - {serving}
+            case EventKind.WITHDRAWN:
+                assert event.version not in served
+            case EventKind.FAILED:
+                told[event.version] += 1
+                assert told[event.version] <= FAILURES_TOLD_MAX
+                assert event.why
+            case EventKind.RECOVERED:
+                assert told[event.version] > 0
+                told[event.version] = 0
+    now = [r for r in system.deployment.revisions.values() if r.phase is Phase.SERVING]
+    assert [serving] == ([each.version for each in now] or [""])
+    past = system.past["digits"].versions
+    assert {version for version, known in past.items() if known.served} == served - {""}
 
 
 def _check_full(system: System, version: str) -> None:
