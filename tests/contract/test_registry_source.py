@@ -11,7 +11,7 @@ import pytest
 
 from registry_sync.controller import Controller
 from registry_sync.mlflow_source import MlflowSource
-from registry_sync.registry import RegistryError, Status, StatusUpdate
+from registry_sync.registry import OVER, RegistryError, Status, StatusUpdate
 from registry_sync.settings import SyncSettings
 from shared.artifact_cache import ArtifactCache
 from shared.clock import SystemClock
@@ -62,15 +62,17 @@ def test_tag_edits_are_seen_though_no_time_stamp_moves(operated: OperatedRegistr
     assert operated.source.observe([])["edited"].versions == ()
 
 
-def test_statuses_are_written_and_then_observed(operated: OperatedRegistry) -> None:
+@pytest.mark.parametrize("last", sorted(OVER))
+def test_statuses_are_written_and_then_observed(operated: OperatedRegistry, last: Status) -> None:
     operated.register("told")
     message = "1 of 2 replicas ready; it's: 'so' # ünd more"
     operated.source.write_status(StatusUpdate("told", "1", Status.SERVING, message))
     (seen,) = operated.source.observe([])["told"].versions
     assert seen.tags == {"penstock.status": "serving", "penstock.status_message": message}
-    operated.source.write_status(StatusUpdate("told", "1", Status.RETIRED))
+    operated.source.write_status(StatusUpdate("told", "1", last))
     assert operated.source.observe([])["told"].versions == ()
-    assert operated.tags_of("told", "1")["penstock.status"] == "retired"
+    assert operated.tags_of("told", "1")["penstock.status"] == last
+    operated.delete_model("told")
 
 
 def test_a_recreated_version_has_another_identity(operated: OperatedRegistry) -> None:

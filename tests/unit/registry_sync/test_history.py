@@ -15,7 +15,12 @@ from tests.unit.registry_sync.worlds import OFF, STABLE, WALL, Scene, observed, 
 AT = utc(WALL)
 
 
-def ask(scene: Scene, versions: dict[str, dict[str, str]], **more: dict[str, str]) -> None:
+def ask(
+    scene: Scene,
+    versions: dict[str, dict[str, str]],
+    tags: dict[str, str] | None = None,
+    aliases: dict[str, str] | None = None,
+) -> None:
     """Change tags, keeping the statuses that were written."""
     known = scene.models["digits"].versions if scene.models else ()
     kept = {
@@ -23,7 +28,7 @@ def ask(scene: Scene, versions: dict[str, dict[str, str]], **more: dict[str, str
         for seen in known
     }
     both = {version: {**kept.get(version, {}), **tags} for version, tags in versions.items()}
-    scene.models = registry(observed(versions=both, **more))
+    scene.models = registry(observed(versions=both, tags=tags, aliases=aliases))
 
 
 def serving() -> Scene:
