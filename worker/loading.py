@@ -3,6 +3,7 @@ raised."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from shared.deployment import Batching
 from shared.findings import Finding
 from shared.telemetry import get_logger
 from worker.control import Start
+from worker.failure_log import FailureLog
 from worker.latency_model import LatencyModel
 from worker.mlflow_model import MLmodel
 from worker.runtimes.base import ModelLoadError, Runtime
@@ -17,7 +19,7 @@ from worker.runtimes.registry import describe, load_runtime
 from worker.trial.example import read_example
 from worker.warmup import WarmUp, execute_once
 
-log = get_logger("replica")
+failure_log = FailureLog(get_logger("replica"), time.monotonic)
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,10 @@ def load(start: Start) -> Loaded | NotLoaded:
     try:
         return _load(start)
     except ModelLoadError as error:
+        failure_log.tell_load(error, invalid=error.invalid)
         return NotLoaded(str(error), error.invalid)
     except BaseException as error:  # whatever a model's own code raises while it loads; it may exit
-        log.exception("loading failed")
+        failure_log.tell_load(error, invalid=False)
         return NotLoaded(f"{type(error).__name__}: {error}", invalid=False)
 
 

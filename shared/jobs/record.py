@@ -147,6 +147,7 @@ class JobRecord:
         partial: the event with the last output, or "".
         error_code: of the last attempt that went wrong, a `shared.errors.ErrorCode`.
         error_message: for the client.
+        error_cause: what was raised in that attempt, for the operator; empty: nothing was.
         payload: None once the job needs it no more.
         result: None if there is none.
         holder: who runs it, or "".
@@ -179,6 +180,7 @@ class JobRecord:
     lease_expires_ms: int
     dead: bool
     moved_from: str = ""
+    error_cause: str = ""
 
     @property
     def id(self) -> str:
@@ -248,6 +250,7 @@ def record_of(fields: Mapping[str, str]) -> JobRecord:
         lease_expires_ms=integer("lease_expires_ms"),
         dead="dead" in fields,
         moved_from=fields.get("moved_from", ""),
+        error_cause=fields.get("error_cause", ""),
     )
 
 
