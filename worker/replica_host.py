@@ -143,19 +143,21 @@ class Findings(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Child:
     """A replica process that lives.
 
     Attributes:
         place: what it finds out holds for that.
         drain_s: how long it may go on once it is to drain.
+        unmet: which of its model's requirements are not met, once it is loaded.
     """
 
     label: Label
     place: Place
     handle: ReplicaHandle
     drain_s: float
+    unmet: str = ""
 
 
 class ReplicaHost:
@@ -425,13 +427,16 @@ class ReplicaHost:
                 child = self._children[replica]
                 if message.fresh:
                     self._remember(child, message.finding)
-                self.feed(Loaded(key, replica, message.provider, message.finding.reason))
+                child.unmet = message.unmet
+                note = _note(child.unmet, message.finding.reason)
+                self.feed(Loaded(key, replica, message.provider, note))
                 known = self._findings.known(child.place)
                 if known not in (None, message.finding):  # lower than when the load began
                     child.handle.send(Lower(finding=known))
             case Found():
-                self._remember(self._children[replica], message.finding)
-                self.feed(Noted(key, replica, message.finding.reason))
+                child = self._children[replica]
+                self._remember(child, message.finding)
+                self.feed(Noted(key, replica, _note(child.unmet, message.finding.reason)))
             case LoadFailed():
                 self.feed(LoadRefused(key, replica, message.message, message.invalid))
             case Heartbeat():
@@ -481,6 +486,10 @@ class ReplicaHost:
             if self._logged.get(report.key) != now:
                 _log_state(report)
         self._logged = logged
+
+
+def _note(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
 
 
 def _log_state(report: ReplicaReport) -> None:

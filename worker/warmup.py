@@ -378,7 +378,10 @@ class WarmUp:
         if self._static != 1:
             update = {"reason": self._lowered, "chance": self._chance}
             return finding.model_copy(update=update)
-        reason = "its batch size is fixed at 1, so that rows run one by one"
+        reason = (
+            "one row at a time: its batch size is fixed at 1 (PyTorch fixes it where the "
+            "input_example has one row: log it with two)"
+        )
         return finding.model_copy(update={"merges": False, "reason": reason})
 
     def _alone_only(self, reason: str, *, chance: bool = False) -> Finding:

@@ -75,6 +75,18 @@ def test_statuses_are_written_and_then_observed(operated: OperatedRegistry, last
     operated.delete_model("told")
 
 
+def test_mlflow_tells_when_a_version_changed(mlflow_uri: str, tmp_path: Path) -> None:
+    operated = MlflowRegistry(mlflow_uri, tmp_path / "to log")
+    began_at = time.time()
+    operated.register("dated")
+    operated.tag_version("dated", "1", "penstock.role", "stable")
+    (seen,) = operated.source.observe([])["dated"].versions
+    assert seen.updated_at is not None
+    assert began_at - 1 <= seen.updated_at <= time.time() + 1
+    assert seen.registered_by == ""  # this server knows no users
+    operated.delete_model("dated")
+
+
 def test_a_recreated_version_has_another_identity(operated: OperatedRegistry) -> None:
     operated.register("again")
     before = operated.source.observe([("again", "1")])["again"].versions[0].source

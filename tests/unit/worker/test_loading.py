@@ -11,6 +11,7 @@ from shared.deployment import ReplicaSettings
 from shared.findings import Finding
 from shared.routing import ModelRoute, VersionRoute
 from tests import mlflow_models as models
+from tests.models import affine
 from worker.control import Start
 from worker.loading import Loaded, NotLoaded, load
 
@@ -74,3 +75,22 @@ def test_a_load_that_can_never_succeed_is_told_as_invalid(tmp_path: Path) -> Non
     assert isinstance(result, NotLoaded), result
     (line,) = [each for each in logs if each["event"] == "load failed"]
     assert (line["kind"], line["reason"]) == ("invalid", result.message)
+
+
+def test_what_serves_though_its_requirements_are_not_met_says_so(tmp_path: Path) -> None:
+    code, graph = models.scaled(tmp_path / "code"), affine(tmp_path / "graph", 2.0)
+    assert (loaded(code, None).unmet, loaded(graph, None).unmet) == ("", "")
+    (code / "requirements.txt").write_text("numpy==0.1\n")
+    (graph / "requirements.txt").write_text("mlflow==0.1\nnumpy==0.1\nleft-pad==1.3\n")
+    first = loaded(code, None)
+    assert first.unmet.startswith("it runs with other versions than it asks for: numpy ")
+    assert loaded(code, first.finding).unmet == first.unmet
+    assert loaded(graph, None).unmet == (
+        "packages that it asks for are not installed: left-pad==1.3"
+    )
+
+
+def test_a_model_that_was_logged_with_one_row_says_why_it_runs_row_by_row(tmp_path: Path) -> None:
+    reason = loaded(models.exported(tmp_path, 1), None).finding.reason
+    assert reason.startswith("one row at a time: its batch size is fixed at 1")
+    assert "log it with two" in reason
