@@ -192,11 +192,25 @@ class Controller:
             async with asyncio.timeout(STORE_TIMEOUT_S):
                 await self._store.apply(lease, result.deployment, result.routing)
             self._log_changes(world.deployment, world.routing, result)
-        if result.events or result.past:
-            async with asyncio.timeout(STORE_TIMEOUT_S):
-                await self._store.write_history(lease, result.past, result.events)
+        await self._write_history(lease, result)
         if self._leadership.lease == lease:
             self._after(result)
+
+    async def _write_history(self, lease: Lease, result: Plan) -> None:
+        """What cannot be written down holds up nothing: the next plan tells the same."""
+        if not (result.events or result.past):
+            return
+        try:
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                await self._store.write_history(lease, result.past, result.events)
+        except LeaseLostError:
+            raise
+        except StateStoreError as error:
+            self.troubles.tell("history", error.message)
+        except TimeoutError:
+            self.troubles.tell("history", f"timed out after {STORE_TIMEOUT_S:g} s (state store)")
+        else:
+            self.troubles.over("history")
 
     async def _look(self) -> World:
         return World(

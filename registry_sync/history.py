@@ -337,7 +337,8 @@ class _Tale:
         for version, update in statuses.items():
             kind = _OVER.get(update.status)
             known = self.past.versions.get(version, VersionPast())
-            if kind is not None and not known.over and not self._is_shown(update):
+            is_old = version not in self.past.versions and self._is_shown(update)
+            if kind is not None and not known.over and not is_old:
                 yield self._event(kind, version, why=update.message)
             if (kind is not None) != known.over:
                 self._note(version, over=kind is not None)
