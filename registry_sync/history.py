@@ -1,15 +1,13 @@
-"""What is written down of a plan: each version's past, and the events that it makes (pure).
+"""What is written down of a plan: what happened to models, and who asked for it (pure).
 
-Theory. A plan is a moment; what the next moment forgets is written down here. `past_of` adds to
-what was known of a model what the deployment says now: whether a version served, and how it last
-failed. `events_of` tells that from what was known before. Both look at what was written before and
-not at the plan before, so that a new leader, or one whose write was lost, tells an event once.
+Theory. Events are what changed since something was last written down, and not since the plan
+before: so a new leader, or one whose write was lost, tells an event once.
 
 A version that fails again and again for the same reason makes one event, and at most
-`FAILURES_TOLD_MAX` where the reason differs each time, until it serves without fault: the last
-failure is kept in its past anyway, and no failure pushes out who switched what.
+`FAILURES_TOLD_MAX` where the reason differs each time, until it serves without fault or is asked
+for anew. The last failure is kept in its past anyway, and no failure pushes out who switched what.
 
-Previous stop: `reconcile`. Next: `statuses`, which tells the evidence; the store keeps the rest.
+Previous stop: `past`. Next: the store, through `controller`.
 """
 
 from __future__ import annotations
@@ -17,11 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from registry_sync.placement import Placing
+from registry_sync.past import bounded_line, changed, revisions_by_model
 from registry_sync.registry import (
-    MESSAGE_LENGTH_MAX,
     STATUS_TAG,
-    ObservedModel,
     Status,
     StatusUpdate,
 )
@@ -40,109 +36,7 @@ from shared.history import (
 FAILURES_TOLD_MAX = 5
 """Most events of one version's failures until it serves: reasons may hold numbers that change."""
 
-_SERVED = (Phase.SERVING, Phase.DRAINING)
 _OVER = {Status.RETIRED: EventKind.RETIRED, Status.WITHDRAWN: EventKind.WITHDRAWN}
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """A failure that stands; `mark` differs from the one before, and `at` is None for now."""
-
-    mark: str
-    reason: str
-    at: float | None = None
-
-
-def past_of(
-    world: World, deployment: Deployment, wishes: Mapping[str, Wish], placing: Placing
-) -> dict[str, ModelPast]:
-    """What is known of every model's versions, the deployment that is to be included.
-
-    What serves and what is wanted are as they were: `events_of` tells their changes.
-    """
-    before = _by_model(world.deployment)
-    after = _by_model(deployment)
-    result = dict(world.past)
-    for name in {*wishes, *before, *after}:
-        past = world.past.get(name, ModelPast())
-        wish = wishes.get(name, Wish())
-        revisions = {**before.get(name, {}), **after.get(name, {})}
-        versions = dict(past.versions)
-        for version in sorted({each.version for each in revisions.values()} | _named(wish)):
-            known = versions.get(version, VersionPast())
-            own = [each for each in revisions.values() if each.version == version]
-            there = [each for each in own if each.revision in after.get(name, {})]
-            found = _known(known, own, there, _failure(version, there, wish, placing), world.now)
-            if found != VersionPast():
-                versions[version] = found
-        if versions != past.versions:
-            result[name] = past.model_copy(update={"versions": versions})
-    return result
-
-
-def _named(wish: Wish) -> set[str]:
-    return {wish.version} if wish.version is not None else set()
-
-
-def _by_model(deployment: Deployment) -> dict[str, dict[str, RevisionDeployment]]:
-    models: dict[str, dict[str, RevisionDeployment]] = {}
-    for revision in deployment.revisions.values():
-        models.setdefault(revision.model, {})[revision.revision] = revision
-    return models
-
-
-def _failure(
-    version: str, revisions: Iterable[RevisionDeployment], wish: Wish, placing: Placing
-) -> _Failure | None:
-    """How a version fails at this moment, if it does."""
-    for each in revisions:
-        mark = f"{each.revision} {each.failures}"
-        unplaced = placing.unplaced.get(each.revision)
-        if each.phase is Phase.FAILED:
-            return _Failure(mark, each.message, each.changed_at)
-        if each.phase is Phase.SERVING and each.message:
-            return _Failure(mark, each.message)
-        if each.phase is Phase.LOADING and unplaced is not None and unplaced.lasting:
-            return _Failure(f"{each.revision} has no place", unplaced.reason)
-    if wish.version == version and wish.failure is not None:
-        return _Failure(f"fetch {wish.failure.retry_at}", f"artifacts: {wish.failure.message}")
-    return None
-
-
-def _known(
-    known: VersionPast,
-    revisions: Iterable[RevisionDeployment],
-    there: Iterable[RevisionDeployment],
-    failure: _Failure | None,
-    now: float,
-) -> VersionPast:
-    """What is known of one version.
-
-    Args:
-        revisions: its revisions, those that are removed now among them.
-        there: those that stay.
-    """
-    update: dict[str, object] = {}
-    if any(each.phase in _SERVED for each in revisions):
-        update["served"] = True
-    if failure is not None:
-        reason = _line(failure.reason)
-        update["failing"] = True
-        if (failure.mark, reason) != (known.mark, known.failure):
-            at = now if failure.at is None else failure.at
-            update |= {"failed_at": at, "failure": reason, "mark": failure.mark}
-    elif any(each.phase is Phase.SERVING for each in there):
-        update["failing"] = False
-    return _changed(known, update, now)
-
-
-def _changed(known: VersionPast, update: Mapping[str, object], now: float) -> VersionPast:
-    following = known.model_copy(update=update)
-    return following if following == known else following.model_copy(update={"changed_at": now})
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())[:MESSAGE_LENGTH_MAX]
 
 
 @dataclass(frozen=True)
@@ -165,34 +59,26 @@ def written_of(
     told: Iterable[StatusUpdate],
     past: Mapping[str, ModelPast],
 ) -> Written:
-    """What is to be written down of a plan; `past` is what `past_of` found."""
+    """What is to be written down of a plan; `past` is what `past` found."""
     statuses: dict[str, dict[str, StatusUpdate]] = {}
     for each in told:
         statuses.setdefault(each.model, {})[each.version] = each
-    revisions = _by_model(deployment)
-    earlier = _by_model(world.deployment)
+    there, before = revisions_by_model(deployment), revisions_by_model(world.deployment)
     events: list[HistoryEvent] = []
-    changed: dict[str, ModelPast | None] = {}
+    following: dict[str, ModelPast | None] = {}
     for name in sorted({*past, *wishes}):
-        known = world.past.get(name)
-        if known is None and name not in past and wishes[name].version is None:
+        known, kept = world.past.get(name), there.get(name, {})
+        wish = wishes.get(name, Wish())
+        if known is None and name not in past and wish.version is None:
             continue  # nobody ever asked for anything of it
-        tale = _Tale(
-            name,
-            known or ModelPast(),
-            past.get(name, ModelPast()),
-            wishes.get(name, Wish()),
-            world.observed.get(name) if world.observed is not None else None,
-            {**earlier.get(name, {}), **revisions.get(name, {})},
-            world.now,
-        )
-        events += tale.tell(revisions.get(name, {}), statuses.get(name, {}), world.observed)
-        is_gone = world.observed is not None and name not in world.observed
-        if is_gone and name not in revisions:
-            changed |= {name: None} if known is not None else {}
+        all_revisions = {**before.get(name, {}), **kept}
+        tale = _Tale(name, world, wish, past.get(name, ModelPast()), all_revisions)
+        events += tale.tell(kept, statuses.get(name, {}))
+        if tale.is_gone and not kept:
+            following |= {name: None} if known is not None else {}
         elif tale.past != (known or ModelPast()):
-            changed[name] = tale.past
-    return Written(tuple(events), changed)
+            following[name] = tale.past
+    return Written(tuple(events), following)
 
 
 class _Tale:
@@ -205,26 +91,27 @@ class _Tale:
     def __init__(
         self,
         model: str,
-        before: ModelPast,
-        past: ModelPast,
+        world: World,
         wish: Wish,
-        seen: ObservedModel | None,
+        past: ModelPast,
         revisions: Mapping[str, RevisionDeployment],
-        now: float,
     ) -> None:
         self.past = past
         self._model = model
-        self._before = before
+        self._before = world.past.get(model, ModelPast())
+        self._observed = world.observed
+        self._seen = world.observed.get(model) if world.observed is not None else None
+        self._now = world.now
         self._wish = wish
-        self._seen = seen
         self._revisions = revisions
-        self._now = now
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the registry was seen, and has it no more."""
+        return self._observed is not None and self._seen is None
 
     def tell(
-        self,
-        there: Mapping[str, RevisionDeployment],
-        statuses: Mapping[str, StatusUpdate],
-        observed: object | None,
+        self, there: Mapping[str, RevisionDeployment], statuses: Mapping[str, StatusUpdate]
     ) -> list[HistoryEvent]:
         """The events, in order; `there` are revisions that stay."""
         events: list[HistoryEvent] = []
@@ -232,7 +119,7 @@ class _Tale:
             events += self._wanted()
         events += self._failures()
         events += self._switched(there.values())
-        if observed is not None and self._wish.fault is None:
+        if self._observed is not None and self._wish.fault is None:
             events += self._over(there.values(), statuses)
         self.past = self.past.model_copy(update={"versions": _newest(self.past.versions)})
         return events
@@ -254,13 +141,14 @@ class _Tale:
                 registered_by=seen.registered_by if seen is not None else "",
                 registry_updated_at=seen.updated_at if seen is not None else None,
             )
+            if version in self.past.versions:
+                self._note(version, failures_told=0)
         self.past = self.past.model_copy(update={"wanted": version, "by": by if version else ""})
 
     def _failures(self) -> Iterator[HistoryEvent]:
         for version, now in self.past.versions.items():
             known = self._before.versions.get(version, VersionPast())
-            is_new = now.failing and (not known.failing or now.failure != known.failure)
-            if is_new and now.failures_told < FAILURES_TOLD_MAX:
+            if now.failing and now.failures_told < FAILURES_TOLD_MAX and _is_news(known, now):
                 at = now.failed_at if now.failed_at is not None else self._now
                 yield self._event(EventKind.FAILED, version, at=at, why=now.failure)
                 self._note(version, failures_told=now.failures_told + 1)
@@ -327,7 +215,7 @@ class _Tale:
         ]
         if not changes:
             return {"who": "penstock retry", "why": f"trial {new['trial']} was asked for"}
-        return {"who": "tags", "why": _line("; ".join(changes))}
+        return {"who": "tags", "why": bounded_line("; ".join(changes))}
 
     def _over(
         self, there: Iterable[RevisionDeployment], statuses: Mapping[str, StatusUpdate]
@@ -339,7 +227,8 @@ class _Tale:
             known = self.past.versions.get(version, VersionPast())
             is_old = version not in self.past.versions and self._is_shown(update)
             if kind is not None and not known.over and not is_old:
-                yield self._event(kind, version, why=update.message)
+                who = OFF_TAG if version in self._wish.roles.off else ""
+                yield self._event(kind, version, who=who, why=update.message)
             if (kind is not None) != known.over:
                 self._note(version, over=kind is not None)
         if self._seen is not None and self._seen.problem:
@@ -359,9 +248,16 @@ class _Tale:
 
     def _note(self, version: str, **update: object) -> None:
         known = self.past.versions.get(version, VersionPast())
-        noted = _changed(known, update, self._now)
+        noted = changed(known, update, self._now)
         versions = {**self.past.versions, version: noted}
         self.past = self.past.model_copy(update={"versions": versions})
+
+
+def _is_news(known: VersionPast, now: VersionPast) -> bool:
+    """Whether a failure is another one, and none of its kind was told."""
+    if (now.mark, now.failure) == (known.mark, known.failure):
+        return False
+    return now.failures_told == 0 or now.failure != known.failure
 
 
 def _newest(versions: Mapping[str, VersionPast]) -> dict[str, VersionPast]:

@@ -36,7 +36,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from registry_sync.history import past_of, written_of
+from registry_sync.history import written_of
+from registry_sync.past import past_of
 from registry_sync.placement import Placing, asked, place
 from registry_sync.registry import Registry
 from registry_sync.routes import next_generation, route_models

@@ -73,7 +73,7 @@ class VersionPast(_Document):
         failure: the reason of that.
         mark: tells that failure from the next one.
         failing: it failed, and has not served without fault since.
-        failures_told: events of failures since it last served without fault.
+        failures_told: events of failures since it was asked for, or last served without fault.
         over: that it is retired or withdrawn was told.
         changed_at: wall-clock time at which any of this changed.
     """

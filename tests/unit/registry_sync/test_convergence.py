@@ -338,6 +338,7 @@ def test_whatever_happens_invariants_hold_and_the_wish_comes_true(moments: list[
 def _check_history(system: System) -> None:
     """What was written down tells what served, what did not, and why."""
     served, serving, told = set(), "", dict.fromkeys([*"123", BROKEN], 0)
+    failing: set[str] = set()
     for event in system.events:
         match event.kind:
             case EventKind.SWITCHED:
@@ -348,12 +349,15 @@ def _check_history(system: System) -> None:
                 assert event.version in served - {serving}
             case EventKind.WITHDRAWN:
                 assert event.version not in served
+            case EventKind.WANTED:
+                told[event.version] = 0
             case EventKind.FAILED:
+                failing.add(event.version)
                 told[event.version] += 1
                 assert told[event.version] <= FAILURES_TOLD_MAX
                 assert event.why
             case EventKind.RECOVERED:
-                assert told[event.version] > 0
+                failing.remove(event.version)
                 told[event.version] = 0
     now = [r for r in system.deployment.revisions.values() if r.phase is Phase.SERVING]
     assert [serving] == ([each.version for each in now] or [""])

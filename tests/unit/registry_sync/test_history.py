@@ -69,7 +69,7 @@ def test_what_is_turned_off_is_retired_and_who_did_it_is_told() -> None:
     scene.settle()
     assert told(scene) == [
         ("switched", "", "tag penstock.role = off", "version 1 was turned off"),
-        ("retired", "1", "", ""),
+        ("retired", "1", "tag penstock.role = off", ""),
     ]
     assert scene.status("1") == ("retired", "")
 
@@ -90,6 +90,18 @@ def test_what_never_served_is_withdrawn_and_keeps_why_it_failed() -> None:
         ("wanted", "1", "tag penstock.role = stable", ""),
         ("withdrawn", "2", "", failure),
     ]
+
+
+def test_what_is_asked_for_again_and_fails_again_is_told_again() -> None:
+    scene = serving()
+    scene.states["2"] = ReplicaState.FAILED
+    for versions in ({"1": STABLE, "2": STABLE}, {"1": STABLE, "2": {}}) * 2:
+        scene.now += 60
+        ask(scene, versions)
+        scene.settle()
+    kinds = [each.kind for each in scene.events if each.version == "2"]
+    assert kinds == [EventKind.WANTED, EventKind.FAILED, EventKind.WITHDRAWN] * 2
+    assert scene.status("2") == ("withdrawn", f"failed {utc(WALL + 180)}: as told")
 
 
 def test_artifacts_that_could_not_be_fetched_are_evidence_too() -> None:
