@@ -220,8 +220,25 @@ class Controller:
         if result.spent:
             async with asyncio.timeout(STORE_TIMEOUT_S):
                 await self._store.forget_turned_off(result.spent, lease)
+        await self._write_history(lease, result)
         if self._leadership.lease == lease:
             self._after(result)
+
+    async def _write_history(self, lease: Lease, result: Plan) -> None:
+        """What cannot be written down holds up nothing: the next plan tells the same."""
+        if not (result.events or result.past):
+            return
+        try:
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                await self._store.write_history(lease, result.past, result.events)
+        except LeaseLostError:
+            raise
+        except StateStoreError as error:
+            self.troubles.tell("history", error.message)
+        except TimeoutError:
+            self.troubles.tell("history", f"timed out after {STORE_TIMEOUT_S:g} s (state store)")
+        else:
+            self.troubles.over("history")
 
     async def _look(self) -> World:
         if not self._ownership.owner:
@@ -241,6 +258,7 @@ class Controller:
             emptied=self._follower.emptied,
             owner=self._ownership.owner,
             resting=self._ownership.resting(self._clock.monotonic()),
+            past=await self._store.past(),
         )
 
     def _after(self, result: Plan) -> None:

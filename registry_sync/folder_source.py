@@ -48,6 +48,7 @@ from registry_sync.folder_reading import ABSENT, Where, look, read
 from registry_sync.model_filter import EVERY_MODEL, ModelFilter
 from registry_sync.registry import (
     MESSAGE_TAG,
+    OVER,
     OWN_TAGS,
     ROLE_TAG,
     STATUS_TAG,
@@ -56,7 +57,6 @@ from registry_sync.registry import (
     ObservedVersion,
     Registry,
     RegistryError,
-    Status,
     StatusUpdate,
     VersionKey,
     tags_of,
@@ -237,8 +237,9 @@ class FolderSource:
             shown = {version for version, row in statuses.items() if not _is_last(row)}
             wanted = self._wanted(model_tags, wishes, {*known, *shown})
             sources = self._sources(poll, name, wanted, known)
+            default = ""
             if self._latest and not self._names_stable(model_tags, wishes):
-                self._name_latest(poll, name, wishes, sources, known)
+                default = self._name_latest(poll, name, wishes, sources, known)
         except Exception as error:  # whatever is wrong with one model, the others are seen
             if isinstance(error, _UnsettledError) and not known:
                 return ObservedModel(name)
@@ -252,6 +253,7 @@ class FolderSource:
             tags=self._names.inward(model_tags.tags),
             aliases=model_tags.aliases,
             versions=tuple(sorted(versions, key=lambda seen: version_order(seen.version))),
+            default=default,
         )
 
     def _hanging(self, name: str, known: Collection[str]) -> ObservedModel:
@@ -295,7 +297,8 @@ class FolderSource:
         wishes: dict[str, dict[str, str]],
         sources: dict[str, ArtifactSource],
         known: Collection[str],
-    ) -> None:
+    ) -> str:
+        """Name the highest version stable; returns it, or nothing if there is none."""
         for version in sorted(wishes, key=version_order, reverse=True):
             if role_of(wishes[version]):
                 continue
@@ -303,7 +306,8 @@ class FolderSource:
                 sources.update(self._sources(poll, name, [version], known))
             if version in sources:
                 wishes[version] = {**wishes[version], ROLE_TAG: STABLE}
-                return
+                return version
+        return ""
 
     # Tags
 
@@ -378,7 +382,7 @@ class FolderSource:
 
 
 def _is_last(status: Mapping[str, str]) -> bool:
-    return status.get(STATUS_TAG) == Status.RETIRED.value
+    return status.get(STATUS_TAG) in OVER
 
 
 def _problem(error: Exception) -> str:

@@ -24,6 +24,7 @@ from mlflow.exceptions import MlflowException
 from registry_sync.causes import told
 from registry_sync.model_filter import EVERY_MODEL, ModelFilter
 from registry_sync.registry import (
+    OVER,
     ROLE_TAG,
     STATUS_TAG,
     NoModelsError,
@@ -31,7 +32,6 @@ from registry_sync.registry import (
     ObservedVersion,
     Registry,
     RegistryError,
-    Status,
     StatusUpdate,
     VersionKey,
     tags_of,
@@ -77,9 +77,10 @@ class MlflowSource:
     ) -> None:
         self._names = names
         self._admitted = admitted
+        status_tag = names.outward(STATUS_TAG)
         self._queries = (
             f"tags.`{names.outward(ROLE_TAG)}` LIKE '%'",
-            f"tags.`{names.outward(STATUS_TAG)}` != '{Status.RETIRED.value}'",
+            " AND ".join(f"tags.`{status_tag}` != '{status.value}'" for status in sorted(OVER)),
         )
         self._tracking_uri = tracking_uri
         self._aliases = frozenset(aliases)
@@ -201,7 +202,15 @@ class MlflowSource:
             identity=f"{version.creation_timestamp} {version.source}",
         )
         tags = self._names.inward(version.tags)
-        return ObservedVersion(version.name, str(version.version), source, tags)
+        changed_ms = version.last_updated_timestamp
+        return ObservedVersion(
+            version.name,
+            str(version.version),
+            source,
+            tags,
+            registered_by=version.user_id or "",
+            updated_at=changed_ms / 1000 if changed_ms else None,
+        )
 
     def _write(self, update: StatusUpdate) -> None:
         # The status goes last: with it, the poll that repairs a half-written pair sees both.

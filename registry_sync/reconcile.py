@@ -38,6 +38,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from registry_sync.gone import gone_versions, off_of, spent
+from registry_sync.history import written_of
+from registry_sync.past import past_of
 from registry_sync.placement import Placing, asked, place
 from registry_sync.registry import Registry
 from registry_sync.routes import next_generation, route_models
@@ -104,7 +106,9 @@ def _plan(
         serial = max([deployment.serial, *serials]) + 1
         deployment = deployment.model_copy(update={"serial": serial})
     gone = gone_versions(result, policy)
-    told = all_statuses(world.observed, deployment, wishes, placing, reports, gone)
+    past = past_of(world, deployment, wishes, placing)
+    told = all_statuses(world.observed, deployment, wishes, placing, reports, gone, past)
+    written = written_of(world, deployment, wishes, told, past, policy.tag_names)
     return Plan(
         deployment=deployment,
         routing=result.routing,
@@ -114,6 +118,8 @@ def _plan(
         sources=frozenset(wish.source for wish in wishes.values() if wish.source is not None),
         faults={name: wish.fault for name, wish in wishes.items() if wish.fault is not None},
         spent=world.turned_off - result.turned_off,
+        events=written.events,
+        past=written.past,
     )
 
 

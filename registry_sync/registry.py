@@ -37,11 +37,15 @@ class Status(StrEnum):
     READY = "ready"  # loaded; gateways have yet to see it
     SERVING = "serving"
     DRAINING = "draining"
-    RETIRED = "retired"  # not asked for any more
+    RETIRED = "retired"  # not asked for any more; it served once
+    WITHDRAWN = "withdrawn"  # not asked for any more; it never served
     FAILED = "failed"  # tried, and to be tried again
     SUPERSEDED = "superseded"  # another version of the same wish goes first
     INVALID = "invalid"  # asked for in a way that cannot be met without a change
 
+
+OVER = frozenset({Status.RETIRED, Status.WITHDRAWN})
+"""Statuses of what nobody asks for any more."""
 
 VersionKey: TypeAlias = tuple[str, str]
 """A model's name and a version of it."""
@@ -53,12 +57,16 @@ class ObservedVersion:
 
     Attributes:
         source: where its artifacts are; the identity in it tells a re-created version apart.
+        registered_by: the user who registered it; empty where the registry does not say.
+        updated_at: when the registry last changed it, as wall-clock time in seconds, if it says so.
     """
 
     model: str
     version: str
     source: ArtifactSource
     tags: Mapping[str, str] = field(default_factory=dict)
+    registered_by: str = ""
+    updated_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,7 @@ class ObservedModel:
     Attributes:
         problem: why its wishes cannot be told now; what is deployed of it goes on.
         left_out: the filters of this system do not admit it: to us it is not there.
+        default: the version that is stable because nobody named one, or empty.
     """
 
     name: str
@@ -76,6 +85,7 @@ class ObservedModel:
     versions: tuple[ObservedVersion, ...] = ()
     problem: str = ""
     left_out: bool = False
+    default: str = ""
 
     def version(self, version: str) -> ObservedVersion | None:
         """The version of that number, or None if it was not seen."""

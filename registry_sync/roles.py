@@ -34,6 +34,7 @@ class Roles:
         turned_off: those of them that are named stable, and were turned off in the store.
         superseded: versions that are named stable too, each with the reason why another goes first.
         unknown: versions with a role that does not exist, each with what to tell the operator.
+        by: the alias or tag that names the stable one, with its value.
     """
 
     stable: str | None
@@ -41,6 +42,7 @@ class Roles:
     superseded: Mapping[str, str]
     unknown: Mapping[str, str]
     turned_off: frozenset[str] = frozenset()
+    by: str = ""
 
 
 def roles_of(
@@ -73,6 +75,7 @@ def roles_of(
         superseded=_superseded(candidates),
         unknown=_unknown(by_role, names.outward(ROLE_TAG)),
         turned_off=turned_off & {version for version, _ in named},
+        by=_by(winner, model, names) if winner else "",
     )
 
 
@@ -81,6 +84,16 @@ def is_held_off(
 ) -> bool:
     """Whether it is only because a version was turned off that it is not to serve."""
     return roles_of(model, stable_aliases, turned_off - {version}).stable == version
+
+
+def _by(winner: tuple[str, str], model: ObservedModel, names: TagNames) -> str:
+    """What names a version stable, with its value."""
+    version, how = winner
+    if how.startswith("alias "):
+        return f"{how} = {version}"
+    if version == model.default:
+        return "the highest version, as none is named stable"
+    return f"tag {names.outward(ROLE_TAG)} = {STABLE}"
 
 
 def role_of(tags: Mapping[str, str]) -> str:

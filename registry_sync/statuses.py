@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from registry_sync.ownership import is_owner
 from registry_sync.placement import Placing, asked
 from registry_sync.registry import (
     MESSAGE_LENGTH_MAX,
     MESSAGE_TAG,
+    OVER,
     OWNER_TAG,
     STATUS_TAG,
     ObservedModel,
@@ -33,6 +35,7 @@ from shared.deployment import (
     RevisionDeployment,
     VersionStatus,
 )
+from shared.history import ModelPast, VersionPast
 from shared.ids import is_model_name
 
 REPORTED_MAX = 1000
@@ -52,13 +55,15 @@ def all_statuses(
     placing: Placing,
     reports: Reports,
     gone: Mapping[VersionKey, str],
+    past: Mapping[str, ModelPast] = MappingProxyType({}),
 ) -> tuple[StatusUpdate, ...]:
     """Statuses of all versions that somebody asked for; none while the registry was not seen.
 
     Args:
         gone: what serves though the registry has it no more, each with what to tell of that.
+        past: what was written down of models: the evidence of what is not deployed any more.
     """
-    projection = _Projection(deployment, placing, reports)
+    projection = _Projection(deployment, placing, reports, past)
     updates: list[StatusUpdate] = []
     for model in (observed or {}).values():
         for seen in model.versions:
@@ -105,17 +110,17 @@ def not_shown(updates: Iterable[StatusUpdate], world: World) -> tuple[StatusUpda
 def for_report(updates: Iterable[StatusUpdate]) -> tuple[tuple[VersionStatus, ...], int]:
     """Statuses as they are reported, and how many are left out beyond the bound.
 
-    Of what is retired, the last version of a model is told, and only where nothing else is.
+    Of what is over, the last version of a model is told, and only where nothing else is.
     """
     told: list[StatusUpdate] = []
-    retired: dict[str, StatusUpdate] = {}
+    over: dict[str, StatusUpdate] = {}
     for update in updates:
-        if update.status is Status.RETIRED:
-            retired[update.model] = update
+        if update.status in OVER:
+            over[update.model] = update
         else:
             told.append(update)
     there = {update.model for update in told}
-    told += [update for model, update in retired.items() if model not in there]
+    told += [update for model, update in over.items() if model not in there]
     kept = tuple(
         VersionStatus(
             model=each.model,
@@ -149,10 +154,36 @@ def _sentences(parts: Iterable[str]) -> str:
     return text if len(text) <= MESSAGE_LENGTH_MAX else text[: MESSAGE_LENGTH_MAX - 3] + "..."
 
 
+def _over(seen: ObservedVersion, past: VersionPast) -> tuple[Status, str] | None:
+    """What nobody asks for any more, by what was written down; else by what its tags say."""
+    if past.served:
+        return Status.RETIRED, past.last_failure if past.failing else ""
+    if past.failed_at is not None:
+        return Status.WITHDRAWN, past.last_failure
+    shown, message = seen.tags.get(STATUS_TAG), seen.tags.get(MESSAGE_TAG, "")
+    match shown:
+        case None:
+            return None
+        case Status.RETIRED | Status.WITHDRAWN:
+            return Status(shown), message
+        case Status.SERVING | Status.DRAINING:
+            return Status.RETIRED, ""
+        case Status.FAILED | Status.INVALID:
+            return Status.WITHDRAWN, f"it was {shown}: {message}"
+    return Status.WITHDRAWN, ""
+
+
 class _Projection:
     """Statuses as seen from one deployment."""
 
-    def __init__(self, deployment: Deployment, placing: Placing, reports: Reports) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        placing: Placing,
+        reports: Reports,
+        past: Mapping[str, ModelPast],
+    ) -> None:
+        self._past = past
         self._unplaced = placing.unplaced
         self._reports = reports
         self._places: dict[str, list[ReplicaPlacement]] = {}
@@ -207,11 +238,13 @@ class _Projection:
             return Status.LOADING, "artifacts are being fetched"
         if version in roles.unknown:
             return Status.INVALID, roles.unknown[version]
+        past = self._past.get(model.name, ModelPast()).versions.get(version, VersionPast())
         if version in roles.superseded:
-            return Status.SUPERSEDED, roles.superseded[version]
+            failure = past.last_failure if past.failing else ""
+            return Status.SUPERSEDED, _sentences([roles.superseded[version], failure])
         if version in roles.turned_off:
-            return Status.RETIRED, TURNED_OFF
-        return (Status.RETIRED, "") if STATUS_TAG in seen.tags else None
+            return Status.RETIRED if past.served else Status.WITHDRAWN, TURNED_OFF
+        return _over(seen, past)
 
     def _deployed(self, seen: ObservedVersion) -> tuple[Status, str] | None:
         """What the most advanced revision of a version is at."""

@@ -23,6 +23,7 @@ from shared.deployment import (
     ReplicaState,
     WorkerReport,
 )
+from shared.history import HistoryEvent, ModelPast
 from shared.routing import RoutingTable
 
 
@@ -58,6 +59,7 @@ class World:
         emptied: the registry was seen since, and has no model at all.
         owner: what marks statuses as this system's; empty: nothing does.
         resting: versions whose statuses are not to be written now: another system does, too.
+        past: what was written down of models.
     """
 
     observed: Registry | None
@@ -73,6 +75,7 @@ class World:
     emptied: bool = False
     owner: str = ""
     resting: frozenset[VersionKey] = frozenset()
+    past: Mapping[str, ModelPast] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,8 @@ class Plan:
         sources: all sources that are wished for; what was prepared of others may be forgotten.
         faults: errors that nobody foresaw, by the model that they were met in.
         spent: what was turned off and has ended, so that it may be forgotten.
+        events: what happened to models, to be written down.
+        past: what is known of models from now on, where that changed; None: it is to be forgotten.
     """
 
     deployment: Deployment
@@ -128,6 +133,8 @@ class Plan:
     sources: frozenset[ArtifactSource]
     faults: Mapping[str, Exception] = field(default_factory=dict)
     spent: frozenset[VersionKey] = frozenset()
+    events: tuple[HistoryEvent, ...] = ()
+    past: Mapping[str, ModelPast | None] = field(default_factory=dict)
 
 
 class Reports:

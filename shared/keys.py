@@ -14,6 +14,8 @@
     {penstock}:trials            hash: new trials asked for, by model; expires
     {penstock}:system            the system's own id, which tells it from others on one registry
     {penstock}:turned-off        set: `model/version`: what `penstock off` ended
+    {penstock}:past              hash: JSON of `ModelPast` by model
+    {penstock}:history:<model>   list: JSON of `HistoryEvent`, the last ones; expires
     {penstock}:changes           channel: the kind of what was written; a hint to read again
     {penstock}:jobs:...          the jobs; shared/jobs/scripts/prelude.lua has their names
 
@@ -73,6 +75,15 @@ class Keys:
     def findings_lowered(self) -> str:
         """How often a finding took a higher one's place."""
         return self._key("lowered-findings")
+
+    @property
+    def past(self) -> str:
+        """What is known of models, to tell the next event from it."""
+        return self._key("past")
+
+    def history(self, model: str) -> str:
+        """What happened to a model."""
+        return self._key(f"history:{model}")
 
     @property
     def changes(self) -> str:

@@ -168,10 +168,15 @@ class Chunk:
 
 @record
 class Failure:
-    """Why an attempt failed, in words fit for the caller."""
+    """Why an attempt failed, in words fit for the caller.
+
+    Attributes:
+        cause: what was raised, for the operator. It stays with a job; no gateway is told.
+    """
 
     code: ErrorCode
     message: str
+    cause: str = ""
 
 
 @record

@@ -12,7 +12,7 @@ write that frees; what we keep is small, and bounded by who reports.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -24,6 +24,7 @@ from shared.clock import Clock
 from shared.deployment import Deployment, GatewayReport, SyncReport, WorkerReport
 from shared.errors import LeaseLostError, StateStoreError
 from shared.findings import Finding
+from shared.history import EVENTS_MAX, HISTORY_TTL_S, HistoryEvent, ModelPast
 from shared.ids import new_system_id
 from shared.keys import Keys
 from shared.routing import RoutingTable
@@ -184,6 +185,33 @@ class StateStore(Protocol):
         """
         ...
 
+    async def past(self) -> dict[str, ModelPast]:
+        """What was last written down of models, by name."""
+        ...
+
+    async def write_history(
+        self,
+        lease: Lease,
+        past: Mapping[str, ModelPast | None],
+        events: Sequence[HistoryEvent],
+    ) -> None:
+        """Write down what is known of models and what happened to them, together.
+
+        A second write of the same adds the events again: after a failure, read `past` first.
+
+        Args:
+            past: by model; None: it is to be forgotten.
+            events: the oldest first; of each model, the last `EVENTS_MAX` are kept.
+
+        Raises:
+            LeaseLostError: if `lease` is not the current one; nothing was written.
+        """
+        ...
+
+    async def history(self, model: str, limit: int = EVENTS_MAX) -> list[HistoryEvent]:
+        """The last events of a model, the oldest first."""
+        ...
+
     async def watch(self, on_change: Callable[[], None]) -> None:
         """Call `on_change` after every notified write, until cancelled. Hints may be lost."""
         ...
@@ -303,6 +331,26 @@ redis.call('PUBLISH', KEYS[3], 'off')
 return 1
 """
 
+# Past: pairs of model and document, empty where it is forgotten; then events, one for each key.
+_WRITE_HISTORY = """
+redis.call('HDEL', KEYS[1], 'nothing')
+if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
+local pairs_end = 4 + 2 * tonumber(ARGV[4])
+for i = 5, pairs_end, 2 do
+  if ARGV[i + 1] == '' then
+    redis.call('HDEL', KEYS[2], ARGV[i])
+  else
+    redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+  end
+end
+for i = 3, #KEYS do
+  redis.call('RPUSH', KEYS[i], ARGV[pairs_end + i - 2])
+  redis.call('LTRIM', KEYS[i], -tonumber(ARGV[2]), -1)
+  redis.call('PEXPIRE', KEYS[i], ARGV[3])
+end
+return 1
+"""
+
 Report = TypeVar("Report", bound=BaseModel)
 
 
@@ -419,6 +467,31 @@ class RedisStateStore:
         if not await self._script(_FORGET_TURNED_OFF, keys, [token, *members]):
             raise LeaseLostError("the lease was lost")
 
+    async def past(self) -> dict[str, ModelPast]:
+        kept = await self._answer(self._redis.hgetall(self._keys.past))
+        return {
+            model.decode(errors="replace"): _parse(ModelPast, raw) for model, raw in kept.items()
+        }
+
+    async def write_history(
+        self,
+        lease: Lease,
+        past: Mapping[str, ModelPast | None],
+        events: Sequence[HistoryEvent],
+    ) -> None:
+        keys = [self._keys.lease, self._keys.past]
+        keys += [self._keys.history(event.model) for event in events]
+        arguments: list[Any] = [lease.token, EVENTS_MAX, int(HISTORY_TTL_S * 1000), len(past)]
+        for model, known in past.items():
+            arguments += [model, known.model_dump_json() if known is not None else ""]
+        arguments += [event.model_dump_json() for event in events]
+        if not await self._script(_WRITE_HISTORY, keys, arguments):
+            raise LeaseLostError(f"{lease.holder} no longer holds the lease (token {lease.token})")
+
+    async def history(self, model: str, limit: int = EVENTS_MAX) -> list[HistoryEvent]:
+        raws = await self._answer(self._redis.lrange(self._keys.history(model), -limit, -1))
+        return [_parse(HistoryEvent, raw) for raw in raws]
+
     async def watch(self, on_change: Callable[[], None]) -> None:
         def tell(_channel: str) -> None:
             on_change()
@@ -484,6 +557,8 @@ class MemoryStateStore:
         self._trials: dict[str, int] = {}
         self._system_id = new_system_id()
         self._turned_off: frozenset[tuple[str, str]] = frozenset()
+        self._past: dict[str, ModelPast] = {}
+        self._history: dict[str, list[HistoryEvent]] = {}
         self._watchers: list[Callable[[], None]] = []
 
     async def deployment(self) -> Deployment:
@@ -493,9 +568,7 @@ class MemoryStateStore:
         return self._routing
 
     async def apply(self, lease: Lease, deployment: Deployment, routing: RoutingTable) -> None:
-        current = self._current_lease()
-        if current is None or current.token != lease.token:
-            raise LeaseLostError(f"{lease.holder} no longer holds the lease (token {lease.token})")
+        self._check_lease(lease)
         self._deployment = deployment
         self._routing = routing
         self._notify()
@@ -603,6 +676,25 @@ class MemoryStateStore:
         self._turned_off -= frozenset(versions)
         self._notify()
 
+    async def past(self) -> dict[str, ModelPast]:
+        return dict(self._past)
+
+    async def write_history(
+        self,
+        lease: Lease,
+        past: Mapping[str, ModelPast | None],
+        events: Sequence[HistoryEvent],
+    ) -> None:
+        self._check_lease(lease)
+        kept = {**self._past, **past}
+        self._past = {model: known for model, known in kept.items() if known is not None}
+        for event in events:
+            told = [*self._history.get(event.model, []), event]
+            self._history[event.model] = told[-EVENTS_MAX:]
+
+    async def history(self, model: str, limit: int = EVENTS_MAX) -> list[HistoryEvent]:
+        return self._history.get(model, [])[-limit:]
+
     async def watch(self, on_change: Callable[[], None]) -> None:
         self._watchers.append(on_change)
         try:
@@ -613,6 +705,11 @@ class MemoryStateStore:
 
     async def close(self) -> None:
         pass
+
+    def _check_lease(self, lease: Lease) -> None:
+        current = self._current_lease()
+        if current is None or current.token != lease.token:
+            raise LeaseLostError(f"{lease.holder} no longer holds the lease (token {lease.token})")
 
     def _current_lease(self) -> Lease | None:
         return self._lease if self._clock.monotonic() < self._lease_until else None

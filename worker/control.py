@@ -146,12 +146,14 @@ class Ready(_Control):
         provider: what executes the model in truth, such as `CPUExecutionProvider`.
         finding: what the model is.
         fresh: whether this load found that out; False: it was told by `Start.finding`.
+        unmet: which of its requirements are not met; empty: none.
     """
 
     type: Literal["ready"] = "ready"
     provider: str
     finding: Finding
     fresh: bool = True
+    unmet: str = ""
 
 
 class Found(_Control):

@@ -25,7 +25,7 @@ from shared.telemetry import get_logger
 from shared.tensors import AnyArray
 from worker.assembly import OutputShapeError, copied_bytes, merge, split, whole
 from worker.batching import Item
-from worker.failure_log import FailureLog, named
+from worker.failure_log import FailureLog, cause_of, named
 from worker.mailbox import Mailbox
 from worker.outcomes import Completed, Failed, FailureKind, Outcome
 from worker.runtimes.base import ExecutionError, Runtime
@@ -133,7 +133,7 @@ def failed(
     else:
         kind, reason = FailureKind.INPUT, f"{type(error).__name__}: {error}"
     failure_log.tell(error, kind.value, reason, requests, items)
-    return Failed(kind, infer_s, reason[:2000])
+    return Failed(kind, infer_s, reason[:2000], cause=cause_of(error))
 
 
 class Executor(Generic[Result]):

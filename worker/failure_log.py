@@ -1,8 +1,12 @@
-"""The line that tells the operator why an execution failed: what was raised, where, and for whom.
+"""The line that tells the operator why an execution or a load failed: what was raised, where, and
+for whom.
 
 Callers are told that it failed, and nothing of this. They are found by what the line names: calls
 as `GATEWAY/ATTEMPT`, which the gateway's line about the request names too, and jobs by their ids.
 Nothing is made for an execution that succeeds.
+
+A process loads once, and the next one that tries waits longer each time, so loads that fail write
+one line in five seconds at most.
 
 Lines are bounded by kind, in a process that has one model: a model that always fails writes some
 dozens a minute. What was left out is counted in a line before the next failure after that minute.
@@ -18,7 +22,8 @@ from structlog.typing import FilteringBoundLogger
 from shared.log_limit import LogLimit
 from worker.batching import Item
 from worker.jobs.waiting_jobs import JobItem
-from worker.runtimes.base import ExecutionError
+from worker.runtimes.base import ExecutionError, ModelLoadError
+from worker.trial.trial import RunFailedError
 
 REASON_CHARS_MAX = 2000
 
@@ -28,12 +33,18 @@ FRAMES_MAX = 20
 FRAME_CHARS_MAX = 500
 """Of a frame, or of an exception's message, which may repeat all that a client sent."""
 
+CAUSE_CHARS_MAX = 500
+"""Of an exception's type and first line, which a job's record keeps."""
+
 TRACEBACK_CHARS_MAX = 8000
 """Its end is kept, where it says what was raised last."""
 
 NAMED_MAX = 64
 """Calls and jobs that a line names. A batch is halved until what fails is alone: that line names
 it."""
+
+
+_OURS = (ExecutionError, ModelLoadError, RunFailedError)
 
 
 class FailureLog:
@@ -77,12 +88,34 @@ class FailureLog:
             traceback=traceback_of(raised),
         )
 
+    def tell_load(self, error: BaseException, *, invalid: bool) -> None:
+        """A load failed, for good if it is `invalid`."""
+        raised = _own(error)
+        self._log.warning(
+            "load failed",
+            kind="invalid" if invalid else "failed",
+            exception_type=type(raised).__name__,
+            reason=str(error)[:REASON_CHARS_MAX],
+            traceback=traceback_of(raised),
+        )
+
 
 def _own(error: BaseException) -> BaseException:
     """What the model raised, rather than what its runtime turned that into."""
-    if isinstance(error, ExecutionError) and error.__cause__ is not None:
-        return error.__cause__
+    while isinstance(error, _OURS) and error.__cause__ is not None:
+        error = error.__cause__
     return error
+
+
+def cause_of(error: BaseException) -> str:
+    """The type of what the model raised, and the first line of what that says."""
+    raised = _own(error)
+    try:
+        first = str(raised).strip().partition("\n")[0]
+    except Exception:  # its words are the model's own code
+        first = "(it cannot say)"
+    name = type(raised).__name__
+    return (f"{name}: {first}" if first else name)[:CAUSE_CHARS_MAX]
 
 
 def named(items: Sequence[Item]) -> dict[str, list[str]]:

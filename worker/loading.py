@@ -3,21 +3,24 @@ raised."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shared.deployment import Batching
 from shared.findings import Finding
 from shared.telemetry import get_logger
 from worker.control import Start
+from worker.failure_log import FailureLog
 from worker.latency_model import LatencyModel
 from worker.mlflow_model import MLmodel
+from worker.requirements import installed_versions, read_requirements, unmet
 from worker.runtimes.base import ModelLoadError, Runtime
 from worker.runtimes.registry import describe, load_runtime
 from worker.trial.example import read_example
 from worker.warmup import WarmUp, execute_once
 
-log = get_logger("replica")
+failure_log = FailureLog(get_logger("replica"), time.monotonic)
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,14 @@ class Loaded:
 
     Attributes:
         fresh: whether this load made the finding; False: it was known.
+        unmet: what it asks for and has not; empty: nothing.
     """
 
     runtime: Runtime
     latency: LatencyModel
     finding: Finding
     fresh: bool
+    unmet: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,20 @@ class NotLoaded:
 def load(start: Start) -> Loaded | NotLoaded:
     """Load and warm up the model; never raises."""
     try:
-        return _load(start)
+        loaded = _load(start)
+        return replace(loaded, unmet=_unmet(Path(start.model_path), loaded.runtime))
     except ModelLoadError as error:
+        failure_log.tell_load(error, invalid=error.invalid)
         return NotLoaded(str(error), error.invalid)
     except BaseException as error:  # whatever a model's own code raises while it loads; it may exit
-        log.exception("loading failed")
+        failure_log.tell_load(error, invalid=False)
         return NotLoaded(f"{type(error).__name__}: {error}", invalid=False)
+
+
+def _unmet(folder: Path, runtime: Runtime) -> str:
+    """Which requirements are not met; what is installed is looked at only if there are any."""
+    wanted = read_requirements(folder)
+    return unmet(wanted, installed_versions(), runs_code=runtime.runs_code) if wanted else ""
 
 
 def _load(start: Start) -> Loaded:

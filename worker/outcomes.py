@@ -43,21 +43,23 @@ class Failed:
 
     Attributes:
         told: what callers are told; empty: that it failed.
+        cause: what was raised, in one line.
     """
 
     kind: FailureKind
     infer_s: float
     reason: str = ""
     told: str = ""
+    cause: str = ""
 
     def failure(self, model: str, version: str) -> Failure:
         """What callers are told, of a request that failed alone."""
         name = f"model {model!r} version {version}"
         if self.kind is FailureKind.OUT_OF_MEMORY:
             message = f"{name} ran out of memory on this request alone"
-            return Failure(ErrorCode.OUT_OF_MEMORY, message)
+            return Failure(ErrorCode.OUT_OF_MEMORY, message, self.cause)
         told = self.told or "failed to execute this request"
-        return Failure(ErrorCode.MODEL_ERROR, f"{name} {told}")
+        return Failure(ErrorCode.MODEL_ERROR, f"{name} {told}", self.cause)
 
 
 Outcome: TypeAlias = Completed | Failed

@@ -219,13 +219,16 @@ class Replica:
         gc.freeze()  # what is loaded stays: collections need not look at it again
         gc.set_threshold(COLLECT_AFTER)
         provider, finding = loaded.runtime.provider, loaded.finding
-        self._control.send(Ready(provider=provider, finding=finding, fresh=loaded.fresh))
+        self._control.send(
+            Ready(provider=provider, finding=finding, fresh=loaded.fresh, unmet=loaded.unmet)
+        )
         log.info(
             "ready",
             provider=provider,
             max_batch_size=interface.max_batch_size,
             static_rows=finding.static_rows,
             note=finding.reason,
+            unmet=loaded.unmet,
         )
         return self._connect()
 

@@ -143,7 +143,7 @@ class Findings(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Child:
     """A replica process that lives.
 
@@ -151,6 +151,7 @@ class _Child:
         place: what it finds out holds for that.
         began_s: when it was started, in monotonic seconds.
         drain_s: how long it may go on once it is to drain.
+        unmet: which of its model's requirements are not met, once it is loaded.
     """
 
     label: Label
@@ -158,6 +159,7 @@ class _Child:
     handle: ReplicaHandle
     drain_s: float
     began_s: float
+    unmet: str = ""
 
 
 class ReplicaHost:
@@ -430,13 +432,16 @@ class ReplicaHost:
                 self._totals.loads.observe(child.label[0], took_s)
                 if message.fresh:
                     self._remember(child, message.finding)
-                self.feed(Loaded(key, replica, message.provider, message.finding.reason))
+                child.unmet = message.unmet
+                note = _note(child.unmet, message.finding.reason)
+                self.feed(Loaded(key, replica, message.provider, note))
                 known = self._findings.known(child.place)
                 if known not in (None, message.finding):  # lower than when the load began
                     child.handle.send(Lower(finding=known))
             case Found():
-                self._remember(self._children[replica], message.finding)
-                self.feed(Noted(key, replica, message.finding.reason))
+                child = self._children[replica]
+                self._remember(child, message.finding)
+                self.feed(Noted(key, replica, _note(child.unmet, message.finding.reason)))
             case LoadFailed():
                 self.feed(LoadRefused(key, replica, message.message, message.invalid))
             case Heartbeat():
@@ -486,6 +491,10 @@ class ReplicaHost:
             if self._logged.get(report.key) != now:
                 _log_state(report)
         self._logged = logged
+
+
+def _note(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
 
 
 def _log_state(report: ReplicaReport) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion
 
 REQUIREMENTS_FILE = "requirements.txt"
 
@@ -17,6 +19,13 @@ SUBSTITUTES = {
     "onnxruntime": ("onnxruntime-gpu",),
 }
 """Other packages with the same modules."""
+
+
+FOR_LOADING_ALONE = frozenset({"mlflow", "onnx", "cloudpickle"})
+"""What MLflow writes down for its own loading of a model: a graph is run without."""
+
+NAMED_MAX = 5
+"""Packages that a note names: a status message has room for a sentence or three."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,7 @@ class Comparison:
 def read_requirements(folder: Path) -> tuple[str, ...]:
     """The lines of a model's `requirements.txt`, without comments; empty if there is none."""
     try:
-        text = (folder / REQUIREMENTS_FILE).read_text()
+        text = (folder / REQUIREMENTS_FILE).read_text(errors="replace")
     except OSError:
         return ()
     lines = [line.partition(" #")[0].strip() for line in text.splitlines()]
@@ -70,7 +79,39 @@ def compare(lines: Iterable[str], installed: Mapping[str, str]) -> Comparison:
         found = [each for each in (name, *SUBSTITUTES.get(name, ())) if each in installed]
         if not found:
             missing.append(f"{requirement.name}{requirement.specifier}")
-        elif not requirement.specifier.contains(installed[found[0]], prereleases=True):
+        elif not _is_one_of(requirement.specifier, installed[found[0]]):
             version = installed[found[0]]
             different.append(f"{requirement.name} {version}, not {requirement.specifier}")
     return Comparison(tuple(missing), tuple(different))
+
+
+def _is_one_of(wanted: SpecifierSet, version: str) -> bool:
+    try:
+        return wanted.contains(version, prereleases=True)
+    except InvalidVersion:  # as old packages have them
+        return not wanted
+
+
+def unmet(lines: Iterable[str], installed: Mapping[str, str], *, runs_code: bool) -> str:
+    """What a model that is loaded asks for and has not; empty if there is nothing to say.
+
+    Args:
+        runs_code: code that came with it runs. It is not loaded without its packages, so that other
+            versions are what is to be known. A graph needs none of them but is told to lack them.
+    """
+    found = compare(lines, installed)
+    if runs_code:
+        return _told("it runs with other versions than it asks for", found.different)
+    missing = [
+        each
+        for each in found.missing
+        if canonicalize_name(Requirement(each).name) not in FOR_LOADING_ALONE
+    ]
+    return _told("packages that it asks for are not installed", missing)
+
+
+def _told(what: str, packages: Sequence[str]) -> str:
+    if not packages:
+        return ""
+    more = f" and {len(packages) - NAMED_MAX} more" if len(packages) > NAMED_MAX else ""
+    return f"{what}: {', '.join(packages[:NAMED_MAX])}{more}"

@@ -154,7 +154,7 @@ class WarmUp:
         if self._static is None:
             alone = self._run_alone(1)
             if not alone.rows:
-                self._find_static(guessed, alone.refusal)
+                self._find_static(guessed, alone)
                 if self._static is None:
                     raise UnprovenError(f"it refused all made-up rows ({alone.refusal[:200]})")
         if self._static is not None:
@@ -199,7 +199,7 @@ class WarmUp:
         assert self._static is not None
         alone = self._run_alone(self._static)
         if not alone.rows:
-            raise self._refused(alone.refusal)
+            raise self._refused(alone) from alone.refused
         self._time(alone.ordinary_rows(), self._static)
         if self.batching == "auto":
             self._check_alone(alone)
@@ -223,14 +223,14 @@ class WarmUp:
                 f"the model failed its warm-up with {static} row(s): {error.reason}"
             ) from error
 
-    def _refused(self, refusal: str) -> Exception:
+    def _refused(self, alone: Alone) -> Exception:
         """What it means that no row was taken."""
         if is_guess(self.runtime.interface.inputs, batches=True):
-            return UnprovenError(f"it refused all made-up rows ({refusal[:200]})")
+            return UnprovenError(f"it refused all made-up rows ({alone.refusal[:200]})")
         rows = self._static or 1
-        return ModelLoadError(f"the model failed its warm-up with {rows} row(s): {refusal}")
+        return ModelLoadError(f"the model failed its warm-up with {rows} row(s): {alone.refusal}")
 
-    def _find_static(self, guessed: bool, refusal: str) -> None:
+    def _find_static(self, guessed: bool, alone: Alone) -> None:
         """No row runs alone: look for the one size that does."""
         specs = self.runtime.interface.inputs
         row = next(candidates(specs, self.example, 1, careful=self._runner.careful), None)
@@ -243,7 +243,7 @@ class WarmUp:
             self.runtime.static_rows = sizes[0]
             self._log_limit(f"only batches of {sizes[0]} rows run")
         elif not guessed:
-            raise self._refused(refusal)
+            raise self._refused(alone) from alone.refused
 
     def _runs(self, rows: Sequence[Row]) -> bool:
         try:
@@ -378,7 +378,10 @@ class WarmUp:
         if self._static != 1:
             update = {"reason": self._lowered, "chance": self._chance}
             return finding.model_copy(update=update)
-        reason = "its batch size is fixed at 1, so that rows run one by one"
+        reason = (
+            "one row at a time: its batch size is fixed at 1 (PyTorch fixes it where the "
+            "input_example has one row: log it with two)"
+        )
         return finding.model_copy(update={"merges": False, "reason": reason})
 
     def _alone_only(self, reason: str, *, chance: bool = False) -> Finding:

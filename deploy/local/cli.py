@@ -42,6 +42,7 @@ from deploy.local.system_options import (
 from deploy.local.up_settings import UpSettings
 from shared.compiled import is_compiled
 from shared.errors import PenstockError
+from shared.history import EVENTS_MAX
 from shared.lifecycle import die_with_parent
 
 WAIT_MAX_S = 7 * 24 * 3600.0
@@ -151,6 +152,25 @@ def status(
         raise typer.Exit(module.run_gateway_status(url, as_json, judged))
     module = load("deploy.local.status", "penstock status", "all")
     raise typer.Exit(module.run_status(data_dir, redis_url, namespace, as_json, judged))
+
+
+@app.command("history", rich_help_panel=CommandGroup.LOOK)
+def history(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="As the registry names it.")],
+    limit: Annotated[
+        int, typer.Option(min=1, max=EVENTS_MAX, help="How many at most, of the last ones.")
+    ] = 20,
+    data_dir: DataDirOption = HERE,
+    redis_url: RedisUrlOption = None,
+    namespace: NamespaceOption = "penstock",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Show who switched what of a model, when and why, with its failures; the latest last.
+
+    The exit code is 1 if nothing was written down of it.
+    """
+    module = load("deploy.local.history", "penstock history", "all")
+    raise typer.Exit(module.run_history(model, limit, data_dir, redis_url, namespace, as_json))
 
 
 @app.command("wait", rich_help_panel=CommandGroup.LOOK)

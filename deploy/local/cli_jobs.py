@@ -10,7 +10,13 @@ import typer
 from deploy.local.completion import jobs_of_gateway, models_of_gateway
 from deploy.local.extras import load
 from deploy.local.help_groups import GroupedTyper, OptionGroup
-from deploy.local.system_options import HERE, DataDirOption, UrlOption
+from deploy.local.system_options import (
+    HERE,
+    DataDirOption,
+    NamespaceOption,
+    RedisUrlOption,
+    UrlOption,
+)
 from shared.jobs.record import JobState
 
 ModelOption = Annotated[
@@ -161,9 +167,13 @@ def show(
     as_json: JsonOption = False,
     url: UrlOption = None,
     data_dir: DataDirOption = HERE,
+    redis_url: RedisUrlOption = None,
+    namespace: NamespaceOption = "penstock",
 ) -> None:
-    """Show a job."""
-    raise typer.Exit(_jobs().run_show(_client(url, data_dir), job, as_json))
+    """Show a job; where the state store is known, also what its model raised."""
+    client = _client(url, data_dir)
+    place = _store_place(url, data_dir, redis_url, namespace)
+    raise typer.Exit(_jobs().run_show(client, job, as_json, place))
 
 
 @jobs.command("watch")
@@ -198,6 +208,16 @@ def forget(job: JobsArgument, url: UrlOption = None, data_dir: DataDirOption = H
 
 def _jobs() -> Any:
     return load("deploy.local.jobs", "penstock jobs", "all")
+
+
+def _store_place(url: str | None, data_dir: Path, redis_url: str | None, namespace: str) -> Any:
+    """The store that is named, else that of the system whose gateway is asked; None: neither is."""
+    if redis_url is None:
+        if url is not None:
+            return None
+        system = load("deploy.local.system_file", "penstock jobs", "all").read_system(data_dir)
+        redis_url, namespace = system.redis_url, system.namespace
+    return load("deploy.local.job_cause", "penstock jobs", "all").StorePlace(redis_url, namespace)
 
 
 def _client(url: str | None, data_dir: Path) -> Any:

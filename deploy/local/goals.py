@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from registry_sync.registry import Status
+from registry_sync.registry import OVER, Status
 
 SETTLE_S = 5.0
 """How long a failure that was there from the start must stand: a tag that was mended a moment ago
 is seen at the next look at the registry, two seconds later, and told a second after that."""
 
-_RUNS_NO_MORE = frozenset({Status.RETIRED, Status.SUPERSEDED, Status.INVALID})
+_RUNS_NO_MORE = OVER | {Status.SUPERSEDED, Status.INVALID}
 _ON_ITS_WAY = frozenset({Status.LOADING, Status.READY, Status.FAILED})
 
 

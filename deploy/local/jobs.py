@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from urllib.parse import quote
 
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from deploy.local.failures import CommandError
 from deploy.local.gateway_client import GatewayClient, patiently
+from deploy.local.job_cause import StorePlace, read_cause
 from deploy.local.job_document import (
     lines_of,
     read_job,
@@ -17,6 +19,7 @@ from deploy.local.job_document import (
     read_webhooks,
     table_of,
 )
+from deploy.local.status_tables import one_line
 from deploy.local.tables import table_console
 
 
@@ -72,18 +75,37 @@ def _print_page(shown: Sequence[Table | str], nothing: str, next_cursor: str | N
         console.print(f"older ones: --cursor {next_cursor}", soft_wrap=True)
 
 
-def run_show(client: GatewayClient, job_id: str, as_json: bool) -> int:
+def run_show(
+    client: GatewayClient, job_id: str, as_json: bool, place: StorePlace | None = None
+) -> int:
     """Print all that is known of a job; returns the exit code.
+
+    Args:
+        place: the store, which tells what the model raised; None: it is not known.
 
     Raises:
         CommandError: if there is no such job.
     """
     body = patiently(lambda: client.call("GET", job_path(job_id)))
+    job = read_job(body)
+    cause = ""
+    if place is not None and job.error is not None:
+        try:
+            cause = read_cause(place, job_id)
+        except CommandError as error:
+            print(f"penstock: what it raised is not known: {error.message}", file=sys.stderr)
     if as_json:
-        print(_indented(body))
+        print(_indented(_with_cause(body, cause)))
     else:
-        print("\n".join(lines_of(read_job(body))))
+        print("\n".join([*lines_of(job), *([f"{'cause':<12}{one_line(cause)}"] if cause else [])]))
     return 0
+
+
+def _with_cause(body: bytes, cause: str) -> bytes:
+    document = orjson.loads(body)
+    if cause:
+        document["error"]["cause"] = cause
+    return orjson.dumps(document)
 
 
 def run_each(client: GatewayClient, method: str, action: str, job_ids: Sequence[str]) -> int:

@@ -61,7 +61,7 @@ def one_line(name: str) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
 
 
-def _table(*columns: str) -> Table:
+def folded_table(*columns: str) -> Table:
     """A table that folds what is too long for the terminal, rather than cutting it."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in columns:
@@ -78,7 +78,7 @@ def print_table(table: Table, console: Console) -> None:
 
 def models_table(rows: Iterable[tuple[str, str, str, str, str]]) -> Table:
     """Rows of model, version, role, status, and what is ready."""
-    table = _table("model", "version", "role", "status", "ready")
+    table = folded_table("model", "version", "role", "status", "ready")
     for model, *rest in rows:
         table.add_row(one_line(model), *rest)
     return table
@@ -111,7 +111,7 @@ def _version_rows(model: ModelStatus) -> list[tuple[str, str, str, str]]:
 
 
 def _replicas_table(status: SystemStatus) -> Table:
-    table = _table("replica of", "id", "pid", "worker", "device", "state", "queue")
+    table = folded_table("replica of", "id", "pid", "worker", "device", "state", "queue")
     for model in status.models:
         for revision in model.revisions:
             for replica in revision.replicas:
@@ -128,7 +128,7 @@ def _replicas_table(status: SystemStatus) -> Table:
 
 
 def _processes_table(status: SystemStatus) -> Table:
-    table = _table("process", "node", "pid", "")
+    table = folded_table("process", "node", "pid", "")
     for gateway in status.gateways:
         late = "" if gateway.generation == status.generation else "; routing not up to date"
         table.add_row(gateway.gateway, gateway.node, str(gateway.pid), f"{gateway.url}{late}")

@@ -249,12 +249,16 @@ def commit(
 
 
 def fail(
-    job_id: str, token: int, code: str, message: str, *, retryable: bool
+    job_id: str, token: int, code: str, message: str, *, retryable: bool, cause: str = ""
 ) -> Call[JobState | None]:
-    """End an attempt with an error. The job's new state; None: the lease is lost."""
-    return Call(
-        "fail", (job_id, token, code, message, int(retryable)), answers.state_of, durable=True
-    )
+    """End an attempt with an error. The job's new state; None: the lease is lost.
+
+    Args:
+        message: for the client.
+        cause: for the operator.
+    """
+    arguments = (job_id, token, code, message, int(retryable), cause)
+    return Call("fail", arguments, answers.state_of, durable=True)
 
 
 def release(job_id: str, token: int) -> Call[JobState | None]:

@@ -154,6 +154,8 @@ class JobRecord:
         error_message: for the client.
         payload: None once the job needs it no more. That of a canceled or expired job stays for a
             retry, unless what is submitted later needs its room.
+        error_cause: what was raised in that attempt, for the operator; empty: nothing was.
+        payload: None once the job needs it no more.
         result: None if there is none.
         holder: who runs it, or "".
         token: of the last lease; each lease has a higher one.
@@ -187,6 +189,7 @@ class JobRecord:
     dead: bool
     moved_from: str = ""
     retries: int = 0
+    error_cause: str = ""
 
     @property
     def id(self) -> str:
@@ -257,6 +260,7 @@ def record_of(fields: Mapping[str, str]) -> JobRecord:
         dead="dead" in fields,
         moved_from=fields.get("moved_from", ""),
         retries=integer("retries"),
+        error_cause=fields.get("error_cause", ""),
     )
 
 

@@ -51,10 +51,10 @@ class Holder:
         content = Content(RESULT_TYPE, len(result))
         await self._store.run(calls.commit(found.id, found.token, content, result))
 
-    async def fail(self, job: JobWithBytes, code: str, message: str) -> None:
+    async def fail(self, job: JobWithBytes, code: str, message: str, cause: str = "") -> None:
         """End a job with an error that no attempt can help."""
-        found = job.record
-        await self._store.run(calls.fail(found.id, found.token, code, message, retryable=False))
+        told = (job.record.id, job.record.token, code, message)
+        await self._store.run(calls.fail(*told, retryable=False, cause=cause))
 
     async def serve(self) -> None:
         """Run jobs until cancelled."""

@@ -83,9 +83,11 @@ async def test_the_result_in_binary(bench: Bench) -> None:
 
 async def test_a_failed_job_answers_as_an_inference(bench: Bench) -> None:
     path = (await bench.submit()).headers["location"]
-    await bench.holder.fail(await bench.holder.lease(), "model_error", "it broke")
+    await bench.holder.fail(await bench.holder.lease(), "model_error", "it broke", "KeyError: 'x'")
     document = await bench.job(path)
     assert document["error"] == {"code": "model_error", "message": "it broke"}
+    for answer in (await bench.ask("GET", path), await bench.ask("GET", "/v2/jobs")):
+        assert b"KeyError" not in answer.content
     result = await bench.ask("GET", f"{path}/result")
     assert (result.status_code, result.json()) == (500, {"error": "it broke"})
 

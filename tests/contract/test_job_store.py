@@ -149,8 +149,9 @@ def commit_call(job: JobRecord, body: bytes = b"out") -> Call[JobState | None]:
     return calls.commit(job.id, job.token, Content(TEXT, len(body)), body)
 
 
-def fail_call(job: JobRecord, *, retryable: bool = True) -> Call[JobState | None]:
-    return calls.fail(job.id, job.token, "model_error", "it broke", retryable=retryable)
+def fail_call(job: JobRecord, *, retryable: bool = True, cause: str = "") -> Call[JobState | None]:
+    told = (job.id, job.token, "model_error", "it broke")
+    return calls.fail(*told, retryable=retryable, cause=cause)
 
 
 def reclaim_call() -> Call[Any]:
@@ -372,6 +373,33 @@ async def test_a_failure_is_tried_again_until_attempts_end(bench: Bench) -> None
     [dead] = await bench.run(calls.dead_letters("m"))
     assert (dead.dead, dead.error_code, dead.error_message) == (True, "model_error", "it broke")
     assert dead.collect_ms == dead.finished_ms + 7 * 24 * HOUR_MS
+
+
+async def test_what_was_raised_stays_until_the_next_attempt_ends(bench: Bench) -> None:
+    async def kept() -> tuple[str, str]:
+        view = await bench.run(calls.get(job.id))
+        assert view is not None
+        return view.record.error_code, view.record.error_cause
+
+    job = await bench.running(max_attempts=9)
+    await bench.twice(fail_call(job, cause="KeyError: 'width'"))
+    assert await kept() == ("model_error", "KeyError: 'width'")
+    [second] = await bench.lease()
+    await bench.twice(fail_call(second.record, cause="ValueError"))
+    assert await kept() == ("model_error", "ValueError")
+    assert len(await bench.lease()) == 1
+    await bench.run(calls.lose("h1"))  # its replica died: nothing was raised in that attempt
+    assert await kept() == ("replica_crashed", "")
+    [last] = await bench.lease()
+    await bench.twice(fail_call(last.record, cause="KeyError", retryable=False))
+    assert await kept() == ("model_error", "KeyError")
+    await bench.run(calls.retry(last.record))
+    assert await kept() == ("", "")
+    [again] = await bench.lease()
+    await bench.twice(fail_call(again.record, cause="KeyError"))
+    [done] = await bench.lease()
+    await bench.twice(commit_call(done.record))
+    assert await kept() == ("", "")
 
 
 async def test_a_failure_that_no_retry_helps_is_no_dead_letter(bench: Bench) -> None:

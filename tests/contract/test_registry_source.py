@@ -12,7 +12,7 @@ import pytest
 from registry_sync.controller import Controller
 from registry_sync.mlflow_source import MlflowSource
 from registry_sync.model_filter import ModelFilter
-from registry_sync.registry import ObservedModel, RegistryError, Status, StatusUpdate
+from registry_sync.registry import OVER, ObservedModel, RegistryError, Status, StatusUpdate
 from registry_sync.settings import SyncSettings
 from registry_sync.tag_names import TagNames
 from shared.artifact_cache import ArtifactCache
@@ -64,15 +64,29 @@ def test_tag_edits_are_seen_though_no_time_stamp_moves(operated: OperatedRegistr
     assert operated.source.observe([])["edited"].versions == ()
 
 
-def test_statuses_are_written_and_then_observed(operated: OperatedRegistry) -> None:
+@pytest.mark.parametrize("last", sorted(OVER))
+def test_statuses_are_written_and_then_observed(operated: OperatedRegistry, last: Status) -> None:
     operated.register("told")
     message = "1 of 2 replicas ready; it's: 'so' # ünd more"
     operated.source.write_status(StatusUpdate("told", "1", Status.SERVING, message))
     (seen,) = operated.source.observe([])["told"].versions
     assert seen.tags == {"penstock.status": "serving", "penstock.status_message": message}
-    operated.source.write_status(StatusUpdate("told", "1", Status.RETIRED))
+    operated.source.write_status(StatusUpdate("told", "1", last))
     assert operated.source.observe([])["told"].versions == ()
-    assert operated.tags_of("told", "1")["penstock.status"] == "retired"
+    assert operated.tags_of("told", "1")["penstock.status"] == last
+    operated.delete_model("told")
+
+
+def test_mlflow_tells_when_a_version_changed(mlflow_uri: str, tmp_path: Path) -> None:
+    operated = MlflowRegistry(mlflow_uri, tmp_path / "to log")
+    began_at = time.time()
+    operated.register("dated")
+    operated.tag_version("dated", "1", "penstock.role", "stable")
+    (seen,) = operated.source.observe([])["dated"].versions
+    assert seen.updated_at is not None
+    assert began_at - 1 <= seen.updated_at <= time.time() + 1
+    assert seen.registered_by == ""  # this server knows no users
+    operated.delete_model("dated")
 
 
 def test_a_recreated_version_has_another_identity(operated: OperatedRegistry) -> None:

@@ -19,6 +19,7 @@ from shared.deployment import (
 )
 from shared.errors import LeaseLostError, StateStoreError
 from shared.findings import Finding
+from shared.history import EVENTS_MAX, HISTORY_TTL_S, EventKind, HistoryEvent, ModelPast
 from shared.keys import Keys
 from shared.routing import ModelRoute, RoutingTable
 from shared.state_store import (
@@ -416,3 +417,48 @@ async def test_a_system_keeps_its_id_and_each_namespace_has_another(server: Serv
     assert all(ids)
     for store in stores:
         await store.close()
+
+
+def event(number: int, model: str = "digits") -> HistoryEvent:
+    return HistoryEvent(at=number, kind=EventKind.FAILED, model=model, version=str(number))
+
+
+async def test_history_and_what_is_known_are_written_together(store: StateStore) -> None:
+    assert (await store.past(), await store.history("digits")) == ({}, [])
+    lease = await leader(store)
+    past = {"digits": ModelPast(serving="1"), "e:t {c}/\N{SNOWMAN}": ModelPast(wanted="2")}
+    other = event(2, "e:t {c}/\N{SNOWMAN}")
+    await store.write_history(lease, past, [event(1), other, event(3)])
+    assert await store.past() == past
+    assert await store.history("digits") == [event(1), event(3)]
+    assert await store.history("digits", 1) == [event(3)]
+    assert await store.history("e:t {c}/\N{SNOWMAN}") == [other]
+    await store.write_history(lease, {"digits": None}, [])
+    assert set(await store.past()) == {"e:t {c}/\N{SNOWMAN}"}
+    assert await store.history("digits") == [event(1), event(3)]
+
+
+async def test_only_the_leader_writes_history(store: StateStore) -> None:
+    lease = await leader(store)
+    await store.release_lease(lease)
+    with pytest.raises(LeaseLostError):
+        await store.write_history(lease, {"digits": ModelPast(serving="1")}, [event(1)])
+    assert (await store.past(), await store.history("digits")) == ({}, [])
+
+
+async def test_a_model_keeps_its_last_events(store: StateStore) -> None:
+    lease = await leader(store)
+    for begin in range(0, EVENTS_MAX + 20, 20):
+        await store.write_history(lease, {}, [event(begin + each) for each in range(20)])
+    kept = await store.history("digits")
+    assert [each.at for each in kept] == list(range(20, EVENTS_MAX + 20))
+
+
+async def test_history_expires_on_the_server(server: Server) -> None:
+    store, client = RedisStateStore(server.url, Keys("test")), connect(server.url)
+    await client.flushall()
+    await store.write_history(await leader(store), {}, [event(1)])
+    left_ms = await client.pttl(Keys("test").history("digits"))
+    assert 0 <= HISTORY_TTL_S * 1000 - left_ms < 60_000
+    await store.close()
+    await client.aclose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from shared.deployment import SyncReport, VersionStatus
+from shared.history import EventKind, HistoryEvent
 from shared.keys import Keys
 from shared.state_store import RedisStateStore
 from tests.contract.redis_server import Server
@@ -130,3 +132,68 @@ async def test_a_script_learns_from_the_exit_code_of_a_status(
     assert done.returncode == code
     assert "digits/5: its reason" in done.stdout
     assert penstock(*arguments).returncode == 0
+
+
+def history(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return penstock("history", "digits", "--redis-url", server.url, *arguments)
+
+
+async def test_history_tells_who_switched_what_and_what_failed(
+    server: Server, store: RedisStateStore
+) -> None:
+    assert history(server, "--json").returncode == 1
+    nothing = history(server)
+    assert (nothing.returncode, nothing.stdout) == (1, "")
+    assert nothing.stderr == "penstock: nothing was written down of digits\n"
+    at = 1_800_000_000.0
+    reason = "its replica was killed: " + "out of memory " * 30
+    events = [
+        HistoryEvent(at=at, kind=EventKind.FAILED, model="digits", version="2", why=reason),
+        HistoryEvent(
+            at=at + 60,
+            kind=EventKind.SWITCHED,
+            model="digits",
+            version="3",
+            before="1",
+            who="alias champion = 3",
+            registered_by="ann",
+        ),
+    ]
+    lease = await store.acquire_lease("a", TTL_S)
+    assert lease is not None
+    await store.write_history(lease, {}, events)
+    rows = [
+        line.split(maxsplit=2) for line in history(server).stdout.splitlines() if "2027" in line
+    ]
+    assert [row[:2] for row in rows] == [
+        ["2027-01-15T08:00:00Z", "failed"],
+        ["2027-01-15T08:01:00Z", "switched"],
+    ]
+    assert reason.strip() in rows[0][2]  # piped: the whole of it in one line
+    assert "1 -> 3" in rows[1][2]
+    assert "alias champion = 3; registered by ann" in rows[1][2]
+    last = history(server, "--limit", "1", "--json")
+    assert last.returncode == 0
+    assert json.loads(last.stdout) == {
+        "model": "digits",
+        "events": [events[1].model_dump(mode="json")],
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["history"], 2, "MODEL"),
+        (["history", "digits", "--limit", "0"], 2, "--limit"),
+        (["history", "digits", "--data-dir", "/nowhere"], 1, "/nowhere"),
+        (["history", "digits", "--redis-url", "redis://127.0.0.1:1/0"], 1, "state store"),
+        (["history", "digits", "--redis-url", "localhost"], 1, "state store"),
+    ],
+)
+def test_a_history_that_cannot_be_read_says_why(
+    arguments: list[str], code: int, words: str
+) -> None:
+    done = penstock(*arguments)
+    assert done.returncode == code
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr

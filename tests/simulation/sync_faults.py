@@ -191,7 +191,7 @@ FAULTS = {
 """Each by what it is."""
 
 HARMLESS = {
-    "the store answers in 1 to 2 s": 60.0,  # each plan takes seven answers
+    "the store answers in 1 to 2 s": 60.0,  # each plan takes eight answers
     "the registry is slow": 60.0,
     "the registry takes minutes": 400.0,
     "the registry refuses statuses": SOON_S,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -35,6 +35,7 @@ from shared.deployment import (
     WorkerReport,
 )
 from shared.errors import StateStoreError
+from shared.history import HistoryEvent, ModelPast
 from shared.routing import RoutingTable
 from shared.state_store import Lease, MemoryStateStore
 from tests.simulation.virtual_time import VirtualClock
@@ -115,6 +116,19 @@ class Line:
         self, versions: Collection[VersionKey], lease: Lease | None = None
     ) -> None:
         await self._answer(lambda: self._store.forget_turned_off(versions, lease))
+
+    async def past(self) -> dict[str, ModelPast]:
+        return dict(await self._answer(self._store.past))
+
+    async def write_history(
+        self,
+        lease: Lease,
+        past: Mapping[str, ModelPast | None],
+        events: Sequence[HistoryEvent],
+    ) -> None:
+        if self.full:
+            raise StateStoreError("state store: OOM command not allowed")
+        await self._answer(lambda: self._store.write_history(lease, past, events))
 
     async def acquire_lease(self, holder: str, ttl_s: float) -> Lease | None:
         lease: Lease | None = await self._answer(lambda: self._store.acquire_lease(holder, ttl_s))

@@ -261,7 +261,8 @@ class Leases:
         record = self._leases[number].record
         retryable = failure.code in RETRYABLE
         code, message = failure.code.value, failure.message[: calls.MESSAGE_CHARS_MAX]
-        return calls.fail(record.id, record.token, code, message, retryable=retryable)
+        told = (record.id, record.token, code, message)
+        return calls.fail(*told, retryable=retryable, cause=failure.cause)
 
     def release(self, number: int) -> Call[JobState | None]:
         """Ends a lease without either; a job that is to be canceled is canceled by that."""

@@ -11,6 +11,7 @@ Previous and next stop: `worker.jobs.packets`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import msgpack
@@ -19,7 +20,7 @@ from shared.deployment import ModelInterface
 from shared.errors import WireError
 from shared.jobs.answers import Progress
 from shared.jobs.record import Content
-from shared.messages import Envelope, Final, Nack, Request
+from shared.messages import Envelope, Final, Message, Nack, Request
 from shared.packed import unpack
 from shared.tensors import Buffer
 from shared.wire import decode as envelope_of
@@ -117,15 +118,28 @@ def _decode_told(head: Head, frames: Frames) -> Told:
 
 def _encode_ended(message: Ended) -> tuple[Head, Frames]:
     answers = tuple(message.answers)
-    return (_ENDED, message.at, len(answers)), frames_of(Envelope("", answers))
+    head = (_ENDED, message.at, [_cause(answer) for answer in answers])
+    return head, frames_of(Envelope("", answers))
 
 
 def _decode_ended(head: Head, frames: Frames) -> Ended:
-    at, count = head
-    answers = envelope_of(frames, count).messages
-    if len(answers) != count or not all(isinstance(each, Final | Nack) for each in answers):
+    at, causes = head
+    answers = envelope_of(frames, len(causes)).messages
+    return Ended(tuple([_caused(*each) for each in zip(answers, causes, strict=True)]), at)
+
+
+def _cause(answer: Final | Nack) -> str:
+    """What gateways are not told, and their wire leaves out."""
+    failure = answer.failure if isinstance(answer, Final) else None
+    return failure.cause if failure is not None else ""
+
+
+def _caused(answer: Message, cause: str) -> Final | Nack:
+    if not isinstance(answer, Final | Nack) or not isinstance(cause, str):
         raise WireError("a job's end that is no answer")
-    return Ended(answers, at)  # type: ignore[arg-type]  # just looked at
+    if isinstance(answer, Nack) or answer.failure is None or not cause:
+        return answer
+    return replace(answer, failure=replace(answer.failure, cause=cause))
 
 
 # From the port

@@ -49,12 +49,15 @@ class Runtime(Protocol):
         may_be_static: whether it may take one batch size that nothing tells of, as a traced module.
         any_thread: whether it may be executed on one thread now and on another later. No code that
             comes with a model is to be surprised by that.
+        runs_code: whether code that came with the model runs, which needs the packages that the
+            model asks for.
     """
 
     interface: ModelInterface
     provider: str
     static_rows: int | None
     any_thread: bool
+    runs_code: bool
     unbatched: str
     coarse: bool
     may_be_static: bool

@@ -8,22 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from shared.telemetry import get_logger
 from worker.requirements import compare, installed_versions, read_requirements
 from worker.runtimes.base import ModelLoadError
 
-log = get_logger("runtimes")
-
 
 def check_requirements(folder: Path) -> None:
-    """Compare the model's `requirements.txt` with what is installed; other versions are logged.
+    """Compare the model's `requirements.txt` with what is installed; of other versions, the
+    replica's note tells (`worker.loading`).
 
     Raises:
         ModelLoadError: if packages are missing.
     """
     comparison = compare(read_requirements(folder), installed_versions())
-    if comparison.different:
-        log.warning("other versions than the model asks for", packages=comparison.different)
     if comparison.missing:
         others = f" (and has other versions of: {', '.join(comparison.different)})"
         raise ModelLoadError(

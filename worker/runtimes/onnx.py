@@ -58,6 +58,7 @@ class OnnxRuntime:
     ) -> None:
         self.interface = interface
         self.any_thread = True
+        self.runs_code = False
         self.unbatched = unbatched
         self.coarse = False
         self.may_be_static = False

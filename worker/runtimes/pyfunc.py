@@ -51,6 +51,7 @@ class PyfuncRuntime:
 
     static_rows: int | None = None
     any_thread: bool = False
+    runs_code: bool = True
     unbatched: str = ""
     coarse: bool = False
     may_be_static: bool = False

@@ -74,6 +74,7 @@ class TorchRuntime:
         self._call = call
         self._device = device
         self._trust_words = trust_words
+        self.runs_code = not trust_words
 
     def execute(
         self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()

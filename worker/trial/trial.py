@@ -16,6 +16,7 @@ Rows that a model refuses prove nothing, and are left out.
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -155,12 +156,15 @@ class Alone:
 
     Attributes:
         ordinary: how many of the rows are ordinary; they come first.
+        refusal: why the first of those failed that did.
+        refused: the error that was; without what its frames held, which may be much memory.
     """
 
     rows: list[Row]
     answers: list[Answers]
     refusal: str = ""
     ordinary: int = 0
+    refused: RunFailedError | None = None
 
     def ordinary_rows(self) -> list[Row]:
         """Those that are like what clients send: how long they take is what these will take."""
@@ -240,10 +244,20 @@ def _try(runner: Runner, row: Row, found: Alone, static: int | None) -> None:
     except RunFailedError as error:
         if error.kind is FailureKind.OUT_OF_MEMORY and not found.rows:
             raise
-        found.refusal = found.refusal or error.reason
+        if found.refused is None:
+            found.refusal, found.refused = error.reason, _without_locals(error)
         return
     found.rows.append(row)
     found.answers.append(answers)
+
+
+def _without_locals(error: RunFailedError) -> RunFailedError:
+    """An error that may be kept."""
+    each: BaseException | None = error
+    while each is not None:
+        traceback.clear_frames(each.__traceback__)
+        each = each.__cause__
+    return error
 
 
 class Proof:

@@ -12,7 +12,7 @@ else
   local fields = content('result', 4)
   fields.progress = 1
   enter(job, 'succeeded', fields)
-  change(job, nil, {'error_code', 'error_message'})  -- of attempts before
+  change(job, nil, {'error_code', 'error_message', 'error_cause'})  -- of attempts before
   keep(job, 'result', ARGV[7])
 end
 return close(job, 'commit', job.state)

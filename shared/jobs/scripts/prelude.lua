@@ -318,6 +318,10 @@ local function enter(job, state, fields)
   if is_held(job.state) and not is_held(state) then
     dropped = {'holder', 'grant', 'lease_expires_ms', 'beat', 'full_beat'}
   end
+  if fields.error_code and not fields.error_cause then  -- that was an attempt's before
+    dropped = dropped or {}
+    dropped[#dropped + 1] = 'error_cause'
+  end
   fields.state = state
   fields.entered_ms = now
   change(job, fields, dropped)
@@ -328,8 +332,9 @@ local function enter(job, state, fields)
 end
 
 -- What a lease's end without a result leads to. final: not even another attempt would help.
-local function end_attempt(job, code, message, final, dead)
+local function end_attempt(job, code, message, final, dead, cause)
   local failure = {error_code = code, error_message = message}
+  if cause and cause ~= '' then failure.error_cause = cause end
   if job.state == 'canceling' then
     enter(job, 'canceled')
   elseif final or number(job, 'attempts') >= number(job, 'max_attempts') then

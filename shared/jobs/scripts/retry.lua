@@ -12,5 +12,5 @@ local ttl = number(job, 'queue_ttl_ms')
 if ttl > 0 then fields.expires_ms = now + ttl end
 if job.idempotency then redis.call('PERSIST', key('idempotency', job.idempotency)) end
 enter(job, 'queued', fields)
-change(job, nil, {'dead', 'finished_ms', 'collect_ms', 'error_code', 'error_message', 'spared'})
+change(job, nil, {'dead', 'finished_ms', 'collect_ms', 'error_code', 'error_message', 'error_cause', 'spared'})
 return job.state

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deploy.local.goals import SETTLE_S, Goal, Judgement, Outcome, VersionState, is_over, judge
+from registry_sync.registry import Status
 
 REACHED, FAILED, PENDING = Outcome.REACHED, Outcome.FAILED, Outcome.PENDING
 
@@ -13,8 +14,8 @@ def at(version: str, word: str, message: str = "", *, deployed: bool = True) -> 
     return VersionState(version, word, message, deployed)
 
 
-NOT_DEPLOYED = {"retired", "superseded"}
-WORDS = ("loading", "ready", "serving", "draining", "retired", "failed", "superseded", "invalid")
+NOT_DEPLOYED = {"retired", "withdrawn", "superseded"}
+WORDS = tuple(Status)
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,7 @@ WORDS = ("loading", "ready", "serving", "draining", "retired", "failed", "supers
     [
         (Goal.SERVING, {"serving"}, {"invalid", "superseded"}),
         (Goal.READY, {"serving", "ready"}, {"invalid", "superseded"}),
-        (Goal.RETIRED, {"retired", "superseded"}, set()),
+        (Goal.RETIRED, NOT_DEPLOYED, set()),
     ],
 )
 def test_every_word_of_a_version_means_one_thing_for_a_goal(

@@ -344,3 +344,14 @@ def test_an_answer_of_another_kind(gateway: FakeGateway) -> None:
     gateway.will(GET, (200, {"id": JOB, "state": "dreaming"}))
     done = run(gateway, "jobs", "show", JOB)
     assert "no job of ours (at state, model)" in str(done.exception)
+
+
+def test_what_a_job_raised_is_asked_of_a_store_that_is_known_and_may_be_away(
+    gateway: FakeGateway,
+) -> None:
+    gateway.will(GET, (200, job("failed", error={"code": "model_error", "message": "it broke"})))
+    plain = run(gateway, "jobs", "show", JOB)
+    assert (plain.exit_code, plain.stderr) == (0, "")
+    away = run(gateway, "jobs", "show", JOB, "--redis-url", "redis://127.0.0.1:1/0")
+    assert (away.exit_code, away.stdout) == (0, plain.stdout)
+    assert away.stderr.startswith("penstock: what it raised is not known: the state store does")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import threading
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -34,6 +34,7 @@ from shared.deployment import (
     ReplicaState,
 )
 from shared.errors import StateStoreError
+from shared.history import HistoryEvent, ModelPast
 from shared.state_store import Lease, MemoryStateStore
 from tests.unit.registry_sync.worlds import (
     STABLE,
@@ -118,6 +119,7 @@ class FlakyStore(MemoryStateStore):
         super().__init__(SystemClock())
         self.away = False
         self.deaf = False
+        self.forgetful = False
 
     async def deployment(self) -> Deployment:
         self._check()
@@ -129,6 +131,16 @@ class FlakyStore(MemoryStateStore):
         if self.deaf:
             raise StateStoreError("the answer came too late")
         return lease
+
+    async def write_history(
+        self,
+        lease: Lease,
+        past: Mapping[str, ModelPast | None],
+        events: Sequence[HistoryEvent],
+    ) -> None:
+        if self.forgetful:
+            raise StateStoreError("nothing more can be written down")
+        await super().write_history(lease, past, events)
 
     def _check(self) -> None:
         if self.away:
@@ -363,6 +375,42 @@ async def test_the_log_says_once_what_a_status_says(
         await until(lambda: stage.registry.polls >= polls + 3)
     assert said("status=invalid", "version=2") == 1
     assert said("status=serving", "version=1", "one row at a time") == 1
+
+
+async def test_what_cannot_be_written_down_holds_up_nothing_and_is_told_later(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def switches() -> list[tuple[str, str]]:
+        events = await stage.store.history("digits")
+        return [(each.before, each.version) for each in events if each.kind == "switched"]
+
+    async with running(stage.controller().run(), stage.obey()):
+        await stage.until_routed("1")
+        await until(lambda: stage.status("1") == "serving")
+        stage.store.forgetful = True
+        stage.registry.models = registry(observed(versions={"1": STABLE, "2": STABLE}))
+        await stage.until_routed("2")
+        await until(lambda: stage.status("2") == "serving")
+        stage.store.forgetful = False
+        async with asyncio.timeout(10):
+            while await switches() != [("", "1"), ("1", "2")]:
+                await asyncio.sleep(0.01)
+    assert "nothing more can be written down" in capsys.readouterr().out
+
+
+async def test_a_new_leader_tells_no_event_again(stage: Stage) -> None:
+    async with running(stage.obey()):
+        async with running(stage.controller("a").run()):
+            await stage.until_routed("1")
+            await until(lambda: stage.status("1") == "serving")
+        before = await stage.store.history("digits")
+        async with running(stage.controller("b").run()):
+            stage.registry.models = registry(observed(versions={"1": STABLE, "2": STABLE}))
+            await stage.until_routed("2")
+            await until(lambda: stage.status("2") == "serving")
+    after = await stage.store.history("digits")
+    assert after[: len(before)] == before
+    assert [each.kind for each in after] == ["wanted", "switched"] * 2
 
 
 async def test_leadership_ends_when_the_store_does_not_answer_in_time() -> None:

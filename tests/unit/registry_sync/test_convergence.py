@@ -14,6 +14,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from registry_sync.history import FAILURES_TOLD_MAX
 from registry_sync.reconcile import plan
 from registry_sync.registry import ObservedModel, VersionKey, with_status
 from registry_sync.world import FetchFailure, Policy, World
@@ -26,6 +27,7 @@ from shared.deployment import (
     ReplicaReport,
     ReplicaState,
 )
+from shared.history import EventKind, HistoryEvent, ModelPast
 from shared.routing import RoutingTable
 from tests.unit.registry_sync.worlds import (
     MIB,
@@ -34,6 +36,7 @@ from tests.unit.registry_sync.worlds import (
     manifest_for,
     observed,
     worker,
+    written,
 )
 
 POLICY = Policy(flip_grace_s=1000.0)  # so long that only acknowledgements end a revision here
@@ -94,8 +97,11 @@ class System:
         self.trials: dict[str, int] = {}
         self.turned_off: frozenset[VersionKey] = frozenset()
         self.there = True
+        self.deleted: set[str] = set()
         self.model: ObservedModel | None = None
         self.blind = False
+        self.past: dict[str, ModelPast] = {}
+        self.events: list[HistoryEvent] = []
         self.deployment = Deployment()
         self.routing = RoutingTable()
         self.prepared: dict[ArtifactSource, ArtifactManifest | FetchFailure] = {}
@@ -130,6 +136,7 @@ class System:
             prepared=dict(self.prepared),
             trials=dict(self.trials),
             turned_off=self.turned_off,
+            past=dict(self.past),
         )
 
     def plan(self) -> None:
@@ -138,6 +145,8 @@ class System:
         self._check(before, result.deployment, result.routing)
         self.deployment, self.routing = result.deployment, result.routing
         self.turned_off -= result.spent
+        self.past = written(self.past, result)
+        self.events += result.events
         for update in result.statuses:
             if self.model is not None:
                 self.model = with_status({self.model.name: self.model}, update)[self.model.name]
@@ -148,6 +157,7 @@ class System:
             again = plan(self.world(), POLICY)
             assert (again.deployment, again.routing) == (result.deployment, result.routing)
             assert again.statuses == ()
+            assert (again.events, again.past) == ((), {})
 
     def _check(self, before: World, deployment: Deployment, routing: RoutingTable) -> None:
         self._check_documents(deployment, routing)
@@ -298,6 +308,7 @@ def perform(system: System, moment: Moment) -> None:
             system.there = True
         elif kind == "delete":  # a version, or all of the model; it may be registered again
             system.wishes = {v: tags for v, tags in system.wishes.items() if v not in what}
+            system.deleted |= set(what)
             system.there = bool(system.wishes)
         elif kind == "off":
             system.turned_off |= {("digits", what)}
@@ -328,6 +339,7 @@ def test_whatever_happens_invariants_hold_and_the_wish_comes_true(moments: list[
     for moment in moments:
         perform(system, moment)
     system.rest()
+    _check_history(system)
     route = system.routing.models.get("digits")
     routed = route.versions[0].version if route is not None and route.versions else None
     roles = {version: tags.get("penstock.role") for version, tags in system.wishes.items()}
@@ -342,6 +354,38 @@ def test_whatever_happens_invariants_hold_and_the_wish_comes_true(moments: list[
         assert routed not in off
     # What is turned off still is what the registry would have served otherwise.
     assert all(roles.get(version) == "stable" for version in off)
+
+
+def _check_history(system: System) -> None:
+    """What was written down tells what served, what did not, and why."""
+    served, serving, told = set(), "", dict.fromkeys([*"123", BROKEN], 0)
+    failing: set[str] = set()
+    for event in system.events:
+        match event.kind:
+            case EventKind.SWITCHED:
+                assert event.before == serving
+                serving = event.version
+                served.add(serving)
+            case EventKind.RETIRED:
+                assert event.version in served - {serving}
+            case EventKind.WITHDRAWN:
+                assert event.version not in served
+            case EventKind.WANTED:
+                told[event.version] = 0
+            case EventKind.FAILED:
+                failing.add(event.version)
+                told[event.version] += 1
+                assert told[event.version] <= FAILURES_TOLD_MAX
+                assert event.why
+            case EventKind.RECOVERED:
+                failing.remove(event.version)
+                told[event.version] = 0
+    now = [r for r in system.deployment.revisions.values() if r.phase is Phase.SERVING]
+    assert [serving] == ([each.version for each in now] or [""])
+    past = system.past.get("digits", ModelPast()).versions
+    known = {version for version, of_it in past.items() if of_it.served}
+    # What is gone from the registry, and serves no more, is forgotten.
+    assert served - {""} - system.deleted <= known <= served
 
 
 def _check_full(system: System, version: str) -> None:

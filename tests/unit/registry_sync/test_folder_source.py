@@ -85,12 +85,14 @@ def test_the_highest_version_is_stable_unless_one_is_named(models: Models) -> No
         models.write(f"m/{version}/model.onnx")
     models.rest()
     assert models.wished() == "10"
+    assert models.see().default == "10"
     models.write("m/10/tags.yaml", "penstock.role: off\n")  # to YAML, a boolean
     models.rest()
     assert models.wished() == "2"
     models.write("m/1/tags.yaml", "penstock.role: stable")
     models.rest()
     assert models.wished() == "1"
+    assert models.see().default == ""
     models.write("m/tags.yaml", "aliases: {champion: 2}\npenstock.replicas: 3")
     models.rest()
     assert models.wished() == "2"

@@ -18,6 +18,7 @@ from shared.deployment import (
     ReplicaState,
     WorkerReport,
 )
+from shared.history import HistoryEvent, ModelPast
 from shared.routing import RoutingTable
 
 WALL = 1_800_000_000.0
@@ -98,6 +99,12 @@ def gateway(
     )
 
 
+def written(past: Mapping[str, ModelPast], result: Plan) -> dict[str, ModelPast]:
+    """What is known of models once a plan was written down."""
+    kept = {**past, **result.past}
+    return {model: known for model, known in kept.items() if known is not None}
+
+
 class Scene:
     """A world that obeys at once: what is placed is ready, what is published is acknowledged.
 
@@ -125,6 +132,8 @@ class Scene:
         self.settling = False
         self.policy = POLICY
         self.last: Plan | None = None
+        self.past: dict[str, ModelPast] = {}
+        self.events: list[HistoryEvent] = []
 
     def world(self) -> World:
         return World(
@@ -141,6 +150,7 @@ class Scene:
             emptied=self.emptied,
             owner=self.owner,
             resting=self.resting,
+            past=dict(self.past),
         )
 
     def plan(self) -> Plan:
@@ -148,6 +158,8 @@ class Scene:
         result = plan(self.world(), self.policy)
         self.deployment, self.routing, self.last = result.deployment, result.routing, result
         self.turned_off -= result.spent
+        self.past = written(self.past, result)
+        self.events += result.events
         for update in result.statuses:
             if self.models is not None:
                 self.models = with_status(self.models, update)
@@ -155,6 +167,7 @@ class Scene:
         assert (again.deployment, again.routing) == (result.deployment, result.routing)
         assert again.statuses == ()
         assert again.spent == frozenset()
+        assert (again.events, again.past) == ((), {})
         return result
 
     def obey(self) -> None:

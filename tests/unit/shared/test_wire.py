@@ -92,6 +92,15 @@ def test_decoding_gives_back_what_was_encoded(envelope: Envelope) -> None:
     assert decode([bytes(frame) for frame in encode(envelope)]) == envelope
 
 
+def test_what_was_raised_is_not_told_to_gateways() -> None:
+    failure = Failure(ErrorCode.MODEL_ERROR, "failed to execute", "KeyError: 'a secret'")
+    frames = [bytes(frame) for frame in encode(Envelope("", (Final(1, failure=failure),)))]
+    assert b"secret" not in b"".join(frames)
+    (final,) = decode(frames).messages
+    assert isinstance(final, Final)
+    assert final.failure == Failure(ErrorCode.MODEL_ERROR, "failed to execute")
+
+
 @given(st.lists(st.binary(max_size=200), max_size=4))
 def test_arbitrary_bytes_raise_nothing_but_wire_errors(frames: list[bytes]) -> None:
     with contextlib.suppress(WireError):

@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
 from shared.log_limit import LINES_MAX, WINDOW_S
 from shared.messages import Request
 from shared.telemetry import get_logger
 from worker.batching import Item
-from worker.failure_log import NAMED_MAX, TRACEBACK_CHARS_MAX, FailureLog
+from worker.failure_log import (
+    CAUSE_CHARS_MAX,
+    NAMED_MAX,
+    TRACEBACK_CHARS_MAX,
+    FailureLog,
+    cause_of,
+)
 from worker.jobs.messages import Job
 from worker.jobs.waiting_jobs import JobItem
-from worker.runtimes.base import ExecutionError
+from worker.runtimes.base import ExecutionError, ModelLoadError
 from worker.runtimes.failures import told
 
 Lines = list[MutableMapping[str, Any]]
@@ -70,6 +77,45 @@ def test_an_error_that_no_runtime_turned_is_told_with_its_cause() -> None:
 def test_a_failure_of_a_job_names_the_job() -> None:
     (line,) = lines(raised(KeyError("width")), call(3), job("j-1"))
     assert (line["calls"], line["jobs"]) == (["g-1/3"], ["j-1"])
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (KeyError("width"), "KeyError: 'width'"),
+        (ValueError("first\nsecond"), "ValueError: first"),
+        (ValueError("\n  \n"), "ValueError"),
+        (SystemExit(3), "SystemExit: 3"),
+        (ValueError("x" * 10_000), "ValueError: " + "x" * (CAUSE_CHARS_MAX - 12)),
+    ],
+)
+def test_a_cause_is_a_type_and_a_first_line(error: BaseException, cause: str) -> None:
+    assert cause_of(error) == cause
+    with pytest.raises(ExecutionError) as turned, told("cpu", trust_words=False):
+        raise error
+    assert cause_of(turned.value) == cause
+
+
+def test_an_exception_that_cannot_be_told_has_a_cause_all_the_same() -> None:
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    assert cause_of(MuteError()) == "MuteError: (it cannot say)"
+
+
+def test_a_load_that_failed_is_told_as_an_execution_is() -> None:
+    log = FailureLog(get_logger("test"), lambda: 0.0)
+    try:
+        raise ModelLoadError("the model failed its warm-up") from raised(KeyError("width"))
+    except ModelLoadError as error:
+        with capture_logs() as logs:
+            log.tell_load(error, invalid=True)
+    (line,) = logs
+    assert (line["event"], line["log_level"], line["kind"]) == ("load failed", "warning", "invalid")
+    assert (line["exception_type"], line["reason"]) == ("KeyError", "the model failed its warm-up")
+    assert "in predict" in line["traceback"]
+    assert line["traceback"].endswith("KeyError: 'width'")
 
 
 def test_a_line_is_bounded_whatever_a_model_raises() -> None:

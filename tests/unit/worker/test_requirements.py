@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from worker.recipes import needs_beside, recipe_of
-from worker.requirements import compare, installed_versions, read_requirements
+from worker.requirements import NAMED_MAX, compare, installed_versions, read_requirements, unmet
 
 INSTALLED = {
     "numpy": "2.4.6",
@@ -56,3 +56,31 @@ def test_recipes_are_equal_exactly_if_requirements_are(tmp_path: Path) -> None:
         (tmp_path / name / "requirements.txt").write_text(text)
     digests = [recipe_of(tmp_path / name).digest for name in "abc"]
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_graph_is_told_what_is_missing_but_for_what_only_mlflow_needs() -> None:
+    lines = ["mlflow==9.9", "onnx==1.0", "Cloud-Pickle", "left-pad>=1", "numpy<2"]
+    told = unmet(lines, {"numpy": "2.4.6", "cloud-pickle": "1"}, runs_code=False)
+    assert told == "packages that it asks for are not installed: left-pad>=1"
+    assert unmet(["mlflow", "onnx", "cloudpickle==3"], {}, runs_code=False) == ""
+    assert unmet(["numpy<2"], {"numpy": "2.4.6"}, runs_code=False) == ""
+
+
+def test_what_runs_code_is_told_other_versions() -> None:
+    told = unmet(["numpy<2", "torch==2.13.0"], INSTALLED, runs_code=True)
+    assert told == "it runs with other versions than it asks for: numpy 2.4.6, not <2"
+    assert unmet(["torch==2.13.0"], INSTALLED, runs_code=True) == ""
+
+
+def test_a_note_names_a_few_packages() -> None:
+    told = unmet([f"package-{number}" for number in range(50)], {}, runs_code=False)
+    assert told.count("package-") == NAMED_MAX
+    assert told.endswith("and 45 more")
+
+
+def test_nothing_that_a_model_or_an_environment_says_fails_a_load(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_bytes(b"caf\xe9==1\npytz==2013b\nold==1\n")
+    lines = read_requirements(tmp_path)
+    assert compare(lines, {"pytz": "2013b", "old": "no version"}).different == (
+        "old no version, not ==1",
+    )

@@ -29,6 +29,7 @@ class Fake:
     unbatched = ""
     coarse = False
     may_be_static = True
+    runs_code = False
 
     def __init__(
         self,

@@ -132,10 +132,10 @@ def test_a_lease_ends_with_a_result_an_error_or_neither() -> None:
     assert (result.client_id, result.final.infer_us, result.final.attempt_id) == ("mine", 7, 0)
     assert leases.commit(number, TEXT, b"ab").arguments[:2] == ("j", 4)
     assert leases.release(number).arguments == ("j", 4)
-    fatal = leases.fail(number, Failure(ErrorCode.MODEL_ERROR, "it raised"))
-    assert fatal.arguments == ("j", 4, "model_error", "it raised", 0)
+    fatal = leases.fail(number, Failure(ErrorCode.MODEL_ERROR, "it raised", "KeyError"))
+    assert fatal.arguments == ("j", 4, "model_error", "it raised", 0, "KeyError")
     again = leases.fail(number, Failure(ErrorCode.OUT_OF_MEMORY, "too large"))
-    assert again.arguments[-1] == 1
+    assert again.arguments[-2:] == (1, "")
 
 
 def test_a_job_that_outlasts_its_timeout_has_failed_whatever_it_comes_to() -> None:
@@ -154,7 +154,7 @@ def test_a_job_that_outlasts_its_timeout_has_failed_whatever_it_comes_to() -> No
     assert isinstance(late, Final)
     assert late.failure is not None
     assert late.failure.code is ErrorCode.DEADLINE_EXCEEDED
-    assert leases.fail(number, late.failure).arguments[-1] == 0
+    assert leases.fail(number, late.failure).arguments[-2] == 0
     assert leases.judged(Nack(number, NackReason.DRAINING), 102.0) == Nack(
         number, NackReason.DRAINING
     )

@@ -62,6 +62,7 @@ MESSAGES: list[ToPort | FromPort] = [
     Told(3, (Content("text/plain", 0), b"")),
     Ended((Final(1, (tensor(3),), None, 5, 6, 7), Nack(2, NackReason.DRAINING)), 12.5),
     Ended((Final(1, (tensor(100_000),)), Final(2, failure=Failure(ErrorCode.INTERNAL, "no"))), 0.5),
+    Ended((Final(3, failure=Failure(ErrorCode.MODEL_ERROR, "no", "KeyError: 'width'")),), 0.5),
     Leave(),
     Hinted(),
     Leased(

@@ -38,6 +38,7 @@ class Model:
     unbatched = ""
     coarse = False
     may_be_static = False
+    runs_code = False
 
     def __init__(self, generate: Callable[[], Generator[Any]], *, streams: bool = True) -> None:
         self.interface = ModelInterface(
