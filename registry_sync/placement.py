@@ -323,11 +323,12 @@ class _Spreading:
         self._leave(each)
 
     def _emptiest(self, workers: Iterable[str]) -> str | None:
-        """The worker with room that has fewest of this revision."""
+        """The worker with room that has fewest of this revision; of several, one that may stay."""
         counts, others = self._counts(), Counter(each.worker for each in self.others)
+        there = {each.worker for each in self.leaving}
         return min(
             (name for name in workers if self.room.fits(name, self.revision)),
-            key=lambda name: (counts[name], others[name], -self._score(name)),
+            key=lambda name: (counts[name], name not in there, others[name], -self._score(name)),
             default=None,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from registry_sync.placement import Placing, asked, place, rendezvous
@@ -184,6 +184,14 @@ def test_memory_is_never_overbooked(sizes: list[int], rooms: list[int]) -> None:
         max_size=6,
     ),
     streams=st.booleans(),
+)
+@example(  # the worker that calls were to move to has a job's place, until jobs have moved
+    steps=[
+        ({"w0"}, set(), 2),
+        ({"w0", "w1", "w2", "w3"}, set(), 2),
+        ({"w0", "w1", "w2", "w3"}, set(), 3),
+    ],
+    streams=True,
 )
 def test_placing_again_changes_nothing(
     steps: list[tuple[set[str], set[str], int]], streams: bool
