@@ -62,7 +62,7 @@ def broken(folder: Path) -> None:
         os.abort()
 
     def greedy(x: Any, params: Any) -> Any:
-        import numpy  # noqa: ICN001, PLC0415 - runs in the replica
+        import numpy  # noqa: PLC0415 - runs in the replica
 
         return numpy.ones(1 << 44) if 55 in x else x
 

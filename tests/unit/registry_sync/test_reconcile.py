@@ -452,6 +452,38 @@ def test_after_a_loss_of_all_state_traffic_goes_on() -> None:
     assert scene.routing.generation > generation
 
 
+@pytest.mark.parametrize("holder", ["w1", "w2"])
+def test_after_a_loss_of_all_state_what_runs_stays_where_it_runs(holder: str) -> None:
+    scene = serving(holder)
+    for other in {"w1", "w2"} - {holder}:
+        scene.workers[other] = worker(other)
+    scene.settle()
+    placement = scene.deployment.placement
+    assert {each.worker for each in placement} == {holder}
+    scene.deployment = type(scene.deployment)()
+    scene.routing = type(scene.routing)()
+    scene.prepared.clear()
+    fetched = scene.plan().fetches
+    assert scene.workers[holder].incarnation not in known_workers(scene), "it is told nothing yet"
+    for source in fetched:
+        scene.prepared[source] = manifest_for(source)
+    scene.plan()
+    assert scene.deployment.placement == placement
+    assert len(known_workers(scene)) == 2
+    assert scene.route() == "1"
+
+
+def test_after_a_loss_of_all_state_what_cannot_be_fetched_holds_up_nothing() -> None:
+    scene = serving()
+    scene.deployment = type(scene.deployment)()
+    scene.prepared.clear()
+    (source,) = scene.plan().fetches
+    assert known_workers(scene) == []
+    scene.prepared[source] = FetchFailure("no disk", 1, scene.now + 5)
+    scene.plan()
+    assert known_workers(scene) == ["w1-1"]
+
+
 def test_a_recreated_version_is_fetched_and_swapped() -> None:
     scene = serving()
     model = observed(versions={"1": STABLE})

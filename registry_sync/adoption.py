@@ -1,0 +1,60 @@
+"""What runs while the store knows nothing of it (pure).
+
+A store that lost all that it held is filled anew from the registry, in two plans: artifacts must be
+looked at before there is a revision. Until then workers are told nothing, so that they go on with
+what they run; after that, replicas that run the revision keep their places, wherever those are.
+
+Previous stop: `reconcile`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+from registry_sync.wishes import Wish
+from registry_sync.world import Reports, World
+from shared.deployment import ReplicaPlacement, ReplicaState, RevisionDeployment
+
+
+def is_unknown(wish: Wish, deployed: Sequence[RevisionDeployment] | None) -> bool:
+    """Whether it is not known yet what is to serve, and nothing says what does: a lost store."""
+    first = wish.version is not None and not deployed
+    return first and wish.target is None and wish.failure is None
+
+
+def adopted(
+    revisions: Iterable[RevisionDeployment],
+    places: Mapping[str, Sequence[ReplicaPlacement]],
+    reports: Reports,
+) -> Iterator[ReplicaPlacement]:
+    """What runs of a revision without any places, whose store was lost: it stays where it is."""
+    bare = {each.revision for each in revisions if each.revision not in places}
+    for worker in reports.workers.values():
+        for each in worker.replicas:
+            if each.revision in bare and each.state is ReplicaState.READY:
+                yield ReplicaPlacement(
+                    key=each.key,
+                    model=each.model,
+                    version=each.version,
+                    revision=each.revision,
+                    worker=worker.worker,
+                    device=each.device,
+                    duty=each.duty,
+                )
+
+
+def known_workers(world: World, unknown: Collection[str]) -> tuple[str, ...]:
+    """Incarnations that the placement is decided about.
+
+    Args:
+        unknown: models of which nothing can be decided yet: who runs one goes on as it is.
+    """
+    present = {
+        worker.incarnation
+        for worker in world.workers
+        if not any(
+            each.model in unknown and each.state is ReplicaState.READY for each in worker.replicas
+        )
+    }
+    remembered = set(world.deployment.workers or ()) if world.settling else set()
+    return tuple(sorted(present | remembered))
