@@ -9,11 +9,11 @@ Previous stop: `reconcile`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from registry_sync.wishes import Wish
 from registry_sync.world import Reports, World
-from shared.deployment import ReplicaPlacement, ReplicaState, RevisionDeployment
+from shared.deployment import Phase, ReplicaPlacement, ReplicaState, RevisionDeployment
 
 
 def is_unknown(wish: Wish, deployed: Sequence[RevisionDeployment] | None) -> bool:
@@ -24,14 +24,22 @@ def is_unknown(wish: Wish, deployed: Sequence[RevisionDeployment] | None) -> boo
 
 def adopted(
     revisions: Iterable[RevisionDeployment],
-    places: Mapping[str, Sequence[ReplicaPlacement]],
+    world: World,
     reports: Reports,
 ) -> Iterator[ReplicaPlacement]:
-    """What runs of a revision without any places, whose store was lost: it stays where it is."""
-    bare = {each.revision for each in revisions if each.revision not in places}
+    """What runs without a place of a revision that is to have places: the store was lost.
+
+    Placement prefers what is ready, so it stays where it is. Who reports late may find its places
+    given to another worker, that loads still: these are taken back while reports settle.
+    """
+    placed = world.deployment.placement
+    has_places = set() if world.settling else {each.revision for each in placed}
+    wanted = {each.revision for each in revisions if each.phase is not Phase.DRAINING} - has_places
+    keys = {each.key for each in placed}
     for worker in reports.workers.values():
         for each in worker.replicas:
-            if each.revision in bare and each.state is ReplicaState.READY:
+            ready = each.state is ReplicaState.READY
+            if ready and each.revision in wanted and each.key not in keys:
                 yield ReplicaPlacement(
                     key=each.key,
                     model=each.model,

@@ -190,7 +190,7 @@ def _step(
         waiting |= model.waiting
     placing = place(
         [revision for revision in revisions if revision.revision not in waiting],
-        [*world.deployment.placement, *adopted(revisions, places, reports)],
+        [*world.deployment.placement, *adopted(revisions, world, reports)],
         reports,
         settling=world.settling,
     )

@@ -473,6 +473,45 @@ def test_after_a_loss_of_all_state_what_runs_stays_where_it_runs(holder: str) ->
     assert scene.route() == "1"
 
 
+@pytest.mark.parametrize("holder", ["w1", "w2"])
+def test_after_a_loss_of_all_state_who_reports_late_keeps_what_it_runs(holder: str) -> None:
+    scene = serving(holder)
+    placement = scene.deployment.placement
+    late = scene.workers.pop(holder)
+    (other,) = {"w1", "w2"} - {holder}
+    scene.workers[other] = worker(other)
+    scene.deployment = type(scene.deployment)()
+    scene.routing = type(scene.routing)()
+    scene.settling = True
+    scene.plan()
+    assert {each.worker for each in scene.deployment.placement} == {other}
+    scene.workers[holder] = late
+    scene.plan()
+    assert scene.deployment.placement == placement
+    scene.settle()
+    assert scene.deployment.placement == placement
+
+
+def test_after_a_loss_of_all_state_no_model_is_told_unroutable_before_workers_report() -> None:
+    scene = serving()
+    scene.deployment = type(scene.deployment)()
+    scene.routing = type(scene.routing)()
+    workers = dict(scene.workers)
+    scene.workers.clear()
+    scene.settling = True
+    scene.plan()
+    assert scene.routing.models == {}
+    scene.workers = workers
+    scene.plan()
+    assert scene.route() == "1"
+    scene.workers.clear()
+    scene.deployment = type(scene.deployment)()
+    scene.routing = type(scene.routing)()
+    scene.settling = False
+    scene.plan()
+    assert scene.routing.models["digits"].versions == (), "nobody comes any more"
+
+
 def test_after_a_loss_of_all_state_what_cannot_be_fetched_holds_up_nothing() -> None:
     scene = serving()
     scene.deployment = type(scene.deployment)()
