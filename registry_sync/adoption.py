@@ -1,8 +1,8 @@
 """What runs while the store knows nothing of it (pure).
 
 A store that lost all that it held is filled anew from the registry, in two plans: artifacts must be
-looked at before there is a revision. Until then workers are told nothing, so that they go on with
-what they run; after that, replicas that run the revision keep their places, wherever those are.
+looked at before there is a revision. Until then nothing is written, so that workers go on with what
+they run; after that, replicas that run the revision keep their places, wherever those are.
 
 Previous stop: `reconcile`.
 """
@@ -51,18 +51,18 @@ def adopted(
                 )
 
 
-def known_workers(world: World, unknown: Collection[str]) -> tuple[str, ...]:
-    """Incarnations that the placement is decided about.
+def is_premature(world: World, unknown: Collection[str]) -> bool:
+    """Whether nothing may be written into an empty store yet, as something runs, or may run.
+
+    Workers do not believe a store that was emptied; what is written they would go by, and end what
+    it does not name.
 
     Args:
-        unknown: models of which nothing can be decided yet: who runs one goes on as it is.
+        unknown: models of which nothing can be decided yet.
     """
-    present = {
-        worker.incarnation
-        for worker in world.workers
-        if not any(
-            each.model in unknown and each.state is ReplicaState.READY for each in worker.replicas
-        )
-    }
-    remembered = set(world.deployment.workers or ()) if world.settling else set()
-    return tuple(sorted(present | remembered))
+    if world.deployment.serial or not unknown:
+        return False
+    replicas = [each for worker in world.workers for each in worker.replicas]
+    if any(each.model in unknown and each.state is ReplicaState.READY for each in replicas):
+        return True
+    return world.settling and not world.workers

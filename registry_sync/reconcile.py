@@ -37,7 +37,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from registry_sync.adoption import adopted, is_unknown, known_workers
+from registry_sync.adoption import adopted, is_premature, is_unknown
 from registry_sync.gone import gone_versions, off_of, spent
 from registry_sync.history import written_of
 from registry_sync.past import past_of
@@ -184,6 +184,8 @@ def _step(
     waiting: set[str] = set()
     deployed = _by_model(world.deployment)
     unknown = {name for name, wish in wishes.items() if is_unknown(wish, deployed.get(name))}
+    if is_premature(world, unknown):
+        return world, Placing((), {})
     for name, wish in wishes.items():
         model = _Model(world, reports, policy, places, generation)
         revisions += model.advance(deployed.get(name, []), wish)
@@ -198,11 +200,18 @@ def _step(
         revisions={each.revision: each for each in sorted(revisions, key=lambda r: r.revision)},
         placement=placing.places,
         serial=world.deployment.serial,
-        workers=known_workers(world, unknown),
+        workers=_known_workers(world),
     )
     routing = route_models(world, wishes, deployment, generation, reports)
     result = replace(world, deployment=deployment, routing=routing)
     return replace(result, turned_off=world.turned_off - spent(result, policy)), placing
+
+
+def _known_workers(world: World) -> tuple[str, ...]:
+    """Incarnations that the placement is decided about."""
+    present = {worker.incarnation for worker in world.workers}
+    remembered = set(world.deployment.workers or ()) if world.settling else set()
+    return tuple(sorted(present | remembered))
 
 
 def _outgoing(revision: RevisionDeployment, wished: ServingSettings | None) -> RevisionDeployment:
