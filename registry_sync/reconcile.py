@@ -37,7 +37,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from registry_sync.adoption import adopted, is_premature, is_unknown
 from registry_sync.gone import gone_versions, off_of, spent
 from registry_sync.history import written_of
 from registry_sync.past import past_of
@@ -183,16 +182,13 @@ def _step(
     revisions: list[RevisionDeployment] = []
     waiting: set[str] = set()
     deployed = _by_model(world.deployment)
-    unknown = {name for name, wish in wishes.items() if is_unknown(wish, deployed.get(name))}
-    if is_premature(world, unknown):
-        return world, Placing((), {})
     for name, wish in wishes.items():
         model = _Model(world, reports, policy, places, generation)
         revisions += model.advance(deployed.get(name, []), wish)
         waiting |= model.waiting
     placing = place(
         [revision for revision in revisions if revision.revision not in waiting],
-        [*world.deployment.placement, *adopted(revisions, world, reports)],
+        world.deployment.placement,
         reports,
         settling=world.settling,
     )

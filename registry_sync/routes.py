@@ -40,7 +40,7 @@ def route_models(
     for name in sorted({*wishes, *deployed}):
         route = _route(name, wishes.get(name, Wish()), deployed.get(name, []), generation)
         present = world.routing.models.get(name)
-        if route is None or (present is None and _may_serve(route, world, reports)):
+        if route is None or (present is None and _serves_unknown(route, reports)):
             continue
         same = present is not None and present == route.model_copy(
             update={"generation": present.generation}
@@ -51,15 +51,13 @@ def route_models(
     return RoutingTable(generation=generation, models=models)
 
 
-def _may_serve(route: ModelRoute, world: World, reports: Reports) -> bool:
-    """Whether replicas of a model that we know nothing about are ready, or may be.
+def _serves_unknown(route: ModelRoute, reports: Reports) -> bool:
+    """Whether replicas of a model that we know nothing about are ready.
 
     So it is after a loss of all state. Their gateways route to them still, and an empty route
     would end that; soon the revision is known again, and found ready.
     """
-    if route.versions:
-        return False
-    return (world.settling and not world.workers) or any(
+    return not route.versions and any(
         replica.model == route.model and replica.state is ReplicaState.READY
         for replica in reports.all_replicas()
     )
