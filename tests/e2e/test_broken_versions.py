@@ -142,7 +142,7 @@ def test_history_and_wait_and_logs_name_the_same_cause(system: LocalSystem, show
     assert (waited.returncode, cause in waited.stdout) == (3, True)
     lines = penstock("logs", "--model", "signature", *where).stdout
     assert "in by_name" in lines, "where in the model's code it was raised"
-    never = penstock("wait", "alias", *where)
+    never = penstock("wait", "alias", "--timeout", "0", *where)
     assert (never.returncode, "names version '9'" in never.stdout) == (1, True)
 
 
