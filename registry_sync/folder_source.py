@@ -277,8 +277,10 @@ class FolderSource:
     def _wanted(
         self, tags: Tags, wishes: Mapping[str, Mapping[str, str]], also: Collection[str]
     ) -> list[str]:
-        """Versions that somebody or something named."""
+        """Versions that are named; where an alias names what is not there, one to tell of it."""
         aliased = {tags.aliases[alias] for alias in self._aliases if alias in tags.aliases}
+        if not aliased <= wishes.keys():
+            aliased |= {max(wishes, key=version_order, default="")}
         return [
             version
             for version, own in wishes.items()

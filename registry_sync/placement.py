@@ -29,7 +29,7 @@ Invariants:
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -174,6 +174,7 @@ class _Room:
             for device, size in worker.device_memory_bytes.items()
         }
         self._uses: Counter[tuple[str, str]] = Counter()
+        self._held: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
         sizes = {each.revision: each.memory_bytes for each in revisions}
         for each in current:
             if each.revision in sizes and not reports.refused([each]):
@@ -184,16 +185,26 @@ class _Room:
             self._devices_with_room(worker, revision)
         )
 
-    def told(self, worker: str) -> str:
-        """What is left of a worker's memory, and of that of its GPUs, in words."""
+    def told(self, worker: str, revision: RevisionDeployment) -> str:
+        """What is left of a worker's memory and its GPUs', and who has most, in words."""
         report = self._reports.workers[worker]
         free = [("", self.free[worker], report.memory_bytes)]
         for device, size in report.device_memory_bytes.items():
             free.append((f"{device} ", self._free_on[worker, device], size))
-        return f"{worker}: " + ", ".join(
+        left = ", ".join(
             f"{what}{max(0, left) / _GIB:.1f} of {size / _GIB:.1f} GiB free"
             for what, left, size in free
         )
+        return f"{worker}: {left}{self._most_held(worker, revision)}"
+
+    def _most_held(self, worker: str, revision: RevisionDeployment) -> str:
+        """Which other version holds most memory of a worker, in words; empty if none does."""
+        own = (revision.model, revision.version)
+        others = [(size, key) for key, size in self._held[worker].items() if key != own and size]
+        if not others:
+            return ""
+        size, (model, version) = max(others)
+        return f", {size / _GIB:.1f} GiB held by {model}/{version}"
 
     def _devices_with_room(self, worker: str, revision: RevisionDeployment) -> list[str]:
         """Devices that will do; a GPU of unknown memory always has room."""
@@ -225,6 +236,7 @@ class _Room:
     def _charge(self, place: ReplicaPlacement, size: int, uses: int = 1) -> None:
         if place.worker in self.free:
             self.free[place.worker] -= size
+            self._held[place.worker][place.model, place.version] += size
         if (place.worker, place.device) in self._free_on:
             self._free_on[place.worker, place.device] -= size
         self._uses[place.worker, place.device] += uses
@@ -402,7 +414,7 @@ class _Spreading:
             return Unplaced(f"no live worker has the device {device}", lasting=True)
         if not takers:
             return Unplaced("its workers could not load it", lasting=False)
-        room = ", ".join(self.room.told(name) for name in takers[:5])
+        room = ", ".join(self.room.told(name, self.revision) for name in takers[:5])
         need = self.revision.memory_bytes / _GIB
         return Unplaced(
             f"too little memory: {len(self.kept)} of {wanted} replicas"

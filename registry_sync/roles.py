@@ -14,7 +14,7 @@ A role that we do not know counts as no role, and is reported.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from registry_sync.registry import ROLE_TAG, ObservedModel, version_order
@@ -35,6 +35,7 @@ class Roles:
         superseded: versions that are named stable too, each with the reason why another goes first.
         unknown: versions with a role that does not exist, each with what to tell the operator.
         by: the alias or tag that names the stable one, with its value.
+        dangling: what to tell the operator of an alias that names a version that is not there.
     """
 
     stable: str | None
@@ -43,6 +44,7 @@ class Roles:
     unknown: Mapping[str, str]
     turned_off: frozenset[str] = frozenset()
     by: str = ""
+    dangling: str = ""
 
 
 def roles_of(
@@ -76,6 +78,7 @@ def roles_of(
         unknown=_unknown(by_role, names.outward(ROLE_TAG)),
         turned_off=turned_off & {version for version, _ in named},
         by=_by(winner, model, names) if winner else "",
+        dangling=_dangling(model.aliases, stable_aliases, by_role),
     )
 
 
@@ -84,6 +87,16 @@ def is_held_off(
 ) -> bool:
     """Whether it is only because a version was turned off that it is not to serve."""
     return roles_of(model, stable_aliases, turned_off - {version}).stable == version
+
+
+def _dangling(
+    aliases: Mapping[str, str], stable_aliases: Iterable[str], there: Collection[str]
+) -> str:
+    """The strongest alias that names what is not there; one version's folder may still come."""
+    for alias in stable_aliases:
+        if alias in aliases and aliases[alias] not in there:
+            return f"alias {alias} names version {aliases[alias][:40]!r}, which is not there yet"
+    return ""
 
 
 def _by(winner: tuple[str, str], model: ObservedModel, names: TagNames) -> str:

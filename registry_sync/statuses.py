@@ -138,9 +138,14 @@ def _of_problem(
     problem: str, model: ObservedModel, seen: ObservedVersion, wish: Wish
 ) -> StatusUpdate | None:
     """Where nothing of the model is deployed, its last version tells what is wrong with it."""
-    if wish.version is not None or seen is not model.versions[-1]:
+    if not _speaks_for(model, seen, wish):
         return None
     return StatusUpdate(seen.model, seen.version, Status.INVALID, _sentences([problem]))
+
+
+def _speaks_for(model: ObservedModel, seen: ObservedVersion, wish: Wish) -> bool:
+    """Whether a version tells what is wrong with its model, of which nothing is to serve."""
+    return wish.version is None and model.versions[-1:] == (seen,)
 
 
 def _is_shown(update: StatusUpdate, seen: ObservedVersion) -> bool:
@@ -238,6 +243,8 @@ class _Projection:
             return Status.LOADING, "artifacts are being fetched"
         if version in roles.unknown:
             return Status.INVALID, roles.unknown[version]
+        if wish.roles.dangling and _speaks_for(model, seen, wish):
+            return Status.INVALID, wish.roles.dangling
         past = self._past.get(model.name, ModelPast()).versions.get(version, VersionPast())
         if version in roles.superseded:
             failure = past.last_failure if past.failing else ""

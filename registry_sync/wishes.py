@@ -158,6 +158,8 @@ def _towards(
     settings, problems = read_settings(
         model.tags, seen.tags, policy.defaults, running, policy.tag_names
     )
+    if roles.dangling:
+        problems = (roles.dangling, *problems)
     outgoing = _outgoing(model, revisions, policy)
     wish = Wish(version, source=seen.source, outgoing=outgoing, problems=problems, roles=roles)
     manifest = _known_manifest(seen.source, revisions) or prepared.get(seen.source)

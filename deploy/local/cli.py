@@ -156,7 +156,12 @@ def status(
 
 @app.command("history", rich_help_panel=CommandGroup.LOOK)
 def history(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="As the registry names it.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="As the registry names it.", autocompletion=models_of_store
+        ),
+    ],
     limit: Annotated[
         int, typer.Option(min=1, max=EVENTS_MAX, help="How many at most, of the last ones.")
     ] = 20,
@@ -252,7 +257,12 @@ def retry(
 
 @app.command("off", rich_help_panel=CommandGroup.ACT)
 def off(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model that is deployed.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A model that is deployed.", autocompletion=models_of_store
+        ),
+    ],
     version: Annotated[str | None, typer.Option(help="Of the model; default: all of it.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     undone: Annotated[

@@ -11,10 +11,13 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
+from typer.models import CommandInfo
 
-from deploy.local.completion import OFFERED_MAX
+from deploy.local.cli import app
+from deploy.local.completion import OFFERED_MAX, models_of_gateway, models_of_store
 from tests.e2e.system import own_environment
 from tests.unit.deploy.fake_gateway import JOB, FakeGateway, job
 
@@ -81,6 +84,20 @@ def test_bash_completes_commands_and_options(environment: dict[str, str]) -> Non
     assert offered("penstock jobs re", environment) == ["retry"]
     assert offered("penstock gateway --redis", environment) == ["--redis-url"]
     assert offered("penstock wait m --for s", environment) == ["serving"]
+
+
+def takes_model(command: CommandInfo) -> bool:
+    return command.callback is not None and "model" in get_type_hints(command.callback)
+
+
+@pytest.mark.parametrize(
+    "command", filter(takes_model, app.registered_commands), ids=lambda each: each.name
+)
+def test_whatever_takes_a_model_has_its_name_completed(command: CommandInfo) -> None:
+    assert command.callback is not None
+    hints = get_type_hints(command.callback, include_extras=True)
+    (asked,) = get_args(hints["model"])[1:]
+    assert asked.autocompletion in (models_of_gateway, models_of_store)
 
 
 def test_bash_completes_models_of_a_gateway_but_none_that_a_shell_could_read(

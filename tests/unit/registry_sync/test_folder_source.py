@@ -113,6 +113,9 @@ def test_an_alias_of_what_is_not_there_yet_moves_nothing(models: Models) -> None
     models.write("m/tags.yaml", "aliases:\n  champion: 2\n")
     models.rest()
     assert models.wished() is None
+    roles = wish_of("m", models.see(), [], {}, POLICY).roles
+    assert roles.dangling == "alias champion names version '2', which is not there yet"
+    assert [seen.version for seen in models.see().versions] == ["1"], "whose status tells of it"
 
 
 def test_without_the_default_nothing_is_stable_unless_it_is_named(tmp_path: Path) -> None:

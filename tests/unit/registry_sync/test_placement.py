@@ -367,6 +367,17 @@ def test_too_little_memory_for_jobs_is_told() -> None:
     assert "0 of 1 replicas for jobs fit" in placing.unplaced[own.revision].reason
 
 
+def test_too_little_memory_names_what_holds_most_of_it() -> None:
+    greedy = revision("greedy", replicas=20, memory=40 * MIB)
+    small = revision("small", memory=50 * MIB)
+    reports = Reports([worker("w1", memory=820 * MIB)], [])
+    first = place([greedy], (), reports)
+    placing = place([greedy, small], first.places, reports)
+    reason = placing.unplaced[small.revision].reason
+    assert reason.startswith("too little memory: 0 of 1 replicas fit")
+    assert "(w1: 0.0 of 0.8 GiB free, 0.8 GiB held by greedy/1)" in reason
+
+
 def test_rendezvous_is_stable() -> None:
     assert rendezvous("digits/1-0", "w1") == 12324622345694349787
 

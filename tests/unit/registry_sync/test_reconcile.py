@@ -528,6 +528,26 @@ def test_an_unknown_role_is_invalid() -> None:
     assert "'canari'" in message
 
 
+def test_an_alias_of_a_version_that_is_not_there_is_told() -> None:
+    scene = Scene()
+    told = "alias champion names version '9', which is not there yet"
+    scene.models = registry(observed(versions={"1": {}, "2": {}}, aliases={"champion": "9"}))
+    scene.settle()
+    assert scene.deployment.revisions == {}
+    assert scene.status("2") == ("invalid", told)
+    scene.models = registry(observed(versions={"1": {}, "2": STABLE}, aliases={"champion": "9"}))
+    scene.settle()
+    assert scene.status("2") == ("serving", told)
+    off = observed(versions={"1": {}, "2": OFF}, aliases={"champion": "9"})
+    scene.models = registry(off)
+    scene.settle()
+    assert scene.route() is None, "off ends what serves, whatever an alias names"
+    scene.models = registry(observed(versions={"1": {}, "2": {}}, aliases={"champion": "1"}))
+    scene.settle()
+    assert scene.status("1") == ("serving", "")
+    assert scene.status("2") == ("retired", "")
+
+
 def test_serials_grow_above_what_workers_have_seen() -> None:
     scene = Scene()
     scene.workers["w1"] = scene.workers["w1"].model_copy(update={"deployment_serial": 41})
