@@ -91,7 +91,9 @@ def takes_model(command: CommandInfo) -> bool:
 
 
 @pytest.mark.parametrize(
-    "command", filter(takes_model, app.registered_commands), ids=lambda each: each.name
+    "command",
+    [each for each in app.registered_commands if takes_model(each)],
+    ids=lambda each: each.name,
 )
 def test_whatever_takes_a_model_has_its_name_completed(command: CommandInfo) -> None:
     assert command.callback is not None
