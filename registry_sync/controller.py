@@ -9,8 +9,6 @@ Four tasks, each the owner of what it talks to:
 None waits for another: while MLflow hangs, rollouts of what is known go on; while the store is
 down, nothing is decided, and for a while after that the absence of a report means nothing. Each
 goes on, whatever happens in it (see `supervision`), and none waits for anything without a limit.
-
-Previous stop: `__main__`. Next: `reconcile.plan`, where every decision is made.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the file system says of a version's folder, and the small files beside it.
 
-Previous stop: `folder_source`. These block, and hang where a mount does.
+These block, and hang where a mount does.
 """
 
 from __future__ import annotations

@@ -14,8 +14,6 @@ reported with a problem, and what is deployed of it goes on.
 
 Where no version is named stable, the highest one without a role is, unless the operator chose
 otherwise. A folder that is suddenly empty is taken for one that is not mounted.
-
-Previous stop: `controller`, which calls this in a thread. Next: `folder_files`, the YAML.
 """
 
 from __future__ import annotations

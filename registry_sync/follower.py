@@ -2,8 +2,6 @@
 
 Nothing in here may stop it: each call has a limit of time (see `source_calls`), and no wait is for
 an event alone. Statuses wait for the next look at the registry, not the other way round.
-
-Previous stop: `controller`. Next: `source_calls`.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 Whoever deletes a version, or a whole model, tidies up a registry; that is no word on what serves.
 As with a registry that lost its models, what serves goes on, as it is, until `penstock off` ends it
 or another version takes over. The operator is told.
-
-Previous stop: `reconcile`. Next: `statuses`.
 """
 
 from __future__ import annotations

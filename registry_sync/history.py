@@ -6,8 +6,6 @@ before: so a new leader, or one whose write was lost, tells an event once.
 A version that fails again and again for the same reason makes one event, and at most
 `FAILURES_TOLD_MAX` where the reason differs each time, until it serves without fault or is asked
 for anew. The last failure is kept in its past anyway, and no failure pushes out who switched what.
-
-Previous stop: `past`. Next: the store, through `controller`.
 """
 
 from __future__ import annotations

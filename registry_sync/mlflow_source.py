@@ -8,8 +8,6 @@ search returns no aliases of versions (models have them).
 
 An MLflow that has no models at all, although some are deployed, is taken for one that lost its
 database, or for something else that answers in its stead: a registry is away then, and not empty.
-
-Previous stop: `controller`, which calls this in a thread.
 """
 
 from __future__ import annotations

@@ -8,8 +8,6 @@ both have written.
 
 A status that is contested is not written at each look, back and forth: after the second time it
 rests, each time twice as long.
-
-Previous stop: `follower`. Next: `reconcile`, which leaves out what rests.
 """
 
 from __future__ import annotations

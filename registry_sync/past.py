@@ -2,8 +2,6 @@
 
 A plan is a moment, and what it no longer deploys it forgets. So what the deployment says now is
 added to what was known before, and is written down. Statuses of what is over are told by it.
-
-Previous stop: `reconcile`. Next: `history`, which makes events of what changed, and `statuses`.
 """
 
 from __future__ import annotations

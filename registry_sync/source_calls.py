@@ -10,8 +10,6 @@ until that ends, since its folder may be a link into a mount of its own.
 
 A registry may also be only slow. So while a look hangs, the next one has twice as long: one that
 needs some minutes is read in the end, though not often.
-
-Previous stop: `follower`. Next: a `RegistrySource`.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 A `Wish` names the one revision of a model that is to serve in the end. Where the registry was not
 seen, the deployment itself says what was wished last, so that rollouts go on and losses are mended
 while the registry is away.
-
-Previous stop: `roles` and `tags`. Next: `reconcile`, which moves the deployment towards the wishes.
 """
 
 from __future__ import annotations

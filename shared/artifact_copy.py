@@ -6,8 +6,6 @@ What a content *is*, its digest says (`shared.artifact_folder`).
 
 Names that begin with a dot are no content: tools put half-written files, locks and their own state
 there. Neither are the files by which operators and Penstock talk to each other.
-
-Previous stop: `shared.artifact_cache`, and registry_sync's folder source, which watches.
 """
 
 from __future__ import annotations

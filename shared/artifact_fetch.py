@@ -4,7 +4,7 @@
 
 It exists because the download is long, blocks, and imports MLflow, none of which belongs into a
 service. The request comes on standard input, since a URI may hold a password and command lines are
-public. Previous stop: `shared.artifact_cache`, which starts and, if need be, kills it.
+public.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ left over, and is removed. A folder gets its final name only when its content wa
 it before anything in it is removed, so what has a digest for a name is whole. Others evict and
 clean at the same time: what vanishes meanwhile is no error.
 
-This is the disk, and blocks. Previous stop: `shared.artifact_cache`, which services use. Content is
-written by `shared.artifact_fetch`, in a process of its own, or by `shared.artifact_copy`.
+This is the disk, and blocks. Content is written by `shared.artifact_fetch`, in a process of its
+own, or by `shared.artifact_copy`.
 """
 
 from __future__ import annotations

@@ -5,9 +5,6 @@ nested claims had it make 40 MB, and 64 MiB would have it make 500 GB. And a val
 bytes becomes an object of 80. What is short is read straight, since neither can matter there;
 the rest is gone through first, value by value and without objects, and what it will take is added
 up. Our own messages hold no maps and no extensions, and their arrays are few deep.
-
-Previous stop: `shared.wire`, `shared.jobs.payload` or `worker.jobs.port_wire`, which know what the
-values mean.
 """
 
 from __future__ import annotations

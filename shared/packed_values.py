@@ -1,7 +1,4 @@
-"""What a message's fields must be, and how messages name what they are instead.
-
-Previous stop: `shared.wire`.
-"""
+"""What a message's fields must be, and how messages name what they are instead."""
 
 from __future__ import annotations
 

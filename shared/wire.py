@@ -5,8 +5,6 @@ that begins with its kind. A tensor is `[name, datatype, shape, data]`, where `d
 bytes themselves (small tensors: one copy is cheaper than a frame) or the number of the frame,
 counted from 1, that holds them (large ones: never copied here). All frames belong to exactly one
 tensor. Whatever the bytes, `decode` returns an envelope or raises `WireError`.
-
-The previous stop of a request is `gateway.transport`, the next `worker.replica`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,5 @@
 """The worker agent: reads what is wanted, has replicas run, reports. A thin shell.
 
-Previous stop: registry_sync's documents in the state store. Next: `worker.replica_host`, which runs
-the replicas that `worker.supervisor` decides on.
-
 One event loop, no threads but that of the metrics endpoint. Without the store the agent goes on
 with what it knows; without the agent no replica goes on.
 """

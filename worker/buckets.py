@@ -1,7 +1,4 @@
-"""Which requests may share a batch: those with equal buckets, if a trial had requests like them.
-
-Previous stop of a request: `worker.session`. Next: `worker.batching`.
-"""
+"""Which requests may share a batch: those with equal buckets, if a trial had requests like them."""
 
 from __future__ import annotations
 

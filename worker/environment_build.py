@@ -3,7 +3,7 @@
     python -m worker.environment_build FOLDER < BuildRequest > BuildOutcome
 
 It exists because that is long and blocks. Whoever else wants the same environment waits for its
-lock in a process of its own, and then finds it there. Previous stop: `worker.environments`.
+lock in a process of its own, and then finds it there.
 """
 
 from __future__ import annotations

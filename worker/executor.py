@@ -6,9 +6,6 @@ handlers, above all) is allowed on the main thread only.
 Inference libraries release the interpreter while they compute. There is one thread because a
 runtime executes one batch at a time; what gathers in between forms the next batch. Only batches
 that take less than to hand them over do not come here (`worker.short_runs`).
-
-Previous stop of a request: `worker.batching`. Next: `worker.runtimes`, then back to
-`worker.session` with the outcome.
 """
 
 from __future__ import annotations

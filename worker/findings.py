@@ -1,8 +1,8 @@
 """What loads of models found out, as an agent remembers it: in memory, on disk and in the store.
 
-Previous stop: `worker.replica_host`. The store is read before a replica is spawned (`look`); what a
-replica says goes to memory at once, so that the next one here is told, and then to the disk and the
-store (`remember`). Neither can harm or delay anything: each is given up after a while, and logged.
+The store is read before a replica is spawned (`look`); what a replica says goes to memory at once,
+so that the next one here is told, and then to the disk and the store (`remember`). Neither can harm
+or delay anything: each is given up after a while, and logged.
 
     <cache>/findings/<key>.json  one finding; the key is a digest of revision, environment, device
 

@@ -1,7 +1,5 @@
 """Runs the replicas of a worker: carries out what the supervisor decides, and brings it events.
 
-Previous stop: `worker.agent`. Next: `worker.replica_process`, one child.
-
 Each event goes through `feed`, the only place that moves the supervisor; it comes from the agent, a
 timer, a fetch or a child, always in the event loop. A command may bring an event at once (a process
 that cannot be started): it waits its turn behind the commands of the event before.

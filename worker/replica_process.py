@@ -1,7 +1,5 @@
 """One child process: the seam between the agent and a replica.
 
-Previous stop: `worker.agent`. Next: `worker.replica`, at the other end of the socket pair.
-
 The parent's end is non-blocking and served by the event loop. Of each kind of message only the
 newest waits to be sent, since each replaces the one before it; that bounds what waits for a replica
 which does not read, such as one whose model holds the interpreter while it loads.

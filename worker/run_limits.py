@@ -15,8 +15,6 @@ operator said how long one execution may take. What its client allows ends the j
 (`worker.jobs.leases`), never a replica that calls share, or any client could have it reloaded; but
 it may be longer than `job_execution_s_max`. In a replica for jobs alone, an execution whose job has
 ended by its client's timeout gets the grace that calls get.
-
-Previous stop: `worker.session`. Next: `worker.supervision`, in the agent.
 """
 
 from __future__ import annotations

@@ -12,8 +12,6 @@ them begins at once or is refused: what might die with it is then only what runs
 nobody wants what runs any more, the replica may drain and end to stop it (`GivingUp`).
 
 Every method returns the commands that the shell is to carry out, in order.
-
-Previous stop of a request: `worker.replica`. Next: `worker.batching`, then `worker.executor`.
 """
 
 from __future__ import annotations

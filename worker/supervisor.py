@@ -1,8 +1,5 @@
 """Which replica processes of a worker run, and what happens when one misbehaves. Pure.
 
-Previous stop: `worker.agent`, which brings events and carries out commands. Next:
-`worker.replica_process`, one child.
-
 Theory. A *slot* (`worker.slot`) is one place of the placement, named by its key, and the one record
 of all that happens there. At most one process lives in a slot. Its steps, and what ends each:
 

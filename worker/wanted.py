@@ -1,8 +1,5 @@
 """What the control plane wants of one worker, read out of its documents. Pure.
 
-Previous stop: `worker.agent`, which reads the documents. Next: `worker.supervisor`, which makes the
-assignments true.
-
 Three rules guard replicas that serve against a control plane that lost its memory, or sight:
 - `Wanted` never takes in a deployment that was never written (serial 0) after a written one: that
   is an emptied store, and registry_sync will write again.

@@ -1,8 +1,4 @@
-"""The gateway's web application: the protocol's routes, metrics, and documentation.
-
-Previous stop of a request: the client, through `gateway.http.direct_connection`, which keeps
-inference for itself where it can. Next: `gateway.http.oip_routes`.
-"""
+"""The gateway's web application: the protocol's routes, metrics, and documentation."""
 
 from __future__ import annotations
 

@@ -3,9 +3,6 @@
 There are at most `READERS_MAX`, started when a body needs one and ended when none has for a while.
 A thread waits for each. Bodies beyond that wait in a line with a bound of its own; one whose client
 has gone, or whose time is over, leaves the line.
-
-Previous stop of a large request: `gateway.http.call_route`. Next: `gateway.http.reader_process`,
-and back.
 """
 
 from __future__ import annotations

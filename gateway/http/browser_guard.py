@@ -3,8 +3,6 @@
 What is refused is decided by `gateway.http.origin_checks`. For the origins that the operator listed
 the guard speaks CORS: it answers the browser's question beforehand (a preflight), and marks answers
 as readable. The short way of inference leaves all requests of pages to this one.
-
-Previous stop of a request: the client, through `gateway.http.direct_connection`. Next: the routes.
 """
 
 from __future__ import annotations

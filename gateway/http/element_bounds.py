@@ -8,8 +8,6 @@ reading takes. Commas within texts count too at first. Only a body that seems to
 counted again without what lies between quotes.
 
 Bodies up to `LARGE_BYTES` are not looked at: what they can hold is little.
-
-Previous stop of a request: `gateway.http.call_route`, by its format. Next: the format's reader.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Jobs over HTTP: submit, look or wait, result, events, cancel, retry, delete, list.
-
-Previous stop of a request: the client, through `gateway.http.app`. Next: `gateway.jobs.service`;
-for a submit, `gateway.http.job_intake` before it.
-"""
+"""Jobs over HTTP: submit, look or wait, result, events, cancel, retry, delete, list."""
 
 from __future__ import annotations
 

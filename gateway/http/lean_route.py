@@ -1,7 +1,4 @@
-"""Routes that hand the raw request to their endpoint, and answer errors in our shape.
-
-Previous stop of a request: `gateway.http.app`. Next: `gateway.http.oip_routes`.
-"""
+"""Routes that hand the raw request to their endpoint, and answer errors in our shape."""
 
 from __future__ import annotations
 

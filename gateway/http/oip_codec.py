@@ -1,8 +1,5 @@
 """The Open Inference Protocol's payloads, to and from tensors; pure and synchronous.
 
-Previous stop of a request: `gateway.http.call_route`, which read the body. Next: back there, and
-then `gateway.service`, with tensors that are known to fit the model.
-
 Theory: a request is a JSON object, or one followed by raw tensors (the binary tensor extension),
 in which case a header says where the JSON ends. Every tensor is compared with the model's
 interface by name, datatype, shape and number of elements, in this order, so that a replica gets

@@ -1,8 +1,5 @@
 """The Open Inference Protocol's REST routes.
 
-Previous stop of a request: the client, through `gateway.http.app`. Next: `gateway.http.call_route`
-for inference, with `gateway.http.oip_codec` for its payloads.
-
 Health answers are 200 for yes, 400 for no (404 for a model that does not exist), and say so in
 JSON.
 """

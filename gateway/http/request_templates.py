@@ -10,9 +10,6 @@ That the list is a value (and not a part of a string, or a key that comes again 
 by reading the document with a mark in the list's place.
 
 With binary data it is simpler still: the JSON in front of it is the same to the last byte.
-
-Previous stop of a request: `gateway.http.call_route`. Next: back there, or else
-`gateway.http.oip_codec` for a document that is not known.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""The payload formats of MLflow's scoring server and of KServe v1; pure and synchronous.
-
-Previous stop of a request: `gateway.http.call_route`, which read the body. Next: back there, and
-then `gateway.service`.
-"""
+"""The payload formats of MLflow's scoring server and of KServe v1; pure and synchronous."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Routes for clients of MLflow's scoring server and of KServe v1.
-
-Previous stop of a request: the client, through `gateway.http.app`. Next: `gateway.http.call_route`,
-with `gateway.http.scoring_formats` for the payloads.
-"""
+"""Routes for clients of MLflow's scoring server and of KServe v1."""
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@
 A blob of an erased job stays in the store's garbage until it was reported as deleted. What nobody
 refers to, since its writer died or its lease was lost, is an orphan: it goes with its job's id,
 once the job is gone and it is old.
-
-Previous stop: `gateway.jobs.keeper`.
 """
 
 from __future__ import annotations

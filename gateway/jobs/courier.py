@@ -2,8 +2,6 @@
 
 The store holds what one gateway has taken off from the others for a while (`hold_s`). Whatever
 happens here, an event that was not reported as told comes again: each is told at least once.
-
-Previous stop: `gateway.jobs.keeper`. Next: `gateway.webhooks.sender`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""What a client submits, and the job that becomes of it; pure and synchronous.
-
-Previous stop of a submission: `gateway.http.job_routes`, which read it. Next:
-`gateway.jobs.service`.
-"""
+"""What a client submits, and the job that becomes of it; pure and synchronous."""
 
 from __future__ import annotations
 

@@ -5,9 +5,6 @@ begins, and to tell a store or an agent of each batch would cost more than many 
 and its replica share some memory instead: the replica writes ids there, the agent reads them when
 the process is gone. The newest `JOBS_MAX` are known. That is many times what a replica holds as a
 rule, and what was held when it died is among the newest.
-
-Previous stop: `worker.jobs.side`, in the replica. Next: `worker.replica_process`, in the agent, and
-then `worker.jobs.losses`.
 """
 
 from __future__ import annotations

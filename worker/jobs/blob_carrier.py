@@ -2,7 +2,7 @@
 
 Storage that fails is asked again for a while: an attempt that ended because of it would only have
 the next one fail, too. Outputs of streams come after inputs and results, and are tried less often;
-of those that wait, the oldest make room for the newest. Previous and next stop: `worker.jobs.port`.
+of those that wait, the oldest make room for the newest.
 """
 
 from __future__ import annotations

@@ -15,8 +15,6 @@ while a request is under way may be about what the request just missed, so it co
 A suspect (a job that a replica died with) is leased when nothing runs and nothing is held. Where
 suspects were passed over, held jobs run out first, so that there is such a moment. Calls may keep
 suspects off: then others are leased meanwhile, and suspects are looked for again a little later.
-
-Previous stop of a job: `worker.jobs.side`. Next: `worker.session`.
 """
 
 from __future__ import annotations

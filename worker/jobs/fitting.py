@@ -2,8 +2,6 @@
 
 A gateway compared it with the version that the job was submitted for; the job may have been moved
 to another one since, with another signature.
-
-Previous stop: `worker.jobs.inputs`.
 """
 
 from __future__ import annotations

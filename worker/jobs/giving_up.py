@@ -4,8 +4,6 @@ Theory. What computes cannot be interrupted, so the only way to stop it is to en
 costs a load of the model, so it gets a grace to end by itself; and it harms others, so it is done
 only where nobody else has anything running or waiting there but jobs that have not begun, which are
 given back and cost nothing by that.
-
-Previous stop: `worker.session`. Next: `worker.draining`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 Who found the queue empty says so (`listen`), and hears once when there may be something again.
 Hints of cancels are always waited for.
-
-Previous stop: `shared.jobs.blocking_store`. Next: `worker.jobs.port`.
 """
 
 from __future__ import annotations

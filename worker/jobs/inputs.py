@@ -1,8 +1,6 @@
 """From the bytes of a leased job to what is to be executed. Pure.
 
 It is done beside the replica's loop, which is given what was read and judged.
-
-Previous stop: `worker.jobs.port`. Next: `shared.jobs.payload`.
 """
 
 from __future__ import annotations

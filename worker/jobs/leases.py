@@ -11,8 +11,6 @@ other attempt would help; what its execution still comes to is dropped.
 Progress comes from the model where it tells any. Else, of an execution whose duration is known from
 others, it is the share of that which has passed, said to be an estimate; it stops at
 `ESTIMATE_MAX`.
-
-Previous stop: `worker.jobs.port`. Next: `shared.jobs.calls`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Tells the job store which replicas were seen to die: their jobs run elsewhere at once.
 
 Without it they would, too, but only when their leases have ended, and nobody would know which jobs
-a replica died with. Previous stop: `worker.replica_host`. Next: the job store.
+a replica died with.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ waits for a processor. So the loop's share of time that it spent waiting is what
 while it is small, jobs come at `PACE_S` each; while it is not, the pace doubles with every look, up
 to `PACE_S_MAX`, and halves again when there is room. A full machine does not stop jobs: then they
 come at a tenth of that rate. Those that take longer than the pace do not notice it.
-
-Previous and next stop: `worker.jobs.desk`.
 """
 
 from __future__ import annotations

@@ -3,9 +3,6 @@
 A packet is a message's frames: `<Q` bytes of all that follows, `<I` how many frames, `<Q` bytes of
 each, and the frames. Small ones are copied together, so that many messages leave and come in one
 system call. Of large ones nothing is copied on sending, and what comes is read to where it stays.
-
-Previous and next stop: `worker.jobs.port_link` and `worker.jobs.port_process`, whose sockets those
-are.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ much is read in one turn of the loop.
 
 A port that dies is replaced, and the replica stays: calls must not pay for it. Its jobs are told to
 be lost, and the next port returns to the queue what that one had leased.
-
-Previous stop of a job: `worker.jobs.port_process`, at the other end. Next: `worker.jobs.side`.
 """
 
 from __future__ import annotations

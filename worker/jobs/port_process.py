@@ -8,8 +8,6 @@ The main thread reads what the loop says, and ends the process when the loop's e
 ended the replica, its jobs are the agent's business then. Another thread writes, since a loop may
 not read for as long as its model holds the interpreter, and no heartbeat may wait for that; what
 waits to be written is bounded by what the loop pulled.
-
-Previous and next stop: `worker.jobs.port`, and `worker.jobs.port_link` at the other end.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ by somebody who stopped both, must not blame the port for that: what passes betw
 for `LOOK_S` at most. A port that is about to start has said nothing yet, and may take its time.
 
 A port that dies soon after its start would die again: each such death doubles the wait before the
-next start. Previous and next stop: `worker.jobs.port_link`.
+next start.
 """
 
 from __future__ import annotations

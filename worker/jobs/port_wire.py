@@ -4,8 +4,6 @@ Frame 0 is a msgpack array that begins with the message's kind. Requests and ans
 frames that `shared.wire` makes of them, so that large tensors are referred to and not copied here,
 and what is read is checked; an output's bytes are a frame of their own. Not pickle: it is not
 quicker (3 or 4 µs each way for a job of 3 kB), and whatever it read would be obeyed.
-
-Previous and next stop: `worker.jobs.packets`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The jobs' side of a replica's loop: between the session, the desk and the port. A thin shell.
-
-Previous stop of a job: `worker.jobs.port_link`. Next: `worker.session`; then back the same way.
-"""
+"""The jobs' side of a replica's loop: between the session, the desk and the port. A thin shell."""
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@
 All that is due leaves in one pipeline. While the store is away, what it is owed waits here; a call
 that is sent twice happens once. One that it refuses, being there, is given up after `ERRORS_MAX`
 times, unless it ends a lease that the store goes on keeping.
-
-Previous stop: `worker.jobs.port`. Next: `shared.jobs.blocking_store`.
 """
 
 from __future__ import annotations
