@@ -25,12 +25,15 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 COPY = ROOT / "build" / "compiled"
-PACKAGES = ("shared", "gateway", "worker")
-GROUP = "shared.penstock"
+FOLDERS = ("shared", "gateway", "worker", "registry_sync", "deploy")
+"""What `penstock` consists of; each folder `x` is the package `penstock.x`."""
+
+COMPILED_FOLDERS = ("shared", "gateway", "worker")
+GROUP = "penstock.shared.compiled_modules"
 """Names the library that holds all of it. In `shared`, because that is where replicas in isolated
 environments find it, too."""
 
@@ -48,6 +51,12 @@ AND_DATACLASS = "from __future__ import annotations; from dataclasses import dat
 def modules() -> list[str]:
     """Paths of what is compiled, from the root."""
     return list(_pyproject()["tool"]["penstock"]["compiled"])
+
+
+def packages() -> list[str]:
+    """Names of all packages, without those of tests, which are not installed."""
+    include = [pattern for folder in FOLDERS for pattern in (folder, f"{folder}.*")]
+    return [f"penstock.{name}" for name in find_packages(str(ROOT), include=include)]
 
 
 def spelled_out(source: str) -> str:
@@ -120,18 +129,19 @@ def extensions() -> list[Any]:
     from mypyc.build import mypycify  # noqa: PLC0415 - there only where this is wanted
 
     paths = modules()
-    for package in PACKAGES:
+    for folder in COMPILED_FOLDERS:
         shutil.copytree(
-            ROOT / package,
-            COPY / package,
+            ROOT / folder,
+            COPY / "penstock" / folder,
             ignore=shutil.ignore_patterns("__pycache__", "*.so"),
             dirs_exist_ok=True,
         )
+    (COPY / "penstock" / "__init__.py").touch()  # mypy takes it for where packages begin
     for path in paths:
-        (COPY / path).write_text(spelled_out((ROOT / path).read_text()))
+        (COPY / "penstock" / path).write_text(spelled_out((ROOT / path).read_text()))
     with contextlib.chdir(COPY):  # tracebacks name files as they are named from here
         made = mypycify(
-            [*TYPE_CHECKS, *paths],
+            [*TYPE_CHECKS, *[f"penstock/{path}" for path in paths]],
             opt_level="2",
             debug_level="0",
             target_dir=str(COPY / "c"),
@@ -149,7 +159,10 @@ def _pyproject() -> dict[str, Any]:
 
 def main() -> None:
     """What setuptools calls."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {
+        "packages": packages(),
+        "package_dir": {f"penstock.{folder}": folder for folder in FOLDERS},
+    }
     if os.environ.get("PENSTOCK_COMPILE") == "1":
         if not has_compiler():
             print("penstock: no C compiler; it is not compiled, and slower", file=sys.stderr)

@@ -13,43 +13,43 @@ from functools import partial
 import setproctitle
 import uvicorn
 
-from gateway.admission import AdmissionSettings
-from gateway.dispatch_limits import DispatchLimits
-from gateway.graceful_connection import Drain
-from gateway.graceful_server import GracefulServer
-from gateway.held_bytes import HeldBytes
-from gateway.held_bytes_metrics import HeldBytesCollector
-from gateway.http.app import create_app
-from gateway.http.body_readers import body_readers
-from gateway.http.direct_connection import DirectConnection, ShortWay
-from gateway.http.metrics import HttpMetrics
-from gateway.http.settings import HttpSettings
-from gateway.http.traced_app import TracedApp
-from gateway.jobs.assembly import PARTS as JOBS_PARTS
-from gateway.jobs.assembly import GatewayJobs
-from gateway.memory import keep_little
-from gateway.metrics import DispatchCollector
-from gateway.origin_policy import OriginPolicy, origin_policy
-from gateway.replicas import RevisionSettings
-from gateway.routing_feed import RoutingFeed
-from gateway.service import InferenceService
-from gateway.settings import GatewaySettings, read_codes
-from gateway.transport import advertised_endpoint, check_endpoint
-from gateway.unread_answers import ClientBounds
-from shared.addresses import authority_of, is_loopback, url_of
-from shared.clock import SystemClock
-from shared.compiled import is_compiled
-from shared.curve import GatewayKeys, read_gateway_keys
-from shared.deployment import GatewayReport
-from shared.descriptors import DescriptorWatch
-from shared.ids import new_incarnation, node_name
-from shared.keys import Keys
-from shared.lifecycle import die_with_parent
-from shared.metrics_endpoint import process_registry, serve_metrics
-from shared.restarts import Restarts, RestartsCollector
-from shared.state_store import RedisStateStore
-from shared.telemetry import configure_logging, get_logger
-from shared.tracing import Tracer, make_tracer
+from penstock.gateway.admission import AdmissionSettings
+from penstock.gateway.dispatch_limits import DispatchLimits
+from penstock.gateway.graceful_connection import Drain
+from penstock.gateway.graceful_server import GracefulServer
+from penstock.gateway.held_bytes import HeldBytes
+from penstock.gateway.held_bytes_metrics import HeldBytesCollector
+from penstock.gateway.http.app import create_app
+from penstock.gateway.http.body_readers import body_readers
+from penstock.gateway.http.direct_connection import DirectConnection, ShortWay
+from penstock.gateway.http.metrics import HttpMetrics
+from penstock.gateway.http.settings import HttpSettings
+from penstock.gateway.http.traced_app import TracedApp
+from penstock.gateway.jobs.assembly import PARTS as JOBS_PARTS
+from penstock.gateway.jobs.assembly import GatewayJobs
+from penstock.gateway.memory import keep_little
+from penstock.gateway.metrics import DispatchCollector
+from penstock.gateway.origin_policy import OriginPolicy, origin_policy
+from penstock.gateway.replicas import RevisionSettings
+from penstock.gateway.routing_feed import RoutingFeed
+from penstock.gateway.service import InferenceService
+from penstock.gateway.settings import GatewaySettings, read_codes
+from penstock.gateway.transport import advertised_endpoint, check_endpoint
+from penstock.gateway.unread_answers import ClientBounds
+from penstock.shared.addresses import authority_of, is_loopback, url_of
+from penstock.shared.clock import SystemClock
+from penstock.shared.compiled import is_compiled
+from penstock.shared.curve import GatewayKeys, read_gateway_keys
+from penstock.shared.deployment import GatewayReport
+from penstock.shared.descriptors import DescriptorWatch
+from penstock.shared.ids import new_incarnation, node_name
+from penstock.shared.keys import Keys
+from penstock.shared.lifecycle import die_with_parent
+from penstock.shared.metrics_endpoint import process_registry, serve_metrics
+from penstock.shared.restarts import Restarts, RestartsCollector
+from penstock.shared.state_store import RedisStateStore
+from penstock.shared.telemetry import configure_logging, get_logger
+from penstock.shared.tracing import Tracer, make_tracer
 
 log = get_logger("gateway")
 

@@ -17,10 +17,10 @@ queueing delay itself to a target. Ours is a share of the call's own timeout:
   own, which are known exactly, and those of other gateways by the replicas' last reports. Replicas
   run higher classes and earlier deadlines first, so rows of lower classes, and of calls with far
   longer timeouts, are not in front.
-- *intercept* and *slope* are a line through the times of recent batches (`gateway.batch_line`). It
-  says before it happens what larger batches will give: a burst after a quiet time is no overload.
-  While only one size is known, others are taken to cost the same: rather too much is let in, until
-  the next batch shows.
+- *intercept* and *slope* are a line through the times of recent batches
+  (`penstock.gateway.batch_line`). It says before it happens what larger batches will give: a burst
+  after a quiet time is no overload. While only one size is known, others are taken to cost the
+  same: rather too much is let in, until the next batch shows.
 - *bias* is by how much expectations were wrong lately, as a factor: rows that cannot share a batch,
   work between batches, a processor that others use too. It makes the rule right where the line is
   not. A call that expires counts with the time that it had. Only calls that nothing can overtake
@@ -45,7 +45,7 @@ nothing is open; what is let in of one class is let in of each higher one, unles
 class that asks again and again gets in, as long as the highest one would. Overload, recovery and
 load without overload are played in tests/unit/gateway/test_overload.py.
 
-Used by `gateway.dispatch`, one for each revision.
+Used by `penstock.gateway.dispatch`, one for each revision.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import frexp
 
-from gateway.batch_line import BatchLine
-from shared.messages import PRIORITY_DEFAULT, PRIORITY_HIGHEST, PRIORITY_LOWEST
-from shared.records import record
+from penstock.gateway.batch_line import BatchLine
+from penstock.shared.messages import PRIORITY_DEFAULT, PRIORITY_HIGHEST, PRIORITY_LOWEST
+from penstock.shared.records import record
 
 NEVER = float("inf")
 

@@ -1,8 +1,8 @@
 """A span for each attempt of a call whose trace is recorded, from its sending to its end.
 
-The parent is the span that the call's trace context names (see `gateway.http.traced_app`); the
-replica's own span is a child of the attempt's. There is at most one span for each open attempt,
-because every attempt ends in one of the ways that `gateway.service` tells.
+The parent is the span that the call's trace context names (see `penstock.gateway.http.traced_app`);
+the replica's own span is a child of the attempt's. There is at most one span for each open attempt,
+because every attempt ends in one of the ways that `penstock.gateway.service` tells.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from gateway.replicas import Replica
-from shared.messages import Final, Message, Nack, Request
-from shared.tracing import Attributes, Kind, Span, Tracer, is_sampled
+from penstock.gateway.replicas import Replica
+from penstock.shared.messages import Final, Message, Nack, Request
+from penstock.shared.tracing import Attributes, Kind, Span, Tracer, is_sampled
 
 
 class AttemptSpans:

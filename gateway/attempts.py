@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from gateway.admission import Ticket
-from gateway.calls import InferenceAnswer, InferenceCall
-from gateway.model_state import ModelState
-from gateway.replicas import Replica, Revision
-from shared.errors import FailedAttempt, PenstockError
-from shared.messages import Final, Request
-from shared.routing import HedgePolicy, VersionRoute
+from penstock.gateway.admission import Ticket
+from penstock.gateway.calls import InferenceAnswer, InferenceCall
+from penstock.gateway.model_state import ModelState
+from penstock.gateway.replicas import Replica, Revision
+from penstock.shared.errors import FailedAttempt, PenstockError
+from penstock.shared.messages import Final, Request
+from penstock.shared.routing import HedgePolicy, VersionRoute
 
 NEVER = float("inf")
 
@@ -31,7 +31,7 @@ FIRST = AttemptReason.FIRST
 its class takes 0.1 us until Python 3.12."""
 
 EXTRA = frozenset({AttemptReason.NACK, AttemptReason.ERROR, AttemptReason.HEDGE})
-"""What `gateway.throttle` must allow; the rest happens once in the life of a replica."""
+"""What `penstock.gateway.throttle` must allow; the rest happens once in the life of a replica."""
 
 
 class Attempt:
@@ -79,7 +79,7 @@ class Call:
     """The one record of an open call; the class's attributes tell what is true of most.
 
     Attributes:
-        timer_at: when its timer goes off; see `gateway.call_timers`.
+        timer_at: when its timer goes off; see `penstock.gateway.call_timers`.
         start_by: when it must not be waiting any more; its replica keeps that, or else we.
         parked: no replica can take it now.
         give_up: when it has waited long enough for any replica, if it is parked.
@@ -87,7 +87,7 @@ class Call:
         hedge_at: when its attempt has taken so long that a hedge is considered.
         attempt, hedge: its attempts in flight; a hedge is never alone.
         sent: how many attempts were made.
-        retries: those that `gateway.throttle` had to allow.
+        retries: those that `penstock.gateway.throttle` had to allow.
         reason: why the next attempt is made.
         instead: what it fails with if that attempt is not allowed.
         tried: replicas that are not to be asked again.

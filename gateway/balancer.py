@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from gateway.replicas import Replica
+from penstock.gateway.replicas import Replica
 
 OVERDUE_COUNTS = 2
 """So many overdue attempts more than the other has: of single ones, every twentieth call is one."""

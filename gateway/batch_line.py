@@ -3,12 +3,13 @@
 Batches are as good as linear in their size (Clipper, NSDI 2017; Nexus, SOSP 2019): something to
 start with, and something for each row. The line is fitted by exponentially weighted least squares,
 which needs four averages and no history. Two things are known of it beforehand, as in
-`worker.latency_model`: time does not fall with the size, and grows at most in proportion to it.
+`penstock.worker.latency_model`: time does not fall with the size, and grows at most in proportion
+to it.
 
 While only one size was seen, other sizes are taken to cost the same. Where the sizes vary no more,
 what was known of the slope stays.
 
-Used by `gateway.admission`.
+Used by `penstock.gateway.admission`.
 """
 
 from __future__ import annotations

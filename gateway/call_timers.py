@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Mapping
 
-from gateway.attempts import NEVER, Call
+from penstock.gateway.attempts import NEVER, Call
 
 SWEEP_FLOOR = 1024
 """The heap is not swept for fewer dead entries than this."""

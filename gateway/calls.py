@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from shared.deployment import ModelInterface
-from shared.messages import PRIORITY_DEFAULT, Parameters
-from shared.records import record
-from shared.tensors import Tensor
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.messages import PRIORITY_DEFAULT, Parameters
+from penstock.shared.records import record
+from penstock.shared.tensors import Tensor
 
 
 @record
@@ -20,7 +20,7 @@ class InferenceCall:
         parameters: what the model is to be given beside its inputs.
         priority: 1 (first) to 9 (last).
         timeout_s: what the request allows, or None for the model's or the gateway's default.
-        traceparent: trace context, as `shared.tracing` has it; empty: none.
+        traceparent: trace context, as `penstock.shared.tracing` has it; empty: none.
     """
 
     model: str

@@ -1,13 +1,13 @@
-"""What dispatch wants done; `gateway.service` does it."""
+"""What dispatch wants done; `penstock.gateway.service` does it."""
 
 from __future__ import annotations
 
 from typing import TypeAlias
 
-from gateway.calls import InferenceAnswer
-from shared.errors import PenstockError
-from shared.messages import Cancel, Chunk, Proceed, Request
-from shared.records import record
+from penstock.gateway.calls import InferenceAnswer
+from penstock.shared.errors import PenstockError
+from penstock.shared.messages import Cancel, Chunk, Proceed, Request
+from penstock.shared.records import record
 
 
 @record

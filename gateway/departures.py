@@ -4,7 +4,7 @@ libzmq tells of it through a monitor, without the name of the peer; which one it
 is sent something. Without this, a replica that died is found by the next probe (0.1 s), and until
 then calls that it held wait, and are hedged: one that had killed it might kill a second replica.
 
-Used by `gateway.transport`.
+Used by `penstock.gateway.transport`.
 """
 
 from __future__ import annotations

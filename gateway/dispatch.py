@@ -2,13 +2,13 @@
 
 Theory. A call is open until it is resolved, exactly once, by the first of: an answer, a failure
 that is final, its deadline, its cancellation. While open it has one *attempt* at a replica in
-flight, or two, or it is *parked* because no replica can take it now (`gateway.parked`).
+flight, or two, or it is *parked* because no replica can take it now (`penstock.gateway.parked`).
 
-- An attempt that is slow gets a second one beside it, a *hedge* (`gateway.hedging`). The first
-  answer wins and the other attempt is cancelled.
+- An attempt that is slow gets a second one beside it, a *hedge* (`penstock.gateway.hedging`). The
+  first answer wins and the other attempt is cancelled.
 - An attempt that a replica refused (a Nack), or that came to an error that may be tried again, is
   made again at a replica that was not asked before: at once the first time, and then after a wait
-  with full jitter. The model's `gateway.throttle` must allow it, as it must allow hedges.
+  with full jitter. The model's `penstock.gateway.throttle` must allow it, as it must allow hedges.
 - An attempt that was lost with its replica, or refused because that drains, is made again in any
   case: that happens once in the life of a replica.
 
@@ -22,21 +22,21 @@ were killed, is a culprit too; to tell, only one of a replica's calls is hedged 
       ^                         |   |
       +--Nack, loss-------------+   +--loss in its turn, deadline, cancelled--> resolved
 
-`gateway.admission` says which calls are let in. Deadlines are kept by a heap, so that `advance`
-answers on time whatever a replica does. An answer that comes after its attempt ended is dropped and
-counted.
+`penstock.gateway.admission` says which calls are let in. Deadlines are kept by a heap, so that
+`advance` answers on time whatever a replica does. An answer that comes after its attempt ended is
+dropped and counted.
 
 Invariants (tests/unit/gateway/test_dispatch.py): each call resolves exactly once; its attempts stay
 within `attempts_max`, at most two of them at a time, and at different replicas; extra ones stay
 within throttle and budget; after the last call is resolved nothing is remembered of any.
 
-Previous stop of a request: `gateway.service`. Next: `gateway.transport`.
+Previous stop of a request: `penstock.gateway.service`. Next: `penstock.gateway.transport`.
 """
 
 from __future__ import annotations
 
-from gateway import lessons, suspects
-from gateway.attempts import (
+from penstock.gateway import lessons, suspects
+from penstock.gateway.attempts import (
     EXTRA,
     NEVER,
     Attempt,
@@ -44,10 +44,10 @@ from gateway.attempts import (
     Call,
     answer_of,
 )
-from gateway.balancer import Rng, choose
-from gateway.call_timers import CallTimers
-from gateway.calls import InferenceCall
-from gateway.commands import (
+from penstock.gateway.balancer import Rng, choose
+from penstock.gateway.call_timers import CallTimers
+from penstock.gateway.calls import InferenceCall
+from penstock.gateway.commands import (
     Answered,
     Command,
     Failed,
@@ -55,7 +55,7 @@ from gateway.commands import (
     SendProceed,
     Streamed,
 )
-from gateway.dispatch_counters import (
+from penstock.gateway.dispatch_counters import (
     FAILED,
     LOST,
     WON,
@@ -64,18 +64,18 @@ from gateway.dispatch_counters import (
     HedgeResult,
     ShedReason,
 )
-from gateway.dispatch_limits import DispatchLimits
-from gateway.hedges import Hedges
-from gateway.held_bytes import HeldBytes
-from gateway.in_flight import InFlight
-from gateway.intake import Intake
-from gateway.model_state import ModelState
-from gateway.parked import Parked
-from gateway.replicas import Replica, Replicas, Revision
-from gateway.throttle import backoff_s_max
-from gateway.traffic import Routes
-from shared.errors import ErrorCode, PenstockError
-from shared.messages import (
+from penstock.gateway.dispatch_limits import DispatchLimits
+from penstock.gateway.hedges import Hedges
+from penstock.gateway.held_bytes import HeldBytes
+from penstock.gateway.in_flight import InFlight
+from penstock.gateway.intake import Intake
+from penstock.gateway.model_state import ModelState
+from penstock.gateway.parked import Parked
+from penstock.gateway.replicas import Replica, Replicas, Revision
+from penstock.gateway.throttle import backoff_s_max
+from penstock.gateway.traffic import Routes
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.messages import (
     Cancel,
     Chunk,
     Failure,

@@ -7,9 +7,9 @@ from enum import StrEnum
 from math import frexp
 from typing import Final
 
-from gateway.attempts import AttemptReason
-from gateway.hedging import HedgeDenial
-from shared.messages import NackReason
+from penstock.gateway.attempts import AttemptReason
+from penstock.gateway.hedging import HedgeDenial
+from penstock.shared.messages import NackReason
 
 MARGIN_BUCKETS: Final = 20
 """Powers of two of margins that are told apart, the first being all below `MARGIN_FIRST_S`."""

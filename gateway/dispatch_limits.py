@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gateway.replicas import RevisionSettings
-from gateway.throttle import ThrottleSettings
-from shared.errors import ErrorCode
+from penstock.gateway.replicas import RevisionSettings
+from penstock.gateway.throttle import ThrottleSettings
+from penstock.shared.errors import ErrorCode
 
 
 @dataclass(frozen=True)

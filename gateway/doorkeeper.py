@@ -2,8 +2,8 @@
 
 libzmq asks at every handshake, over a socket inside the process (ZAP, ZeroMQ's RFC 27), and waits
 for the answer without blocking anything; peers that do not even try CURVE never get that far, and
-are hung up on. The doorkeeper answers from the event loop, like `gateway.transport`, whose socket
-it guards: it must share its context, and be there before it binds.
+are hung up on. The doorkeeper answers from the event loop, like `penstock.gateway.transport`, whose
+socket it guards: it must share its context, and be there before it binds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 
 import zmq
 
-from shared.telemetry import get_logger
+from penstock.shared.telemetry import get_logger
 
 log = get_logger("doorkeeper")
 

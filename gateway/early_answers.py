@@ -1,6 +1,6 @@
 """Answers that go out before all of a request has come, and the end of the connection after them.
 
-Used by `gateway.graceful_connection`.
+Used by `penstock.gateway.graceful_connection`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from gateway.held_bytes import SMALL_BYTES_MAX
+from penstock.gateway.held_bytes import SMALL_BYTES_MAX
 
 LENGTH_DIGITS_MAX = 9
 """More digits than any small length has."""

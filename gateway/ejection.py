@@ -25,7 +25,8 @@ who has behaved for `forgive_s` starts anew.
 Invariants (tests/unit/gateway/test_ejection.py): no more are out than may be; whoever is out is
 probed when its while is over; a replica that is probed holds one call at a time.
 
-Used by `gateway.dispatch`, one for each revision; `Standing` belongs to the replica's record.
+Used by `penstock.gateway.dispatch`, one for each revision; `Standing` belongs to the replica's
+record.
 """
 
 from __future__ import annotations

@@ -7,13 +7,14 @@ ways, each of which the client can see coming:
 - its next answer says `Connection: close`, and is the last one on it;
 - it brought no request for `quiet_s`, and is closed as any idle connection would be.
 
-Who is still owed an answer when there is no time left (`gateway.graceful_server`) gets a 503.
+Who is still owed an answer when there is no time left (`penstock.gateway.graceful_server`) gets a
+503.
 
 What uvicorn leaves open is closed here: heads have a largest size, and a time within which they
 must have come; a connection whose requests wait for their turn is not read on; and an upgrade that
 is asked for is ignored, as HTTP has it, and not taken for the end of HTTP on the connection.
 Who is answered before all of its body came gets no further answer on the connection, which ends as
-`gateway.early_answers` says. While a client does not read its answers, nothing more is
+`penstock.gateway.early_answers` says. While a client does not read its answers, nothing more is
 read from it or served to it.
 """
 
@@ -29,8 +30,8 @@ from starlette.types import Scope
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from gateway.early_answers import AnsweringTransport, EarlyAnswers, Lingering
-from gateway.unread_answers import (
+from penstock.gateway.early_answers import AnsweringTransport, EarlyAnswers, Lingering
+from penstock.gateway.unread_answers import (
     BUFFER_BYTES_MAX,
     ClientBounds,
     UnreadAnswers,

@@ -1,9 +1,9 @@
 """uvicorn that leaves without cutting a client off.
 
-Its connections end one by one, as `gateway.graceful_connection` says. New connections are not
-accepted meanwhile; where gateways share a listening socket, another takes them. Who is still owed
-an answer when the grace is over, or when the server is told to hurry, is told so by a 503, and can
-ask another gateway.
+Its connections end one by one, as `penstock.gateway.graceful_connection` says. New connections are
+not accepted meanwhile; where gateways share a listening socket, another takes them. Who is still
+owed an answer when the grace is over, or when the server is told to hurry, is told so by a 503, and
+can ask another gateway.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import cast
 import uvicorn
 from starlette.types import ASGIApp
 
-from gateway.graceful_connection import Drain, GracefulConnection
-from gateway.unread_answers import ClientBounds
+from penstock.gateway.graceful_connection import Drain, GracefulConnection
+from penstock.gateway.unread_answers import ClientBounds
 
 ACCEPTED_S = 0.1
 """A connection that was accepted in the last moment shows itself within this time."""

@@ -1,30 +1,30 @@
 """Second attempts of calls that are open: when they are looked at, and where they are sent.
 
-`gateway.hedging` has the theory and the rules; this gathers what the rules ask for, and does what
-they allow.
+`penstock.gateway.hedging` has the theory and the rules; this gathers what the rules ask for, and
+does what they allow.
 """
 
 from __future__ import annotations
 
-from gateway.attempts import NEVER, AttemptReason, Call
-from gateway.balancer import Rng, choose
-from gateway.call_timers import CallTimers
-from gateway.commands import Command, SendProbe
-from gateway.dispatch_counters import DispatchCounters
-from gateway.dispatch_limits import DispatchLimits
-from gateway.hedging import (
+from penstock.gateway.attempts import NEVER, AttemptReason, Call
+from penstock.gateway.balancer import Rng, choose
+from penstock.gateway.call_timers import CallTimers
+from penstock.gateway.commands import Command, SendProbe
+from penstock.gateway.dispatch_counters import DispatchCounters
+from penstock.gateway.dispatch_limits import DispatchLimits
+from penstock.gateway.hedging import (
     HedgeDenial,
     HedgeFacts,
     hedge_delay,
     is_saturated,
     may_hedge,
 )
-from gateway.in_flight import InFlight
-from gateway.replicas import Replica
+from penstock.gateway.in_flight import InFlight
+from penstock.gateway.replicas import Replica
 
 
 class Hedges:
-    """Used by `gateway.dispatch`."""
+    """Used by `penstock.gateway.dispatch`."""
 
     def __init__(
         self,

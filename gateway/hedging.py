@@ -13,7 +13,7 @@ the first has taken longer than most do, ends the wait, and costs only the calls
 - *A hedge must be able to help*: another replica is ready, was not tried, and is not saturated
   (hedges into queues make the queues longer, unless the first replica has stopped and does nothing
   for it), and what is left of the deadline is no less than the median. The throttle of retries
-  (`gateway.throttle`) must agree.
+  (`penstock.gateway.throttle`) must agree.
 - *One at a time*: of the calls that a replica may hang on, one at a time is hedged at each other
   replica: if one of them is what hung it, another one hangs with that call alone. A call
   that both executed is then the culprit, and no innocent ones are lost twice with it. A replica
@@ -38,7 +38,7 @@ must fade to below 5%): hedging is quick to become reluctant, and slow to become
 Invariants (tests/unit/gateway/test_hedging.py): an estimate is at or above the exact percentile and
 within a bucket of it; hedges are at most `burst` and `fraction` of the calls.
 
-Used by `gateway.dispatch`.
+Used by `penstock.gateway.dispatch`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from math import log2
 
-from shared.routing import HedgePolicy
+from penstock.shared.routing import HedgePolicy
 
 BUCKETS_PER_OCTAVE = 8
 """Buckets from a time to twice that time: each is 2**(1/8) = 9% wide."""

@@ -13,15 +13,15 @@ Invariants (tests/unit/gateway/test_held_bytes.py): the sum over the kinds is at
 ordinary bytes are at most `bytes_max - small_share_bytes`; when all shares are released, nothing is
 held, however often each was released.
 
-Used by `gateway.intake` (open calls), `gateway.http` (bodies) and `gateway.graceful_connection`
-(answers).
+Used by `penstock.gateway.intake` (open calls), `penstock.gateway.http` (bodies) and
+`penstock.gateway.graceful_connection` (answers).
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from shared.errors import ErrorCode, PenstockError
+from penstock.shared.errors import ErrorCode, PenstockError
 
 ARRIVING: Final = 0
 OPEN: Final = 1

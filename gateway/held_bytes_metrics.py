@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from gateway.held_bytes import KINDS
-from gateway.unread_answers import ClientBounds
+from penstock.gateway.held_bytes import KINDS
+from penstock.gateway.unread_answers import ClientBounds
 
 
 class HeldBytesCollector(Collector):

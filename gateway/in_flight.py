@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from gateway.attempts import EXTRA, FIRST, Attempt, AttemptReason, Call, request_of
-from gateway.commands import SendRequest
-from gateway.dispatch_counters import FAILED, DispatchCounters, HedgeResult
-from gateway.ejection import IN
-from gateway.replicas import Replica
+from penstock.gateway.attempts import EXTRA, FIRST, Attempt, AttemptReason, Call, request_of
+from penstock.gateway.commands import SendRequest
+from penstock.gateway.dispatch_counters import FAILED, DispatchCounters, HedgeResult
+from penstock.gateway.ejection import IN
+from penstock.gateway.replicas import Replica
 
 
 class InFlight:
-    """All attempts at all replicas. Used by `gateway.dispatch`."""
+    """All attempts at all replicas. Used by `penstock.gateway.dispatch`."""
 
     def __init__(self, counters: DispatchCounters) -> None:
         self._counters = counters

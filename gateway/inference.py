@@ -1,6 +1,6 @@
 """What the protocols in front of the service need of it.
 
-`gateway.service` implements it, and so do the fakes that tests have.
+`penstock.gateway.service` implements it, and so do the fakes that tests have.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-from gateway.calls import DeployedModel, InferenceAnswer, InferenceCall, ModelMetadata
-from shared.errors import PenstockError
-from shared.routing import VersionRoute
+from penstock.gateway.calls import DeployedModel, InferenceAnswer, InferenceCall, ModelMetadata
+from penstock.shared.errors import PenstockError
+from penstock.shared.routing import VersionRoute
 
 Outcome: TypeAlias = InferenceAnswer | PenstockError
 """What a call comes to."""

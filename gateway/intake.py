@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.attempts import Call
-from gateway.calls import InferenceCall
-from gateway.dispatch_counters import DispatchCounters, ShedReason
-from gateway.dispatch_limits import DispatchLimits
-from gateway.held_bytes import OPEN, SMALL_BYTES_MAX, HeldBytes
-from gateway.model_state import ModelState
-from gateway.replicas import Replicas
-from gateway.traffic import Routes
-from shared.errors import ErrorCode, PenstockError
+from penstock.gateway.attempts import Call
+from penstock.gateway.calls import InferenceCall
+from penstock.gateway.dispatch_counters import DispatchCounters, ShedReason
+from penstock.gateway.dispatch_limits import DispatchLimits
+from penstock.gateway.held_bytes import OPEN, SMALL_BYTES_MAX, HeldBytes
+from penstock.gateway.model_state import ModelState
+from penstock.gateway.replicas import Replicas
+from penstock.gateway.traffic import Routes
+from penstock.shared.errors import ErrorCode, PenstockError
 
 FREE_SHARES_MAX: Final = 8
 """A model that has open calls may hold so many times the bytes that are free. One alone gets 8/9 of
@@ -21,7 +21,7 @@ open, something is left in each case, without which a flood of one would keep ou
 
 
 class Intake:
-    """Accepts calls, and gives back what they took. Used by `gateway.dispatch`.
+    """Accepts calls, and gives back what they took. Used by `penstock.gateway.dispatch`.
 
     Args:
         held: what the gateway holds, open calls among it.

@@ -6,9 +6,9 @@ those, admission learns if the call was sent at once, and once.
 
 from __future__ import annotations
 
-from gateway.attempts import FIRST, Attempt, Call
-from gateway.ejection import IN
-from shared.messages import Final
+from penstock.gateway.attempts import FIRST, Attempt, Call
+from penstock.gateway.ejection import IN
+from penstock.shared.messages import Final
 
 
 def answered(attempt: Attempt, final: Final, now: float) -> None:

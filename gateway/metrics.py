@@ -18,11 +18,11 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from gateway.attempts import AttemptReason
-from gateway.calls import DeployedModel
-from gateway.dispatch_counters import DispatchCounters, margin_bounds_s
-from gateway.model_state import ModelState
-from gateway.replicas import Revision
+from penstock.gateway.attempts import AttemptReason
+from penstock.gateway.calls import DeployedModel
+from penstock.gateway.dispatch_counters import DispatchCounters, margin_bounds_s
+from penstock.gateway.model_state import ModelState
+from penstock.gateway.replicas import Revision
 
 
 class Measured(Protocol):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gateway.hedging import HedgeBudget
-from gateway.throttle import RetryThrottle, ThrottleSettings
+from penstock.gateway.hedging import HedgeBudget
+from penstock.gateway.throttle import RetryThrottle, ThrottleSettings
 
 
 class ModelState:

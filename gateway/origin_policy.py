@@ -1,6 +1,6 @@
 """Which hosts a gateway goes by, and which pages may use it: the operator's two lists. Pure.
 
-Next: `gateway.http.origin_checks`, which holds requests against them.
+Next: `penstock.gateway.http.origin_checks`, which holds requests against them.
 """
 
 from __future__ import annotations

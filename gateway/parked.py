@@ -10,17 +10,17 @@ for itself from time to time, and lets one that is more urgent go first.
 A call that is parked waits until its deadline at most, or for as long as it may wait without being
 executed; and where there is no replica at all, for `replica_wait_s`.
 
-Used by `gateway.dispatch`, which tries what is named here.
+Used by `penstock.gateway.dispatch`, which tries what is named here.
 """
 
 from __future__ import annotations
 
-from gateway.attempts import NEVER, Call
-from gateway.call_timers import CallTimers
-from gateway.dispatch_counters import DispatchCounters
-from gateway.dispatch_limits import DispatchLimits
-from gateway.replicas import Revision
-from shared.errors import ErrorCode, PenstockError
+from penstock.gateway.attempts import NEVER, Call
+from penstock.gateway.call_timers import CallTimers
+from penstock.gateway.dispatch_counters import DispatchCounters
+from penstock.gateway.dispatch_limits import DispatchLimits
+from penstock.gateway.replicas import Revision
+from penstock.shared.errors import ErrorCode, PenstockError
 
 SUSPECTS_AT_ONCE = 16
 """Parked suspects that look again at about the same time: each looks at every replica."""

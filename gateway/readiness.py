@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Literal
 
-from gateway.traffic import Routes
-from shared.routing import ModelRoute
+from penstock.gateway.traffic import Routes
+from penstock.shared.routing import ModelRoute
 
 NAMES_MAX = 5
 """Most models that a reason names: it is read by people, and logged by what asks each second."""

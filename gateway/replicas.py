@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from gateway.admission import Admission, AdmissionSettings
-from gateway.ejection import Ejection, EjectionSettings, Standing
-from gateway.hedging import HedgeSettings, Latencies
-from shared.deployment import ModelInterface
-from shared.messages import Load
+from penstock.gateway.admission import Admission, AdmissionSettings
+from penstock.gateway.ejection import Ejection, EjectionSettings, Standing
+from penstock.gateway.hedging import HedgeSettings, Latencies
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.messages import Load
 
 
 @dataclass(slots=True)
@@ -321,8 +321,8 @@ class Replicas:
         """What a revision takes and gives, if any replica of it is connected.
 
         A replica that found out that the model allows less is soon followed by the others of its
-        revision (`shared.findings`). Until then the lowest holds, lest what a client may send, or
-        how it is cut into rows, depend on which of them was asked.
+        revision (`penstock.shared.findings`). Until then the lowest holds, lest what a client may
+        send, or how it is cut into rows, depend on which of them was asked.
         """
         known = self._revisions.get(revision)
         return known.interface if known is not None else None

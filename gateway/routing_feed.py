@@ -11,11 +11,11 @@ import contextlib
 from collections.abc import Callable
 from typing import Protocol
 
-from shared.deployment import GatewayReport
-from shared.errors import StateStoreError
-from shared.routing import RoutingTable
-from shared.state_store import StateStore
-from shared.telemetry import get_logger
+from penstock.shared.deployment import GatewayReport
+from penstock.shared.errors import StateStoreError
+from penstock.shared.routing import RoutingTable
+from penstock.shared.state_store import StateStore
+from penstock.shared.telemetry import get_logger
 
 log = get_logger("routing_feed")
 

@@ -4,7 +4,7 @@ A call is submitted to `Dispatch`, which decides; this shell carries its decisio
 attempts through the transport, hears the replicas, keeps the one timer that dispatch asks for, and
 tells whoever waits.
 
-Previous stop of a request: `gateway.http.call_route`. Next: `gateway.dispatch`.
+Previous stop of a request: `penstock.gateway.http.call_route`. Next: `penstock.gateway.dispatch`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from gateway.attempt_spans import AttemptSpans
-from gateway.calls import DeployedModel, InferenceAnswer, InferenceCall, ModelMetadata
-from gateway.commands import (
+from penstock.gateway.attempt_spans import AttemptSpans
+from penstock.gateway.calls import DeployedModel, InferenceAnswer, InferenceCall, ModelMetadata
+from penstock.gateway.commands import (
     Answered,
     Command,
     Failed,
@@ -29,21 +29,21 @@ from gateway.commands import (
     SendRequest,
     Streamed,
 )
-from gateway.dispatch import Dispatch
-from gateway.dispatch_counters import DispatchCounters
-from gateway.dispatch_limits import DispatchLimits
-from gateway.held_bytes import HeldBytes
-from gateway.inference import Outcome
-from gateway.model_state import ModelState
-from gateway.readiness import why_not_ready
-from gateway.replicas import Replica, Replicas, Revision
-from gateway.traffic import Routes
-from gateway.transport import Transport
-from shared.clock import Clock
-from shared.curve import GatewayKeys
-from shared.deployment import ModelInterface
-from shared.errors import ErrorCode, PenstockError
-from shared.messages import (
+from penstock.gateway.dispatch import Dispatch
+from penstock.gateway.dispatch_counters import DispatchCounters
+from penstock.gateway.dispatch_limits import DispatchLimits
+from penstock.gateway.held_bytes import HeldBytes
+from penstock.gateway.inference import Outcome
+from penstock.gateway.model_state import ModelState
+from penstock.gateway.readiness import why_not_ready
+from penstock.gateway.replicas import Replica, Replicas, Revision
+from penstock.gateway.traffic import Routes
+from penstock.gateway.transport import Transport
+from penstock.shared.clock import Clock
+from penstock.shared.curve import GatewayKeys
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.messages import (
     Alone,
     Chunk,
     Drain,
@@ -56,9 +56,9 @@ from shared.messages import (
     Request,
     SuspectTurn,
 )
-from shared.routing import ModelRoute, RoutingTable, VersionRoute
-from shared.telemetry import get_logger
-from shared.tracing import Tracer
+from penstock.shared.routing import ModelRoute, RoutingTable, VersionRoute
+from penstock.shared.telemetry import get_logger
+from penstock.shared.tracing import Tracer
 
 log = get_logger("service")
 
@@ -70,8 +70,8 @@ FAREWELL_LINGER_MS = 1000
 
 
 class InferenceService:
-    """The shell around `Dispatch`; implements `gateway.inference.Inference`
-    and `gateway.transport.Receiver`.
+    """The shell around `Dispatch`; implements `penstock.gateway.inference.Inference`
+    and `penstock.gateway.transport.Receiver`.
 
     Args:
         endpoint: where replicas dial in.

@@ -8,12 +8,12 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from gateway.held_bytes import BYTES_MAX, SMALL_SHARE_BYTES
-from gateway.jobs.keeper_settings import JobKeeperSettings
-from gateway.jobs.settings import JobSettings
-from gateway.origin_policy import read_hosts, read_origins
-from gateway.unread_answers import ANSWER_TIMEOUT_S, KEEP_ALIVE_S, LINGER_S
-from shared.errors import ErrorCode
+from penstock.gateway.held_bytes import BYTES_MAX, SMALL_SHARE_BYTES
+from penstock.gateway.jobs.keeper_settings import JobKeeperSettings
+from penstock.gateway.jobs.settings import JobSettings
+from penstock.gateway.origin_policy import read_hosts, read_origins
+from penstock.gateway.unread_answers import ANSWER_TIMEOUT_S, KEEP_ALIVE_S, LINGER_S
+from penstock.shared.errors import ErrorCode
 
 RETRY_ON = frozenset({ErrorCode.MODEL_ERROR, ErrorCode.OUT_OF_MEMORY})
 """Failures of an execution that may be tried again, if the operator says so."""

@@ -1,6 +1,7 @@
 """Who is to blame when a replica is lost.
 
-`gateway.dispatch` has what becomes of suspects, `gateway.parked` those that no replica can take.
+`penstock.gateway.dispatch` has what becomes of suspects, `penstock.gateway.parked` those that no
+replica can take.
 
 A call is the culprit beyond doubt in two cases:
 
@@ -9,15 +10,15 @@ A call is the culprit beyond doubt in two cases:
   off with its host.
 - The replica executed it in a batch that had run for long, and so did the replica that it was
   lost with before: it was hedged, and hung both. Of the calls that a replica may hang on, one is
-  hedged at a time (`gateway.hedges`), so no innocent one was in both batches.
+  hedged at a time (`penstock.gateway.hedges`), so no innocent one was in both batches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.attempts import Attempt
-from gateway.replicas import Replica
+from penstock.gateway.attempts import Attempt
+from penstock.gateway.replicas import Replica
 
 
 def culprits(replica: Replica, attempts: Sequence[Attempt], now: float) -> list[Attempt]:

@@ -24,7 +24,7 @@ Invariants (tests/unit/gateway/test_throttle.py): tokens stay between 0 and the 
 attempts in flight never exceed the budget as it was when they began; all extra attempts ever made
 are at most half of the tokens and `refund` for each answer.
 
-Used by `gateway.dispatch`, one throttle per model.
+Used by `penstock.gateway.dispatch`, one throttle per model.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ a table counts as a whole, so a model that it leaves out is gone unless it was a
 
 from __future__ import annotations
 
-from shared.errors import ErrorCode, PenstockError
-from shared.routing import ModelRoute, RoutingTable, VersionRoute
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.routing import ModelRoute, RoutingTable, VersionRoute
 
 NAME_SHOWN_MAX = 256
 """Most characters of a name that nobody has deployed in messages and logs: clients invent them."""

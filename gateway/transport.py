@@ -6,13 +6,14 @@ its file descriptor says so; ZeroMQ signals *edges*, so it is read until it is e
 again after sending. To look costs two calls of the kernel.
 
 A replica that went away is found by sending to it: ROUTER_MANDATORY makes that fail with
-EHOSTUNREACH. So all are sent a probe when any connection has ended (`gateway.departures`), and
-every `PROBE_INTERVAL_S`; between hosts, ZMTP's heartbeats close a dead connection first. A replica
-that connects anew while we still held its old connection (ROUTER_HANDOVER) is taken for lost and
-introduced again: what was on the old connection is gone, in both directions, and nothing else would
-say so.
+EHOSTUNREACH. So all are sent a probe when any connection has ended (`penstock.gateway.departures`),
+and every `PROBE_INTERVAL_S`; between hosts, ZMTP's heartbeats close a dead connection first. A
+replica that connects anew while we still held its old connection (ROUTER_HANDOVER) is taken for
+lost and introduced again: what was on the old connection is gone, in both directions, and nothing
+else would say so.
 
-Previous stop of a request: `gateway.dispatch`. Next: `worker.replica`, over `shared.wire`.
+Previous stop of a request: `penstock.gateway.dispatch`. Next: `penstock.worker.replica`, over
+`penstock.shared.wire`.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from typing import Final, Protocol
 
 import zmq
 
-from gateway.departures import Departures
-from gateway.doorkeeper import Doorkeeper
-from shared.curve import GatewayKeys, serve_with_keys
-from shared.errors import ErrorCode, PenstockError, WireError
-from shared.messages import Message, Probe, Request
-from shared.telemetry import get_logger
-from shared.tensors import Buffer
-from shared.wire import SHARED_BYTES_MIN, copied_on_send, decode, envelopes
-from shared.wire_frames import (
+from penstock.gateway.departures import Departures
+from penstock.gateway.doorkeeper import Doorkeeper
+from penstock.shared.curve import GatewayKeys, serve_with_keys
+from penstock.shared.errors import ErrorCode, PenstockError, WireError
+from penstock.shared.messages import Message, Probe, Request
+from penstock.shared.telemetry import get_logger
+from penstock.shared.tensors import Buffer
+from penstock.shared.wire import SHARED_BYTES_MIN, copied_on_send, decode, envelopes
+from penstock.shared.wire_frames import (
     NOBLOCK,
     SNDMORE_NOBLOCK,
     has_unread,

@@ -6,7 +6,7 @@ more is read from the client or served to it, and it must read at least `PROGRES
 `answer_timeout_s`, or all that is left; else it is cut off, as it is when there is no room for what
 it does not read. Nobody can be told then: who does not read, does not read that either.
 
-Used by `gateway.graceful_connection`.
+Used by `penstock.gateway.graceful_connection`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from gateway.held_bytes import UNREAD, HeldBytes, HeldShare
-from shared.errors import PenstockError
-from shared.telemetry import get_logger
+from penstock.gateway.held_bytes import UNREAD, HeldBytes, HeldShare
+from penstock.shared.errors import PenstockError
+from penstock.shared.telemetry import get_logger
 
 BUFFER_BYTES_MAX = 16 * 1024
 """Most unread bytes of a connection that count nowhere: as much as the connection itself takes."""

@@ -21,7 +21,7 @@ import typer
 
 from load_tests.closed_loop import find_wrk
 from load_tests.compare import Plan, compare
-from load_tests.forms import check_pair, form_of
+from load_tests.forms import check_pair, entry_of, form_of
 from load_tests.machine import commit_of, describe_machine
 from load_tests.penstock import Penstock
 from load_tests.report_files import write_report
@@ -159,12 +159,13 @@ def before(
     `git worktree add ../before COMMIT` makes such a checkout. Both must be compiled, or neither.
     """
     path = {"PYTHONPATH": str(checkout.resolve())}
-    check_pair(form_of({}), form_of(path))
+    entry = entry_of(checkout)
+    check_pair(form_of({}), form_of(path, entry))
     find_wrk()
     machine = describe_machine()
     plan = Plan(pairs, [int(each) for each in concurrency.split(",")], Waiting.KEEP)
     commit = commit_of(checkout) or "another commit"
-    other = Penstock(f"penstock at {commit}", environment=path)
+    other = Penstock(f"penstock at {commit}", environment=path, entry=entry)
     options = f"--models {models} --pairs {pairs} --duration {duration:g}"
     command = f"python -m load_tests before CHECKOUT {options} --concurrency {concurrency}"
     results: list[ScenarioResult] = []

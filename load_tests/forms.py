@@ -16,11 +16,28 @@ from pathlib import Path
 from load_tests.server import ServerError
 
 _ASK = """
-import json, pathlib
-import shared.wire
-origin = pathlib.Path(shared.wire.__file__).resolve()
+import importlib, json, pathlib, sys
+wire = importlib.import_module(sys.argv[1])
+origin = pathlib.Path(wire.__file__).resolve()
 print(json.dumps([str(origin.parent.parent), origin.suffix != ".py"]))
 """
+
+ENTRY = "penstock.deploy.local"
+"""What `python -m` starts."""
+
+OLD_ENTRY = "deploy.local"
+"""The same in checkouts from before our packages were in one."""
+
+
+def entry_of(checkout: Path) -> str:
+    """What starts the Penstock of a checkout.
+
+    Raises:
+        ServerError: if it is none.
+    """
+    if not (checkout / "shared" / "__init__.py").is_file():
+        raise ServerError(f"{checkout} is no checkout of Penstock")
+    return ENTRY if (checkout / "penstock").exists() else OLD_ENTRY
 
 
 @dataclass(frozen=True)
@@ -34,13 +51,14 @@ class Form:
         return f"{self.checkout} is {'compiled' if self.compiled else 'interpreted'}"
 
 
-def form_of(environment: Mapping[str, str]) -> Form:
-    """What is started with these variables beside our own.
+def form_of(environment: Mapping[str, str], entry: str = ENTRY) -> Form:
+    """What is started by an entry, with these variables beside our own.
 
     Raises:
         ServerError: if nothing can be.
     """
-    command = [sys.executable, "-P", "-c", _ASK]
+    wire = f"{entry.removesuffix('deploy.local')}shared.wire"
+    command = [sys.executable, "-P", "-c", _ASK, wire]
     asked = subprocess.run(
         command, env=os.environ | dict(environment), capture_output=True, text=True, check=False
     )

@@ -15,17 +15,17 @@ import numpy as np
 
 from load_tests import oip
 from load_tests.server import Encoding, HttpRequest, Rows, ServerError
-from shared.jobs.answers import StoreStats
-from shared.jobs.blocking_store import BlockingJobStore
-from shared.jobs.calls import StoreLimits, stats, submit
-from shared.jobs.ids import new_job_id
-from shared.jobs.payload import INPUT_TYPE, JobInput, pack_input
-from shared.jobs.record import FINISHED, Content, JobState, NewJob
-from shared.keys import Keys
-from shared.messages import Request
-from shared.routing import VersionRoute
-from shared.state_store import RedisStateStore
-from shared.tensors import Buffer, Tensor
+from penstock.shared.jobs.answers import StoreStats
+from penstock.shared.jobs.blocking_store import BlockingJobStore
+from penstock.shared.jobs.calls import StoreLimits, stats, submit
+from penstock.shared.jobs.ids import new_job_id
+from penstock.shared.jobs.payload import INPUT_TYPE, JobInput, pack_input
+from penstock.shared.jobs.record import FINISHED, Content, JobState, NewJob
+from penstock.shared.keys import Keys
+from penstock.shared.messages import Request
+from penstock.shared.routing import VersionRoute
+from penstock.shared.state_store import RedisStateStore
+from penstock.shared.tensors import Buffer, Tensor
 
 NAMESPACE = "penstock"
 PAUSE_S = 0.01

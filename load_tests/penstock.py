@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from load_tests import oip
+from load_tests.forms import ENTRY
 from load_tests.models import row_shape, sample_rows
 from load_tests.processes import descendants, title
 from load_tests.server import MAX_BATCH_SIZE, Encoding, HttpRequest, Model, Rows, ServerError
@@ -48,6 +49,7 @@ class Penstock:
         replicas: of each model.
         environment: variables beside our own.
         tags: of each model, beside or instead of those that all scenarios share.
+        entry: what `python -m` starts.
     """
 
     name: str = "penstock"
@@ -55,6 +57,7 @@ class Penstock:
     replicas: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str | int] = field(default_factory=dict)
+    entry: str = ENTRY
 
     @property
     def encodings(self) -> Sequence[Encoding]:
@@ -86,7 +89,7 @@ class Penstock:
         """Start on the models that are in `work_dir` already, and wait for nothing."""
         port, metrics_port = free_port(), free_port()
         command = [
-            *(sys.executable, "-P", "-m", "deploy.local", "up"),
+            *(sys.executable, "-P", "-m", self.entry, "up"),
             *("--models", str(work_dir / "models"), "--data-dir", str(work_dir / "data")),
             *("--port", str(port), "--metrics-port", str(metrics_port)),
             *("--gateways", str(self.gateways), "--drain-grace-s", "5"),

@@ -1,6 +1,6 @@
 """Entry of a registry_sync process: puts the daemon together from its settings and runs it.
 
-Next stop: `registry_sync.controller`.
+Next stop: `penstock.registry_sync.controller`.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from contextlib import suppress
 
 from setproctitle import setproctitle
 
-from registry_sync.controller import Controller
-from registry_sync.metrics import SyncCollector
-from registry_sync.presence import report_presence
-from registry_sync.registry_metrics import RegistryCollector
-from registry_sync.settings import SyncSettings
-from registry_sync.sources import maker_of
-from registry_sync.statuses import for_report
-from registry_sync.supervision import keep_running
-from shared.artifact_cache import ArtifactCache
-from shared.clock import SystemClock
-from shared.deployment import SyncReport
-from shared.ids import new_incarnation, node_name
-from shared.keys import Keys
-from shared.lifecycle import die_with_parent
-from shared.metrics_endpoint import process_registry, serve_metrics
-from shared.state_store import RedisStateStore
-from shared.telemetry import configure_logging
+from penstock.registry_sync.controller import Controller
+from penstock.registry_sync.metrics import SyncCollector
+from penstock.registry_sync.presence import report_presence
+from penstock.registry_sync.registry_metrics import RegistryCollector
+from penstock.registry_sync.settings import SyncSettings
+from penstock.registry_sync.sources import maker_of
+from penstock.registry_sync.statuses import for_report
+from penstock.registry_sync.supervision import keep_running
+from penstock.shared.artifact_cache import ArtifactCache
+from penstock.shared.clock import SystemClock
+from penstock.shared.deployment import SyncReport
+from penstock.shared.ids import new_incarnation, node_name
+from penstock.shared.keys import Keys
+from penstock.shared.lifecycle import die_with_parent
+from penstock.shared.metrics_endpoint import process_registry, serve_metrics
+from penstock.shared.state_store import RedisStateStore
+from penstock.shared.telemetry import configure_logging
 
 CLOSE_TIMEOUT_S = 2.0
 """Longest wait for the store's connections to close; the process ends anyway."""

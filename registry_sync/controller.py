@@ -16,27 +16,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from registry_sync.fetches import Artifacts, Fetches
-from registry_sync.follower import OUR_TAGS, RegistryFollower
-from registry_sync.leadership import Leadership
-from registry_sync.metrics import SyncCounts
-from registry_sync.ownership import Ownership
-from registry_sync.reconcile import plan
-from registry_sync.registry import RegistrySource, Status, StatusUpdate
-from registry_sync.settings import SyncSettings
-from registry_sync.source_calls import InThread, SourceCalls
-from registry_sync.statuses import status_of_phase
-from registry_sync.supervision import keep_running, wait
-from registry_sync.troubles import Troubles
-from registry_sync.world import Plan, World
-from shared.blocking import in_thread
-from shared.clock import Clock, SteadyClock
-from shared.deployment import ArtifactManifest, Deployment
-from shared.errors import LeaseLostError, StateStoreError
-from shared.ids import node_name
-from shared.routing import RoutingTable
-from shared.state_store import Lease, StateStore
-from shared.telemetry import get_logger
+from penstock.registry_sync.fetches import Artifacts, Fetches
+from penstock.registry_sync.follower import OUR_TAGS, RegistryFollower
+from penstock.registry_sync.leadership import Leadership
+from penstock.registry_sync.metrics import SyncCounts
+from penstock.registry_sync.ownership import Ownership
+from penstock.registry_sync.reconcile import plan
+from penstock.registry_sync.registry import RegistrySource, Status, StatusUpdate
+from penstock.registry_sync.settings import SyncSettings
+from penstock.registry_sync.source_calls import InThread, SourceCalls
+from penstock.registry_sync.statuses import status_of_phase
+from penstock.registry_sync.supervision import keep_running, wait
+from penstock.registry_sync.troubles import Troubles
+from penstock.registry_sync.world import Plan, World
+from penstock.shared.blocking import in_thread
+from penstock.shared.clock import Clock, SteadyClock
+from penstock.shared.deployment import ArtifactManifest, Deployment
+from penstock.shared.errors import LeaseLostError, StateStoreError
+from penstock.shared.ids import node_name
+from penstock.shared.routing import RoutingTable
+from penstock.shared.state_store import Lease, StateStore
+from penstock.shared.telemetry import get_logger
 
 DEBOUNCE_S = 0.03
 """Changes come in flocks (each replica of a worker, each gateway); one plan answers them all."""

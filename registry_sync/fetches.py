@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from registry_sync.metrics import SyncCounts
-from registry_sync.reconcile import fetch_failed
-from registry_sync.troubles import Troubles
-from registry_sync.world import FetchFailure, Policy
-from shared.artifact_cache import ArtifactError
-from shared.clock import Clock
-from shared.deployment import ArtifactManifest, ArtifactSource
-from shared.telemetry import get_logger
+from penstock.registry_sync.metrics import SyncCounts
+from penstock.registry_sync.reconcile import fetch_failed
+from penstock.registry_sync.troubles import Troubles
+from penstock.registry_sync.world import FetchFailure, Policy
+from penstock.shared.artifact_cache import ArtifactError
+from penstock.shared.clock import Clock
+from penstock.shared.deployment import ArtifactManifest, ArtifactSource
+from penstock.shared.telemetry import get_logger
 
 GRACE_S = 60.0
 """The cache ends a fetch by itself when its time is over. That it does not, as where the cache's

@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from registry_sync.registry import MESSAGE_TAG, OWNER_TAG, STATUS_TAG, version_order
+from penstock.registry_sync.registry import MESSAGE_TAG, OWNER_TAG, STATUS_TAG, version_order
 
 TAGS_BYTES_MAX = 64 * 1024
 STATUS_BYTES_MAX = 1024 * 1024

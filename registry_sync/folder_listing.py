@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from registry_sync.tag_names import DEFAULT_PREFIX
-from shared.artifact_copy import STATUS_FILE, TAGS_FILE
-from shared.artifact_folder import is_text
-from shared.telemetry import get_logger
+from penstock.registry_sync.tag_names import DEFAULT_PREFIX
+from penstock.shared.artifact_copy import STATUS_FILE, TAGS_FILE
+from penstock.shared.artifact_folder import is_text
+from penstock.shared.telemetry import get_logger
 
 MODELS_MAX = 10_000
 VERSIONS_MAX = 1_000

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import TypeAlias
 
-from shared.artifact_copy import content_of
+from penstock.shared.artifact_copy import content_of
 
 Where: TypeAlias = tuple[str, str]
 """Path and fingerprint of a version's content."""

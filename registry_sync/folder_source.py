@@ -6,11 +6,11 @@
     DIR/<model>/<version>/tags.yaml     tags of the version
 
 Nobody announces a change, and files are written in steps. What is in a version is therefore told by
-what the file system says of it (`shared.artifact_copy.Content`), which becomes the identity of its
-source: a file that was edited in place is a new source, whose digest then decides whether it is a
-new revision. Everything must have come to rest before it counts (see `settled`); until then, what
-counted before does. If we do not know what counted before, since we only just started, the model is
-reported with a problem, and what is deployed of it goes on.
+what the file system says of it (`penstock.shared.artifact_copy.Content`), which becomes the
+identity of its source: a file that was edited in place is a new source, whose digest then decides
+whether it is a new revision. Everything must have come to rest before it counts (see `settled`);
+until then, what counted before does. If we do not know what counted before, since we only just
+started, the model is reported with a problem, and what is deployed of it goes on.
 
 Where no version is named stable, the highest one without a role is, unless the operator chose
 otherwise. A folder that is suddenly empty is taken for one that is not mounted.
@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from registry_sync.folder_files import (
+from penstock.registry_sync.folder_files import (
     STATUS_BYTES_MAX,
     TAGS_BYTES_MAX,
     MalformedError,
@@ -33,7 +33,7 @@ from registry_sync.folder_files import (
     read_tags,
     write_statuses,
 )
-from registry_sync.folder_listing import (
+from penstock.registry_sync.folder_listing import (
     DANGLING,
     VERSION,
     Complaints,
@@ -42,9 +42,9 @@ from registry_sync.folder_listing import (
     list_versions,
     status_file_of,
 )
-from registry_sync.folder_reading import ABSENT, Where, look, read
-from registry_sync.model_filter import EVERY_MODEL, ModelFilter
-from registry_sync.registry import (
+from penstock.registry_sync.folder_reading import ABSENT, Where, look, read
+from penstock.registry_sync.model_filter import EVERY_MODEL, ModelFilter
+from penstock.registry_sync.registry import (
     MESSAGE_TAG,
     OVER,
     OWN_TAGS,
@@ -60,13 +60,13 @@ from registry_sync.registry import (
     tags_of,
     version_order,
 )
-from registry_sync.roles import OFF, STABLE, role_of
-from registry_sync.settled import Settled
-from registry_sync.tag_names import DEFAULT_NAMES, TagNames
-from shared.artifact_copy import TAGS_FILE
-from shared.artifact_folder import ArtifactError
-from shared.clock import Clock
-from shared.deployment import FOLDER_SCHEME, ArtifactSource
+from penstock.registry_sync.roles import OFF, STABLE, role_of
+from penstock.registry_sync.settled import Settled
+from penstock.registry_sync.tag_names import DEFAULT_NAMES, TagNames
+from penstock.shared.artifact_copy import TAGS_FILE
+from penstock.shared.artifact_folder import ArtifactError
+from penstock.shared.clock import Clock
+from penstock.shared.deployment import FOLDER_SCHEME, ArtifactSource
 
 DefaultRole = Literal["latest", "none"]
 

@@ -10,9 +10,9 @@ import random
 from asyncio import Event
 from collections.abc import Callable
 
-from registry_sync.metrics import SyncCounts
-from registry_sync.ownership import Ownership
-from registry_sync.registry import (
+from penstock.registry_sync.metrics import SyncCounts
+from penstock.registry_sync.ownership import Ownership
+from penstock.registry_sync.registry import (
     NoModelsError,
     Registry,
     RegistryError,
@@ -20,13 +20,13 @@ from registry_sync.registry import (
     VersionKey,
     with_status,
 )
-from registry_sync.settings import SyncSettings
-from registry_sync.source_calls import SourceCalls
-from registry_sync.status_queue import StatusQueue
-from registry_sync.supervision import wait
-from registry_sync.troubles import Troubles
-from shared.clock import Clock
-from shared.state_store import Lease
+from penstock.registry_sync.settings import SyncSettings
+from penstock.registry_sync.source_calls import SourceCalls
+from penstock.registry_sync.status_queue import StatusQueue
+from penstock.registry_sync.supervision import wait
+from penstock.registry_sync.troubles import Troubles
+from penstock.shared.clock import Clock
+from penstock.shared.state_store import Lease
 
 POLL_JITTER = 0.1
 """Share of the poll interval by which polls vary, so that daemons do not poll in step."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from registry_sync.registry import ObservedModel, Registry, VersionKey
-from registry_sync.roles import is_held_off, roles_of
-from registry_sync.world import Policy, World
-from shared.deployment import Deployment, Phase, RevisionDeployment
+from penstock.registry_sync.registry import ObservedModel, Registry, VersionKey
+from penstock.registry_sync.roles import is_held_off, roles_of
+from penstock.registry_sync.world import Policy, World
+from penstock.shared.deployment import Deployment, Phase, RevisionDeployment
 
 NO_MODELS = "the registry lists no models"
 UNTIL = "it serves on until `penstock off` ends it, or another version is named stable"

@@ -13,15 +13,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from registry_sync.gone import off_of
-from registry_sync.past import bounded_line, changed, revisions_by_model
-from registry_sync.registry import ROLE_TAG, STATUS_TAG, Status, StatusUpdate
-from registry_sync.roles import OFF
-from registry_sync.tag_names import TagNames
-from registry_sync.wishes import NO_ROLES, Wish
-from registry_sync.world import World
-from shared.deployment import Deployment, Phase, RevisionDeployment
-from shared.history import (
+from penstock.registry_sync.gone import off_of
+from penstock.registry_sync.past import bounded_line, changed, revisions_by_model
+from penstock.registry_sync.registry import ROLE_TAG, STATUS_TAG, Status, StatusUpdate
+from penstock.registry_sync.roles import OFF
+from penstock.registry_sync.tag_names import TagNames
+from penstock.registry_sync.wishes import NO_ROLES, Wish
+from penstock.registry_sync.world import World
+from penstock.shared.deployment import Deployment, Phase, RevisionDeployment
+from penstock.shared.history import (
     VERSIONS_MAX,
     EventKind,
     HistoryEvent,

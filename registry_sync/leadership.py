@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from registry_sync.troubles import Troubles
-from shared.clock import Clock
-from shared.errors import StateStoreError
-from shared.state_store import Lease, StateStore
-from shared.telemetry import get_logger
+from penstock.registry_sync.troubles import Troubles
+from penstock.shared.clock import Clock
+from penstock.shared.errors import StateStoreError
+from penstock.shared.state_store import Lease, StateStore
+from penstock.shared.telemetry import get_logger
 
 RENEWALS_PER_TTL = 4
 """Three are asked for before a lease that was granted ends: two may fail, however they do."""

@@ -22,10 +22,10 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from registry_sync.version_phases import PhaseCounts, phase_counts, version_phases
-from registry_sync.world import Plan
-from shared.bounded_histogram import BoundedHistogram
-from shared.deployment import Deployment, Phase
+from penstock.registry_sync.version_phases import PhaseCounts, phase_counts, version_phases
+from penstock.registry_sync.world import Plan
+from penstock.shared.bounded_histogram import BoundedHistogram
+from penstock.shared.deployment import Deployment, Phase
 
 PLAN_BUCKETS_S = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0)
 _BUCKET_LABELS = (*map(floatToGoString, PLAN_BUCKETS_S), "+Inf")

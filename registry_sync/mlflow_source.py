@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from registry_sync.causes import told
-from registry_sync.model_filter import EVERY_MODEL, ModelFilter
-from registry_sync.registry import (
+from penstock.registry_sync.causes import told
+from penstock.registry_sync.model_filter import EVERY_MODEL, ModelFilter
+from penstock.registry_sync.registry import (
     OVER,
     ROLE_TAG,
     STATUS_TAG,
@@ -34,8 +34,8 @@ from registry_sync.registry import (
     VersionKey,
     tags_of,
 )
-from registry_sync.tag_names import DEFAULT_NAMES, TagNames
-from shared.deployment import ArtifactSource
+from penstock.registry_sync.tag_names import DEFAULT_NAMES, TagNames
+from penstock.shared.deployment import ArtifactSource
 
 MODELS_PER_PAGE = 1000
 VERSIONS_PER_PAGE = 10_000

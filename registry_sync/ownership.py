@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from registry_sync.registry import OWNER_TAG, Registry, StatusUpdate, VersionKey
+from penstock.registry_sync.registry import OWNER_TAG, Registry, StatusUpdate, VersionKey
 
 REST_S = 30.0
 """Until a contested status is written again, from the second time on; doubled each time."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from registry_sync.placement import Placing
-from registry_sync.registry import MESSAGE_LENGTH_MAX
-from registry_sync.wishes import Wish
-from registry_sync.world import World
-from shared.deployment import Deployment, Phase, RevisionDeployment
-from shared.history import ModelPast, VersionPast
+from penstock.registry_sync.placement import Placing
+from penstock.registry_sync.registry import MESSAGE_LENGTH_MAX
+from penstock.registry_sync.wishes import Wish
+from penstock.registry_sync.world import World
+from penstock.shared.deployment import Deployment, Phase, RevisionDeployment
+from penstock.shared.history import ModelPast, VersionPast
 
 _SERVED = (Phase.SERVING, Phase.DRAINING)
 

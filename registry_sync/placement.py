@@ -34,8 +34,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from registry_sync.world import Reports
-from shared.deployment import Duty, Phase, ReplicaPlacement, RevisionDeployment, WorkerReport
+from penstock.registry_sync.world import Reports
+from penstock.shared.deployment import (
+    Duty,
+    Phase,
+    ReplicaPlacement,
+    RevisionDeployment,
+    WorkerReport,
+)
 
 Count: TypeAlias = int | Literal["each"]
 

@@ -7,10 +7,10 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
-from registry_sync.troubles import Troubles
-from shared.deployment import SyncReport
-from shared.errors import StateStoreError
-from shared.state_store import StateStore
+from penstock.registry_sync.troubles import Troubles
+from penstock.shared.deployment import SyncReport
+from penstock.shared.errors import StateStoreError
+from penstock.shared.state_store import StateStore
 
 FORGET_TIMEOUT_S = 2.0
 """Longest wait for the store at the end; a report that stays expires by itself."""

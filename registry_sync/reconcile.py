@@ -37,17 +37,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from registry_sync.gone import gone_versions, off_of, spent
-from registry_sync.history import written_of
-from registry_sync.past import past_of
-from registry_sync.placement import Placing, asked, place
-from registry_sync.registry import Registry
-from registry_sync.routes import next_generation, route_models
-from registry_sync.statuses import all_statuses, not_shown
-from registry_sync.tags import ServingSettings
-from registry_sync.wishes import Wish, wish_of, wish_without_registry
-from registry_sync.world import FetchFailure, Plan, Policy, Reports, World
-from shared.deployment import (
+from penstock.registry_sync.gone import gone_versions, off_of, spent
+from penstock.registry_sync.history import written_of
+from penstock.registry_sync.past import past_of
+from penstock.registry_sync.placement import Placing, asked, place
+from penstock.registry_sync.registry import Registry
+from penstock.registry_sync.routes import next_generation, route_models
+from penstock.registry_sync.statuses import all_statuses, not_shown
+from penstock.registry_sync.tags import ServingSettings
+from penstock.registry_sync.wishes import Wish, wish_of, wish_without_registry
+from penstock.registry_sync.world import FetchFailure, Plan, Policy, Reports, World
+from penstock.shared.deployment import (
     ArtifactSource,
     Deployment,
     Phase,

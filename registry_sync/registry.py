@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol, TypeAlias
 
-from shared.deployment import ArtifactSource
-from shared.errors import ErrorCode, PenstockError
+from penstock.shared.deployment import ArtifactSource
+from penstock.shared.errors import ErrorCode, PenstockError
 
 PREFIX = "penstock."
 ROLE_TAG = "penstock.role"

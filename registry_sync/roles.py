@@ -17,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from registry_sync.registry import ROLE_TAG, ObservedModel, version_order
-from registry_sync.tag_names import DEFAULT_NAMES, TagNames
+from penstock.registry_sync.registry import ROLE_TAG, ObservedModel, version_order
+from penstock.registry_sync.tag_names import DEFAULT_NAMES, TagNames
 
 STABLE = "stable"
 OFF = "off"

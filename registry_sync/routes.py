@@ -2,18 +2,18 @@
 
 A model is in the table from the moment it is wished for, at first with no version and a reason
 (503), until nothing of it is wished for or deployed any more (404). A route keeps its generation
-until something in it changes; see `shared.routing` for what generations are for.
+until something in it changes; see `penstock.shared.routing` for what generations are for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from registry_sync.wishes import Wish
-from registry_sync.world import Reports, World
-from shared.deployment import Deployment, Phase, ReplicaState, RevisionDeployment
-from shared.ids import is_model_name
-from shared.routing import ModelRoute, RoutingTable, VersionRoute
+from penstock.registry_sync.wishes import Wish
+from penstock.registry_sync.world import Reports, World
+from penstock.shared.deployment import Deployment, Phase, ReplicaState, RevisionDeployment
+from penstock.shared.ids import is_model_name
+from penstock.shared.routing import ModelRoute, RoutingTable, VersionRoute
 
 REASON_LENGTH_MAX = 300
 """Longest reason why a version cannot be served: it is in every answer for the model."""

@@ -7,10 +7,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from registry_sync.model_filter import ModelFilter
-from registry_sync.tag_names import DEFAULT_PREFIX, PREFIX_PATTERN, TagNames
-from registry_sync.world import Policy
-from shared.settings import CommonSettings
+from penstock.registry_sync.model_filter import ModelFilter
+from penstock.registry_sync.tag_names import DEFAULT_PREFIX, PREFIX_PATTERN, TagNames
+from penstock.registry_sync.world import Policy
+from penstock.shared.settings import CommonSettings
 
 
 class SyncSettings(CommonSettings):

@@ -19,16 +19,16 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
-from registry_sync.registry import (
+from penstock.registry_sync.registry import (
     Registry,
     RegistryError,
     RegistrySource,
     StatusUpdate,
     VersionKey,
 )
-from registry_sync.troubles import Troubles
-from shared.blocking import in_thread
-from shared.clock import Clock
+from penstock.registry_sync.troubles import Troubles
+from penstock.shared.blocking import in_thread
+from penstock.shared.clock import Clock
 
 DOUBLINGS_MAX = 32
 """Beyond any time that a process lives."""

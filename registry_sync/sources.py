@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 
-from registry_sync.folder_source import FolderSource
-from registry_sync.registry import RegistryError, RegistrySource
-from registry_sync.settings import SyncSettings
-from registry_sync.tag_names import TagNames
-from shared.clock import Clock
+from penstock.registry_sync.folder_source import FolderSource
+from penstock.registry_sync.registry import RegistryError, RegistrySource
+from penstock.registry_sync.settings import SyncSettings
+from penstock.registry_sync.tag_names import TagNames
+from penstock.shared.clock import Clock
 
 
 def maker_of(settings: SyncSettings, clock: Clock) -> Callable[[], RegistrySource]:
@@ -31,7 +31,7 @@ def maker_of(settings: SyncSettings, clock: Clock) -> Callable[[], RegistrySourc
             admitted=admitted,
         )
     try:
-        mlflow_source = importlib.import_module("registry_sync.mlflow_source")
+        mlflow_source = importlib.import_module("penstock.registry_sync.mlflow_source")
     except ModuleNotFoundError as error:
         raise RegistryError(
             "following MLflow needs its client, which is not installed: "

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from registry_sync.registry import StatusUpdate, VersionKey
+from penstock.registry_sync.registry import StatusUpdate, VersionKey
 
 BACKOFF_MAX_S = 60.0
 """Longest wait before a status that was refused is tried again: somebody may read it."""

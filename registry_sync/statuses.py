@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from registry_sync.ownership import is_owner
-from registry_sync.placement import Placing, asked
-from registry_sync.registry import (
+from penstock.registry_sync.ownership import is_owner
+from penstock.registry_sync.placement import Placing, asked
+from penstock.registry_sync.registry import (
     MESSAGE_LENGTH_MAX,
     MESSAGE_TAG,
     OVER,
@@ -25,9 +25,9 @@ from registry_sync.registry import (
     StatusUpdate,
     VersionKey,
 )
-from registry_sync.wishes import Wish
-from registry_sync.world import Reports, World
-from shared.deployment import (
+from penstock.registry_sync.wishes import Wish
+from penstock.registry_sync.world import Reports, World
+from penstock.shared.deployment import (
     Deployment,
     Phase,
     ReplicaPlacement,
@@ -35,8 +35,8 @@ from shared.deployment import (
     RevisionDeployment,
     VersionStatus,
 )
-from shared.history import ModelPast, VersionPast
-from shared.ids import is_model_name
+from penstock.shared.history import ModelPast, VersionPast
+from penstock.shared.ids import is_model_name
 
 REPORTED_MAX = 1000
 """Most statuses in a report, which is written every second."""

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from registry_sync.troubles import Troubles
+from penstock.registry_sync.troubles import Troubles
 
 RESTART_DELAY_S = 1.0
 """Until a loop that failed runs again; doubled each time that it fails soon after."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from registry_sync.registry import PREFIX
+from penstock.registry_sync.registry import PREFIX
 
 DEFAULT_PREFIX = PREFIX.removesuffix(".")
 

@@ -13,10 +13,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from registry_sync.registry import OWN_TAGS, PREFIX, ROLE_TAG
-from registry_sync.tag_names import DEFAULT_NAMES, TagNames
-from shared.deployment import Batching, ReplicaSettings, RevisionDeployment, Swap, WarmUpPolicy
-from shared.routing import HEDGE_BUDGET, HedgePolicy, JobsPolicy
+from penstock.registry_sync.registry import OWN_TAGS, PREFIX, ROLE_TAG
+from penstock.registry_sync.tag_names import DEFAULT_NAMES, TagNames
+from penstock.shared.deployment import (
+    Batching,
+    ReplicaSettings,
+    RevisionDeployment,
+    Swap,
+    WarmUpPolicy,
+)
+from penstock.shared.routing import HEDGE_BUDGET, HedgePolicy, JobsPolicy
 
 BATCH_SIZE_MAX = 65536
 QUEUE_DELAY_MS_MAX = 60_000.0
@@ -31,7 +37,8 @@ _DEVICE = re.compile(r"auto|cpu|cuda:\d{1,3}")
 
 @dataclass(frozen=True)
 class ServingSettings:
-    """How a version is to be served; see `shared.deployment` for the meaning of each field.
+    """How a version is to be served; see `penstock.shared.deployment` for the meaning of each
+    field.
 
     Where a setting came later (`jobs`, `batching`, `warmup`), a replica is told nothing of its
     default: what runs since before there was such a tag stays.

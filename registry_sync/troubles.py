@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from registry_sync.metrics import SyncCounts
-from shared.telemetry import get_logger
+from penstock.registry_sync.metrics import SyncCounts
+from penstock.shared.telemetry import get_logger
 
 TROUBLES_MAX = 1_000
 """Most troubles that are remembered; beyond, the oldest may be said again. Versions come and go."""

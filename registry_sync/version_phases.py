@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
-from registry_sync.registry import Status, StatusUpdate
-from registry_sync.statuses import status_of_phase
-from shared.deployment import Deployment, Phase, RevisionDeployment
+from penstock.registry_sync.registry import Status, StatusUpdate
+from penstock.registry_sync.statuses import status_of_phase
+from penstock.shared.deployment import Deployment, Phase, RevisionDeployment
 
 NAMED_VERSIONS_MAX = 500
 """Versions that metrics name: each is a series, and thousands of them would burden Prometheus."""

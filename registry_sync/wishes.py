@@ -14,19 +14,19 @@ from types import MappingProxyType
 
 import orjson
 
-from registry_sync.gone import why_gone
-from registry_sync.registry import ObservedModel, ObservedVersion
-from registry_sync.roles import Roles, roles_of
-from registry_sync.tags import ServingSettings, deployed_settings, read_settings
-from registry_sync.world import FetchFailure, Policy, Prepared
-from shared.deployment import (
+from penstock.registry_sync.gone import why_gone
+from penstock.registry_sync.registry import ObservedModel, ObservedVersion
+from penstock.registry_sync.roles import Roles, roles_of
+from penstock.registry_sync.tags import ServingSettings, deployed_settings, read_settings
+from penstock.registry_sync.world import FetchFailure, Policy, Prepared
+from penstock.shared.deployment import (
     ArtifactManifest,
     ArtifactSource,
     Phase,
     ReplicaSettings,
     RevisionDeployment,
 )
-from shared.ids import is_model_name
+from penstock.shared.ids import is_model_name
 
 LATER_SETTINGS = (
     "execution_timeout_ms",

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from registry_sync.registry import Registry, StatusUpdate, VersionKey
-from registry_sync.tag_names import DEFAULT_NAMES, TagNames
-from registry_sync.tags import ServingSettings
-from shared.deployment import (
+from penstock.registry_sync.registry import Registry, StatusUpdate, VersionKey
+from penstock.registry_sync.tag_names import DEFAULT_NAMES, TagNames
+from penstock.registry_sync.tags import ServingSettings
+from penstock.shared.deployment import (
     ArtifactManifest,
     ArtifactSource,
     Deployment,
@@ -23,8 +23,8 @@ from shared.deployment import (
     ReplicaState,
     WorkerReport,
 )
-from shared.history import HistoryEvent, ModelPast
-from shared.routing import RoutingTable
+from penstock.shared.history import HistoryEvent, ModelPast
+from penstock.shared.routing import RoutingTable
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Artifacts for services: a folder for a manifest, a manifest for a source.
 
 Agents and registry_sync of one node share the folder. What MLflow keeps is downloaded by a child
-process (`shared.artifact_fetch`), what lies in a folder is copied by a thread; either holds the
-source's lock meanwhile: whoever else wants it waits in a child or thread of its own and then finds
-it there. Next stop: `shared.artifact_folder`, the disk.
+process (`penstock.shared.artifact_fetch`), what lies in a folder is copied by a thread; either
+holds the source's lock meanwhile: whoever else wants it waits in a child or thread of its own and
+then finds it there. Next stop: `penstock.shared.artifact_folder`, the disk.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from weakref import WeakValueDictionary
 
 from pydantic import BaseModel, ValidationError
 
-from shared.artifact_copy import copy_content
-from shared.artifact_folder import ArtifactError, CacheFolder, source_key
-from shared.blocking import in_thread
-from shared.deployment import ArtifactManifest, ArtifactSource
-from shared.lifecycle import environment_of_child
-from shared.telemetry import get_logger
+from penstock.shared.artifact_copy import copy_content
+from penstock.shared.artifact_folder import ArtifactError, CacheFolder, source_key
+from penstock.shared.blocking import in_thread
+from penstock.shared.deployment import ArtifactManifest, ArtifactSource
+from penstock.shared.lifecycle import environment_of_child
+from penstock.shared.telemetry import get_logger
 
 __all__ = ["ArtifactCache", "ArtifactError", "FetchOutcome", "FetchRequest"]
 
@@ -170,7 +170,7 @@ class ArtifactCache:
         return FetchOutcome(manifest=manifest)
 
     async def _run_child(self, request: FetchRequest, key: str) -> FetchOutcome:
-        command = [sys.executable, "-m", "shared.artifact_fetch", str(self._disk.folder)]
+        command = [sys.executable, "-m", "penstock.shared.artifact_fetch", str(self._disk.folder)]
         with tempfile.TemporaryFile() as diagnostics:
             child = await asyncio.create_subprocess_exec(
                 *command,

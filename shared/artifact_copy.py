@@ -2,7 +2,7 @@
 
 Nobody tells us when a file is being written, so a content is known by what the file system says of
 it: names, sizes, times and inodes. That costs no reading, and is compared before and after reading.
-What a content *is*, its digest says (`shared.artifact_folder`).
+What a content *is*, its digest says (`penstock.shared.artifact_folder`).
 
 Names that begin with a dot are no content: tools put half-written files, locks and their own state
 there. Neither are the files by which operators and Penstock talk to each other.
@@ -20,7 +20,7 @@ from threading import Event
 
 import orjson
 
-from shared.artifact_folder import ArtifactError, is_text
+from penstock.shared.artifact_folder import ArtifactError, is_text
 
 TAGS_FILE = "tags.yaml"
 """An operator's wishes, beside a model or a version."""

@@ -1,6 +1,6 @@
 """A process that downloads one model into the artifact cache and ends.
 
-    python -m shared.artifact_fetch CACHE_DIR < FetchRequest > FetchOutcome
+    python -m penstock.shared.artifact_fetch CACHE_DIR < FetchRequest > FetchOutcome
 
 It exists because the download is long, blocks, and imports MLflow, none of which belongs into a
 service. The request comes on standard input, since a URI may hold a password and command lines are
@@ -16,10 +16,10 @@ from pathlib import Path
 
 from setproctitle import setproctitle
 
-from shared.artifact_cache import FetchOutcome, FetchRequest
-from shared.artifact_folder import ArtifactError, CacheFolder
-from shared.deployment import ArtifactManifest, ArtifactSource
-from shared.lifecycle import die_with_parent
+from penstock.shared.artifact_cache import FetchOutcome, FetchRequest
+from penstock.shared.artifact_folder import ArtifactError, CacheFolder
+from penstock.shared.deployment import ArtifactManifest, ArtifactSource
+from penstock.shared.lifecycle import die_with_parent
 
 MESSAGE_LENGTH_MAX = 400
 """Longest error that is passed on: how what MLflow says begins, for the operator. Its first line

@@ -10,8 +10,8 @@ left over, and is removed. A folder gets its final name only when its content wa
 it before anything in it is removed, so what has a digest for a name is whole. Others evict and
 clean at the same time: what vanishes meanwhile is no error.
 
-This is the disk, and blocks. Content is written by `shared.artifact_fetch`, in a process of its
-own, or by `shared.artifact_copy`.
+This is the disk, and blocks. Content is written by `penstock.shared.artifact_fetch`, in a process
+of its own, or by `penstock.shared.artifact_copy`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from pathlib import Path, PurePosixPath
 import orjson
 from pydantic import ValidationError
 
-from shared.deployment import ArtifactFile, ArtifactManifest, ArtifactSource
-from shared.errors import ErrorCode, PenstockError
-from shared.mlflow_flavors import folder_streams
+from penstock.shared.deployment import ArtifactFile, ArtifactManifest, ArtifactSource
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.mlflow_flavors import folder_streams
 
 RECENTLY_USED_S = 600.0
 """A folder used so lately is not evicted: whoever asked for it may be about to open it."""

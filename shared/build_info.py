@@ -9,7 +9,7 @@ from importlib import metadata
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from shared.compiled import is_compiled
+from penstock.shared.compiled import is_compiled
 
 
 def own_version() -> str:

@@ -8,5 +8,5 @@ from importlib.util import find_spec
 
 def is_compiled() -> bool:
     """Whether this interpreter finds compiled modules; they are compiled together or not at all."""
-    spec = find_spec("shared.wire")
+    spec = find_spec("penstock.shared.wire")
     return spec is not None and (spec.origin or "").endswith(tuple(EXTENSION_SUFFIXES))

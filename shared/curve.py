@@ -19,7 +19,7 @@ from pathlib import Path
 import zmq
 from zmq.utils import z85
 
-from shared.errors import ErrorCode, PenstockError
+from penstock.shared.errors import ErrorCode, PenstockError
 
 GATEWAY_SECRET = "gateway.secret"
 GATEWAY_PUBLIC = "gateway.public"

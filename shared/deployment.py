@@ -15,8 +15,8 @@ from typing import Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.routing import HEDGE_BUDGET, HedgePolicy, JobsPolicy
-from shared.tensor_spec import TensorSpec
+from penstock.shared.routing import HEDGE_BUDGET, HedgePolicy, JobsPolicy
+from penstock.shared.tensor_spec import TensorSpec
 
 Swap = Literal["surge", "replace"]
 
@@ -174,16 +174,14 @@ class RevisionDeployment(_Document):
     """One revision of one version that is to exist.
 
     Attributes:
-        replicas: how many in all, or `each`: one per matching worker.
-        job_replicas: how many more, for jobs alone, if it streams and takes both calls and jobs.
-        timeout_ms, queue_timeout_ms, hedge, hedge_budget: see `shared.routing.VersionRoute`.
-        memory_bytes: estimate of what one replica takes, for placement.
-        changed_at: wall-clock time at which the phase began.
+        replicas: how many in all, or `each`: one per matching worker. job_replicas: how many more,
+        for jobs alone, if it streams and takes both calls and jobs. timeout_ms, queue_timeout_ms,
+        hedge, hedge_budget: see `penstock.shared.routing.VersionRoute`. memory_bytes: estimate of
+        what one replica takes, for placement. changed_at: wall-clock time at which the phase began.
         wished_at: wall-clock time since which it is to serve; 0: written before this was noted.
         drain_generation: gateways that acknowledged it no longer route here (phase DRAINING).
-        failures: loads that failed in a row.
-        retry_at: wall-clock time of the next try (phase FAILED); None: not before a change.
-        message: for the operator.
+        failures: loads that failed in a row. retry_at: wall-clock time of the next try (phase
+        FAILED); None: not before a change. message: for the operator.
     """
 
     model: str

@@ -11,7 +11,7 @@ import errno
 import os
 import resource
 
-from shared.telemetry import get_logger
+from penstock.shared.telemetry import get_logger
 
 log = get_logger("descriptors")
 

@@ -6,14 +6,14 @@
          +- LeaseLostError   a write carried a lease token that is no longer the current one
          +- StoreFullError   the store has no room for another job
 
-Web statuses are not known here; `gateway.http.errors` maps codes to them in one table.
+Web statuses are not known here; `penstock.gateway.http.errors` maps codes to them in one table.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
 
-from shared.records import record
+from penstock.shared.records import record
 
 
 class ErrorCode(StrEnum):

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from shared.deployment import ModelInterface
+from penstock.shared.deployment import ModelInterface
 
 Tried = tuple[tuple[str, ...], ...] | None
 """Sets of names of inputs; None: whichever."""

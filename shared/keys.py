@@ -17,7 +17,7 @@
     {penstock}:past              hash: JSON of `ModelPast` by model
     {penstock}:history:<model>   list: JSON of `HistoryEvent`, the last ones; expires
     {penstock}:changes           channel: the kind of what was written; a hint to read again
-    {penstock}:jobs:...          the jobs; shared/jobs/scripts/prelude.lua has their names
+    {penstock}:jobs:...          the jobs; shared/jobs/lua/prelude.lua has their names
 
 All keys of a namespace share a hash tag, so that a script may touch several of them in Redis
 Cluster too. The namespace lets systems share a Redis.

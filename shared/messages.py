@@ -14,9 +14,9 @@ from dataclasses import field
 from enum import IntEnum
 from typing import TypeAlias
 
-from shared.errors import ErrorCode
-from shared.records import record
-from shared.tensors import Tensor
+from penstock.shared.errors import ErrorCode
+from penstock.shared.records import record
+from penstock.shared.tensors import Tensor
 
 Scalar: TypeAlias = str | int | float | bool | None
 Parameters: TypeAlias = tuple[tuple[str, Scalar], ...]
@@ -56,7 +56,7 @@ class Request:
         budget_us: what is left until the call's deadline, in microseconds.
         priority: 1 (first) to 9 (last).
         suspect: the call was in a replica that died; it must run alone.
-        traceparent: trace context, as `shared.tracing` has it; empty: none.
+        traceparent: trace context, as `penstock.shared.tracing` has it; empty: none.
         inputs: validated tensors, all with the same leading dimension if the model batches.
         outputs: names of the outputs asked for; empty means all.
         parameters: what the model is to be given beside its inputs.
@@ -120,12 +120,11 @@ class Hello:
     """A replica that is ready introduces itself.
 
     Attributes:
-        replica: the replica's incarnation.
-        worker: the agent that spawned it.
-        model, version, revision: what it has loaded.
-        interface: JSON of `shared.deployment.ModelInterface`.
-        route: JSON of the newest `shared.routing.ModelRoute` that it was told; empty if none.
-        takes_calls: False for a replica that is there for jobs alone; it is sent no attempts.
+        replica: the replica's incarnation. worker: the agent that spawned it. model, version,
+        revision: what it has loaded. interface: JSON of
+        `penstock.shared.deployment.ModelInterface`. route: JSON of the newest
+        `penstock.shared.routing.ModelRoute` that it was told; empty if none. takes_calls: False for
+        a replica that is there for jobs alone; it is sent no attempts.
     """
 
     replica: str

@@ -14,8 +14,8 @@ from prometheus_client import (
     start_http_server,
 )
 
-from shared.addresses import authority_of
-from shared.build_info import BuildInfoCollector
+from penstock.shared.addresses import authority_of
+from penstock.shared.build_info import BuildInfoCollector
 
 
 def process_registry() -> CollectorRegistry:

@@ -1,8 +1,8 @@
 """Spans by OpenTelemetry's SDK, exported over OTLP/HTTP; everything is set by OTEL_* variables.
 
-Imported by `shared.tracing` when tracing is asked for, and by nobody else: it needs the extra
-`otel`. Spans leave from a thread of the SDK's, whose queue is bounded (OTEL_BSP_MAX_QUEUE_SIZE):
-what a collector does not take is dropped, and never waited for.
+Imported by `penstock.shared.tracing` when tracing is asked for, and by nobody else: it needs the
+extra `otel`. Spans leave from a thread of the SDK's, whose queue is bounded
+(OTEL_BSP_MAX_QUEUE_SIZE): what a collector does not take is dropped, and never waited for.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from opentelemetry.trace import (
     TraceState,
 )
 
-from shared.build_info import own_version
-from shared.telemetry import get_logger
-from shared.tracing import (
+from penstock.shared.build_info import own_version
+from penstock.shared.telemetry import get_logger
+from penstock.shared.tracing import (
     FLUSH_TIMEOUT_S,
     Attributes,
     Kind,
@@ -45,7 +45,7 @@ log = get_logger("tracing")
 
 
 class OtelSpan:
-    """A recording span of the SDK's; implements `shared.tracing.Span`."""
+    """A recording span of the SDK's; implements `penstock.shared.tracing.Span`."""
 
     def __init__(self, span: trace.Span) -> None:
         self._span = span
@@ -72,7 +72,7 @@ class OtelSpan:
 
 
 class OtelTracer:
-    """Implements `shared.tracing.Tracer`."""
+    """Implements `penstock.shared.tracing.Tracer`."""
 
     def __init__(self, provider: TracerProvider) -> None:
         self._provider = provider
@@ -109,7 +109,7 @@ class OtelTracer:
 
 
 def make(service: str, instance: str) -> Tracer:
-    """See `shared.tracing.make_tracer`."""
+    """See `penstock.shared.tracing.make_tracer`."""
     provider = TracerProvider(resource=resource_of(service, instance), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return OtelTracer(provider)

@@ -13,8 +13,8 @@ from typing import Any
 
 import msgpack
 
-from shared.errors import WireError
-from shared.tensors import Buffer, nbytes_of
+from penstock.shared.errors import WireError
+from penstock.shared.tensors import Buffer, nbytes_of
 
 PLAIN_BYTES_MAX = 104 * 1024
 """What is read without a look: 8.5 MB, if each of its bytes were an empty map. A full envelope of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, TypeAlias
 
-from shared.errors import WireError
+from penstock.shared.errors import WireError
 
 Packed: TypeAlias = tuple[Any, ...]
 """A msgpack array: written from tuples and read into tuples, which is cheaper than lists."""

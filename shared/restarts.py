@@ -13,8 +13,8 @@ from math import inf
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from shared.cancellation import cancellable
-from shared.telemetry import get_logger
+from penstock.shared.cancellation import cancellable
+from penstock.shared.telemetry import get_logger
 
 log = get_logger("restarts")
 

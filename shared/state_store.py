@@ -19,18 +19,18 @@ from typing import Any, Protocol, TypeVar
 from pydantic import BaseModel, ValidationError
 from redis.exceptions import RedisError
 
-from shared.cancellation import cancellable
-from shared.clock import Clock
-from shared.deployment import Deployment, GatewayReport, SyncReport, WorkerReport
-from shared.errors import LeaseLostError, StateStoreError
-from shared.findings import Finding
-from shared.history import EVENTS_MAX, HISTORY_TTL_S, HistoryEvent, ModelPast
-from shared.ids import new_system_id
-from shared.keys import Keys
-from shared.routing import RoutingTable
-from shared.store_client import connect
-from shared.store_url import without_password
-from shared.subscription import SILENCE_S, Subscription
+from penstock.shared.cancellation import cancellable
+from penstock.shared.clock import Clock
+from penstock.shared.deployment import Deployment, GatewayReport, SyncReport, WorkerReport
+from penstock.shared.errors import LeaseLostError, StateStoreError
+from penstock.shared.findings import Finding
+from penstock.shared.history import EVENTS_MAX, HISTORY_TTL_S, HistoryEvent, ModelPast
+from penstock.shared.ids import new_system_id
+from penstock.shared.keys import Keys
+from penstock.shared.routing import RoutingTable
+from penstock.shared.store_client import connect
+from penstock.shared.store_url import without_password
+from penstock.shared.subscription import SILENCE_S, Subscription
 
 FINDINGS_TTL_S = 90 * 86_400.0
 """How long a finding is kept unread: revisions vanish, and some come back after weeks."""

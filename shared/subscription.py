@@ -16,9 +16,9 @@ from collections.abc import Callable
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
-from shared.cancellation import cancellable
-from shared.store_client import SOCKET_TIMEOUT_S, connect
-from shared.telemetry import get_logger
+from penstock.shared.cancellation import cancellable
+from penstock.shared.store_client import SOCKET_TIMEOUT_S, connect
+from penstock.shared.telemetry import get_logger
 
 log = get_logger("subscription")
 

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.records import record
+from penstock.shared.records import record
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 AnyArray: TypeAlias = NDArray[Any]

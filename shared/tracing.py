@@ -4,10 +4,11 @@ Tracing is off unless the standard OTEL_* variables ask for it. Off, there is no
 a request meets a comparison with None and nothing else; `opentelemetry` is not even imported.
 
 A *trace context* is one string: W3C's traceparent and, where there is one, a space and tracestate.
-Empty: none. It comes from a client's headers, travels in `shared.messages.Request`, and names the
-span that whatever is done next is a child of.
+Empty: none. It comes from a client's headers, travels in `penstock.shared.messages.Request`, and
+names the span that whatever is done next is a child of.
 
-Spans are made in the shells only, from what the pure cores report. Next stop: `shared.otel`.
+Spans are made in the shells only, from what the pure cores report. Next stop:
+`penstock.shared.otel`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol, TypeAlias, cast
 
-from shared.telemetry import get_logger
+from penstock.shared.telemetry import get_logger
 
 log = get_logger("tracing")
 
@@ -88,7 +89,7 @@ class Tracer(Protocol):
 
 
 class TracerFactory(Protocol):
-    """What `shared.otel` is to this module."""
+    """What `penstock.shared.otel` is to this module."""
 
     def make(self, service: str, instance: str) -> Tracer:
         """A tracer that is configured by the OTEL_* variables."""
@@ -124,7 +125,7 @@ def make_tracer(service: str, instance: str, environment: Mapping[str, str]) -> 
         return None
     try:
         # Only now: it takes 20 MB and a fifth of a second, and need not be installed.
-        module = importlib.import_module("shared.otel")
+        module = importlib.import_module("penstock.shared.otel")
     except ImportError as error:
         log.error(
             "no tracing",

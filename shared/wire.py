@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 
 import msgpack
 
-from shared.errors import ErrorCode, WireError
-from shared.messages import (
+from penstock.shared.errors import ErrorCode, WireError
+from penstock.shared.messages import (
     Alone,
     Cancel,
     Chunk,
@@ -36,8 +36,8 @@ from shared.messages import (
     Request,
     SuspectTurn,
 )
-from shared.packed import unpack
-from shared.packed_values import (
+from penstock.shared.packed import unpack
+from penstock.shared.packed_values import (
     INT64_MAX,
     Packed,
     array_of,
@@ -47,7 +47,7 @@ from shared.packed_values import (
     text_of,
     uint_of,
 )
-from shared.tensors import LENGTH_BYTES, NUMPY_OF, Buffer, Tensor
+from penstock.shared.tensors import LENGTH_BYTES, NUMPY_OF, Buffer, Tensor
 
 VERSION = 1
 
@@ -60,7 +60,7 @@ share costs a message between threads for each frame, with a thread of pyzmq's t
 interpreter's lock: as much time as copying half a megabyte."""
 
 HEADER_BYTES_MAX = 64 * 1024 * 1024
-"""No header may be larger; what is made of it is in proportion to it (`shared.packed`)."""
+"""No header may be larger; what is made of it is in proportion to it (`penstock.shared.packed`)."""
 
 WHOLE_HEADER_BYTES_MAX: typing.Final = 384 * 1024
 """Messages whose header is larger leave in several envelopes. Any messages of ours that fit in it
@@ -117,7 +117,7 @@ def decode(frames: Sequence[Buffer], parts: int = 1) -> Envelope:
 
     Args:
         frames: as they came.
-        parts: envelopes that were put together into this one; see `shared.packed.unpack`.
+        parts: envelopes that were put together into this one; see `penstock.shared.packed.unpack`.
 
     Raises:
         WireError: if they are anything but what `encode` makes.

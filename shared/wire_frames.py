@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import zmq
 
-from shared.tensors import Buffer
-from shared.wire import FRAMES_MAX, SHARED_BYTES_MIN
+from penstock.shared.tensors import Buffer
+from penstock.shared.wire import FRAMES_MAX, SHARED_BYTES_MIN
 
 # An enumeration's arithmetic is slow.
 NOBLOCK = int(zmq.NOBLOCK)
@@ -22,8 +22,8 @@ POLLIN = int(zmq.POLLIN)
 def send_frames(socket: zmq.Socket[bytes], frames: Sequence[Buffer]) -> None:
     """Send a message, or the rest of one, without waiting.
 
-    Small frames are copied, large ones are shared with libzmq, as `shared.wire.copied_on_send` has
-    it.
+    Small frames are copied, large ones are shared with libzmq, as
+    `penstock.shared.wire.copied_on_send` has it.
 
     Raises:
         zmq.Again: if the peer is not there, or too far behind; nothing was sent.
@@ -46,7 +46,9 @@ def receive_frames(socket: zmq.Socket[bytes]) -> list[Buffer]:
     frames: list[Buffer] = [frame.buffer]
     while frame.more:
         frame = socket.recv(NOBLOCK, False)
-        if len(frames) <= FRAMES_MAX:  # one more than `shared.wire` takes; the rest must be read
+        if (
+            len(frames) <= FRAMES_MAX
+        ):  # one more than `penstock.shared.wire` takes; the rest must be read
             frames.append(frame.buffer)
     return frames
 

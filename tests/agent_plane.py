@@ -12,11 +12,15 @@ from pathlib import Path
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.calls import InferenceCall
-from shared.clock import SystemClock
-from shared.deployment import GatewayReport, ReplicaReport, ReplicaSettings, ReplicaState
-from shared.state_store import MemoryStateStore
-from shared.tensors import array_from_tensor, tensor_from_array
+from penstock.gateway.calls import InferenceCall
+from penstock.shared.clock import SystemClock
+from penstock.shared.deployment import GatewayReport, ReplicaReport, ReplicaSettings, ReplicaState
+from penstock.shared.state_store import MemoryStateStore
+from penstock.shared.tensors import array_from_tensor, tensor_from_array
+from penstock.worker.agent import Agent
+from penstock.worker.devices import Machine
+from penstock.worker.jobs.losses import Losses
+from penstock.worker.replica_process import ProcessSpawner
 from tests.data_plane import DataPlane, data_plane, until
 from tests.unit.worker.agent_bench import (
     FakeArtifacts,
@@ -25,10 +29,6 @@ from tests.unit.worker.agent_bench import (
     routing,
     settings,
 )
-from worker.agent import Agent
-from worker.devices import Machine
-from worker.jobs.losses import Losses
-from worker.replica_process import ProcessSpawner
 
 MODEL = "m"
 LOAD_S = 90.0

@@ -17,16 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway.calls import InferenceAnswer, InferenceCall
-from gateway.dispatch_limits import DispatchLimits
-from gateway.service import InferenceService
-from shared.clock import SystemClock
-from shared.deployment import Duty, ReplicaSettings
-from shared.lifecycle import environment_of_child
-from shared.routing import ModelRoute, VersionRoute
-from shared.tensors import AnyArray, array_from_tensor, tensor_from_array
-from shared.tracing import Tracer
-from worker.control import (
+from penstock.gateway.calls import InferenceAnswer, InferenceCall
+from penstock.gateway.dispatch_limits import DispatchLimits
+from penstock.gateway.service import InferenceService
+from penstock.shared.clock import SystemClock
+from penstock.shared.deployment import Duty, ReplicaSettings
+from penstock.shared.lifecycle import environment_of_child
+from penstock.shared.routing import ModelRoute, VersionRoute
+from penstock.shared.tensors import AnyArray, array_from_tensor, tensor_from_array
+from penstock.shared.tracing import Tracer
+from penstock.worker.control import (
     DrainNow,
     GatewayAddress,
     JobsStart,
@@ -98,7 +98,7 @@ class ReplicaChildren:
         settings: ReplicaSettings | None = None,
         gateways: tuple[GatewayAddress, ...] | None = None,
         duty: Duty = "both",
-        command: Sequence[str] = (sys.executable, "-m", "worker.replica_main"),
+        command: Sequence[str] = (sys.executable, "-m", "penstock.worker.replica_main"),
         jobs: JobsStart | None = None,
     ) -> ReplicaChild:
         """Start a replica that announces itself as the stable version; not yet ready."""

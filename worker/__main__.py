@@ -1,6 +1,6 @@
 """Entry of a worker process: puts the agent together from its settings and runs it.
 
-Next stop: `worker.agent`.
+Next stop: `penstock.worker.agent`.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from collections.abc import Collection
 
 import setproctitle
 
-from shared.artifact_cache import ArtifactCache
-from shared.clock import SystemClock
-from shared.curve import read_worker_keys
-from shared.jobs import calls
-from shared.jobs.blobs import BlobStore
-from shared.jobs.store import JobStore
-from shared.keys import Keys
-from shared.lifecycle import adopt_orphans, die_with_parent
-from shared.state_store import RedisStateStore
-from shared.telemetry import configure_logging
-from worker.agent import Agent
-from worker.devices import discover
-from worker.environments import Environments
-from worker.findings import Findings
-from worker.jobs.losses import Losses
-from worker.replica_process import ProcessSpawner
-from worker.settings import WorkerSettings
+from penstock.shared.artifact_cache import ArtifactCache
+from penstock.shared.clock import SystemClock
+from penstock.shared.curve import read_worker_keys
+from penstock.shared.jobs import calls
+from penstock.shared.jobs.blobs import BlobStore
+from penstock.shared.jobs.store import JobStore
+from penstock.shared.keys import Keys
+from penstock.shared.lifecycle import adopt_orphans, die_with_parent
+from penstock.shared.state_store import RedisStateStore
+from penstock.shared.telemetry import configure_logging
+from penstock.worker.agent import Agent
+from penstock.worker.devices import discover
+from penstock.worker.environments import Environments
+from penstock.worker.findings import Findings
+from penstock.worker.jobs.losses import Losses
+from penstock.worker.replica_process import ProcessSpawner
+from penstock.worker.settings import WorkerSettings
 
 
 def run_with(settings: WorkerSettings) -> None:

@@ -13,25 +13,25 @@ from collections.abc import Awaitable, Collection
 from contextlib import suppress
 from typing import TypeVar
 
-from shared.clock import Clock
-from shared.deployment import ReplicaReport, ReplicaState, WorkerReport
-from shared.descriptors import DescriptorWatch
-from shared.errors import StateStoreError
-from shared.ids import new_incarnation, node_name
-from shared.metrics_endpoint import process_registry, serve_metrics
-from shared.restarts import Restarts, RestartsCollector
-from shared.state_store import StateStore
-from shared.telemetry import get_logger
-from worker.agent_metrics import AgentCollector, ReplicaTotals
-from worker.control import Gateways, RouteChanged
-from worker.devices import Machine
-from worker.findings import Findings
-from worker.jobs.losses import Losses
-from worker.replica_host import Artifacts, Environments, ReplicaHost
-from worker.replica_process import Spawner
-from worker.settings import WorkerSettings
-from worker.supervision import Placed, Policy, Shutdown
-from worker.wanted import GatewayBook, Wanted
+from penstock.shared.clock import Clock
+from penstock.shared.deployment import ReplicaReport, ReplicaState, WorkerReport
+from penstock.shared.descriptors import DescriptorWatch
+from penstock.shared.errors import StateStoreError
+from penstock.shared.ids import new_incarnation, node_name
+from penstock.shared.metrics_endpoint import process_registry, serve_metrics
+from penstock.shared.restarts import Restarts, RestartsCollector
+from penstock.shared.state_store import StateStore
+from penstock.shared.telemetry import get_logger
+from penstock.worker.agent_metrics import AgentCollector, ReplicaTotals
+from penstock.worker.control import Gateways, RouteChanged
+from penstock.worker.devices import Machine
+from penstock.worker.findings import Findings
+from penstock.worker.jobs.losses import Losses
+from penstock.worker.replica_host import Artifacts, Environments, ReplicaHost
+from penstock.worker.replica_process import Spawner
+from penstock.worker.settings import WorkerSettings
+from penstock.worker.supervision import Placed, Policy, Shutdown
+from penstock.worker.wanted import GatewayBook, Wanted
 
 GATHER_S = 0.05
 """Changes within this time are read, or reported, together."""

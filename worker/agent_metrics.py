@@ -23,12 +23,12 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from shared.bounded_histogram import BoundedHistogram
-from shared.deployment import ReplicaReport
-from worker.batching import DispatchReason
-from worker.control import Heartbeat
-from worker.resident import by_replica, largest_named
-from worker.supervision import KillReason
+from penstock.shared.bounded_histogram import BoundedHistogram
+from penstock.shared.deployment import ReplicaReport
+from penstock.worker.batching import DispatchReason
+from penstock.worker.control import Heartbeat
+from penstock.worker.resident import by_replica, largest_named
+from penstock.worker.supervision import KillReason
 
 VERSIONS_MAX = 200
 """Versions without a replica that are still counted; beyond, those that ended first are dropped."""

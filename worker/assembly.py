@@ -17,9 +17,9 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
-from shared.deployment import ModelInterface
-from shared.messages import Request
-from shared.tensors import (
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.messages import Request
+from penstock.shared.tensors import (
     DATATYPE_OF,
     NUMPY_OF,
     AnyArray,
@@ -28,7 +28,7 @@ from shared.tensors import (
     array_from_tensor,
     tensor_from_array,
 )
-from shared.wire import INLINE_BYTES_MAX
+from penstock.shared.wire import INLINE_BYTES_MAX
 
 
 class OutputShapeError(ValueError):

@@ -33,7 +33,7 @@ accepted item leaves exactly once, by `release`, `expire` or `cancel`; rows of a
 the limit, unless a single item does; an expired item is never released; items of different buckets
 never share a batch; what must run alone does.
 
-Previous stop of a request: `worker.session`. Next: `worker.executor`.
+Previous stop of a request: `penstock.worker.session`. Next: `penstock.worker.executor`.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
-from shared.records import record
-from worker.latency_model import LatencyModel
+from penstock.shared.records import record
+from penstock.worker.latency_model import LatencyModel
 
 ARRIVAL_SMOOTHING = 0.1
 """Weight of the newest gap in the moving average of gaps between arrivals."""
@@ -90,7 +90,7 @@ class Item:
         enqueued: monotonic time at which it was offered.
         payload: the caller's, never looked at here.
         suspect: it must run alone, and may end the process.
-        alone: it must run alone, with no such fear (`worker.buckets`).
+        alone: it must run alone, with no such fear (`penstock.worker.buckets`).
         unwanted: the caller's: its answer is to be discarded.
         waiting, sequence: the queue's own notes.
     """

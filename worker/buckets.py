@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-from shared.messages import Request
-from shared.tensors import Tensor
+from penstock.shared.messages import Request
+from penstock.shared.tensors import Tensor
 
 
 class Buckets:
@@ -14,7 +14,7 @@ class Buckets:
     Args:
         batches: whether the model has a batch dimension, which then does not count.
         parameters: names of those that the model knows.
-        tried: sets of inputs, as `shared.findings.Finding` has them.
+        tried: sets of inputs, as `penstock.shared.findings.Finding` has them.
     """
 
     def __init__(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from shared.messages import Message
-from shared.records import record
-from worker.batching import Item
+from penstock.shared.messages import Message
+from penstock.shared.records import record
+from penstock.worker.batching import Item
 
 
 @record

@@ -15,9 +15,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from shared.deployment import Duty, ReplicaSettings
-from shared.findings import Finding
-from shared.routing import ModelRoute
+from penstock.shared.deployment import Duty, ReplicaSettings
+from penstock.shared.findings import Finding
+from penstock.shared.routing import ModelRoute
 
 LINE_BYTES_MAX = 4 * 1024 * 1024
 """No control message is longer; findings about models with ten thousand columns fit well."""
@@ -38,15 +38,13 @@ class JobsStart(_Control):
     """Where a replica leases jobs from, and by which rules.
 
     Attributes:
-        redis_url: of the job store.
-        namespace: of its keys.
-        blobs_url: where large inputs and results lie; empty: nowhere.
-        lease_s: how long a lease lasts without a heartbeat.
-        heartbeat_s: how often leases are kept.
-        execution_s_max: longest execution where neither job nor operator says how long.
-        cancel_grace_s: how long an execution that nobody wants any more may go on.
-        begun_fd: descriptor of the memory that tells the agent what began (`worker.jobs.begun`).
-        store_bytes_max: most that the job store may hold; results beyond it are blobs.
+        redis_url: of the job store. namespace: of its keys. blobs_url: where large inputs and
+        results lie; empty: nowhere. lease_s: how long a lease lasts without a heartbeat.
+        heartbeat_s: how often leases are kept. execution_s_max: longest execution where neither job
+        nor operator says how long. cancel_grace_s: how long an execution that nobody wants any more
+        may go on. begun_fd: descriptor of the memory that tells the agent what began
+        (`penstock.worker.jobs.begun`). store_bytes_max: most that the job store may hold; results
+        beyond it are blobs.
     """
 
     redis_url: str
@@ -74,7 +72,7 @@ class Start(_Control):
         allow_cpu_fallback: accept the CPU where a GPU was asked for.
         queue_rows_max: most rows that may wait in its queue; more are refused (Nack FULL).
         heartbeat_interval_s: how often it sends a Heartbeat.
-        abandoned_grace_s: see `worker.run_limits`.
+        abandoned_grace_s: see `penstock.worker.run_limits`.
         keys_dir: folder of the keys by which it proves itself to gateways over tcp.
         jobs: None: it runs no jobs.
         finding: what an earlier load of the revision found out here; None: nothing is known.
@@ -185,7 +183,7 @@ class Heartbeat(_Control):
         batch_ends_in_s: how long the batch that runs may go on still; None: none does, or it has
             begun since the heartbeat before.
         dispatched: batches by the reason of their release (idle, full, deadline, waited, jobs).
-        batch_sizes: batches by size class, as in `worker.counters.Counters`.
+        batch_sizes: batches by size class, as in `penstock.worker.counters.Counters`.
     """
 
     type: Literal["heartbeat"] = "heartbeat"

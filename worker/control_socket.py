@@ -7,7 +7,7 @@ import select
 import socket
 import time
 
-from worker.control import (
+from penstock.worker.control import (
     LINE_BYTES_MAX,
     Heartbeat,
     ToAgent,

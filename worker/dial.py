@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import zmq
 
-from shared.curve import WorkerKeys, dial_with_keys
-from shared.tensors import Buffer
-from shared.wire import SHARED_BYTES_MIN
-from shared.wire_frames import has_unread, receive_frames
-from worker.control import GatewayAddress
+from penstock.shared.curve import WorkerKeys, dial_with_keys
+from penstock.shared.tensors import Buffer
+from penstock.shared.wire import SHARED_BYTES_MIN
+from penstock.shared.wire_frames import has_unread, receive_frames
+from penstock.worker.control import GatewayAddress
 
 SOCKET_HIGH_WATER = 10_000
 """Envelopes that may wait in one direction of one link; a gateway that far behind is stuck."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from math import inf
 
-from worker.batching import Key
-from worker.jobs.messages import JOBS
+from penstock.worker.batching import Key
+from penstock.worker.jobs.messages import JOBS
 
 FAREWELL_S = 0.25
 """How long a replica that has nothing left to do stays after it said that it drains: a gateway that

@@ -7,7 +7,8 @@ and fails, has failed. How long executions took is learned from those that succe
 which sizes batches by it, and for gateways, which choose among replicas by the time that a row
 takes.
 
-Used by `worker.session`, whose invariant (one Final for each accepted attempt) `worker.owed` keeps.
+Used by `penstock.worker.session`, whose invariant (one Final for each accepted attempt)
+`penstock.worker.owed` keeps.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from shared.messages import Final, Hello
-from worker.batching import BatchQueue, Item
-from worker.commands import Command, Send
-from worker.counters import Counters
-from worker.jobs.waiting_jobs import JobItem
-from worker.latency_model import LatencyModel
-from worker.outcomes import Completed, Failed, FailureKind
-from worker.owed import Owed
+from penstock.shared.messages import Final, Hello
+from penstock.worker.batching import BatchQueue, Item
+from penstock.worker.commands import Command, Send
+from penstock.worker.counters import Counters
+from penstock.worker.jobs.waiting_jobs import JobItem
+from penstock.worker.latency_model import LatencyModel
+from penstock.worker.outcomes import Completed, Failed, FailureKind
+from penstock.worker.owed import Owed
 
 ROW_TIME_SMOOTHING = 0.2
 """Weight of the newest batch in the moving average of time per row. A row takes its share of a full
@@ -154,8 +155,8 @@ def _has_timed_out(item: Item, infer_s: float) -> bool:
     """Whether an execution of jobs, which has ended, took longer than they may.
 
     One item of a batch tells of all, since jobs with a timeout share batches with their like alone
-    (`worker.jobs.waiting_jobs`). They must not run again, which would begin their time anew. What
-    they are answered here is of no matter: all that comes so late is `DEADLINE_EXCEEDED` to the
-    port (`worker.jobs.leases`).
+    (`penstock.worker.jobs.waiting_jobs`). They must not run again, which would begin their time
+    anew. What they are answered here is of no matter: all that comes so late is `DEADLINE_EXCEEDED`
+    to the port (`penstock.worker.jobs.leases`).
     """
     return isinstance(item, JobItem) and item.timeout_s is not None and infer_s >= item.timeout_s

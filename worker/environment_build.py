@@ -1,6 +1,6 @@
 """A process that builds one environment into the cache and ends.
 
-    python -m worker.environment_build FOLDER < BuildRequest > BuildOutcome
+    python -m penstock.worker.environment_build FOLDER < BuildRequest > BuildOutcome
 
 It exists because that is long and blocks. Whoever else wants the same environment waits for its
 lock in a process of its own, and then finds it there.
@@ -23,9 +23,9 @@ from pathlib import Path
 from pydantic import BaseModel
 from setproctitle import setproctitle
 
-from shared.lifecycle import die_with_parent
-from worker.recipes import OWN_PACKAGES, Recipe
-from worker.requirements import REQUIREMENTS_FILE
+from penstock.shared.lifecycle import die_with_parent
+from penstock.worker.recipes import OWN_PACKAGES, Recipe
+from penstock.worker.requirements import REQUIREMENTS_FILE
 
 LINES_MAX = 6
 """Of what pip said last, so many lines are passed on."""
@@ -157,12 +157,12 @@ def _last_words(text: str) -> str:
 
 def _link_own_code(environment: Path, target: Path, recipe: Recipe) -> None:
     """Let the environment import our own packages, and nothing else of where they lie."""
-    links = environment / "penstock"
-    links.mkdir()
+    links = environment / "own" / "penstock"
+    links.mkdir(parents=True)
     for name in OWN_PACKAGES:
         (links / name).symlink_to(recipe.code[name])
     (site_packages,) = (environment / "lib").glob("python*/site-packages")
-    (site_packages / PATH_FILE).write_text(f"{target / 'penstock'}\n")
+    (site_packages / PATH_FILE).write_text(f"{target / 'own'}\n")
 
 
 def main() -> None:

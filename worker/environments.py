@@ -1,9 +1,9 @@
 """Environments of their own for models that ask for one (`penstock.env` = `isolated`).
 
 They lie in a folder that agents of one node share, each under the digest of its recipe, and are
-never changed once they are there. A child process (`worker.environment_build`) builds them, so
-that nothing that runs waits for it. An agent holds a shared lock of each that it handed out, which
-keeps it from eviction, and which the kernel takes back when the agent ends.
+never changed once they are there. A child process (`penstock.worker.environment_build`) builds
+them, so that nothing that runs waits for it. An agent holds a shared lock of each that it handed
+out, which keeps it from eviction, and which the kernel takes back when the agent ends.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from shared.errors import ErrorCode, PenstockError
-from shared.lifecycle import environment_of_child
-from shared.telemetry import get_logger
-from worker.environment_build import BuildOutcome, BuildRequest, interpreter_in, use_lock
-from worker.recipes import Recipe, recipe_of
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.lifecycle import environment_of_child
+from penstock.shared.telemetry import get_logger
+from penstock.worker.environment_build import BuildOutcome, BuildRequest, interpreter_in, use_lock
+from penstock.worker.recipes import Recipe, recipe_of
 
 log = get_logger("environments")
 
@@ -103,7 +103,7 @@ class Environments:
             recipe=recipe, model=str(model), environments_max=self._environments_max
         )
         child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "worker.environment_build", str(self._folder)),
+            *(sys.executable, "-m", "penstock.worker.environment_build", str(self._folder)),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=environment_of_child(),

@@ -5,7 +5,7 @@ handlers, above all) is allowed on the main thread only.
 
 Inference libraries release the interpreter while they compute. There is one thread because a
 runtime executes one batch at a time; what gathers in between forms the next batch. Only batches
-that take less than to hand them over do not come here (`worker.short_runs`).
+that take less than to hand them over do not come here (`penstock.worker.short_runs`).
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from shared.messages import Parameters, Request
-from shared.telemetry import get_logger
-from shared.tensors import AnyArray
-from worker.assembly import OutputShapeError, copied_bytes, merge, split, whole
-from worker.batching import Item
-from worker.failure_log import FailureLog, cause_of, named
-from worker.mailbox import Mailbox
-from worker.outcomes import Completed, Failed, FailureKind, Outcome
-from worker.runtimes.base import ExecutionError, Runtime
+from penstock.shared.messages import Parameters, Request
+from penstock.shared.telemetry import get_logger
+from penstock.shared.tensors import AnyArray
+from penstock.worker.assembly import OutputShapeError, copied_bytes, merge, split, whole
+from penstock.worker.batching import Item
+from penstock.worker.failure_log import FailureLog, cause_of, named
+from penstock.worker.mailbox import Mailbox
+from penstock.worker.outcomes import Completed, Failed, FailureKind, Outcome
+from penstock.worker.runtimes.base import ExecutionError, Runtime
 
 log = get_logger("executor")
 

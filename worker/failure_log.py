@@ -19,11 +19,11 @@ from collections.abc import Callable, Sequence
 
 from structlog.typing import FilteringBoundLogger
 
-from shared.log_limit import LogLimit
-from worker.batching import Item
-from worker.jobs.waiting_jobs import JobItem
-from worker.runtimes.base import ExecutionError, ModelLoadError
-from worker.trial.trial import RunFailedError
+from penstock.shared.log_limit import LogLimit
+from penstock.worker.batching import Item
+from penstock.worker.jobs.waiting_jobs import JobItem
+from penstock.worker.runtimes.base import ExecutionError, ModelLoadError
+from penstock.worker.trial.trial import RunFailedError
 
 REASON_CHARS_MAX = 2000
 

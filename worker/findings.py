@@ -30,11 +30,11 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
-from shared.blocking import in_thread
-from shared.errors import StateStoreError
-from shared.findings import Finding, lower_of
-from shared.telemetry import get_logger
-from worker.requirements import installed_versions
+from penstock.shared.blocking import in_thread
+from penstock.shared.errors import StateStoreError
+from penstock.shared.findings import Finding, lower_of
+from penstock.shared.telemetry import get_logger
+from penstock.worker.requirements import installed_versions
 
 OWN_ENVIRONMENT = ""
 """Stands for the packages of the worker itself."""
@@ -55,7 +55,7 @@ logger = get_logger("findings")
 
 
 class FindingStore(Protocol):
-    """What is needed of the store; see `shared.state_store`."""
+    """What is needed of the store; see `penstock.shared.state_store`."""
 
     async def findings(self, revision: str) -> dict[str, Finding]: ...
 

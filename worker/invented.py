@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from shared.tensor_spec import TensorSpec
-from shared.tensors import NUMPY_OF, AnyArray
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.tensors import NUMPY_OF, AnyArray
 
 TENSOR_BYTES_MAX = 256 * 1024 * 1024
 """Inputs that would be larger than this are not made."""

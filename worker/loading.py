@@ -7,18 +7,18 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shared.deployment import Batching
-from shared.findings import Finding
-from shared.telemetry import get_logger
-from worker.control import Start
-from worker.failure_log import FailureLog
-from worker.latency_model import LatencyModel
-from worker.mlflow_model import MLmodel
-from worker.requirements import installed_versions, read_requirements, unmet
-from worker.runtimes.base import ModelLoadError, Runtime
-from worker.runtimes.registry import describe, load_runtime
-from worker.trial.example import read_example
-from worker.warmup import WarmUp, execute_once
+from penstock.shared.deployment import Batching
+from penstock.shared.findings import Finding
+from penstock.shared.telemetry import get_logger
+from penstock.worker.control import Start
+from penstock.worker.failure_log import FailureLog
+from penstock.worker.latency_model import LatencyModel
+from penstock.worker.mlflow_model import MLmodel
+from penstock.worker.requirements import installed_versions, read_requirements, unmet
+from penstock.worker.runtimes.base import ModelLoadError, Runtime
+from penstock.worker.runtimes.registry import describe, load_runtime
+from penstock.worker.trial.example import read_example
+from penstock.worker.warmup import WarmUp, execute_once
 
 failure_log = FailureLog(get_logger("replica"), time.monotonic)
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from shared.deployment import ParameterSpec
-from shared.mlflow_flavors import MLMODEL_FILE, streams
-from shared.tensor_spec import TensorSpec
-from shared.tensors import DATATYPE_OF
+from penstock.shared.deployment import ParameterSpec
+from penstock.shared.mlflow_flavors import MLMODEL_FILE, streams
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.tensors import DATATYPE_OF
 
 COLUMN_DATATYPES = {
     "boolean": "BOOL",

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
-from shared.telemetry import get_logger
+from penstock.shared.telemetry import get_logger
 
 log = get_logger("replica")
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import TypeAlias
 
-from shared.errors import ErrorCode
-from shared.messages import Failure
-from shared.records import record
-from shared.tensors import Tensor
+from penstock.shared.errors import ErrorCode
+from penstock.shared.messages import Failure
+from penstock.shared.records import record
+from penstock.shared.tensors import Tensor
 
 
 class FailureKind(StrEnum):

@@ -5,17 +5,17 @@ refusal after all, or when it leaves the queue because nobody wants it any more.
 caller goes away is `unwanted` and still owed: it is settled when its execution has ended, and
 nothing is said. Of the suspects among the calls, one is held at a time.
 
-Used by `worker.session`, `worker.endings` and `worker.suspect_turns`.
+Used by `penstock.worker.session`, `penstock.worker.endings` and `penstock.worker.suspect_turns`.
 """
 
 from __future__ import annotations
 
-from shared.errors import ErrorCode
-from shared.messages import Failure, Final, Nack, NackReason
-from worker.batching import Item, Key
-from worker.commands import Command, Send
-from worker.counters import Counters
-from worker.jobs.waiting_jobs import JobItem
+from penstock.shared.errors import ErrorCode
+from penstock.shared.messages import Failure, Final, Nack, NackReason
+from penstock.worker.batching import Item, Key
+from penstock.worker.commands import Command, Send
+from penstock.worker.counters import Counters
+from penstock.worker.jobs.waiting_jobs import JobItem
 
 
 class Owed:

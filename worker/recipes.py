@@ -11,6 +11,7 @@ import importlib.metadata
 import platform
 import sys
 from collections.abc import Collection
+from importlib.util import find_spec
 from pathlib import Path
 
 import orjson
@@ -18,24 +19,22 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from pydantic import BaseModel, ConfigDict
 
-import shared
-import worker
-from worker.mlflow_model import MLmodelError, read_mlmodel
-from worker.requirements import (
+from penstock.worker.mlflow_model import MLmodelError, read_mlmodel
+from penstock.worker.requirements import (
     REQUIREMENTS_FILE,
     SUBSTITUTES,
     installed_versions,
     parsed,
     read_requirements,
 )
-from worker.runtimes.base import ModelLoadError
-from worker.runtimes.registry import kind_of
+from penstock.worker.runtimes.base import ModelLoadError
+from penstock.worker.runtimes.registry import kind_of
 
 CONSTRAINTS_FILE = "constraints.txt"
 """MLflow writes it beside the requirements, where those refer to it."""
 
 OWN_PACKAGES = ("shared", "worker")
-"""The packages of ours that a replica imports."""
+"""The packages of ours that a replica imports, in `penstock`."""
 
 REPLICA_NEEDS = (
     "fsspec",
@@ -99,10 +98,17 @@ def recipe_of(model: Path) -> Recipe:
         constraints=_text(model / CONSTRAINTS_FILE),
         needs=needs_beside(named, _runtime_extra(model)),
         code={
-            "shared": str(Path(shared.__file__).parent),
-            "worker": str(Path(worker.__file__).parent),
+            "shared": _folder_of("penstock.shared"),
+            "worker": _folder_of("penstock.worker"),
         },
     )
+
+
+def _folder_of(package: str) -> str:
+    spec = find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    return str(Path(spec.origin).resolve().parent)
 
 
 def needs_beside(named: Collection[str], extra: str | None) -> tuple[str, ...]:

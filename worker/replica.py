@@ -1,12 +1,13 @@
 """A replica process: one loaded model version that dials every gateway and answers its requests.
 
 The loop waits on the gateways' sockets, the agent's control socket and the executor
-(`worker.waiting`), hands what came to the session, and carries out the session's commands: one
-envelope per gateway and turn. The loop owns all sockets; the executor, which has the process's main
-thread since models may ask for that, never touches one.
-Batches that are surely short run in the loop itself (`worker.short_runs`).
+(`penstock.worker.waiting`), hands what came to the session, and carries out the session's commands:
+one envelope per gateway and turn. The loop owns all sockets; the executor, which has the process's
+main thread since models may ask for that, never touches one. Batches that are surely short run in
+the loop itself (`penstock.worker.short_runs`).
 
-Previous stop of a request: `gateway.transport`, over `shared.wire`. Next: `worker.session`.
+Previous stop of a request: `penstock.gateway.transport`, over `penstock.shared.wire`. Next:
+`penstock.worker.session`.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ from typing import NoReturn
 
 import zmq
 
-from shared.curve import read_worker_keys
-from shared.deployment import ModelInterface
-from shared.errors import WireError
-from shared.findings import Finding, lower_of
-from shared.messages import Hello, Message
-from shared.telemetry import get_logger
-from shared.tracing import Tracer
-from shared.wire import copied_on_send, decode, envelopes
-from shared.wire_frames import has_unread, send_frames
-from worker.batching import BatchLimits
-from worker.commands import Command, End, Execute, Misfit, OutOfMemory, Send
-from worker.control import (
+from penstock.shared.curve import read_worker_keys
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.errors import WireError
+from penstock.shared.findings import Finding, lower_of
+from penstock.shared.messages import Hello, Message
+from penstock.shared.telemetry import get_logger
+from penstock.shared.tracing import Tracer
+from penstock.shared.wire import copied_on_send, decode, envelopes
+from penstock.shared.wire_frames import has_unread, send_frames
+from penstock.worker.batching import BatchLimits
+from penstock.worker.commands import Command, End, Execute, Misfit, OutOfMemory, Send
+from penstock.worker.control import (
     Drained,
     DrainNow,
     Found,
@@ -48,21 +49,21 @@ from worker.control import (
     Start,
     ToReplica,
 )
-from worker.control_socket import ControlSocket
-from worker.dial import Links, receive
-from worker.executor import Executor, run_batch
-from worker.jobs.messages import JOBS
-from worker.jobs.side import Jobs
-from worker.loading import Loaded, NotLoaded, load
-from worker.orderly_end import OrderlyEnd
-from worker.outcomes import Completed, Failed, Outcome
-from worker.request_spans import RequestSpans
-from worker.run_limits import RunLimits
-from worker.runtimes.base import Runtime
-from worker.session import Session
-from worker.short_of_memory import short_of_memory
-from worker.unbatched import unbatched
-from worker.waiting import Waiting
+from penstock.worker.control_socket import ControlSocket
+from penstock.worker.dial import Links, receive
+from penstock.worker.executor import Executor, run_batch
+from penstock.worker.jobs.messages import JOBS
+from penstock.worker.jobs.side import Jobs
+from penstock.worker.loading import Loaded, NotLoaded, load
+from penstock.worker.orderly_end import OrderlyEnd
+from penstock.worker.outcomes import Completed, Failed, Outcome
+from penstock.worker.request_spans import RequestSpans
+from penstock.worker.run_limits import RunLimits
+from penstock.worker.runtimes.base import Runtime
+from penstock.worker.session import Session
+from penstock.worker.short_of_memory import short_of_memory
+from penstock.worker.unbatched import unbatched
+from penstock.worker.waiting import Waiting
 
 log = get_logger("replica")
 

@@ -15,18 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from shared.clock import Clock
-from shared.deployment import (
+from penstock.shared.clock import Clock
+from penstock.shared.deployment import (
     ArtifactManifest,
     ArtifactSource,
     ReplicaReport,
     ReplicaState,
 )
-from shared.errors import PenstockError
-from shared.findings import Finding
-from shared.telemetry import get_logger
-from worker.agent_metrics import Label, ReplicaTotals
-from worker.control import (
+from penstock.shared.errors import PenstockError
+from penstock.shared.findings import Finding
+from penstock.shared.telemetry import get_logger
+from penstock.worker.agent_metrics import Label, ReplicaTotals
+from penstock.worker.control import (
     Drained,
     DrainNow,
     Found,
@@ -40,11 +40,11 @@ from worker.control import (
     Start,
     ToAgent,
 )
-from worker.devices import Machine
-from worker.findings import OWN_ENVIRONMENT, Place
-from worker.replica_process import ReplicaHandle, Spawner
-from worker.settings import WorkerSettings
-from worker.supervision import (
+from penstock.worker.devices import Machine
+from penstock.worker.findings import OWN_ENVIRONMENT, Place
+from penstock.worker.replica_process import ReplicaHandle, Spawner
+from penstock.worker.settings import WorkerSettings
+from penstock.worker.supervision import (
     Beat,
     CancelFetch,
     Command,
@@ -68,8 +68,15 @@ from worker.supervision import (
     Terminate,
     Tick,
 )
-from worker.supervisor import Supervisor
-from worker.wanted import Assignment, GatewayBook, Wanted, device_for, local_slots, threads_for
+from penstock.worker.supervisor import Supervisor
+from penstock.worker.wanted import (
+    Assignment,
+    GatewayBook,
+    Wanted,
+    device_for,
+    local_slots,
+    threads_for,
+)
 
 END_TIMEOUT_S = 2.0
 """Longest wait for processes that were killed; what the kernel cannot end is left to it."""
@@ -78,7 +85,7 @@ logger = get_logger("agent")
 
 
 class Environments(Protocol):
-    """Interpreters for models that want packages of their own; `worker.environments` in life."""
+    """Interpreters for models that want packages of their own: `penstock.worker.environments`."""
 
     def interpreter(self, model: Path) -> str:
         """The interpreter for the model in a folder; `prepare` was called for it before."""
@@ -102,7 +109,7 @@ class Environments(Protocol):
 
 
 class Artifacts(Protocol):
-    """Where the agent has model versions from; `shared.artifact_cache` in real life."""
+    """Where the agent has model versions from; `penstock.shared.artifact_cache` in real life."""
 
     async def get(self, manifest: ArtifactManifest, source: ArtifactSource) -> Path:
         """The folder of a version, complete and verified.
@@ -118,7 +125,7 @@ class Artifacts(Protocol):
 
 
 class Findings(Protocol):
-    """What loads found out about models; `worker.findings` in life."""
+    """What loads found out about models; `penstock.worker.findings` in life."""
 
     def known(self, place: Place) -> Finding | None:
         """What is known of a revision in an environment, on a device."""

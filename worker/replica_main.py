@@ -1,4 +1,4 @@
-"""Entry of a replica's process: `python -m worker.replica_main --control-fd N`."""
+"""Entry of a replica's process: `python -m penstock.worker.replica_main --control-fd N`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import sys
 
 import setproctitle
 
-from shared.lifecycle import adopt_orphans, die_with_parent
-from shared.telemetry import inherit_logging
-from shared.tracing import make_tracer
-from worker.control import Start
-from worker.control_socket import ControlSocket
-from worker.replica import Replica
+from penstock.shared.lifecycle import adopt_orphans, die_with_parent
+from penstock.shared.telemetry import inherit_logging
+from penstock.shared.tracing import make_tracer
+from penstock.worker.control import Start
+from penstock.worker.control_socket import ControlSocket
+from penstock.worker.replica import Replica
 
 
 def main() -> None:

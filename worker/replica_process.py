@@ -26,8 +26,8 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from shared.lifecycle import end_orphans, environment_of_child
-from worker.control import (
+from penstock.shared.lifecycle import end_orphans, environment_of_child
+from penstock.worker.control import (
     LINE_BYTES_MAX,
     Start,
     ToAgent,
@@ -35,9 +35,9 @@ from worker.control import (
     decode_for_agent,
     encode_line,
 )
-from worker.jobs.begun import JOBS_MAX, new_memory, read_begun
-from worker.jobs.desk import BATCHES_HELD
-from worker.thread_limits import thread_limits
+from penstock.worker.jobs.begun import JOBS_MAX, new_memory, read_begun
+from penstock.worker.jobs.desk import BATCHES_HELD
+from penstock.worker.thread_limits import thread_limits
 
 READ_BYTES = 64 * 1024
 """Read at a time."""
@@ -49,7 +49,7 @@ ORPHANS_LOOK_S = 0.1
 """How often what replicas left behind is looked for while there is some: killing takes a moment,
 and lets appear what the killed ones had started."""
 
-REPLICA_COMMAND = (sys.executable, "-m", "worker.replica_main")
+REPLICA_COMMAND = (sys.executable, "-m", "penstock.worker.replica_main")
 """The program of a replica; `--control-fd N` is appended."""
 
 
@@ -188,7 +188,7 @@ class ProcessSpawner:
         if not start.interpreter:
             return self._command
         # Isolated: nothing of our own environment or working folder is to be found by imports.
-        return (start.interpreter, "-I", "-m", "worker.replica_main")
+        return (start.interpreter, "-I", "-m", "penstock.worker.replica_main")
 
 
 def replica_environment(threads: int | None) -> dict[str, str]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shared.messages import Cancel, Final, Message, Nack, Request
-from shared.tracing import Attributes, Kind, Span, Tracer, is_sampled
-from worker.batching import Item, Key
-from worker.outcomes import Completed, Outcome
+from penstock.shared.messages import Cancel, Final, Message, Nack, Request
+from penstock.shared.tracing import Attributes, Kind, Span, Tracer, is_sampled
+from penstock.worker.batching import Item, Key
+from penstock.worker.outcomes import Completed, Outcome
 
 SPANS_MAX = 8192
 """Open spans; the oldest beyond that are of gateways that went away, and end unanswered."""

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
-from shared.deployment import ReplicaReport
+from penstock.shared.deployment import ReplicaReport
 
 NAMED_REPLICAS_MAX = 200
 """Replicas that metrics name: each life of one is a series."""

@@ -12,9 +12,9 @@ to let a batch end that is late, and a batch that nobody waits for only keeps ot
 
 Nobody waits for a job, so it has no deadline. It may run for `job_execution_s_max`, unless the
 operator said how long one execution may take. What its client allows ends the job
-(`worker.jobs.leases`), never a replica that calls share, or any client could have it reloaded; but
-it may be longer than `job_execution_s_max`. In a replica for jobs alone, an execution whose job has
-ended by its client's timeout gets the grace that calls get.
+(`penstock.worker.jobs.leases`), never a replica that calls share, or any client could have it
+reloaded; but it may be longer than `job_execution_s_max`. In a replica for jobs alone, an execution
+whose job has ended by its client's timeout gets the grace that calls get.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from worker.batching import Item
-from worker.jobs.waiting_jobs import JobItem
+from penstock.worker.batching import Item
+from penstock.worker.jobs.waiting_jobs import JobItem
 
 
 @dataclass(frozen=True)

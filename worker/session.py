@@ -2,14 +2,15 @@
 
 Theory. A session owns the queue and knows the one batch that the runtime executes. Each accepted
 attempt gets exactly one Final, unless it was cancelled or its gateway went away; each refused one
-gets exactly one Nack (`worker.owed`). What executions come to, and what is to run again after one
-failed, `worker.endings` decides. Suspects (attempts that were in a replica when it died) are held
-one at a time and run alone, each when its turn has come (`worker.suspect_turns`).
+gets exactly one Nack (`penstock.worker.owed`). What executions come to, and what is to run again
+after one failed, `penstock.worker.endings` decides. Suspects (attempts that were in a replica when
+it died) are held one at a time and run alone, each when its turn has come
+(`penstock.worker.suspect_turns`).
 
-Jobs (`worker.jobs`) come over a link of their own, `JOBS`, and are answered over it; no gateway is
-there. They run when no call waits, or fill up a batch of calls (`WaitingJobs`). A suspect among
-them begins at once or is refused: what might die with it is then only what runs alone anyway. If
-nobody wants what runs any more, the replica may drain and end to stop it (`GivingUp`).
+Jobs (`penstock.worker.jobs`) come over a link of their own, `JOBS`, and are answered over it; no
+gateway is there. They run when no call waits, or fill up a batch of calls (`WaitingJobs`). A
+suspect among them begins at once or is refused: what might die with it is then only what runs alone
+anyway. If nobody wants what runs any more, the replica may drain and end to stop it (`GivingUp`).
 
 Every method returns the commands that the shell is to carry out, in order.
 """
@@ -20,8 +21,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from math import inf
 
-from shared.deployment import ModelInterface
-from shared.messages import (
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.messages import (
     Alone,
     Cancel,
     Drain,
@@ -35,22 +36,22 @@ from shared.messages import (
     Proceed,
     Request,
 )
-from worker.batching import BatchLimits, BatchQueue, DispatchReason, Item, Key
-from worker.buckets import Buckets
-from worker.commands import Command, End, Execute, Misfit, OutOfMemory, Send
-from worker.counters import Counters
-from worker.draining import Draining
-from worker.endings import Endings, Running
-from worker.jobs.desk import Busyness
-from worker.jobs.giving_up import GivingUp
-from worker.jobs.messages import JOBS, Job
-from worker.jobs.waiting_jobs import JobItem, WaitingJobs
-from worker.latency_model import LatencyModel
-from worker.outcomes import Completed, Failed, FailureKind, Outcome
-from worker.owed import Owed
-from worker.run_limits import RunLimits
-from worker.short_runs import ShortRuns
-from worker.suspect_turns import SuspectTurns
+from penstock.worker.batching import BatchLimits, BatchQueue, DispatchReason, Item, Key
+from penstock.worker.buckets import Buckets
+from penstock.worker.commands import Command, End, Execute, Misfit, OutOfMemory, Send
+from penstock.worker.counters import Counters
+from penstock.worker.draining import Draining
+from penstock.worker.endings import Endings, Running
+from penstock.worker.jobs.desk import Busyness
+from penstock.worker.jobs.giving_up import GivingUp
+from penstock.worker.jobs.messages import JOBS, Job
+from penstock.worker.jobs.waiting_jobs import JobItem, WaitingJobs
+from penstock.worker.latency_model import LatencyModel
+from penstock.worker.outcomes import Completed, Failed, FailureKind, Outcome
+from penstock.worker.owed import Owed
+from penstock.worker.run_limits import RunLimits
+from penstock.worker.short_runs import ShortRuns
+from penstock.worker.suspect_turns import SuspectTurns
 
 LONG_BATCH_S = 0.05
 """A batch that has run for so long is told of by name: if it hangs, it is known what hung."""
@@ -311,7 +312,7 @@ class Session:
     def drain(
         self, now: float, grace_s: float | None = None, *, replace: bool = False
     ) -> list[Command]:
-        """Take nothing new, finish what was accepted, then end (`worker.draining`)."""
+        """Take nothing new, finish what was accepted, then end (`penstock.worker.draining`)."""
         if self._draining is not None:
             return []
         told = bool(self._links)

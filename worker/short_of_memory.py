@@ -16,8 +16,8 @@ was announced, and fails alone if memory does not suffice for it.
 
 from __future__ import annotations
 
-from shared.findings import Finding
-from worker.invented import is_guess
+from penstock.shared.findings import Finding
+from penstock.worker.invented import is_guess
 
 
 def by_chance(device: str) -> bool:

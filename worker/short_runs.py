@@ -14,7 +14,7 @@ batches, whatever their estimates, so that a model that is seldom slow stalls th
 
 from __future__ import annotations
 
-from worker.latency_model import Estimates
+from penstock.worker.latency_model import Estimates
 
 SHORT_S = 300e-6
 """Longest median; for what takes longer, the switches matter little, and the loop has better to do

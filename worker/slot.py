@@ -1,6 +1,6 @@
 """A slot: one place of the placement, and the one record of all that happens there. Pure.
 
-Only `worker.supervisor` changes slots; everything that may happen to one is told there.
+Only `penstock.worker.supervisor` changes slots; everything that may happen to one is told there.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ import enum
 import math
 from dataclasses import dataclass
 
-from shared.deployment import ReplicaReport, ReplicaState
-from worker.supervision import Patience
-from worker.wanted import Assignment
+from penstock.shared.deployment import ReplicaReport, ReplicaState
+from penstock.worker.supervision import Patience
+from penstock.worker.wanted import Assignment
 
 NEVER = math.inf
 
 
 class Step(enum.Enum):
-    """Where a slot is; see the table in `worker.supervisor`."""
+    """Where a slot is; see the table in `penstock.worker.supervisor`."""
 
     FETCH_QUEUED = enum.auto()
     FETCHING = enum.auto()

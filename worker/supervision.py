@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
-from worker.wanted import Assignment
+from penstock.worker.wanted import Assignment
 
 
 class KillReason(StrEnum):

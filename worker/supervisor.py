@@ -1,7 +1,8 @@
 """Which replica processes of a worker run, and what happens when one misbehaves. Pure.
 
-Theory. A *slot* (`worker.slot`) is one place of the placement, named by its key, and the one record
-of all that happens there. At most one process lives in a slot. Its steps, and what ends each:
+Theory. A *slot* (`penstock.worker.slot`) is one place of the placement, named by its key, and the
+one record of all that happens there. At most one process lives in a slot. Its steps, and what ends
+each:
 
     step          waits for                     else, at its deadline
     FETCH_QUEUED  a place among the fetches
@@ -40,9 +41,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from shared.deployment import ReplicaReport, ReplicaState
-from worker.slot import ENDING, NEVER, Life, Slot, Step
-from worker.supervision import (
+from penstock.shared.deployment import ReplicaReport, ReplicaState
+from penstock.worker.slot import ENDING, NEVER, Life, Slot, Step
+from penstock.worker.supervision import (
     Beat,
     CancelFetch,
     Command,
@@ -67,7 +68,7 @@ from worker.supervision import (
     Terminate,
     Tick,
 )
-from worker.wanted import Assignment
+from penstock.worker.wanted import Assignment
 
 TICK_S = 1.0
 """Longest time between events that an agent which runs lets pass."""

@@ -4,17 +4,17 @@ Theory. A suspect is not executed before its gateway has noted that its turn has
 second death names the culprit beyond doubt. It is told `SuspectTurn` when the runtime is free for
 it, and the runtime waits for its word to `Proceed`; if that does not come soon, the suspect is
 refused and others get their turn. While it runs, other gateways know that nothing else does
-(`Alone`, of `worker.session`).
+(`Alone`, of `penstock.worker.session`).
 
-Used by `worker.session`, for calls; a job that is a suspect has nobody to ask.
+Used by `penstock.worker.session`, for calls; a job that is a suspect has nobody to ask.
 """
 
 from __future__ import annotations
 
-from shared.messages import NackReason, SuspectTurn
-from worker.batching import Item, Key
-from worker.commands import Command, Send
-from worker.owed import Owed
+from penstock.shared.messages import NackReason, SuspectTurn
+from penstock.worker.batching import Item, Key
+from penstock.worker.commands import Command, Send
+from penstock.worker.owed import Owed
 
 SUSPECT_TURN_S = 0.25
 """How long the runtime waits for a gateway to let a suspect proceed; then others get their turn."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shared.findings import Finding
-from shared.tensor_spec import TensorSpec
+from penstock.shared.findings import Finding
+from penstock.shared.tensor_spec import TensorSpec
 
 
 def unbatched(finding: Finding, reason: str) -> Finding:

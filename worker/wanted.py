@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from shared.deployment import (
+from penstock.shared.deployment import (
     ArtifactManifest,
     ArtifactSource,
     Deployment,
@@ -26,8 +26,8 @@ from shared.deployment import (
     ReplicaSettings,
     RevisionDeployment,
 )
-from shared.routing import ModelRoute, RoutingTable
-from worker.control import GatewayAddress
+from penstock.shared.routing import ModelRoute, RoutingTable
+from penstock.worker.control import GatewayAddress
 
 GATEWAY_KEPT_S = 30.0
 """How long replicas keep dialling a gateway that no longer reports itself."""

@@ -1,9 +1,9 @@
 """Executes a freshly loaded model before it gets traffic: what it is found to be, and how quick.
 
-The first load of a revision tries it (`worker.trial`): whether its requests may share executions,
-which batch sizes it takes where nothing says so, and how long each size takes. That is its
-`Finding`. Every later load is told the finding and executes the largest size once, to allocate what
-the first calls would pay for.
+The first load of a revision tries it (`penstock.worker.trial`): whether its requests may share
+executions, which batch sizes it takes where nothing says so, and how long each size takes. That is
+its `Finding`. Every later load is told the finding and executes the largest size once, to allocate
+what the first calls would pay for.
 
 What the sizes say of a model that takes any number of rows:
     all ran                 the limit is as set
@@ -17,7 +17,7 @@ What the sizes say of a model that takes any number of rows:
 
 What is found under conditions that may well not recur holds for this load alone
 (`Finding.chance`): time ran out before anything was shown, or memory did that others use too
-(`worker.short_of_memory`), or what was refused runs when it is tried once more.
+(`penstock.worker.short_of_memory`), or what was refused runs when it is tried once more.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from shared.deployment import Batching, WarmUpPolicy
-from shared.findings import Finding
-from shared.telemetry import get_logger
-from shared.tensor_spec import TensorSpec
-from shared.tensors import shape_fits
-from worker.invented import invented_inputs, is_guess
-from worker.outcomes import FailureKind
-from worker.runtimes.base import ModelLoadError, Runtime
-from worker.short_of_memory import by_chance
-from worker.trial.rows import Row, candidates
-from worker.trial.trial import (
+from penstock.shared.deployment import Batching, WarmUpPolicy
+from penstock.shared.findings import Finding
+from penstock.shared.telemetry import get_logger
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.tensors import shape_fits
+from penstock.worker.invented import invented_inputs, is_guess
+from penstock.worker.outcomes import FailureKind
+from penstock.worker.runtimes.base import ModelLoadError, Runtime
+from penstock.worker.short_of_memory import by_chance
+from penstock.worker.trial.rows import Row, candidates
+from penstock.worker.trial.trial import (
     TRIAL_S_MAX,
     Alone,
     Answers,
@@ -55,7 +55,7 @@ from worker.trial.trial import (
     shape_key,
     tiled,
 )
-from worker.unbatched import unbatched
+from penstock.worker.unbatched import unbatched
 
 RUNS_PER_SIZE = 2
 """The first run of a size pays for its allocations; the second one tells its time."""

@@ -18,20 +18,20 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic_settings import BaseSettings
 
-from deploy.local.cli_jobs import jobs, submit
-from deploy.local.completion import jobs_of_gateway, models_of_gateway, models_of_store
-from deploy.local.config_file import VARIABLE as CONFIG_VARIABLE
-from deploy.local.config_file import read_config
-from deploy.local.direct_http import spare_loopback
-from deploy.local.extras import load
-from deploy.local.failures import CommandError
-from deploy.local.goals import Goal
-from deploy.local.help_groups import CommandGroup, GroupedTyper, OptionGroup
-from deploy.local.known_settings import SETTINGS, warnings_of
-from deploy.local.log_lines import Wanted
-from deploy.local.logs import run_logs
-from deploy.local.settings_flags import NO_DEFAULTS, Defaults, command_of
-from deploy.local.system_options import (
+from penstock.deploy.local.cli_jobs import jobs, submit
+from penstock.deploy.local.completion import jobs_of_gateway, models_of_gateway, models_of_store
+from penstock.deploy.local.config_file import VARIABLE as CONFIG_VARIABLE
+from penstock.deploy.local.config_file import read_config
+from penstock.deploy.local.direct_http import spare_loopback
+from penstock.deploy.local.extras import load
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.goals import Goal
+from penstock.deploy.local.help_groups import CommandGroup, GroupedTyper, OptionGroup
+from penstock.deploy.local.known_settings import SETTINGS, warnings_of
+from penstock.deploy.local.log_lines import Wanted
+from penstock.deploy.local.logs import run_logs
+from penstock.deploy.local.settings_flags import NO_DEFAULTS, Defaults, command_of
+from penstock.deploy.local.system_options import (
     HERE,
     DataDirOption,
     MlflowUriOption,
@@ -39,11 +39,11 @@ from deploy.local.system_options import (
     RedisUrlOption,
     UrlOption,
 )
-from deploy.local.up_settings import UpSettings
-from shared.compiled import is_compiled
-from shared.errors import PenstockError
-from shared.history import EVENTS_MAX
-from shared.lifecycle import die_with_parent
+from penstock.deploy.local.up_settings import UpSettings
+from penstock.shared.compiled import is_compiled
+from penstock.shared.errors import PenstockError
+from penstock.shared.history import EVENTS_MAX
+from penstock.shared.lifecycle import die_with_parent
 
 WAIT_MAX_S = 7 * 24 * 3600.0
 """Longest `penstock wait`: a week."""
@@ -76,7 +76,7 @@ def penstock(
 def _service(name: str, package: str, extra: str) -> Callable[[BaseSettings], None]:
     def run(settings: BaseSettings) -> None:
         die_with_parent()
-        module = load(f"{package}.__main__", f"penstock {name}", extra)
+        module = load(f"penstock.{package}.__main__", f"penstock {name}", extra)
         try:
             module.run_with(settings)
         except (OSError, PenstockError) as error:
@@ -86,7 +86,7 @@ def _service(name: str, package: str, extra: str) -> Callable[[BaseSettings], No
 
 
 def _up(settings: UpSettings) -> None:
-    raise typer.Exit(load("deploy.local.up", "penstock up", "all").run_up(settings))
+    raise typer.Exit(load("penstock.deploy.local.up", "penstock up", "all").run_up(settings))
 
 
 def _begin(command: str) -> Callable[[Path | None], Defaults]:
@@ -148,9 +148,9 @@ def status(
     """Show models, versions, replicas and processes."""
     _check_one_source(url, redis_url)
     if url is not None:
-        module = load("deploy.local.gateway_status", "penstock status", "all")
+        module = load("penstock.deploy.local.gateway_status", "penstock status", "all")
         raise typer.Exit(module.run_gateway_status(url, as_json, judged))
-    module = load("deploy.local.status", "penstock status", "all")
+    module = load("penstock.deploy.local.status", "penstock status", "all")
     raise typer.Exit(module.run_status(data_dir, redis_url, namespace, as_json, judged))
 
 
@@ -174,7 +174,7 @@ def history(
 
     The exit code is 1 if nothing was written down of it.
     """
-    module = load("deploy.local.history", "penstock history", "all")
+    module = load("penstock.deploy.local.history", "penstock history", "all")
     raise typer.Exit(module.run_history(model, limit, data_dir, redis_url, namespace, as_json))
 
 
@@ -207,7 +207,7 @@ def wait(
     Exit codes: 0 it has come to that, 1 it never will (its reason is told), 2 a mistake in the
     call, 3 not in time.
     """
-    module = load("deploy.local.wait", "penstock wait", "all")
+    module = load("penstock.deploy.local.wait", "penstock wait", "all")
     _check_one_source(url, redis_url)
     if url is not None:
         raise typer.Exit(module.run_gateway_wait(model, version, goal, timeout_s, url))
@@ -231,7 +231,7 @@ def doctor(
 
     It changes nothing, and says what to do about each finding.
     """
-    module = load("deploy.local.doctor", "penstock doctor", "all")
+    module = load("penstock.deploy.local.doctor", "penstock doctor", "all")
     raise typer.Exit(module.run_doctor(redis_url, mlflow_uri, data_dir, as_json))
 
 
@@ -251,7 +251,7 @@ def retry(
 
     It is loaded beside what serves and swapped in when it is ready, as for a change of its tags.
     """
-    module = load("deploy.local.retry", "penstock retry", "all")
+    module = load("penstock.deploy.local.retry", "penstock retry", "all")
     raise typer.Exit(module.run_retry(model, data_dir, redis_url, namespace))
 
 
@@ -277,7 +277,7 @@ def off(
     It says what ends, and asks. What the registry still names stable stays off until that changes,
     or until --undo.
     """
-    module = load("deploy.local.off", "penstock off", "all")
+    module = load("penstock.deploy.local.off", "penstock off", "all")
     raise typer.Exit(
         module.run_off(model, version, data_dir, redis_url, namespace, yes=yes, undone=undone)
     )
@@ -316,7 +316,7 @@ def demo_client(
     rounds: Annotated[int, typer.Option(min=1, help="How often each image is sent.")] = 1,
 ) -> None:
     """Send the test images of the demo at once; print accuracy, versions, latencies, failures."""
-    module = load("deploy.local.demo_client", "penstock demo-client", "demo")
+    module = load("penstock.deploy.local.demo_client", "penstock demo-client", "demo")
     raise typer.Exit(module.run_demo_client(url, data_dir, concurrency, rounds))
 
 
@@ -329,7 +329,7 @@ def demo_diffusion(
     ] = 3000,
 ) -> None:
     """Train a model that draws digits, slowly, and log it to MLflow as `digits-diffusion`."""
-    module = load("deploy.local.demo_diffusion", "penstock demo-diffusion", "pyfunc")
+    module = load("penstock.deploy.local.demo_diffusion", "penstock demo-diffusion", "pyfunc")
     raise typer.Exit(module.run_demo_diffusion(mlflow_uri, data_dir, training_steps))
 
 
@@ -351,7 +351,7 @@ def restart(
     data_dir: DataDirOption = HERE,
 ) -> None:
     """Restart processes of `penstock up` one at a time, without failing a request."""
-    module = load("deploy.local.restart_socket", "penstock restart", "all")
+    module = load("penstock.deploy.local.restart_socket", "penstock restart", "all")
     raise typer.Exit(module.run_restart(data_dir, part.value))
 
 
@@ -364,7 +364,7 @@ def keys(
     force: Annotated[bool, typer.Option("--force", help="Replace keys that are there.")] = False,
 ) -> None:
     """Make the keys by which gateways and workers on several hosts know each other."""
-    print(load("deploy.local.keys", "penstock keys", "all").make_keys(folder, force=force))
+    print(load("penstock.deploy.local.keys", "penstock keys", "all").make_keys(folder, force=force))
 
 
 def main() -> NoReturn:

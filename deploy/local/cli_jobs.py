@@ -7,17 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from deploy.local.completion import jobs_of_gateway, models_of_gateway
-from deploy.local.extras import load
-from deploy.local.help_groups import GroupedTyper, OptionGroup
-from deploy.local.system_options import (
+from penstock.deploy.local.completion import jobs_of_gateway, models_of_gateway
+from penstock.deploy.local.extras import load
+from penstock.deploy.local.help_groups import GroupedTyper, OptionGroup
+from penstock.deploy.local.system_options import (
     HERE,
     DataDirOption,
     NamespaceOption,
     RedisUrlOption,
     UrlOption,
 )
-from shared.jobs.record import JobState
+from penstock.shared.jobs.record import JobState
 
 ModelOption = Annotated[
     str | None, typer.Option(help="Of this model only.", autocompletion=models_of_gateway)
@@ -104,7 +104,7 @@ def submit(
     data_dir: DataDirOption = HERE,
 ) -> None:
     """Submit a job, and print its id; with --wait, wait for its result."""
-    module = load("deploy.local.submit", "penstock submit", "all")
+    module = load("penstock.deploy.local.submit", "penstock submit", "all")
     options = module.SubmitOptions(
         priority=priority,
         timeout_s=timeout_s,
@@ -184,7 +184,7 @@ def watch(
     data_dir: DataDirOption = HERE,
 ) -> None:
     """Wait for a job with a bar of its progress, then write its result."""
-    module = load("deploy.local.submit", "penstock jobs", "all")
+    module = load("penstock.deploy.local.submit", "penstock jobs", "all")
     raise typer.Exit(module.finish(_client(url, data_dir), job, output))
 
 
@@ -207,7 +207,7 @@ def forget(job: JobsArgument, url: UrlOption = None, data_dir: DataDirOption = H
 
 
 def _jobs() -> Any:
-    return load("deploy.local.jobs", "penstock jobs", "all")
+    return load("penstock.deploy.local.jobs", "penstock jobs", "all")
 
 
 def _store_place(url: str | None, data_dir: Path, redis_url: str | None, namespace: str) -> Any:
@@ -215,12 +215,20 @@ def _store_place(url: str | None, data_dir: Path, redis_url: str | None, namespa
     if redis_url is None:
         if url is not None:
             return None
-        system = load("deploy.local.system_file", "penstock jobs", "all").read_system(data_dir)
+        system = load("penstock.deploy.local.system_file", "penstock jobs", "all").read_system(
+            data_dir
+        )
         redis_url, namespace = system.redis_url, system.namespace
-    return load("deploy.local.job_cause", "penstock jobs", "all").StorePlace(redis_url, namespace)
+    return load("penstock.deploy.local.job_cause", "penstock jobs", "all").StorePlace(
+        redis_url, namespace
+    )
 
 
 def _client(url: str | None, data_dir: Path) -> Any:
     if url is None:
-        url = load("deploy.local.system_file", "penstock jobs", "all").read_system(data_dir).url
-    return load("deploy.local.gateway_client", "penstock jobs", "all").GatewayClient(url)
+        url = (
+            load("penstock.deploy.local.system_file", "penstock jobs", "all")
+            .read_system(data_dir)
+            .url
+        )
+    return load("penstock.deploy.local.gateway_client", "penstock jobs", "all").GatewayClient(url)

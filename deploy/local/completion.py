@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 import typer
 
-from deploy.local.extras import load
+from penstock.deploy.local.extras import load
 
 LOOK_S = 1.0
 """Longest wait for a system, be it the name server of its host; then nothing is offered."""
@@ -49,7 +49,7 @@ def models_of_store(ctx: typer.Context, incomplete: str) -> Offer:
         if not redis_url:
             system = _system(ctx)
             redis_url, namespace = system.redis_url, system.namespace
-        module = load("deploy.local.status", "penstock", "all")
+        module = load("penstock.deploy.local.status", "penstock", "all")
         status = asyncio.run(module.read_status(redis_url, namespace))
         return _plain((each.model for each in status.models), incomplete)
 
@@ -73,13 +73,15 @@ def jobs_of_gateway(ctx: typer.Context, incomplete: str) -> Offer:
 
 def _call(ctx: typer.Context, method: str, path: str, query: dict[str, str]) -> bytes:
     url = ctx.params.get("url") or _system(ctx).url
-    client = load("deploy.local.gateway_client", "penstock", "all").GatewayClient(url, LOOK_S)
+    client = load("penstock.deploy.local.gateway_client", "penstock", "all").GatewayClient(
+        url, LOOK_S
+    )
     answer: bytes = client.call(method, path, query=query)
     return answer
 
 
 def _system(ctx: typer.Context) -> Any:
-    module = load("deploy.local.system_file", "penstock", "all")
+    module = load("penstock.deploy.local.system_file", "penstock", "all")
     return module.read_system(Path(ctx.params["data_dir"]))
 
 

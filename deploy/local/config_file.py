@@ -18,9 +18,9 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from deploy.local.failures import CommandError
-from deploy.local.known_settings import SETTINGS, nearest
-from deploy.local.settings_flags import Defaults
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.known_settings import SETTINGS, nearest
+from penstock.deploy.local.settings_flags import Defaults
 
 VARIABLE = "PENSTOCK_CONFIG"
 

@@ -6,8 +6,8 @@ import json
 import shlex
 from pathlib import Path
 
-from deploy.local.system_file import SystemFile
-from registry_sync.registry import ROLE_TAG
+from penstock.deploy.local.system_file import SystemFile
+from penstock.registry_sync.registry import ROLE_TAG
 
 DEMO_MODEL = "digits"
 DEMO_INPUT = "image"

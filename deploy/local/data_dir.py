@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.local.failures import CommandError
+from penstock.deploy.local.failures import CommandError
 
 LOG_BYTES_MAX = 64 * 1024 * 1024
 """A log that grew past this moves to `.1` (one old one is kept): at most 128 MiB for each child."""

@@ -1,4 +1,4 @@
-"""`python -m deploy.local.demo`: log the demo's models to MLflow.
+"""`python -m penstock.deploy.local.demo`: log the demo's models to MLflow.
 
     digits           ONNX, two versions to swap between
     digits-sklearn   scikit-learn
@@ -25,12 +25,12 @@ from onnx.reference import ReferenceEvaluator
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
-from deploy.local import digits_sklearn
-from deploy.local.curl_examples import DEMO_INPUT, DEMO_MODEL
-from deploy.local.demo_versions import log_versions
-from deploy.local.digits import Digits, load_split
-from deploy.local.digits_onnx import PIXEL_MAX, classifier
-from shared.lifecycle import die_with_parent
+from penstock.deploy.local import digits_sklearn
+from penstock.deploy.local.curl_examples import DEMO_INPUT, DEMO_MODEL
+from penstock.deploy.local.demo_versions import log_versions
+from penstock.deploy.local.digits import Digits, load_split
+from penstock.deploy.local.digits_onnx import PIXEL_MAX, classifier
+from penstock.shared.lifecycle import die_with_parent
 
 TOLERANCE = 1e-4
 """float32 in the graph, float64 in scikit-learn."""
@@ -54,7 +54,7 @@ def log_demo(mlflow_uri: str) -> None:
     log_versions(client, DEMO_MODEL, {"1": logistic_regression, "2": neural_network}, digits)
     log_versions(client, digits_sklearn.MODEL, {"1": digits_sklearn.log}, digits)
     if importlib.util.find_spec("torch") is not None:
-        digits_torch = importlib.import_module("deploy.local.digits_torch")
+        digits_torch = importlib.import_module("penstock.deploy.local.digits_torch")
         log_versions(client, digits_torch.MODEL, {"1": digits_torch.log}, digits)
 
 

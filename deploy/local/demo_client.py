@@ -14,10 +14,10 @@ import httpx
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from deploy.local.curl_examples import DEMO_INPUT, DEMO_MODEL
-from deploy.local.digits import load_split
-from deploy.local.failures import CommandError
-from deploy.local.system_file import read_system
+from penstock.deploy.local.curl_examples import DEMO_INPUT, DEMO_MODEL
+from penstock.deploy.local.digits import load_split
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.system_file import read_system
 
 TIMEOUT_S = 30.0
 FAILURES_SHOWN = 5

@@ -1,6 +1,6 @@
 """`penstock demo-diffusion`: train a small generative model, and log it to MLflow.
 
-What is logged is `deploy.local.diffusion_model`, the weights, and nothing of Penstock.
+What is logged is `penstock.deploy.local.diffusion_model`, the weights, and nothing of Penstock.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from rich.console import Console
 from rich.progress import Progress
 from sklearn.svm import SVC
 
-from deploy.local import diffusion_model
-from deploy.local.demo_versions import log_versions
-from deploy.local.diffusion_model import DIGITS, SIDE, WEIGHTS, Weights, draw
-from deploy.local.diffusion_training import PIXEL_MAX, train
-from deploy.local.digits import Digits, load_split
-from deploy.local.failures import CommandError
-from deploy.local.system_file import read_system
-from registry_sync.mlflow_source import configure_client
+from penstock.deploy.local import diffusion_model
+from penstock.deploy.local.demo_versions import log_versions
+from penstock.deploy.local.diffusion_model import DIGITS, SIDE, WEIGHTS, Weights, draw
+from penstock.deploy.local.diffusion_training import PIXEL_MAX, train
+from penstock.deploy.local.digits import Digits, load_split
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.system_file import read_system
+from penstock.registry_sync.mlflow_source import configure_client
 
 MODEL = "digits-diffusion"
 MLFLOW_TIMEOUT_S = 30.0

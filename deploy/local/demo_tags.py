@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from registry_sync.registry import ROLE_TAG
-from registry_sync.tag_names import DEFAULT_PREFIX, TagNames
+from penstock.registry_sync.registry import ROLE_TAG
+from penstock.registry_sync.tag_names import DEFAULT_PREFIX, TagNames
 
 PREFIX_VARIABLE = "PENSTOCK_TAG_PREFIX"
 

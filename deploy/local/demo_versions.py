@@ -12,8 +12,8 @@ import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from deploy.local.demo_tags import role_tag
-from deploy.local.digits import Digits
+from penstock.deploy.local.demo_tags import role_tag
+from penstock.deploy.local.digits import Digits
 
 DEMO_TAG = "demo"
 """On the registered model: `logging` while the demo is at work, then `complete`."""

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel
 
-from shared.jobs.durability import Durability
+from penstock.shared.jobs.durability import Durability
 
 PYTHON_MIN = (3, 11)
 REDIS_MIN = (7, 0)

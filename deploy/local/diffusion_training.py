@@ -1,4 +1,5 @@
-"""Trains the network of `deploy.local.diffusion_model`, in NumPy: it is small enough for that.
+"""Trains the network of `penstock.deploy.local.diffusion_model`, in NumPy: it is small enough for
+that.
 
 Each step takes images, mixes noise into them for random times, and moves the weights (Adam, the
 rate falling to nothing) towards telling image and noise apart. The way back through the layers is
@@ -11,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from deploy.local.diffusion_model import (
+from penstock.deploy.local.diffusion_model import (
     CONDITIONS,
     PIXELS,
     Floats,
@@ -22,7 +23,7 @@ from deploy.local.diffusion_model import (
     signal_and_noise,
     velocity,
 )
-from deploy.local.digits import Digits
+from penstock.deploy.local.digits import Digits
 
 WIDTH = 256
 BLOCKS = 3

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 
-from deploy.local.digits import Digits
+from penstock.deploy.local.digits import Digits
 
 MODEL = "digits-sklearn"
 

@@ -11,7 +11,7 @@ import torch
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from deploy.local.digits import Digits
+from penstock.deploy.local.digits import Digits
 
 MODEL = "digits-torch"
 PIXEL_MAX = 16.0

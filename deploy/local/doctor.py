@@ -23,7 +23,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rich.console import Console
 
-from deploy.local.diagnosis import (
+from penstock.deploy.local.diagnosis import (
     Check,
     Level,
     Probe,
@@ -34,16 +34,16 @@ from deploy.local.diagnosis import (
     judge_redis,
     judge_runtimes,
 )
-from deploy.local.known_settings import warnings_of
-from deploy.local.processes import PYTHON
-from deploy.local.runtime_dir import SOCKET_PATH_MAX
-from deploy.local.tables import table_console
-from gateway.settings import GatewaySettings
-from shared.compiled import is_compiled
-from shared.jobs.durability import durability_of
-from shared.store_client import connect
-from shared.store_url import without_password
-from worker.devices import Machine, discover
+from penstock.deploy.local.known_settings import warnings_of
+from penstock.deploy.local.processes import PYTHON
+from penstock.deploy.local.runtime_dir import SOCKET_PATH_MAX
+from penstock.deploy.local.tables import table_console
+from penstock.gateway.settings import GatewaySettings
+from penstock.shared.compiled import is_compiled
+from penstock.shared.jobs.durability import durability_of
+from penstock.shared.store_client import connect
+from penstock.shared.store_url import without_password
+from penstock.worker.devices import Machine, discover
 
 PROBE_TIMEOUT_S = 120.0
 """Libraries of a gigabyte are read from cold disks."""
@@ -52,9 +52,9 @@ ANSWER_TIMEOUT_S = 5.0
 IPC = "ipc://"
 
 PARTS = {
-    "gateway": ("gateway.__main__", "gateway"),
-    "worker": ("worker.__main__", "worker"),
-    "registry-sync": ("registry_sync.__main__", "sync"),
+    "gateway": ("penstock.gateway.__main__", "gateway"),
+    "worker": ("penstock.worker.__main__", "worker"),
+    "registry-sync": ("penstock.registry_sync.__main__", "sync"),
 }
 RUNTIMES = {
     "runtime onnx": ("onnxruntime", "onnx"),
@@ -116,7 +116,7 @@ def look_at_machine(machine: Machine, data_dir: Path) -> list[Check]:
 
 
 def _probe(module: str) -> Probe:
-    command = [*PYTHON, "-m", "deploy.local.probe", module]
+    command = [*PYTHON, "-m", "penstock.deploy.local.probe", module]
     try:
         done = subprocess.run(command, capture_output=True, timeout=PROBE_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:

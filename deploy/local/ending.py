@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from deploy.local.status_document import ModelStatus, RevisionStatus
-from registry_sync.registry import Status
+from penstock.deploy.local.status_document import ModelStatus, RevisionStatus
+from penstock.registry_sync.registry import Status
 
 NAMED_MAX = 20
 """Most versions of a model that a message lists."""

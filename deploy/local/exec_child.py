@@ -1,4 +1,5 @@
-"""Become another program that ends with its parent: `python -m deploy.local.exec_child PROGRAM...`.
+"""Become another program that ends with its parent: `python -m penstock.deploy.local.exec_child
+PROGRAM...`.
 
 The kernel keeps the parent-death signal over an exec, so programs that know nothing of it (valkey,
 MLflow) get it too.
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from shared.lifecycle import PARENT_PID_ENV, die_with_parent
+from penstock.shared.lifecycle import PARENT_PID_ENV, die_with_parent
 
 
 def main() -> None:

@@ -10,10 +10,8 @@ import importlib.metadata
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from deploy.local.failures import CommandError
-from deploy.local.up_settings import UpSettings
-
-OURS = frozenset({"deploy", "gateway", "registry_sync", "shared", "worker"})
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.up_settings import UpSettings
 
 Need: TypeAlias = tuple[str, str, Callable[[UpSettings], bool]]
 
@@ -39,7 +37,7 @@ def load(module: str, command: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing in OURS:
+        if missing == "penstock":
             raise
         raise CommandError(
             f"{command} needs the extra {extra!r} ({missing} is not installed): "

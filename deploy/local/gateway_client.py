@@ -16,8 +16,8 @@ from urllib.parse import urlencode, urlsplit
 
 import orjson
 
-from deploy.local.failures import CommandError
-from deploy.local.server_events import ServerEvent, read_events
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.server_events import ServerEvent, read_events
 
 TIMEOUT_S = 60.0
 """Longest silence; a stream of events says something much more often."""

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from rich.console import Console
 
-from deploy.local.failures import CommandError
-from deploy.local.gateway_client import GatewayClient, RefusedError
-from deploy.local.goals import Goal, Judgement, Outcome, VersionState, judge
-from deploy.local.status_tables import models_table, one_line, print_table
-from deploy.local.tables import table_console
-from deploy.local.verdict import LOADING, WELL
-from registry_sync.registry import Status
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.gateway_client import GatewayClient, RefusedError
+from penstock.deploy.local.goals import Goal, Judgement, Outcome, VersionState, judge
+from penstock.deploy.local.status_tables import models_table, one_line, print_table
+from penstock.deploy.local.tables import table_console
+from penstock.deploy.local.verdict import LOADING, WELL
+from penstock.registry_sync.registry import Status
 
 TIMEOUT_S = 10.0
 """Longest silence of a gateway, which answers both questions from memory."""

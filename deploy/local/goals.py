@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from registry_sync.registry import OVER, Status
+from penstock.registry_sync.registry import OVER, Status
 
 SETTLE_S = 5.0
 """How long a failure that was there from the start must stand: a tag that was mended a moment ago

@@ -8,7 +8,7 @@ import os
 import subprocess
 from asyncio.subprocess import Process
 
-from deploy.local.processes import PYTHON
+from penstock.deploy.local.processes import PYTHON
 
 EXIT_S = 5.0
 """A guardian with nothing to guard ends at once."""
@@ -69,7 +69,7 @@ class Guard:
             self._process = await asyncio.create_subprocess_exec(
                 *PYTHON,
                 "-m",
-                "deploy.local.guardian",
+                "penstock.deploy.local.guardian",
                 stdin=reader,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -1,6 +1,7 @@
 """`penstock history MODEL`: who switched what, when and why, with the failures.
 
-What registry_sync wrote down while it led; see `shared.history` for how much of it is kept.
+What registry_sync wrote down while it led; see `penstock.shared.history` for how much of it is
+kept.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from pathlib import Path
 from pydantic import BaseModel
 from rich.console import Console
 
-from deploy.local.failures import CommandError
-from deploy.local.status_tables import folded_table, one_line
-from deploy.local.system_file import read_system
-from deploy.local.tables import table_console
-from shared.errors import StateStoreError
-from shared.history import EventKind, HistoryEvent, utc
-from shared.keys import Keys
-from shared.state_store import RedisStateStore
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.status_tables import folded_table, one_line
+from penstock.deploy.local.system_file import read_system
+from penstock.deploy.local.tables import table_console
+from penstock.shared.errors import StateStoreError
+from penstock.shared.history import EventKind, HistoryEvent, utc
+from penstock.shared.keys import Keys
+from penstock.shared.state_store import RedisStateStore
 
 
 class ModelHistory(BaseModel):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from deploy.local.failures import CommandError
-from shared.errors import StateStoreError
-from shared.jobs import calls
-from shared.jobs.store import JobStore
-from shared.keys import Keys
+from penstock.deploy.local.failures import CommandError
+from penstock.shared.errors import StateStoreError
+from penstock.shared.jobs import calls
+from penstock.shared.jobs.store import JobStore
+from penstock.shared.keys import Keys
 
 
 @dataclass(frozen=True)

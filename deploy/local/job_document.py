@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rich import box
 from rich.table import Table
 
-from deploy.local.failures import CommandError
-from shared.jobs.record import FINISHED, JobState
+from penstock.deploy.local.failures import CommandError
+from penstock.shared.jobs.record import FINISHED, JobState
 
 
 class _Document(BaseModel):

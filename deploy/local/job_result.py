@@ -9,8 +9,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from deploy.local.failures import CommandError
-from deploy.local.png import grey_png
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.png import grey_png
 
 PICTURE = ".png"
 SCALE = 16

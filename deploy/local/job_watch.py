@@ -13,10 +13,10 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from deploy.local.gateway_client import GatewayAwayError, GatewayClient, patiently
-from deploy.local.job_document import JobDocument, JobProgress, read_job
-from deploy.local.server_events import ServerEvent
-from shared.jobs.record import JobState
+from penstock.deploy.local.gateway_client import GatewayAwayError, GatewayClient, patiently
+from penstock.deploy.local.job_document import JobDocument, JobProgress, read_job
+from penstock.deploy.local.server_events import ServerEvent
+from penstock.shared.jobs.record import JobState
 
 RESUME_S = 0.2
 """Between two streams, should they end at once."""

@@ -9,18 +9,18 @@ from urllib.parse import quote
 import orjson
 from rich.table import Table
 
-from deploy.local.failures import CommandError
-from deploy.local.gateway_client import GatewayClient, patiently
-from deploy.local.job_cause import StorePlace, read_cause
-from deploy.local.job_document import (
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.gateway_client import GatewayClient, patiently
+from penstock.deploy.local.job_cause import StorePlace, read_cause
+from penstock.deploy.local.job_document import (
     lines_of,
     read_job,
     read_page,
     read_webhooks,
     table_of,
 )
-from deploy.local.status_tables import one_line
-from deploy.local.tables import table_console
+from penstock.deploy.local.status_tables import one_line
+from penstock.deploy.local.tables import table_console
 
 
 def run_list(

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import zmq
 
-from deploy.local.failures import CommandError
-from deploy.local.whole_file import write_whole
-from shared.curve import (
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.whole_file import write_whole
+from penstock.shared.curve import (
     ADMITTED_WORKERS,
     GATEWAY_PUBLIC,
     GATEWAY_SECRET,

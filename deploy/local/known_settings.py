@@ -11,12 +11,12 @@ from collections.abc import Collection, Iterator, Mapping
 
 from pydantic_settings import BaseSettings
 
-from deploy.local.settings_flags import variable_of
-from deploy.local.up_settings import UpSettings
-from gateway.settings import GatewaySettings
-from registry_sync.settings import SyncSettings
-from shared.lifecycle import PARENT_PID_ENV
-from worker.settings import WorkerSettings
+from penstock.deploy.local.settings_flags import variable_of
+from penstock.deploy.local.up_settings import UpSettings
+from penstock.gateway.settings import GatewaySettings
+from penstock.registry_sync.settings import SyncSettings
+from penstock.shared.lifecycle import PARENT_PID_ENV
+from penstock.worker.settings import WorkerSettings
 
 PREFIX = "PENSTOCK_"
 

@@ -9,13 +9,13 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from deploy.local.data_dir import bound_log, start_log, tail_of
-from deploy.local.failures import CommandError
-from deploy.local.guard import Guard
-from deploy.local.guardian import signal_group
-from deploy.local.processes import AdoptedChild, Child, ProcessSpec, spawn, terminate
-from deploy.local.progress import Progress
-from deploy.local.restart_policy import RestartPolicy
+from penstock.deploy.local.data_dir import bound_log, start_log, tail_of
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.guard import Guard
+from penstock.deploy.local.guardian import signal_group
+from penstock.deploy.local.processes import AdoptedChild, Child, ProcessSpec, spawn, terminate
+from penstock.deploy.local.progress import Progress
+from penstock.deploy.local.restart_policy import RestartPolicy
 
 READY_POLL_S = 0.1
 """Children become ready in their own ways (a socket, a report); no one event covers them all."""

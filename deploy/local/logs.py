@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.local.data_dir import DataDir
-from deploy.local.failures import CommandError
-from deploy.local.log_lines import Finder, LogLine, Wanted, shown
+from penstock.deploy.local.data_dir import DataDir
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.log_lines import Finder, LogLine, Wanted, shown
 
 LINE_BYTES_MAX = 1 << 20
 """No line of ours is longer; a model may print without an end."""

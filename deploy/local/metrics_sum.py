@@ -15,15 +15,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from deploy.local.direct_http import open_direct
-from deploy.local.metrics_pages import EndedCounters, sum_metrics
-from gateway.origin_policy import OriginPolicy, origin_policy
-from shared.addresses import is_loopback
-from shared.deployment import GatewayReport, SyncReport, WorkerReport
-from shared.errors import StateStoreError
-from shared.ids import node_name
-from shared.keys import Keys
-from shared.state_store import RedisStateStore
+from penstock.deploy.local.direct_http import open_direct
+from penstock.deploy.local.metrics_pages import EndedCounters, sum_metrics
+from penstock.gateway.origin_policy import OriginPolicy, origin_policy
+from penstock.shared.addresses import is_loopback
+from penstock.shared.deployment import GatewayReport, SyncReport, WorkerReport
+from penstock.shared.errors import StateStoreError
+from penstock.shared.ids import node_name
+from penstock.shared.keys import Keys
+from penstock.shared.state_store import RedisStateStore
 
 SCRAPE_TIMEOUT_S = 3.0
 PARALLEL_SCRAPES = 16

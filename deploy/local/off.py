@@ -14,15 +14,15 @@ from typing import TypeVar
 
 import typer
 
-from deploy.local.ending import Ending, ending_of, listed
-from deploy.local.failures import CommandError
-from deploy.local.retry import deployed_models
-from deploy.local.status_document import summary_of
-from deploy.local.status_tables import one_line
-from deploy.local.system_file import read_system
-from shared.errors import StateStoreError
-from shared.keys import Keys
-from shared.state_store import RedisStateStore, StateStore
+from penstock.deploy.local.ending import Ending, ending_of, listed
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.retry import deployed_models
+from penstock.deploy.local.status_document import summary_of
+from penstock.deploy.local.status_tables import one_line
+from penstock.deploy.local.system_file import read_system
+from penstock.shared.errors import StateStoreError
+from penstock.shared.keys import Keys
+from penstock.shared.state_store import RedisStateStore, StateStore
 
 Answer = TypeVar("Answer")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import socket
 
-from deploy.local.failures import CommandError
-from shared.addresses import authority_of
+from penstock.deploy.local.failures import CommandError
+from penstock.shared.addresses import authority_of
 
 BACKLOG = 2048
 """Connections the kernel holds while gateways are busy or restarting; capped by somaxconn."""

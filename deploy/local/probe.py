@@ -1,6 +1,6 @@
 """Imports one module and prints a `Probe`: a process of its own, since libraries may crash it.
 
-python -m deploy.local.probe MODULE
+python -m penstock.deploy.local.probe MODULE
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import importlib
 import sys
 from typing import Any
 
-from deploy.local.diagnosis import Probe
+from penstock.deploy.local.diagnosis import Probe
 
 
 def probe(name: str) -> Probe:

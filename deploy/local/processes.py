@@ -18,15 +18,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from deploy.local.failures import CommandError
-from deploy.local.guardian import signal_group
-from shared.lifecycle import environment_of_child
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.guardian import signal_group
+from penstock.shared.lifecycle import environment_of_child
 
 PYTHON = (sys.executable, "-P")
 """`-P`: whatever folder we are started in, `shared` and `worker` are ours, not a folder there."""
 
-EXEC_CHILD = (*PYTHON, "-m", "deploy.local.exec_child")
-PENSTOCK = (*PYTHON, "-m", "deploy.local")
+EXEC_CHILD = (*PYTHON, "-m", "penstock.deploy.local.exec_child")
+PENSTOCK = (*PYTHON, "-m", "penstock.deploy.local")
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import cast
 
 from redis.exceptions import RedisError
 
-from deploy.local.direct_http import open_direct
-from deploy.local.launcher import Condition, Part
-from shared.errors import StateStoreError
-from shared.keys import Keys
-from shared.state_store import StateStore
-from shared.store_client import connect
+from penstock.deploy.local.direct_http import open_direct
+from penstock.deploy.local.launcher import Condition, Part
+from penstock.shared.errors import StateStoreError
+from penstock.shared.keys import Keys
+from penstock.shared.state_store import StateStore
+from penstock.shared.store_client import connect
 
 HTTP_TIMEOUT_S = 3.0
 

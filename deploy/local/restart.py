@@ -5,8 +5,9 @@ report themselves side by side; once it is as ready as the one that it replaces,
 to leave:
 
 - gateways share the listening socket; the old one answers what it has, and closes no connection
-  before it said so (`gateway.graceful_server`);
-- a worker keeps its replicas until registry_sync has substitutes ready on others (`worker.agent`);
+  before it said so (`penstock.gateway.graceful_server`);
+- a worker keeps its replicas until registry_sync has substitutes ready on others
+  (`penstock.worker.agent`);
 - a registry_sync gives its lease up, and the successor, a standby until then, takes it.
 
 A successor that does not get ready is ended, and the rest stays as it was.
@@ -20,14 +21,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from deploy.local.failures import CommandError
-from deploy.local.launcher import Condition, Launcher, Part, until
-from deploy.local.readiness import leader_exists, sync_reports, worker_reports
-from deploy.local.system_plan import SystemPlan
-from shared.deployment import GatewayReport
-from shared.errors import StateStoreError
-from shared.keys import Keys
-from shared.state_store import RedisStateStore, StateStore
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.launcher import Condition, Launcher, Part, until
+from penstock.deploy.local.readiness import leader_exists, sync_reports, worker_reports
+from penstock.deploy.local.system_plan import SystemPlan
+from penstock.shared.deployment import GatewayReport
+from penstock.shared.errors import StateStoreError
+from penstock.shared.keys import Keys
+from penstock.shared.state_store import RedisStateStore, StateStore
 
 Say = Callable[[str], None]
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import orjson
 
-from deploy.local.failures import CommandError
-from deploy.local.restart import KIND_BY_WORD, Kind, Say
-from deploy.local.system_file import read_system
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.restart import KIND_BY_WORD, Kind, Say
+from penstock.deploy.local.system_file import read_system
 
 NAME = "restart.sock"
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from deploy.local.failures import CommandError
-from deploy.local.system_file import read_system
-from shared.errors import StateStoreError
-from shared.keys import Keys
-from shared.state_store import RedisStateStore, StateStore
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.system_file import read_system
+from penstock.shared.errors import StateStoreError
+from penstock.shared.keys import Keys
+from penstock.shared.state_store import RedisStateStore, StateStore
 
 NAMED_MAX = 10
 """Most models that a message lists."""

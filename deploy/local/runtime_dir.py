@@ -13,7 +13,7 @@ import os
 import stat
 from pathlib import Path
 
-from deploy.local.failures import CommandError
+from penstock.deploy.local.failures import CommandError
 
 SOCKET_PATH_MAX = 107
 """Bytes in `sockaddr_un.sun_path`, less the terminating zero."""

@@ -22,8 +22,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings
 
-from deploy.local.failures import CommandError
-from deploy.local.help_groups import OptionGroup, group_of, in_order_of_groups
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.help_groups import OptionGroup, group_of, in_order_of_groups
 
 Settings = TypeVar("Settings", bound=BaseSettings)
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from deploy.local.failures import CommandError
-from deploy.local.status_document import StoreStatus, SystemStatus, summary_of
-from deploy.local.status_tables import print_tables
-from deploy.local.system_file import read_system
-from deploy.local.tables import table_console
-from deploy.local.verdict import exit_code
-from shared.errors import StateStoreError
-from shared.jobs.store import durability_at
-from shared.keys import Keys
-from shared.state_store import RedisStateStore
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.status_document import StoreStatus, SystemStatus, summary_of
+from penstock.deploy.local.status_tables import print_tables
+from penstock.deploy.local.system_file import read_system
+from penstock.deploy.local.tables import table_console
+from penstock.deploy.local.verdict import exit_code
+from penstock.shared.errors import StateStoreError
+from penstock.shared.jobs.store import durability_at
+from penstock.shared.keys import Keys
+from penstock.shared.state_store import RedisStateStore
 
 
 async def read_status(redis_url: str, namespace: str) -> SystemStatus:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel
 
-from registry_sync.placement import duties_of
-from registry_sync.registry import version_order
-from registry_sync.statuses import status_of_phase
-from shared.deployment import (
+from penstock.registry_sync.placement import duties_of
+from penstock.registry_sync.registry import version_order
+from penstock.registry_sync.statuses import status_of_phase
+from penstock.shared.deployment import (
     Deployment,
     GatewayReport,
     ReplicaReport,
@@ -20,8 +20,8 @@ from shared.deployment import (
     SyncReport,
     WorkerReport,
 )
-from shared.routing import ModelRoute, RoutingTable, VersionRoute
-from shared.state_store import StateStore
+from penstock.shared.routing import ModelRoute, RoutingTable, VersionRoute
+from penstock.shared.state_store import StateStore
 
 
 class ReplicaStatus(BaseModel):

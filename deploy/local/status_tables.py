@@ -8,10 +8,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from deploy.local.status_document import ModelStatus, SystemStatus
-from deploy.local.tables import is_narrow
-from registry_sync.registry import version_order
-from shared.jobs.durability import Durability
+from penstock.deploy.local.status_document import ModelStatus, SystemStatus
+from penstock.deploy.local.tables import is_narrow
+from penstock.registry_sync.registry import version_order
+from penstock.shared.jobs.durability import Durability
 
 NAME_WIDTH_MAX = 32
 """Columns for names of models; longer ones are folded."""

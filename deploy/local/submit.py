@@ -13,13 +13,13 @@ from uuid import uuid4
 import orjson
 from rich.console import Console
 
-from deploy.local.failures import CommandError
-from deploy.local.gateway_client import GatewayClient, patiently
-from deploy.local.job_document import JobDocument, read_job
-from deploy.local.job_result import write_result
-from deploy.local.job_watch import watch
-from shared.jobs.durability import Durability
-from shared.jobs.record import JobState
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.gateway_client import GatewayClient, patiently
+from penstock.deploy.local.job_document import JobDocument, read_job
+from penstock.deploy.local.job_result import write_result
+from penstock.deploy.local.job_watch import watch
+from penstock.shared.jobs.durability import Durability
+from penstock.shared.jobs.record import JobState
 
 STDIN = "-"
 

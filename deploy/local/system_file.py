@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from deploy.local.data_dir import DataDir, running_pid
-from deploy.local.failures import CommandError
+from penstock.deploy.local.data_dir import DataDir, running_pid
+from penstock.deploy.local.failures import CommandError
 
 NAME = "system.json"
 

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.local.help_groups import OptionGroup
+from penstock.deploy.local.help_groups import OptionGroup
 
 HERE = Path(".penstock")
 """Where `penstock up` runs by default."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 
-from deploy.local.data_dir import DataDir
-from deploy.local.demo_tags import PREFIX_VARIABLE
-from deploy.local.processes import EXEC_CHILD, PENSTOCK, PYTHON, ProcessSpec
-from deploy.local.runtime_dir import RuntimeDir
-from deploy.local.up_settings import UpSettings
+from penstock.deploy.local.data_dir import DataDir
+from penstock.deploy.local.demo_tags import PREFIX_VARIABLE
+from penstock.deploy.local.processes import EXEC_CHILD, PENSTOCK, PYTHON, ProcessSpec
+from penstock.deploy.local.runtime_dir import RuntimeDir
+from penstock.deploy.local.up_settings import UpSettings
 
 KILL_AFTER_GRACE_S = 25.0
 """A child that drains gets so much longer than it was told to take, before it is killed: a worker
@@ -83,7 +83,7 @@ class SystemPlan:
         """The one-off process that logs the demo's model; it needs mlflow, the launcher not."""
         return ProcessSpec(
             name="demo",
-            command=(*PYTHON, "-m", "deploy.local.demo"),
+            command=(*PYTHON, "-m", "penstock.deploy.local.demo"),
             log=self.data_dir.log_of("demo"),
             environment={
                 "MLFLOW_TRACKING_URI": self.mlflow_uri,

@@ -19,32 +19,32 @@ from pathlib import Path
 
 import setproctitle
 
-from deploy.local import valkey
-from deploy.local.curl_examples import describe_system
-from deploy.local.data_dir import PRIVATE_UMASK, DataDir, lock_data_dir
-from deploy.local.extras import check_extras
-from deploy.local.failures import CommandError
-from deploy.local.guard import Guard
-from deploy.local.launcher import Condition, Launcher, Part, until
-from deploy.local.metrics_sum import MetricsServer
-from deploy.local.ports import check_free, listen, port_of, url_of
-from deploy.local.progress import Progress
-from deploy.local.readiness import answers, gateway_reports, leader_exists, worker_reports
-from deploy.local.restart import Rolling
-from deploy.local.restart_socket import NAME as RESTART_SOCKET
-from deploy.local.restart_socket import RestartSocket
-from deploy.local.runtime_dir import RuntimeDir
-from deploy.local.system_file import SystemFile, remove_system, write_system
-from deploy.local.system_plan import SystemPlan
-from deploy.local.up_settings import UpSettings
-from deploy.local.webhook_secret import kept_secret
-from registry_sync.registry import ROLE_TAG
-from registry_sync.tag_names import TagNames
-from shared.errors import StateStoreError
-from shared.jobs.store import durability_at
-from shared.keys import Keys
-from shared.lifecycle import adopt_orphans, end_orphans
-from shared.state_store import RedisStateStore
+from penstock.deploy.local import valkey
+from penstock.deploy.local.curl_examples import describe_system
+from penstock.deploy.local.data_dir import PRIVATE_UMASK, DataDir, lock_data_dir
+from penstock.deploy.local.extras import check_extras
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.guard import Guard
+from penstock.deploy.local.launcher import Condition, Launcher, Part, until
+from penstock.deploy.local.metrics_sum import MetricsServer
+from penstock.deploy.local.ports import check_free, listen, port_of, url_of
+from penstock.deploy.local.progress import Progress
+from penstock.deploy.local.readiness import answers, gateway_reports, leader_exists, worker_reports
+from penstock.deploy.local.restart import Rolling
+from penstock.deploy.local.restart_socket import NAME as RESTART_SOCKET
+from penstock.deploy.local.restart_socket import RestartSocket
+from penstock.deploy.local.runtime_dir import RuntimeDir
+from penstock.deploy.local.system_file import SystemFile, remove_system, write_system
+from penstock.deploy.local.system_plan import SystemPlan
+from penstock.deploy.local.up_settings import UpSettings
+from penstock.deploy.local.webhook_secret import kept_secret
+from penstock.registry_sync.registry import ROLE_TAG
+from penstock.registry_sync.tag_names import TagNames
+from penstock.shared.errors import StateStoreError
+from penstock.shared.jobs.store import durability_at
+from penstock.shared.keys import Keys
+from penstock.shared.lifecycle import adopt_orphans, end_orphans
+from penstock.shared.state_store import RedisStateStore
 
 ORPHANS_END_S = 2.0
 """Longest wait for processes that were killed; what the kernel cannot end is left to it."""

@@ -8,7 +8,7 @@ from typing import Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from registry_sync.tag_names import DEFAULT_PREFIX, PREFIX_PATTERN
+from penstock.registry_sync.tag_names import DEFAULT_PREFIX, PREFIX_PATTERN
 
 
 class UpSettings(BaseSettings):

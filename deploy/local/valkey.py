@@ -19,12 +19,12 @@ from pathlib import Path
 
 from redis.exceptions import BusyLoadingError, RedisError
 
-from deploy.local.data_dir import DataDir
-from deploy.local.failures import CommandError
-from deploy.local.processes import EXEC_CHILD, ProcessSpec
-from deploy.local.runtime_dir import LONGEST_SOCKET_NAME, RuntimeDir
-from shared.store_client import connect
-from worker.devices import memory_bytes
+from penstock.deploy.local.data_dir import DataDir
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.processes import EXEC_CHILD, ProcessSpec
+from penstock.deploy.local.runtime_dir import LONGEST_SOCKET_NAME, RuntimeDir
+from penstock.shared.store_client import connect
+from penstock.worker.devices import memory_bytes
 
 NAME = "valkey"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from deploy.local.status_document import ModelStatus, RevisionStatus, SystemStatus
-from registry_sync.registry import Status
-from shared.deployment import ReplicaState
+from penstock.deploy.local.status_document import ModelStatus, RevisionStatus, SystemStatus
+from penstock.registry_sync.registry import Status
+from penstock.shared.deployment import ReplicaState
 
 WELL, FAILED, LOADING = 0, 1, 3
 

@@ -12,17 +12,17 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from deploy.local.failures import CommandError
-from deploy.local.gateway_client import GatewayAwayError, GatewayClient
-from deploy.local.gateway_status import TIMEOUT_S, ask, judge_gateway
-from deploy.local.goals import Goal, Judgement, Outcome, VersionState, is_over, judge
-from deploy.local.status_document import ModelStatus, SystemStatus, summary_of
-from deploy.local.status_tables import one_line
-from deploy.local.system_file import read_system
-from registry_sync.registry import Status
-from shared.errors import StateStoreError
-from shared.keys import Keys
-from shared.state_store import RedisStateStore
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.gateway_client import GatewayAwayError, GatewayClient
+from penstock.deploy.local.gateway_status import TIMEOUT_S, ask, judge_gateway
+from penstock.deploy.local.goals import Goal, Judgement, Outcome, VersionState, is_over, judge
+from penstock.deploy.local.status_document import ModelStatus, SystemStatus, summary_of
+from penstock.deploy.local.status_tables import one_line
+from penstock.deploy.local.system_file import read_system
+from penstock.registry_sync.registry import Status
+from penstock.shared.errors import StateStoreError
+from penstock.shared.keys import Keys
+from penstock.shared.state_store import RedisStateStore
 
 LOOK_EVERY_S = 0.5
 """Between two looks: statuses are written to the store once a second."""

@@ -1,6 +1,7 @@
 """The secret by which a local system signs its webhooks: made once, and kept in its data directory.
 
-Receivers hold it too, so it stays the same over restarts. Next stop: `gateway.webhooks.signing`.
+Receivers hold it too, so it stays the same over restarts. Next stop:
+`penstock.gateway.webhooks.signing`.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ import secrets
 from base64 import b64encode
 from pathlib import Path
 
-from deploy.local.failures import CommandError
-from deploy.local.whole_file import write_whole
-from gateway.webhooks.signing import PREFIX, key_of
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.whole_file import write_whole
+from penstock.gateway.webhooks.signing import PREFIX, key_of
 
 SECRET_BYTES = 32
 SECRET_MODE = 0o600

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from shared.errors import ErrorCode, PenstockError
+from penstock.shared.errors import ErrorCode, PenstockError
 
 TEXT_MAX = 60
 """Most characters of a value of the request in a message: enough to recognise it by."""

@@ -1,7 +1,7 @@
 """Large answers are written in a thread, so that other requests have their turn meanwhile.
 
 What runs there must let go of the interpreter every few milliseconds: see
-`gateway.http.json_slices`. What cannot is `gateway.http.body_readers`' business.
+`penstock.gateway.http.json_slices`. What cannot is `penstock.gateway.http.body_readers`' business.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from gateway.memory import trim_soon
+from penstock.gateway.memory import trim_soon
 
 THREADS = 2
 """Answers written at a time; others wait. More would only take turns with the loop."""

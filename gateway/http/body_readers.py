@@ -17,14 +17,21 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from gateway.http.payload import P, PayloadFormat, RawHeaders
-from gateway.http.reader_wire import Question, ReaderGoneError, Unforeseen, receive, send, untouched
-from gateway.memory import trim_soon
-from shared.deployment import ModelInterface
-from shared.errors import ErrorCode, PenstockError
-from shared.lifecycle import environment_of_child
-from shared.telemetry import get_logger
-from shared.tensors import Buffer
+from penstock.gateway.http.payload import P, PayloadFormat, RawHeaders
+from penstock.gateway.http.reader_wire import (
+    Question,
+    ReaderGoneError,
+    Unforeseen,
+    receive,
+    send,
+    untouched,
+)
+from penstock.gateway.memory import trim_soon
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.lifecycle import environment_of_child
+from penstock.shared.telemetry import get_logger
+from penstock.shared.tensors import Buffer
 
 READERS_MAX = 2
 """Processes that read at a time. A core that reads bodies does not answer small requests."""
@@ -56,7 +63,7 @@ class _Reader:
         with theirs:
             number = str(theirs.fileno())
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "gateway.http.reader_process", number],
+                [sys.executable, "-P", "-m", "penstock.gateway.http.reader_process", number],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 env=environment_of_child() | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},

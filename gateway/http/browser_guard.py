@@ -1,8 +1,8 @@
 """The application behind a guard: what pages in browsers may not ask is refused, the rest answered.
 
-What is refused is decided by `gateway.http.origin_checks`. For the origins that the operator listed
-the guard speaks CORS: it answers the browser's question beforehand (a preflight), and marks answers
-as readable. The short way of inference leaves all requests of pages to this one.
+What is refused is decided by `penstock.gateway.http.origin_checks`. For the origins that the
+operator listed the guard speaks CORS: it answers the browser's question beforehand (a preflight),
+and marks answers as readable. The short way of inference leaves all requests of pages to this one.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 from fastapi import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.http.errors import failure_response, plain_error_body
-from gateway.http.origin_checks import refusal
-from gateway.http.request_headers import request_id_of
-from gateway.http.scoring_formats import MlflowFormat
-from gateway.origin_policy import OriginPolicy
-from shared.errors import ErrorCode, PenstockError
+from penstock.gateway.http.errors import failure_response, plain_error_body
+from penstock.gateway.http.origin_checks import refusal
+from penstock.gateway.http.request_headers import request_id_of
+from penstock.gateway.http.scoring_formats import MlflowFormat
+from penstock.gateway.origin_policy import OriginPolicy
+from penstock.shared.errors import ErrorCode, PenstockError
 
 METHODS = b"GET, HEAD, POST, DELETE"
 """All that there is on some route."""

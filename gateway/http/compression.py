@@ -11,8 +11,8 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, Literal, TypeAlias
 
-from gateway.http.bad_input import bad_input
-from shared.tensors import Buffer
+from penstock.gateway.http.bad_input import bad_input
+from penstock.shared.tensors import Buffer
 
 Coding: TypeAlias = Literal["gzip", "deflate"]
 

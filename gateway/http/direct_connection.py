@@ -4,14 +4,14 @@ uvicorn's parser tells what comes on a connection. A `POST .../infer` that is pl
 `Content-Length`, nothing compressed, nothing pipelined, nothing to be asked or refused by its
 headers) is taken from the parser's callbacks to the service, and answered from the service's
 callback: no task, no ASGI messages, one write. A head that has come before is not even parsed (see
-`gateway.http.request_heads`). Everything else takes the ordinary way, through FastAPI to
-`gateway.http.call_route`. Both ways go by the same steps (`CallSteps`), and
+`penstock.gateway.http.request_heads`). Everything else takes the ordinary way, through FastAPI to
+`penstock.gateway.http.call_route`. Both ways go by the same steps (`CallSteps`), and
 tests/unit/gateway/http/test_both_ways.py holds them to the same answers.
 
 To uvicorn, a request that is served here is the connection's *cycle*, as any other.
 
-Previous stop of a request: the client. Next: `gateway.http.call_route` for the steps, then
-`gateway.service`.
+Previous stop of a request: the client. Next: `penstock.gateway.http.call_route` for the steps, then
+`penstock.gateway.service`.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from fastapi import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
-from gateway.calls import InferenceAnswer, InferenceCall
-from gateway.graceful_connection import GIVEN_UP, GracefulConnection
-from gateway.held_bytes import ARRIVING, SLOW_BODY_S, SMALL_BYTES_MAX, UNREAD, HeldShare
-from gateway.http.beside_loop import beside_loop
-from gateway.http.call_route import (
+from penstock.gateway.calls import InferenceAnswer, InferenceCall
+from penstock.gateway.graceful_connection import GIVEN_UP, GracefulConnection
+from penstock.gateway.held_bytes import ARRIVING, SLOW_BODY_S, SMALL_BYTES_MAX, UNREAD, HeldShare
+from penstock.gateway.http.beside_loop import beside_loop
+from penstock.gateway.http.call_route import (
     JOINED_BYTES_MAX,
     Body,
     CallSteps,
@@ -39,19 +39,19 @@ from gateway.http.call_route import (
     hand_over,
     is_large,
 )
-from gateway.http.element_bounds import LARGE_BYTES
-from gateway.http.origin_checks import is_form, is_from_browser
-from gateway.http.parsed_infer import ParsedInfer
-from gateway.http.payload import RawHeaders
-from gateway.http.reply import Reply
-from gateway.http.request_body import BodyTimeoutError, client_gone
-from gateway.http.request_heads import Head, KnownHeads, head_of
-from gateway.http.traced_app import begin_span, end_span, with_context
-from gateway.inference import Inference, Outcome
-from shared.deployment import ModelInterface
-from shared.errors import ErrorCode, PenstockError
-from shared.tensors import Buffer
-from shared.tracing import Span, Tracer
+from penstock.gateway.http.element_bounds import LARGE_BYTES
+from penstock.gateway.http.origin_checks import is_form, is_from_browser
+from penstock.gateway.http.parsed_infer import ParsedInfer
+from penstock.gateway.http.payload import RawHeaders
+from penstock.gateway.http.reply import Reply
+from penstock.gateway.http.request_body import BodyTimeoutError, client_gone
+from penstock.gateway.http.request_heads import Head, KnownHeads, head_of
+from penstock.gateway.http.traced_app import begin_span, end_span, with_context
+from penstock.gateway.inference import Inference, Outcome
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.tensors import Buffer
+from penstock.shared.tracing import Span, Tracer
 
 CLOSES = (b"connection", b"close")
 

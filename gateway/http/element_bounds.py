@@ -19,10 +19,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.http.bad_input import mismatch
-from shared.deployment import ModelInterface
-from shared.records import record
-from shared.tensors import Buffer, Tensor
+from penstock.gateway.http.bad_input import mismatch
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.records import record
+from penstock.shared.tensors import Buffer, Tensor
 
 LARGE_BYTES: Final = 256 * 1024
 """Largest body that is read without a look at how much is in it: some 10 MB of objects at most."""

@@ -10,27 +10,27 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from gateway.calls import DeployedModel
-from gateway.http.bad_input import quoted
-from gateway.http.errors import error_response
-from gateway.http.extension_schemas import (
+from penstock.gateway.calls import DeployedModel
+from penstock.gateway.http.bad_input import quoted
+from penstock.gateway.http.errors import error_response
+from penstock.gateway.http.extension_schemas import (
     INDEX_OPENAPI,
     NO_BODY_OPENAPI,
     IndexEntry,
     ModelConfigBody,
     StatisticsBody,
 )
-from gateway.http.json_document import load_document
-from gateway.http.lean_route import add_get, add_post
-from gateway.http.model_config import model_config
-from gateway.http.oip_parameters import as_boolean
-from gateway.http.oip_routes import ERRORS, Model, Version, json_response
-from gateway.http.request_body import read_body
-from gateway.http.request_headers import request_id_of
-from gateway.http.settings import HttpSettings
-from gateway.inference import Inference
-from gateway.statistics import InferenceStatistics, VersionCounters
-from shared.errors import ErrorCode, PenstockError
+from penstock.gateway.http.json_document import load_document
+from penstock.gateway.http.lean_route import add_get, add_post
+from penstock.gateway.http.model_config import model_config
+from penstock.gateway.http.oip_parameters import as_boolean
+from penstock.gateway.http.oip_routes import ERRORS, Model, Version, json_response
+from penstock.gateway.http.request_body import read_body
+from penstock.gateway.http.request_headers import request_id_of
+from penstock.gateway.http.settings import HttpSettings
+from penstock.gateway.inference import Inference
+from penstock.gateway.statistics import InferenceStatistics, VersionCounters
+from penstock.shared.errors import ErrorCode, PenstockError
 
 INDEX_BYTES_MAX = 4096
 """Largest body of a request for the index, which has one member."""

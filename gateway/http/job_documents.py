@@ -11,14 +11,14 @@ from typing import Any
 
 import orjson
 
-from gateway.http.json_tensors import flat_values
-from gateway.jobs.outcomes import eta_s
-from shared.errors import PenstockError, WireError
-from shared.jobs.answers import JobEvent, JobView, Progress, Undelivered
-from shared.jobs.durability import Durability
-from shared.jobs.payload import RESULT_TYPE, unpack_result
-from shared.jobs.record import Content, JobRecord, JobState
-from shared.tensors import Tensor
+from penstock.gateway.http.json_tensors import flat_values
+from penstock.gateway.jobs.outcomes import eta_s
+from penstock.shared.errors import PenstockError, WireError
+from penstock.shared.jobs.answers import JobEvent, JobView, Progress, Undelivered
+from penstock.shared.jobs.durability import Durability
+from penstock.shared.jobs.payload import RESULT_TYPE, unpack_result
+from penstock.shared.jobs.record import Content, JobRecord, JobState
+from penstock.shared.tensors import Tensor
 
 
 def job_document(

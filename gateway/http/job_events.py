@@ -8,8 +8,8 @@ from contextlib import aclosing
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.http.request_body import unless_client_goes
-from shared.errors import ErrorCode, PenstockError
+from penstock.gateway.http.request_body import unless_client_goes
+from penstock.shared.errors import ErrorCode, PenstockError
 
 MEDIA_TYPE = "text/event-stream"
 

@@ -1,7 +1,8 @@
 """From a request to a job: the same body, read by the same parser, as for an inference.
 
-Previous stop of a request: `gateway.http.job_routes`, or `gateway.http.oip_routes` for
-`Prefer: respond-async`. Next: `gateway.jobs.service`.
+Previous stop of a request: `penstock.gateway.http.job_routes`, or
+`penstock.gateway.http.oip_routes` for `Prefer: respond-async`. Next:
+`penstock.gateway.jobs.service`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from http import HTTPStatus
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.held_bytes import ARRIVING, HeldShare
-from gateway.http.beside_loop import beside_loop
-from gateway.http.body_readers import body_readers
-from gateway.http.call_route import (
+from penstock.gateway.held_bytes import ARRIVING, HeldShare
+from penstock.gateway.http.beside_loop import beside_loop
+from penstock.gateway.http.body_readers import body_readers
+from penstock.gateway.http.call_route import (
     CallContext,
     CallSteps,
     Exchange,
@@ -27,31 +28,31 @@ from gateway.http.call_route import (
     reply_head,
     shorter,
 )
-from gateway.http.errors import failure_response
-from gateway.http.job_documents import as_json, job_document, output_document
-from gateway.http.job_options import read_options, split_parameters
-from gateway.http.oip_format import OipFormat
-from gateway.http.parsed_infer import ParsedInfer
-from gateway.http.payload import RawHeaders
-from gateway.http.reply import Reply, ReplyResponse
-from gateway.http.request_body import BodyTooLargeError, read_body, unless_client_goes
-from gateway.http.request_headers import (
+from penstock.gateway.http.errors import failure_response
+from penstock.gateway.http.job_documents import as_json, job_document, output_document
+from penstock.gateway.http.job_options import read_options, split_parameters
+from penstock.gateway.http.oip_format import OipFormat
+from penstock.gateway.http.parsed_infer import ParsedInfer
+from penstock.gateway.http.payload import RawHeaders
+from penstock.gateway.http.reply import Reply, ReplyResponse
+from penstock.gateway.http.request_body import BodyTooLargeError, read_body, unless_client_goes
+from penstock.gateway.http.request_headers import (
     content_coding_of,
     request_id_of,
     timeout_s_header,
     trace_context_of,
 )
-from gateway.jobs.byte_budget import ByteShare
-from gateway.jobs.outcomes import check_succeeded
-from gateway.jobs.service import JobAnswer, JobService, PartialOutput
-from gateway.jobs.submission import Submission
-from shared.errors import ErrorCode, PenstockError
-from shared.jobs.answers import JobView
-from shared.jobs.payload import JobInput
-from shared.jobs.record import FINISHED, JobState
-from shared.messages import Request
-from shared.routing import VersionRoute
-from shared.tensors import Buffer
+from penstock.gateway.jobs.byte_budget import ByteShare
+from penstock.gateway.jobs.outcomes import check_succeeded
+from penstock.gateway.jobs.service import JobAnswer, JobService, PartialOutput
+from penstock.gateway.jobs.submission import Submission
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.jobs.answers import JobView
+from penstock.shared.jobs.payload import JobInput
+from penstock.shared.jobs.record import FINISHED, JobState
+from penstock.shared.messages import Request
+from penstock.shared.routing import VersionRoute
+from penstock.shared.tensors import Buffer
 
 NO_JOBS = "this version takes no jobs (its tag penstock.jobs is off): POST to its path /infer"
 
@@ -174,7 +175,7 @@ class JobIntake:
     async def _parsed(
         self, body: list[Buffer], headers: RawHeaders, model: str, pin: str | None
     ) -> tuple[ParsedInfer, Submission]:
-        """Of a body in a list of nothing else; see `gateway.http.body_readers`."""
+        """Of a body in a list of nothing else; see `penstock.gateway.http.body_readers`."""
         route = self._service.route(model, pin)
         if route.jobs == "off":
             raise PenstockError(ErrorCode.NOT_OFFERED, NO_JOBS)

@@ -12,16 +12,16 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from gateway.http.bad_input import bad_input, mismatch, quoted, shown, shown_names
-from gateway.http.parsed_infer import ParsedInfer
-from gateway.http.payload import RawHeaders
-from gateway.jobs.settings import JobSettings
-from gateway.jobs.submission import JobOptions, whole_ms
-from gateway.webhooks.addresses import Network
-from gateway.webhooks.target import read_target
-from shared.jobs.record import DEFAULT_PRIORITY, FINISHED, PRIORITIES, JobState
-from shared.messages import Parameters, Scalar
-from shared.records import record
+from penstock.gateway.http.bad_input import bad_input, mismatch, quoted, shown, shown_names
+from penstock.gateway.http.parsed_infer import ParsedInfer
+from penstock.gateway.http.payload import RawHeaders
+from penstock.gateway.jobs.settings import JobSettings
+from penstock.gateway.jobs.submission import JobOptions, whole_ms
+from penstock.gateway.webhooks.addresses import Network
+from penstock.gateway.webhooks.target import read_target
+from penstock.shared.jobs.record import DEFAULT_PRIORITY, FINISHED, PRIORITIES, JobState
+from penstock.shared.messages import Parameters, Scalar
+from penstock.shared.records import record
 
 TTL, RESULT_TTL = "ttl_seconds", "result_ttl_seconds"
 WEBHOOK, WEBHOOK_EVENTS = "webhook", "webhook_events"

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
-from gateway.http.call_route import Exchange
-from gateway.http.extension_schemas import NO_BODY_OPENAPI
-from gateway.http.job_documents import (
+from penstock.gateway.http.call_route import Exchange
+from penstock.gateway.http.extension_schemas import NO_BODY_OPENAPI
+from penstock.gateway.http.job_documents import (
     KEEPALIVE,
     as_json,
     event_text,
@@ -20,9 +20,9 @@ from gateway.http.job_documents import (
     page_document,
     undelivered_document,
 )
-from gateway.http.job_events import HEADERS, EventStream
-from gateway.http.job_intake import JobIntake
-from gateway.http.job_options import (
+from penstock.gateway.http.job_events import HEADERS, EventStream
+from penstock.gateway.http.job_intake import JobIntake
+from penstock.gateway.http.job_options import (
     accepts_binary,
     check_names,
     cursor_after,
@@ -31,7 +31,7 @@ from gateway.http.job_options import (
     wait_s_of,
     webhook_page_of,
 )
-from gateway.http.job_schemas import (
+from penstock.gateway.http.job_schemas import (
     EVENTS_OPENAPI,
     JOB_ACCEPTED,
     LIST_OPENAPI,
@@ -42,15 +42,15 @@ from gateway.http.job_schemas import (
     JobPage,
     UndeliveredPage,
 )
-from gateway.http.lean_route import add_delete, add_get, add_post
-from gateway.http.oip_routes import ERRORS, Model, Version
-from gateway.http.oip_schemas import InferResponse
-from gateway.http.parsed_infer import ParsedInfer
-from gateway.http.request_body import unless_client_goes
-from gateway.jobs.service import JobService
-from shared.jobs.answers import JobEvent, JobView
-from shared.jobs.record import FINISHED
-from shared.messages import PRIORITY_DEFAULT
+from penstock.gateway.http.lean_route import add_delete, add_get, add_post
+from penstock.gateway.http.oip_routes import ERRORS, Model, Version
+from penstock.gateway.http.oip_schemas import InferResponse
+from penstock.gateway.http.parsed_infer import ParsedInfer
+from penstock.gateway.http.request_body import unless_client_goes
+from penstock.gateway.jobs.service import JobService
+from penstock.shared.jobs.answers import JobEvent, JobView
+from penstock.shared.jobs.record import FINISHED
+from penstock.shared.messages import PRIORITY_DEFAULT
 
 JobId = Annotated[str, Path(description="The job's id, as its submit answered it.")]
 

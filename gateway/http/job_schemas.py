@@ -6,15 +6,15 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from gateway.http.job_options import (
+from penstock.gateway.http.job_options import (
     IDEMPOTENCY_HEADER,
     OPTIONS,
     PRIORITY_HEADER,
     header_of,
 )
-from gateway.http.oip_schemas import INFER_OPENAPI
-from shared.jobs.durability import Durability
-from shared.jobs.record import JobState
+from penstock.gateway.http.oip_schemas import INFER_OPENAPI
+from penstock.shared.jobs.durability import Durability
+from penstock.shared.jobs.record import JobState
 
 
 class JobProgress(BaseModel):

@@ -12,10 +12,10 @@ from typing import Any
 
 import orjson
 
-from gateway.http.bad_input import NotJson, bad_input, mismatch, path_of, quoted, shown
-from gateway.http.json_tensors import first_non_finite
-from shared.errors import PenstockError
-from shared.tensors import Buffer
+from penstock.gateway.http.bad_input import NotJson, bad_input, mismatch, path_of, quoted, shown
+from penstock.gateway.http.json_tensors import first_non_finite
+from penstock.shared.errors import PenstockError
+from penstock.shared.tensors import Buffer
 
 EXPLAINED_BYTES_MAX = 1024 * 1024
 """Largest document read again for a better message: a few milliseconds, so that refusing a request

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from gateway.http.json_tensors import nested, not_text, values_of
-from shared.tensors import LENGTH_BYTES, AnyArray, Buffer, Tensor
+from penstock.gateway.http.json_tensors import nested, not_text, values_of
+from penstock.shared.tensors import LENGTH_BYTES, AnyArray, Buffer, Tensor
 
 SLICE_ELEMENTS = 32 * 1024
 """Numbers that are written at a time: some 2 ms."""

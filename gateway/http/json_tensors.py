@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from gateway.http.bad_input import mismatch, path_of, quoted, shown, shown_shape
-from shared.errors import ErrorCode, PenstockError
-from shared.tensors import (
+from penstock.gateway.http.bad_input import mismatch, path_of, quoted, shown, shown_shape
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.tensors import (
     NUMPY_OF,
     Tensor,
     array_from_tensor,
@@ -103,7 +103,7 @@ def bytes_from_json(
 
     Args:
         what: names the tensor in messages, as in `input "x"`.
-        datatype: one of `shared.tensors.NUMPY_OF`.
+        datatype: one of `penstock.shared.tensors.NUMPY_OF`.
         shape: as stated in the request, and found to fit the model.
         data: the tensor's `data`.
         booleans_in_text: whether `true` or `false` occurs anywhere in the request's JSON.

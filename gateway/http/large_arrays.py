@@ -22,11 +22,11 @@ import orjson
 import simdjson
 from numpy.typing import NDArray
 
-from gateway.http.bad_input import mismatch
-from gateway.http.json_tensors import NUMBERS, bytes_from_json, encode_numbers, packed
-from gateway.http.large_lists import LargeList, large_list, marks_are_ours
-from shared.errors import PenstockError
-from shared.tensors import NUMPY_OF, AnyArray, Buffer
+from penstock.gateway.http.bad_input import mismatch
+from penstock.gateway.http.json_tensors import NUMBERS, bytes_from_json, encode_numbers, packed
+from penstock.gateway.http.large_lists import LargeList, large_list, marks_are_ours
+from penstock.shared.errors import PenstockError
+from penstock.shared.tensors import NUMPY_OF, AnyArray, Buffer
 
 DOCUMENT_BYTES_MIN = 4 * 1024
 """Smallest document that is read so: below, reading all of it at once takes as little time."""
@@ -148,7 +148,7 @@ def bytes_from_large(
     large: LargeArray,
     piece_bytes: int = PIECE_BYTES,
 ) -> bytes:
-    """Raw content of a tensor; see `gateway.http.json_tensors.bytes_from_json`.
+    """Raw content of a tensor; see `penstock.gateway.http.json_tensors.bytes_from_json`.
 
     Raises:
         PenstockError: INVALID_INPUT, if the data does not fit shape or datatype.

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from gateway.http.errors import failure_response
-from gateway.http.request_headers import request_id_of
+from penstock.gateway.http.errors import failure_response
+from penstock.gateway.http.request_headers import request_id_of
 
 
 class LeanRoute(APIRoute):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.calls import ModelMetadata
-from shared.messages import PRIORITY_DEFAULT, PRIORITY_LOWEST
-from shared.tensor_spec import TensorSpec
+from penstock.gateway.calls import ModelMetadata
+from penstock.shared.messages import PRIORITY_DEFAULT, PRIORITY_LOWEST
+from penstock.shared.tensor_spec import TensorSpec
 
 _TYPE_OF = {"BYTES": "TYPE_STRING"}
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from gateway.calls import InferenceAnswer
-from gateway.http.bad_input import (
+from penstock.gateway.calls import InferenceAnswer
+from penstock.gateway.http.bad_input import (
     bad_input,
     mismatch,
     quoted,
@@ -26,25 +26,25 @@ from gateway.http.bad_input import (
     shown_names,
     shown_shape,
 )
-from gateway.http.element_bounds import (
+from penstock.gateway.http.element_bounds import (
     LARGE_BYTES,
     MAX_REQUEST_ELEMENTS,
     allowed_of,
     check_elements,
     check_json,
 )
-from gateway.http.json_document import load_document
-from gateway.http.json_slices import tensor_slices
-from gateway.http.json_tensors import bytes_from_json, flat_values, may_hold_booleans
-from gateway.http.large_arrays import (
+from penstock.gateway.http.json_document import load_document
+from penstock.gateway.http.json_slices import tensor_slices
+from penstock.gateway.http.json_tensors import bytes_from_json, flat_values, may_hold_booleans
+from penstock.gateway.http.large_arrays import (
     DOCUMENT_BYTES_MIN,
     LargeArray,
     bytes_from_large,
     bytes_from_large_list,
     document_without_arrays,
 )
-from gateway.http.large_lists import LargeList
-from gateway.http.oip_parameters import (
+from penstock.gateway.http.large_lists import LargeList
+from penstock.gateway.http.oip_parameters import (
     as_boolean,
     as_object,
     model_parameters,
@@ -53,14 +53,14 @@ from gateway.http.oip_parameters import (
     refuse_shared_memory,
     timeout_s_of,
 )
-from gateway.http.parsed_infer import ParsedInfer
-from gateway.http.payload import EncodedResponse
-from gateway.http.tensor_checks import checked_shape, in_order
-from shared.deployment import ModelInterface
-from shared.messages import PRIORITY_DEFAULT, Parameters
-from shared.records import record
-from shared.tensor_spec import TensorSpec
-from shared.tensors import (
+from penstock.gateway.http.parsed_infer import ParsedInfer
+from penstock.gateway.http.payload import EncodedResponse
+from penstock.gateway.http.tensor_checks import checked_shape, in_order
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.messages import PRIORITY_DEFAULT, Parameters
+from penstock.shared.records import record
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.tensors import (
     NUMPY_OF,
     Buffer,
     Tensor,

@@ -1,32 +1,37 @@
-"""The Open Inference Protocol as a format of payloads: what `gateway.http.call_route` asks for.
+"""The Open Inference Protocol as a format of payloads: what `penstock.gateway.http.call_route` asks
+for.
 
 Bodies that look like one that came before are read by what was learned of that
-(`gateway.http.request_templates`), all others by `gateway.http.oip_codec`.
+(`penstock.gateway.http.request_templates`), all others by `penstock.gateway.http.oip_codec`.
 """
 
 from __future__ import annotations
 
-from gateway.calls import InferenceAnswer
-from gateway.http.element_bounds import (
+from penstock.gateway.calls import InferenceAnswer
+from penstock.gateway.http.element_bounds import (
     LARGE_BYTES,
     MAX_REQUEST_ELEMENTS,
 )
-from gateway.http.errors import plain_error_body
-from gateway.http.oip_codec import build_response, parse_infer
-from gateway.http.parsed_infer import ParsedInfer
-from gateway.http.payload import EncodedResponse, RawHeaders
-from gateway.http.request_headers import JSON_LENGTH_HEADER, check_content_type, json_length_of
-from gateway.http.request_templates import Templates
-from shared.deployment import ModelInterface
-from shared.errors import PenstockError
-from shared.tensors import Buffer
+from penstock.gateway.http.errors import plain_error_body
+from penstock.gateway.http.oip_codec import build_response, parse_infer
+from penstock.gateway.http.parsed_infer import ParsedInfer
+from penstock.gateway.http.payload import EncodedResponse, RawHeaders
+from penstock.gateway.http.request_headers import (
+    JSON_LENGTH_HEADER,
+    check_content_type,
+    json_length_of,
+)
+from penstock.gateway.http.request_templates import Templates
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.errors import PenstockError
+from penstock.shared.tensors import Buffer
 
 INTERFACES_MAX = 256
 """Versions of models whose documents are remembered."""
 
 
 class OipFormat:
-    """The protocol's requests and answers; implements `gateway.http.payload.PayloadFormat`."""
+    """The protocol's requests and answers: `penstock.gateway.http.payload.PayloadFormat`."""
 
     name = "oip"
 

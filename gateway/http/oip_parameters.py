@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gateway.http.bad_input import bad_input, mismatch, quoted, shown
-from shared.deployment import ParameterSpec
-from shared.messages import PRIORITY_DEFAULT, PRIORITY_HIGHEST, PRIORITY_LOWEST, Parameters
+from penstock.gateway.http.bad_input import bad_input, mismatch, quoted, shown
+from penstock.shared.deployment import ParameterSpec
+from penstock.shared.messages import PRIORITY_DEFAULT, PRIORITY_HIGHEST, PRIORITY_LOWEST, Parameters
 
 RESERVED = frozenset({"priority", "timeout", "headers", "binary_data_output"})
 RESERVED_PREFIXES = ("sequence_", "triton_")

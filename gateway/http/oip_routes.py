@@ -14,10 +14,10 @@ from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel
 from starlette.types import Receive, Scope
 
-from gateway.http.call_route import CallRoute
-from gateway.http.job_options import preferred_wait_s
-from gateway.http.lean_route import add_get, add_post
-from gateway.http.oip_schemas import (
+from penstock.gateway.http.call_route import CallRoute
+from penstock.gateway.http.job_options import preferred_wait_s
+from penstock.gateway.http.lean_route import add_get, add_post
+from penstock.gateway.http.oip_schemas import (
     INFER_OPENAPI,
     AliveBody,
     InferResponse,
@@ -28,10 +28,10 @@ from gateway.http.oip_schemas import (
     ServerMetadata,
     error_responses,
 )
-from gateway.http.parsed_infer import ParsedInfer
-from gateway.inference import Inference
-from shared.errors import ErrorCode, PenstockError
-from shared.tensor_spec import TensorSpec
+from penstock.gateway.http.parsed_infer import ParsedInfer
+from penstock.gateway.inference import Inference
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.tensor_spec import TensorSpec
 
 EXTENSIONS = (
     "binary_tensor_data",
@@ -47,7 +47,7 @@ Version = Annotated[str, Path(description="A version of the model.")]
 
 
 class PreferredJobs(Protocol):
-    """What is needed of `gateway.http.job_intake.JobIntake`."""
+    """What is needed of `penstock.gateway.http.job_intake.JobIntake`."""
 
     def takes(self, model: str, version: str | None) -> bool: ...
 

@@ -1,6 +1,7 @@
 """Shapes of the Open Inference Protocol's messages, for the interactive documentation only.
 
-Requests are read by `gateway.http.oip_codec`, which is stricter and much faster than these models.
+Requests are read by `penstock.gateway.http.oip_codec`, which is stricter and much faster than these
+models.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.http.bad_input import quoted
-from gateway.origin_policy import OriginPolicy
-from shared.errors import ErrorCode, PenstockError
+from penstock.gateway.http.bad_input import quoted
+from penstock.gateway.origin_policy import OriginPolicy
+from penstock.shared.errors import ErrorCode, PenstockError
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that compute and change nothing."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from shared.messages import Parameters
-from shared.records import record
-from shared.tensors import Tensor
+from penstock.shared.messages import Parameters
+from penstock.shared.records import record
+from penstock.shared.tensors import Tensor
 
 
 @record

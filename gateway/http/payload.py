@@ -1,7 +1,8 @@
 """What a format of requests and answers is to the route that serves it.
 
 The Open Inference Protocol, MLflow's scoring and KServe v1 put the same question to the service in
-different words; everything around the words is the same, and lies in `gateway.http.call_route`.
+different words; everything around the words is the same, and lies in
+`penstock.gateway.http.call_route`.
 """
 
 from __future__ import annotations
@@ -9,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol, TypeAlias, TypeVar
 
-from gateway.calls import InferenceAnswer
-from shared.deployment import ModelInterface
-from shared.errors import PenstockError
-from shared.messages import Parameters
-from shared.records import record
-from shared.tensors import Buffer, Tensor
+from penstock.gateway.calls import InferenceAnswer
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.errors import PenstockError
+from penstock.shared.messages import Parameters
+from penstock.shared.records import record
+from penstock.shared.tensors import Buffer, Tensor
 
 RawHeaders: TypeAlias = Mapping[bytes, bytes]
 
 
 class ParsedCall(Protocol):
-    """A request that fits the model; see `gateway.calls.InferenceCall` for the members."""
+    """A request that fits the model; see `penstock.gateway.calls.InferenceCall` for the members."""
 
     @property
     def inputs(self) -> tuple[Tensor, ...]: ...
@@ -58,7 +59,7 @@ class PayloadFormat(Protocol[P]):
     """How requests are worded, and answers to them.
 
     Attributes:
-        name: of the function in `gateway.http.reader_process` that reads its large bodies.
+        name: of the function in `penstock.gateway.http.reader_process` that reads its large bodies.
     """
 
     @property
@@ -81,7 +82,7 @@ class PayloadFormat(Protocol[P]):
         ...
 
     def takes_long(self, body: Buffer, headers: RawHeaders, interface: ModelInterface) -> bool:
-        """Whether a body is to be read by `gateway.http.body_readers`, lest others wait for it."""
+        """Whether `penstock.gateway.http.body_readers` is to read a body, lest others wait."""
         ...
 
     def build(self, answer: InferenceAnswer, parsed: P) -> EncodedResponse:

@@ -1,4 +1,5 @@
-"""A process that reads large bodies for a gateway: `python -m gateway.http.reader_process FD`.
+"""A process that reads large bodies for a gateway: `python -m penstock.gateway.http.reader_process
+FD`.
 
 A reader of JSON holds the interpreter for as long as a document takes, which would stop all other
 requests of the gateway; here it stops nobody. It ends when the gateway closes the connection, or
@@ -16,16 +17,16 @@ from typing import Any
 
 import orjson
 
-from gateway.http.oip_codec import parse_infer
-from gateway.http.payload import ParsedCall, RawHeaders
-from gateway.http.reader_wire import Question, ReaderGoneError, Unforeseen, receive, send
-from gateway.http.request_headers import json_length_of
-from gateway.http.scoring_formats import read_kserve, read_mlflow
-from gateway.memory import keep_little, trim
-from shared.deployment import ModelInterface
-from shared.errors import PenstockError
-from shared.lifecycle import die_with_parent
-from shared.tensors import Buffer
+from penstock.gateway.http.oip_codec import parse_infer
+from penstock.gateway.http.payload import ParsedCall, RawHeaders
+from penstock.gateway.http.reader_wire import Question, ReaderGoneError, Unforeseen, receive, send
+from penstock.gateway.http.request_headers import json_length_of
+from penstock.gateway.http.scoring_formats import read_kserve, read_mlflow
+from penstock.gateway.memory import keep_little, trim
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.errors import PenstockError
+from penstock.shared.lifecycle import die_with_parent
+from penstock.shared.tensors import Buffer
 
 Read = Callable[[Buffer, RawHeaders, ModelInterface, int], ParsedCall]
 

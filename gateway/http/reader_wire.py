@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from shared.errors import ErrorCode, PenstockError
-from shared.tensors import Buffer, Tensor
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.tensors import Buffer, Tensor
 
 _HEAD = struct.Struct("<QQ")
 _SIZE = struct.Struct("<Q")

@@ -7,9 +7,9 @@ from http import HTTPStatus
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.held_bytes import SMALL_BYTES_MAX, HeldShare
-from shared.records import record
-from shared.tensors import Buffer, nbytes_of
+from penstock.gateway.held_bytes import SMALL_BYTES_MAX, HeldShare
+from penstock.shared.records import record
+from penstock.shared.tensors import Buffer, nbytes_of
 
 
 @record

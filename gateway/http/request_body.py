@@ -13,12 +13,12 @@ from typing import Any, TypeVar, cast
 
 from starlette.types import Receive
 
-from gateway.held_bytes import SLOW_BODY_S, HeldShare
-from gateway.http.compression import Coding, Inflater
-from gateway.http.payload import RawHeaders
-from gateway.http.request_headers import content_length_of
-from shared.errors import ErrorCode, PenstockError
-from shared.tensors import Buffer
+from penstock.gateway.held_bytes import SLOW_BODY_S, HeldShare
+from penstock.gateway.http.compression import Coding, Inflater
+from penstock.gateway.http.payload import RawHeaders
+from penstock.gateway.http.request_headers import content_length_of
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.tensors import Buffer
 
 T = TypeVar("T")
 

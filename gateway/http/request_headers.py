@@ -6,12 +6,12 @@ import math
 import re
 from collections.abc import Sequence
 
-from gateway.http.bad_input import bad_input, mismatch, quoted
-from gateway.http.compression import Coding, coding_named
-from gateway.http.payload import RawHeaders
-from shared.errors import ErrorCode, PenstockError
-from shared.ids import new_request_id
-from shared.tracing import join_context
+from penstock.gateway.http.bad_input import bad_input, mismatch, quoted
+from penstock.gateway.http.compression import Coding, coding_named
+from penstock.gateway.http.payload import RawHeaders
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.ids import new_request_id
+from penstock.shared.tracing import join_context
 
 BODY_TYPES = frozenset(
     {
@@ -45,7 +45,8 @@ def request_id_of(headers: RawHeaders) -> str:
 
 
 def trace_context_of(headers: RawHeaders) -> str:
-    """The W3C trace context as `shared.tracing` has it; empty if there is none that is well-formed.
+    """The W3C trace context as `penstock.shared.tracing` has it; empty if there is none that is
+    well-formed.
 
     A tracestate that is not well-formed is dropped, and one without a traceparent, as W3C wants it.
     """

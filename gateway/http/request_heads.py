@@ -2,9 +2,9 @@
 
 Theory: a client that keeps a connection sends the same head again and again, and what a head means
 depends on its bytes alone. So a head that a parser found to be one for the short way (see
-`gateway.http.direct_connection`) is remembered by its bytes, together with what it says; when a
-request comes whole, and begins with such bytes where a request must begin, nothing is left for the
-parser to do. Heads that name one request alone (an id, a trace) are not remembered.
+`penstock.gateway.http.direct_connection`) is remembered by its bytes, together with what it says;
+when a request comes whole, and begins with such bytes where a request must begin, nothing is left
+for the parser to do. Heads that name one request alone (an id, a trace) are not remembered.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from gateway.http.element_bounds import LARGE_BYTES
-from shared.records import record
+from penstock.gateway.http.element_bounds import LARGE_BYTES
+from penstock.shared.records import record
 
 HEADS_MAX = 1024
 """Heads remembered: the same client sends several, as their Content-Length differs."""

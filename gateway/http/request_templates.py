@@ -20,11 +20,11 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
-from gateway.http.json_tensors import NUMBERS
-from gateway.http.large_arrays import flat_numbers
-from gateway.http.parsed_infer import ParsedInfer
-from shared.records import record
-from shared.tensors import Buffer, Tensor
+from penstock.gateway.http.json_tensors import NUMBERS
+from penstock.gateway.http.large_arrays import flat_numbers
+from penstock.gateway.http.parsed_infer import ParsedInfer
+from penstock.shared.records import record
+from penstock.shared.tensors import Buffer, Tensor
 
 Text: TypeAlias = bytes | bytearray
 
@@ -36,7 +36,7 @@ TEMPLATE_BYTES_MAX: Final = 2048
 
 LIST_BYTES_MAX: Final = 256 * 1024
 """Longest list that is read by a template: of longer ones, reading the rest is not what takes time,
-and they are read in pieces instead of being copied (see `gateway.http.large_arrays`)."""
+and they are read in pieces instead of being copied (see `penstock.gateway.http.large_arrays`)."""
 
 _DATA = b'"data":'
 _DATA_BYTES = len(_DATA)

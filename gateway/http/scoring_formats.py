@@ -9,9 +9,9 @@ from typing import Any
 
 import orjson
 
-from gateway.calls import InferenceAnswer
-from gateway.http.bad_input import mismatch, quoted, shown_names
-from gateway.http.element_bounds import (
+from penstock.gateway.calls import InferenceAnswer
+from penstock.gateway.http.bad_input import mismatch, quoted, shown_names
+from penstock.gateway.http.element_bounds import (
     LARGE_BYTES,
     MAX_REQUEST_ELEMENTS,
     SURPLUS_COLUMNS,
@@ -20,11 +20,11 @@ from gateway.http.element_bounds import (
     check_elements,
     check_json,
 )
-from gateway.http.json_document import load_document
-from gateway.http.large_lists import PIECE_BYTES, document_without_lists, mark_of
-from gateway.http.oip_parameters import as_object, model_parameters
-from gateway.http.payload import EncodedResponse, RawHeaders
-from gateway.http.scoring_inputs import (
+from penstock.gateway.http.json_document import load_document
+from penstock.gateway.http.large_lists import PIECE_BYTES, document_without_lists, mark_of
+from penstock.gateway.http.oip_parameters import as_object, model_parameters
+from penstock.gateway.http.payload import EncodedResponse, RawHeaders
+from penstock.gateway.http.scoring_inputs import (
     table_of_records,
     table_of_split,
     tables_of_csv,
@@ -34,11 +34,11 @@ from gateway.http.scoring_inputs import (
     tensors_of_pieces,
     tensors_of_table,
 )
-from gateway.http.scoring_outputs import kserve_predictions, mlflow_predictions
-from shared.deployment import ModelInterface
-from shared.errors import ErrorCode, PenstockError
-from shared.messages import PRIORITY_DEFAULT, Parameters
-from shared.tensors import Buffer, Tensor
+from penstock.gateway.http.scoring_outputs import kserve_predictions, mlflow_predictions
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.messages import PRIORITY_DEFAULT, Parameters
+from penstock.shared.tensors import Buffer, Tensor
 
 MLFLOW_FIELDS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 KSERVE_FIELDS = ("instances", "inputs")

@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from gateway.http.bad_input import bad_input, mismatch, quoted, shown, shown_names
-from gateway.http.json_tensors import bytes_from_json
-from gateway.http.tensor_checks import checked_shape, in_order
-from shared.deployment import ModelInterface
-from shared.tensor_spec import TensorSpec
-from shared.tensors import NUMPY_OF, Buffer, Tensor
+from penstock.gateway.http.bad_input import bad_input, mismatch, quoted, shown, shown_names
+from penstock.gateway.http.json_tensors import bytes_from_json
+from penstock.gateway.http.tensor_checks import checked_shape, in_order
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.tensors import NUMPY_OF, Buffer, Tensor
 
 _MISSING = frozenset({"", "nan", "NaN", "NA", "N/A", "null", "NULL", "None"})
 """What a CSV cell without a number says, as in pandas."""

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 import orjson
 
-from gateway.calls import InferenceAnswer
-from gateway.http.json_slices import record_slices, tensor_slices
-from shared.tensors import Tensor
+from penstock.gateway.calls import InferenceAnswer
+from penstock.gateway.http.json_slices import record_slices, tensor_slices
+from penstock.shared.tensors import Tensor
 
 UNNAMED_OUTPUT = "output-0"
 """Name of the one output of a model whose signature names none."""

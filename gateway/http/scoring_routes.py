@@ -7,22 +7,22 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from gateway.http.bad_input import shown_names
-from gateway.http.call_route import CallContext, CallRoute
-from gateway.http.errors import failure_response
-from gateway.http.lean_route import add_get, add_post
-from gateway.http.oip_routes import ERRORS, Model, Version, json_response
-from gateway.http.oip_schemas import error_responses
-from gateway.http.request_headers import request_id_of
-from gateway.http.scoring_formats import KserveFormat, MlflowFormat, ParsedScoring
-from gateway.http.scoring_schemas import (
+from penstock.gateway.http.bad_input import shown_names
+from penstock.gateway.http.call_route import CallContext, CallRoute
+from penstock.gateway.http.errors import failure_response
+from penstock.gateway.http.lean_route import add_get, add_post
+from penstock.gateway.http.oip_routes import ERRORS, Model, Version, json_response
+from penstock.gateway.http.oip_schemas import error_responses
+from penstock.gateway.http.request_headers import request_id_of
+from penstock.gateway.http.scoring_formats import KserveFormat, MlflowFormat, ParsedScoring
+from penstock.gateway.http.scoring_schemas import (
     KSERVE_OPENAPI,
     MLFLOW_OPENAPI,
     KserveModel,
     KserveModels,
     Predictions,
 )
-from shared.errors import ErrorCode, PenstockError
+from penstock.shared.errors import ErrorCode, PenstockError
 
 MLFLOW_ERRORS = error_responses("MlflowErrorBody")
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from gateway.http.bad_input import mismatch, quoted, shown, shown_shape
-from shared.deployment import ModelInterface
-from shared.tensor_spec import TensorSpec
-from shared.tensors import Tensor, shape_fits
+from penstock.gateway.http.bad_input import mismatch, quoted, shown, shown_shape
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.tensors import Tensor, shape_fits
 
 ELEMENTS_MAX = 2**31
 """Most elements that a shape may state, empty dimensions counted as one: more than any body holds,

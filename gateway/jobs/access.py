@@ -12,13 +12,13 @@ from collections.abc import Callable
 from math import inf
 from typing import Any, Protocol, TypeVar
 
-from gateway.jobs.settings import JobSettings
-from shared.blocking import in_thread
-from shared.errors import ErrorCode, PenstockError, StateStoreError, StoreFullError
-from shared.jobs.calls import Call
-from shared.jobs.durability import Durability
-from shared.telemetry import get_logger
-from shared.tensors import Buffer
+from penstock.gateway.jobs.settings import JobSettings
+from penstock.shared.blocking import in_thread
+from penstock.shared.errors import ErrorCode, PenstockError, StateStoreError, StoreFullError
+from penstock.shared.jobs.calls import Call
+from penstock.shared.jobs.durability import Durability
+from penstock.shared.telemetry import get_logger
+from penstock.shared.tensors import Buffer
 
 log = get_logger("jobs")
 
@@ -37,7 +37,7 @@ BLOBS_AWAY = "the store of large payloads cannot be reached now"
 
 
 class Store(Protocol):
-    """What is needed of `shared.jobs.store.JobStore`."""
+    """What is needed of `penstock.shared.jobs.store.JobStore`."""
 
     @property
     def found(self) -> Durability: ...

@@ -5,24 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from gateway.held_bytes import HeldBytes
-from gateway.jobs.keeper import PARTS as KEEPER_PARTS
-from gateway.jobs.keeper import JobKeeper
-from gateway.jobs.keeper_settings import webhook_settings
-from gateway.jobs.metrics import JobsCollector
-from gateway.jobs.service import JobService
-from gateway.service import InferenceService
-from gateway.settings import GatewaySettings
-from gateway.webhooks.connections import tls_context
-from gateway.webhooks.sender import WebhookSender
-from shared.clock import SystemClock
-from shared.jobs import calls
-from shared.jobs.blobs import BlobStore
-from shared.jobs.blocking_store import BlockingJobStore
-from shared.jobs.news import JobNews
-from shared.jobs.store import JobStore
-from shared.keys import Keys
-from shared.restarts import Restarts
+from penstock.gateway.held_bytes import HeldBytes
+from penstock.gateway.jobs.keeper import PARTS as KEEPER_PARTS
+from penstock.gateway.jobs.keeper import JobKeeper
+from penstock.gateway.jobs.keeper_settings import webhook_settings
+from penstock.gateway.jobs.metrics import JobsCollector
+from penstock.gateway.jobs.service import JobService
+from penstock.gateway.service import InferenceService
+from penstock.gateway.settings import GatewaySettings
+from penstock.gateway.webhooks.connections import tls_context
+from penstock.gateway.webhooks.sender import WebhookSender
+from penstock.shared.clock import SystemClock
+from penstock.shared.jobs import calls
+from penstock.shared.jobs.blobs import BlobStore
+from penstock.shared.jobs.blocking_store import BlockingJobStore
+from penstock.shared.jobs.news import JobNews
+from penstock.shared.jobs.store import JobStore
+from penstock.shared.keys import Keys
+from penstock.shared.restarts import Restarts
 
 PARTS = ("job_news", *KEEPER_PARTS)
 

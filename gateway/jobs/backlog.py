@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shared.records import record
+from penstock.shared.records import record
 
 HALF_LIFE_S = 300.0
 """Half of what was learned is forgotten in so much busy time."""

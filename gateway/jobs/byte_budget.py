@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gateway.held_bytes import OPEN, SMALL_BYTES_MAX, HeldBytes
-from shared.errors import ErrorCode, PenstockError
+from penstock.gateway.held_bytes import OPEN, SMALL_BYTES_MAX, HeldBytes
+from penstock.shared.errors import ErrorCode, PenstockError
 
 
 class ByteBudget:

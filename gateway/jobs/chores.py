@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-from gateway.jobs.backlog import Sample
-from shared.jobs.answers import ModelStats, StoreStats
-from shared.jobs.record import HELD, JobState
-from shared.jobs.totals import ModelTotals
-from shared.routing import ModelRoute
+from penstock.gateway.jobs.backlog import Sample
+from penstock.shared.jobs.answers import ModelStats, StoreStats
+from penstock.shared.jobs.record import HELD, JobState
+from penstock.shared.jobs.totals import ModelTotals
+from penstock.shared.routing import ModelRoute
 
 
 class Chore(StrEnum):

@@ -12,19 +12,19 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from gateway.jobs.outages import Outage
-from shared.blocking import in_thread
-from shared.errors import StateStoreError
-from shared.jobs import calls
-from shared.jobs.calls import STEP_JOBS
-from shared.jobs.store import JobStore
-from shared.telemetry import get_logger
+from penstock.gateway.jobs.outages import Outage
+from penstock.shared.blocking import in_thread
+from penstock.shared.errors import StateStoreError
+from penstock.shared.jobs import calls
+from penstock.shared.jobs.calls import STEP_JOBS
+from penstock.shared.jobs.store import JobStore
+from penstock.shared.telemetry import get_logger
 
 log = get_logger("jobs")
 
 
 class Blobs(Protocol):
-    """What is needed of `shared.jobs.blobs.BlobStore`. Blocks; errors are `StateStoreError`."""
+    """What is needed of `penstock.shared.jobs.blobs.BlobStore`; raises `StateStoreError`."""
 
     def delete(self, names: Sequence[str]) -> list[str]:
         """Delete blobs; returns those that are gone now."""

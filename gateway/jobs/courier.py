@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from gateway.jobs.notices import notice, told
-from gateway.jobs.outages import Outage
-from gateway.webhooks.event import WebhookEvent
-from gateway.webhooks.retries import Delivered, GaveUp, Outcome, Retry
-from shared.errors import StateStoreError
-from shared.jobs import calls
-from shared.jobs.answers import WebhookDue
-from shared.jobs.calls import STEP_JOBS, Call
-from shared.jobs.store import JobStore
-from shared.telemetry import get_logger
+from penstock.gateway.jobs.notices import notice, told
+from penstock.gateway.jobs.outages import Outage
+from penstock.gateway.webhooks.event import WebhookEvent
+from penstock.gateway.webhooks.retries import Delivered, GaveUp, Outcome, Retry
+from penstock.shared.errors import StateStoreError
+from penstock.shared.jobs import calls
+from penstock.shared.jobs.answers import WebhookDue
+from penstock.shared.jobs.calls import STEP_JOBS, Call
+from penstock.shared.jobs.store import JobStore
+from penstock.shared.telemetry import get_logger
 
 log = get_logger("webhooks")
 
@@ -36,7 +36,7 @@ REPORT_S = 30.0
 
 
 class Sender(Protocol):
-    """What the courier needs of `gateway.webhooks.sender.WebhookSender`."""
+    """What the courier needs of `penstock.gateway.webhooks.sender.WebhookSender`."""
 
     async def send(self, url: str, event: WebhookEvent, attempt: int = 1) -> Outcome:
         """Make one attempt; raises nothing."""

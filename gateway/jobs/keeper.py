@@ -5,7 +5,8 @@ has had its time is collected, webhooks are told, and the figures are kept for t
 step is a script that does it once, so gateways need not agree on who does it. None of it is on the
 way of a call; while the store is away, it waits.
 
-Next: `gateway.jobs.chores`, `moves` and `backlog`, which decide; `collector` and `courier`.
+Next: `penstock.gateway.jobs.chores`, `moves` and `backlog`, which decide; `collector` and
+`courier`.
 """
 
 from __future__ import annotations
@@ -14,25 +15,25 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from gateway.jobs.backlog import Backlogs
-from gateway.jobs.chores import Chore, due, samples
-from gateway.jobs.collector import Blobs, JobCollector
-from gateway.jobs.courier import Sender, WebhookCourier
-from gateway.jobs.keeper_settings import JobKeeperSettings
-from gateway.jobs.moves import Move, Unserved
-from gateway.jobs.outages import Outage
-from shared.clock import Clock
-from shared.errors import StateStoreError
-from shared.jobs import calls
-from shared.jobs.answers import StoreStats
-from shared.jobs.calls import STEP_JOBS, Call
-from shared.jobs.durability import Durability
-from shared.jobs.store import JobStore
-from shared.jobs.totals import ModelTotals
-from shared.records import record
-from shared.restarts import Restarts
-from shared.routing import ModelRoute
-from shared.telemetry import get_logger
+from penstock.gateway.jobs.backlog import Backlogs
+from penstock.gateway.jobs.chores import Chore, due, samples
+from penstock.gateway.jobs.collector import Blobs, JobCollector
+from penstock.gateway.jobs.courier import Sender, WebhookCourier
+from penstock.gateway.jobs.keeper_settings import JobKeeperSettings
+from penstock.gateway.jobs.moves import Move, Unserved
+from penstock.gateway.jobs.outages import Outage
+from penstock.shared.clock import Clock
+from penstock.shared.errors import StateStoreError
+from penstock.shared.jobs import calls
+from penstock.shared.jobs.answers import StoreStats
+from penstock.shared.jobs.calls import STEP_JOBS, Call
+from penstock.shared.jobs.durability import Durability
+from penstock.shared.jobs.store import JobStore
+from penstock.shared.jobs.totals import ModelTotals
+from penstock.shared.records import record
+from penstock.shared.restarts import Restarts
+from penstock.shared.routing import ModelRoute
+from penstock.shared.telemetry import get_logger
 
 log = get_logger("jobs")
 

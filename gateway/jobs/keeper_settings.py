@@ -8,9 +8,9 @@ from pathlib import Path
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from gateway.webhooks.settings import WebhookSettings, check_delays
-from gateway.webhooks.signing import key_of
-from shared.settings import CommonSettings
+from penstock.gateway.webhooks.settings import WebhookSettings, check_delays
+from penstock.gateway.webhooks.signing import key_of
+from penstock.shared.settings import CommonSettings
 
 BUSY_RETRY_S = 15.0
 """When an event comes again whose host has more than it takes: they must not all come each second,

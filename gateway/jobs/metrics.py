@@ -19,11 +19,11 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from gateway.calls import DeployedModel
-from gateway.jobs.keeper import JobFigures
-from shared.jobs.answers import ModelStats, StoreStats
-from shared.jobs.record import JobState
-from shared.jobs.totals import BOUNDS_MS, ModelTotals, Spans
+from penstock.gateway.calls import DeployedModel
+from penstock.gateway.jobs.keeper import JobFigures
+from penstock.shared.jobs.answers import ModelStats, StoreStats
+from penstock.shared.jobs.record import JobState
+from penstock.shared.jobs.totals import BOUNDS_MS, ModelTotals, Spans
 
 _BUCKETS = (*map(floatToGoString, (bound / 1000 for bound in BOUNDS_MS)), "+Inf")
 
@@ -42,7 +42,7 @@ _COUNTERS: tuple[tuple[str, str, Callable[[ModelTotals], int]], ...] = (
 
 
 class Kept(Protocol):
-    """What the collector needs of `gateway.jobs.keeper.JobKeeper`."""
+    """What the collector needs of `penstock.gateway.jobs.keeper.JobKeeper`."""
 
     @property
     def figures(self) -> JobFigures: ...

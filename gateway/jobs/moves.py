@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
-from shared.records import record
-from shared.routing import ModelRoute, VersionRoute
+from penstock.shared.records import record
+from penstock.shared.routing import ModelRoute, VersionRoute
 
 Queue: TypeAlias = tuple[str, str]
 """A model and a revision."""
@@ -87,5 +87,5 @@ def _move_of(queue: Queue, routes: Mapping[str, ModelRoute]) -> Move | None:
 
 
 def _default(takers: Iterable[VersionRoute]) -> VersionRoute | None:
-    """The version that answers who pins none, as in `gateway.traffic`."""
+    """The version that answers who pins none, as in `penstock.gateway.traffic`."""
     return next((version for version in takers if version.weight > 0), None)

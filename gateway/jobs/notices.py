@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway.webhooks.event import WebhookEvent, webhook_event
-from gateway.webhooks.retries import Delivered, GaveUp, Outcome, Retry
-from shared.jobs import calls
-from shared.jobs.answers import WebhookDue
-from shared.jobs.calls import Call
-from shared.jobs.record import JobRecord, JobState
+from penstock.gateway.webhooks.event import WebhookEvent, webhook_event
+from penstock.gateway.webhooks.retries import Delivered, GaveUp, Outcome, Retry
+from penstock.shared.jobs import calls
+from penstock.shared.jobs.answers import WebhookDue
+from penstock.shared.jobs.calls import Call
+from penstock.shared.jobs.record import JobRecord, JobState
 
 
 def notice(due: WebhookDue) -> WebhookEvent:

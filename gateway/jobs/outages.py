@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from shared.errors import PenstockError
-from shared.telemetry import get_logger
+from penstock.shared.errors import PenstockError
+from penstock.shared.telemetry import get_logger
 
 log = get_logger("jobs")
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from gateway.calls import InferenceAnswer
-from shared.errors import ErrorCode, PenstockError
-from shared.jobs.record import FINISHED, JobRecord, JobState
-from shared.messages import Final
+from penstock.gateway.calls import InferenceAnswer
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.jobs.record import FINISHED, JobRecord, JobState
+from penstock.shared.messages import Final
 
 SEQUENCE_MAX = 2**64 - 1
 

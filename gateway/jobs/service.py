@@ -2,7 +2,7 @@
 
 The record in the job store is the one authority; nothing of a job is kept here.
 
-Previous stop: `gateway.http.job_routes`. Next: `shared.jobs.store`.
+Previous stop: `penstock.gateway.http.job_routes`. Next: `penstock.shared.jobs.store`.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 
-from gateway.calls import InferenceAnswer
-from gateway.held_bytes import UNREAD, HeldBytes
-from gateway.jobs.access import Blobs, JobAccess, Store
-from gateway.jobs.byte_budget import ByteBudget, ByteShare
-from gateway.jobs.outcomes import answer_of, check_succeeded, event_before
-from gateway.jobs.settings import JobSettings
-from gateway.jobs.submission import Submission, accepted, digest_of, new_job
-from gateway.jobs.watching import OUTPUT_SHOWN_BYTES_MAX, JobWatch, News
-from gateway.webhooks.addresses import Network
-from shared.errors import ErrorCode, PenstockError
-from shared.jobs import calls
-from shared.jobs.answers import JobEvent, JobView, JobWithBytes, Undelivered
-from shared.jobs.calls import INLINE_BYTES_MAX, StoreLimits
-from shared.jobs.durability import Durability
-from shared.jobs.ids import is_job_id, made_ms, new_job_id
-from shared.jobs.payload import INPUT_TYPE, pack_input, unpack_result
-from shared.jobs.record import RETRYABLE, Content, JobRecord, JobState, NewJob
-from shared.records import record
-from shared.tensors import Buffer
+from penstock.gateway.calls import InferenceAnswer
+from penstock.gateway.held_bytes import UNREAD, HeldBytes
+from penstock.gateway.jobs.access import Blobs, JobAccess, Store
+from penstock.gateway.jobs.byte_budget import ByteBudget, ByteShare
+from penstock.gateway.jobs.outcomes import answer_of, check_succeeded, event_before
+from penstock.gateway.jobs.settings import JobSettings
+from penstock.gateway.jobs.submission import Submission, accepted, digest_of, new_job
+from penstock.gateway.jobs.watching import OUTPUT_SHOWN_BYTES_MAX, JobWatch, News
+from penstock.gateway.webhooks.addresses import Network
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.jobs import calls
+from penstock.shared.jobs.answers import JobEvent, JobView, JobWithBytes, Undelivered
+from penstock.shared.jobs.calls import INLINE_BYTES_MAX, StoreLimits
+from penstock.shared.jobs.durability import Durability
+from penstock.shared.jobs.ids import is_job_id, made_ms, new_job_id
+from penstock.shared.jobs.payload import INPUT_TYPE, pack_input, unpack_result
+from penstock.shared.jobs.record import RETRYABLE, Content, JobRecord, JobState, NewJob
+from penstock.shared.records import record
+from penstock.shared.tensors import Buffer
 
 SUBMITS_FULL = "too many submits of jobs are under way at this gateway"
 RESULTS_FULL = "too many results of jobs are under way at this gateway"

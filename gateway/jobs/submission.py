@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
-from gateway.jobs.settings import JobSettings
-from shared.jobs import calls
-from shared.jobs.answers import JobView, Submitted
-from shared.jobs.payload import JobInput, input_pieces
-from shared.jobs.record import (
+from penstock.gateway.jobs.settings import JobSettings
+from penstock.shared.jobs import calls
+from penstock.shared.jobs.answers import JobView, Submitted
+from penstock.shared.jobs.payload import JobInput, input_pieces
+from penstock.shared.jobs.record import (
     DEFAULT_PRIORITY,
     Content,
     JobRecord,
     JobState,
     NewJob,
 )
-from shared.messages import PRIORITY_DEFAULT
-from shared.records import record
+from penstock.shared.messages import PRIORITY_DEFAULT
+from penstock.shared.records import record
 
 
 @record

@@ -1,7 +1,8 @@
 """Waiting for a job, and following its events, without asking again and again.
 
-Hints of changes come from `shared.jobs.news`; what they announce is read from the store. Who waits
-is bounded in number and time, and is let go when the gateway leaves, to go on at another one.
+Hints of changes come from `penstock.shared.jobs.news`; what they announce is read from the store.
+Who waits is bounded in number and time, and is let go when the gateway leaves, to go on at another
+one.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-from gateway.jobs.access import JobAccess, StoreAwayError
-from gateway.jobs.byte_budget import ByteBudget, ByteShare
-from gateway.jobs.settings import JobSettings
-from shared.errors import ErrorCode, PenstockError
-from shared.jobs import calls
-from shared.jobs.answers import JobEvent, JobView
-from shared.jobs.record import FINISHED
-from shared.jobs.scripts import LIMITS
+from penstock.gateway.jobs.access import JobAccess, StoreAwayError
+from penstock.gateway.jobs.byte_budget import ByteBudget, ByteShare
+from penstock.gateway.jobs.settings import JobSettings
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.jobs import calls
+from penstock.shared.jobs.answers import JobEvent, JobView
+from penstock.shared.jobs.record import FINISHED
+from penstock.shared.jobs.scripts import LIMITS
 
 EVENTS_MOST = 64
 """Events read in one step."""
@@ -35,7 +36,7 @@ AWAY_PAUSE_S = 1.0
 
 
 class News(Protocol):
-    """What is needed of `shared.jobs.news.JobNews`."""
+    """What is needed of `penstock.shared.jobs.news.JobNews`."""
 
     def of(self, job_id: str) -> AbstractContextManager[asyncio.Event]: ...
 

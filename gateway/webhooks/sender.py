@@ -15,15 +15,20 @@ from typing import TypeAlias
 
 import httpcore
 
-from gateway.webhooks.connections import AddressRefusedError, CheckedBackend, Resolve, resolve
-from gateway.webhooks.event import WebhookEvent
-from gateway.webhooks.retries import GaveUp, Outcome, Retry
-from gateway.webhooks.settings import WebhookSettings
-from gateway.webhooks.signing import signed_headers
-from gateway.webhooks.slots import BusyError, Slots
-from gateway.webhooks.target import Target, read_target
-from shared.clock import Clock
-from shared.errors import PenstockError
+from penstock.gateway.webhooks.connections import (
+    AddressRefusedError,
+    CheckedBackend,
+    Resolve,
+    resolve,
+)
+from penstock.gateway.webhooks.event import WebhookEvent
+from penstock.gateway.webhooks.retries import GaveUp, Outcome, Retry
+from penstock.gateway.webhooks.settings import WebhookSettings
+from penstock.gateway.webhooks.signing import signed_headers
+from penstock.gateway.webhooks.slots import BusyError, Slots
+from penstock.gateway.webhooks.target import Target, read_target
+from penstock.shared.clock import Clock
+from penstock.shared.errors import PenstockError
 
 IDLE_S = 5.0
 """How long a connection is kept for the next event: as long as a burst of them."""
@@ -40,7 +45,7 @@ class WebhookSender:
     """Sends signed events; `close` ends its connections.
 
     Args:
-        tls: says whom to trust; see `gateway.webhooks.connections.tls_context`.
+        tls: says whom to trust; see `penstock.gateway.webhooks.connections.tls_context`.
         look_up: gives the addresses of a name.
         chance: a number of 0 to 1, another one each time.
     """

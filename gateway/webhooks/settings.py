@@ -6,8 +6,8 @@ from ipaddress import IPv4Network, IPv6Network
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
-from gateway.webhooks.retries import RetrySchedule
-from gateway.webhooks.signing import key_of
+from penstock.gateway.webhooks.retries import RetrySchedule
+from penstock.gateway.webhooks.signing import key_of
 
 MINUTE, HOUR = 60.0, 3600.0
 

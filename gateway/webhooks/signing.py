@@ -16,7 +16,7 @@ import hmac
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 
-from gateway.webhooks.event import WebhookEvent
+from penstock.gateway.webhooks.event import WebhookEvent
 
 PREFIX = "whsec_"
 KEY_BYTES = range(24, 65)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
-from gateway.webhooks.addresses import Network, refusal
-from shared.errors import ErrorCode, PenstockError
+from penstock.gateway.webhooks.addresses import Network, refusal
+from penstock.shared.errors import ErrorCode, PenstockError
 
 URL_CHARACTERS_MAX = 2048
 HOST_CHARACTERS_MAX = 253

@@ -33,7 +33,7 @@ from load_tests.scenarios.closed import warm_up
 from load_tests.server import Encoding, Model, ServerError
 from load_tests.session import Session
 from load_tests.tables import by_role, number
-from shared.jobs.record import JobState
+from penstock.shared.jobs.record import JobState
 
 CLIENTS = 32
 ALONE = 200

@@ -30,8 +30,8 @@ from urllib.parse import quote
 
 from fsspec.core import url_to_fs
 
-from shared.errors import ErrorCode, PenstockError, StateStoreError, StoreFullError
-from shared.tensors import Buffer
+from penstock.shared.errors import ErrorCode, PenstockError, StateStoreError, StoreFullError
+from penstock.shared.tensors import Buffer
 
 FAILURES_MAX = 5
 """Deletions that may fail in one call; with storage that is away, each may take a minute."""
@@ -90,7 +90,7 @@ class BlobStore:
         """Keep bytes for a job, whole or not at all; returns their name once they are durable.
 
         Args:
-            job_id: of `shared.jobs.ids`.
+            job_id: of `penstock.shared.jobs.ids`.
             data: the bytes.
 
         Raises:

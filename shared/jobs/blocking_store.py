@@ -12,10 +12,10 @@ from redis.client import PubSub
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from shared.errors import StateStoreError
-from shared.jobs.calls import Call
-from shared.jobs.durability import Durability
-from shared.jobs.scripts import (
+from penstock.shared.errors import StateStoreError
+from penstock.shared.jobs.calls import Call
+from penstock.shared.jobs.durability import Durability
+from penstock.shared.jobs.scripts import (
     ANOTHER_SERVER,
     Command,
     Exchange,
@@ -23,15 +23,15 @@ from shared.jobs.scripts import (
     detect,
     waits_for_disk,
 )
-from shared.keys import Keys
-from shared.store_client import SOCKET_TIMEOUT_S
-from shared.store_url import without_password
+from penstock.shared.keys import Keys
+from penstock.shared.store_client import SOCKET_TIMEOUT_S
+from penstock.shared.store_url import without_password
 
 Answer = TypeVar("Answer")
 
 
 class BlockingJobStore:
-    """Carries out `shared.jobs.calls` on a server; arguments as for `store.JobStore`."""
+    """Carries out `penstock.shared.jobs.calls` on a server; arguments as for `store.JobStore`."""
 
     def __init__(self, redis_url: str, keys: Keys, clock_offset_ms: int = 0) -> None:
         self.scripts = Scripts(keys, clock_offset_ms)

@@ -15,8 +15,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from shared.jobs import answers
-from shared.jobs.answers import (
+from penstock.shared.jobs import answers
+from penstock.shared.jobs.answers import (
     Beat,
     Collected,
     JobEvent,
@@ -30,10 +30,17 @@ from shared.jobs.answers import (
     Undelivered,
     WebhookDue,
 )
-from shared.jobs.record import SUSPECT_DEATHS, Content, JobRecord, JobState, NewJob, fields_of
-from shared.jobs.totals import ModelTotals
-from shared.records import record
-from shared.tensors import Buffer
+from penstock.shared.jobs.record import (
+    SUSPECT_DEATHS,
+    Content,
+    JobRecord,
+    JobState,
+    NewJob,
+    fields_of,
+)
+from penstock.shared.jobs.totals import ModelTotals
+from penstock.shared.records import record
+from penstock.shared.tensors import Buffer
 
 Answer = TypeVar("Answer")
 Argument: TypeAlias = str | bytes | int | float

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-from shared.records import record
+from penstock.shared.records import record
 
 
 class JobState(StrEnum):
@@ -97,21 +97,16 @@ class NewJob:
     """A job to be submitted.
 
     Attributes:
-        id: made by the caller (`shared.jobs.ids.new_job_id`), once for all times it is sent.
-        model: the registered model's name.
-        version: which version the traffic policy chose.
-        revision: the version's revision, whose queue the job waits in.
-        pin: the version that the client insisted on, or "".
-        priority: 1 (first) to 9.
-        max_attempts: leases that the job may have had when it fails for good.
-        timeout_ms: longest execution, or 0 for the model's own limit.
-        queue_ttl_ms: longest wait for its execution, or 0 for no limit.
-        result_ttl_ms: how long the finished job is kept.
-        dead_ttl_ms: how long it is kept as a dead letter.
-        idempotency: hash of an idempotency key and its scope, or "".
-        idempotency_ms: how long the key stands for the job after the job has finished.
-        webhook: URL, or "".
-        webhook_events: states that are told to it.
+        id: made by the caller (`penstock.shared.jobs.ids.new_job_id`), once for all times it is
+        sent. model: the registered model's name. version: which version the traffic policy chose.
+        revision: the version's revision, whose queue the job waits in. pin: the version that the
+        client insisted on, or "". priority: 1 (first) to 9. max_attempts: leases that the job may
+        have had when it fails for good. timeout_ms: longest execution, or 0 for the model's own
+        limit. queue_ttl_ms: longest wait for its execution, or 0 for no limit. result_ttl_ms: how
+        long the finished job is kept. dead_ttl_ms: how long it is kept as a dead letter.
+        idempotency: hash of an idempotency key and its scope, or "". idempotency_ms: how long the
+        key stands for the job after the job has finished. webhook: URL, or "". webhook_events:
+        states that are told to it.
     """
 
     id: str
@@ -150,7 +145,7 @@ class JobRecord:
         progress_message: what the model says of it.
         progress_estimated: whether the fraction comes from the clock, not from the model.
         partial: the event with the last output, or "".
-        error_code: of the last attempt that went wrong, a `shared.errors.ErrorCode`.
+        error_code: of the last attempt that went wrong, a `penstock.shared.errors.ErrorCode`.
         error_message: for the client.
         payload: None once the job needs it no more. That of a canceled or expired job stays for a
             retry, unless what is submitted later needs its room.

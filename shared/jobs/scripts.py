@@ -15,13 +15,13 @@ from typing import Any, TypeAlias
 
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError
 
-from shared.errors import PenstockError, StateStoreError, StoreFullError
-from shared.jobs.calls import SMALL_BYTES, Call
-from shared.jobs.durability import Durability, durability_of
-from shared.jobs.record import FINISHED, TRANSITIONS
-from shared.jobs.totals import BOUNDS_MS
-from shared.keys import Keys
-from shared.records import record
+from penstock.shared.errors import PenstockError, StateStoreError, StoreFullError
+from penstock.shared.jobs.calls import SMALL_BYTES, Call
+from penstock.shared.jobs.durability import Durability, durability_of
+from penstock.shared.jobs.record import FINISHED, TRANSITIONS
+from penstock.shared.jobs.totals import BOUNDS_MS
+from penstock.shared.keys import Keys
+from penstock.shared.records import record
 
 Command: TypeAlias = tuple[Any, ...]
 Exchange: TypeAlias = Generator[Sequence[Command], Sequence[Any], Any]
@@ -61,7 +61,7 @@ class Script:
 @cache
 def script(name: str) -> Script:
     """A script of `shared/jobs/scripts`, with what all of them begin with."""
-    folder = resources.files(__package__) / "scripts"
+    folder = resources.files(__package__) / "lua"
     parts = [_tables(), *((folder / f"{part}.lua").read_text() for part in ("prelude", name))]
     text = "\n".join(parts)
     return Script(text, hashlib.sha1(text.encode()).hexdigest())

@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from shared.cancellation import cancellable
-from shared.errors import StateStoreError
-from shared.jobs.calls import Call
-from shared.jobs.durability import Durability
-from shared.jobs.scripts import (
+from penstock.shared.cancellation import cancellable
+from penstock.shared.errors import StateStoreError
+from penstock.shared.jobs.calls import Call
+from penstock.shared.jobs.durability import Durability
+from penstock.shared.jobs.scripts import (
     ANOTHER_SERVER,
     Command,
     Exchange,
@@ -27,9 +27,9 @@ from shared.jobs.scripts import (
     detect,
     waits_for_disk,
 )
-from shared.keys import Keys
-from shared.store_client import connect
-from shared.store_url import without_password
+from penstock.shared.keys import Keys
+from penstock.shared.store_client import connect
+from penstock.shared.store_url import without_password
 
 Answer = TypeVar("Answer")
 
@@ -44,7 +44,7 @@ WAITING_CALLS_MAX = 20_000
 
 
 class JobStore:
-    """Carries out `shared.jobs.calls` on a server.
+    """Carries out `penstock.shared.jobs.calls` on a server.
 
     Args:
         redis_url: of a server that speaks the Redis 7.0 protocol.

@@ -6,8 +6,8 @@ from typing import Any
 
 from redis import Redis
 
-from shared.jobs.record import HELD, TRANSITIONS, JobState
-from shared.keys import Keys
+from penstock.shared.jobs.record import HELD, TRANSITIONS, JobState
+from penstock.shared.keys import Keys
 
 PRIORITY_MS = 1 << 43
 

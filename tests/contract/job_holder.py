@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from shared.jobs import calls
-from shared.jobs.answers import JobWithBytes
-from shared.jobs.ids import new_job_id
-from shared.jobs.payload import RESULT_TYPE, JobInput, JobResult, pack_result, unpack_input
-from shared.jobs.record import Content
-from shared.jobs.store import JobStore
-from shared.messages import Final
-from shared.tensors import Tensor
+from penstock.shared.jobs import calls
+from penstock.shared.jobs.answers import JobWithBytes
+from penstock.shared.jobs.ids import new_job_id
+from penstock.shared.jobs.payload import RESULT_TYPE, JobInput, JobResult, pack_result, unpack_input
+from penstock.shared.jobs.record import Content
+from penstock.shared.jobs.store import JobStore
+from penstock.shared.messages import Final
+from penstock.shared.tensors import Tensor
 
 Model = Callable[[JobInput], tuple[Tensor, ...]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from shared.jobs.record import FINISHED, HELD, RETRYABLE, JobState
+from penstock.shared.jobs.record import FINISHED, HELD, RETRYABLE, JobState
 
 OVERDUE = 32
 SPARED = 3

@@ -13,11 +13,11 @@ import mlflow
 import numpy as np
 import pytest
 
-from deploy.local.demo_diffusion import MODEL
-from gateway.calls import InferenceCall
-from registry_sync.mlflow_source import MlflowSource
-from shared.errors import ErrorCode, PenstockError
-from shared.tensors import array_from_tensor, tensor_from_array
+from penstock.deploy.local.demo_diffusion import MODEL
+from penstock.gateway.calls import InferenceCall
+from penstock.registry_sync.mlflow_source import MlflowSource
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.tensors import array_from_tensor, tensor_from_array
 from tests.data_plane import DataPlane, data_plane
 from tests.e2e.system import penstock
 

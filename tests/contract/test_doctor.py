@@ -11,9 +11,14 @@ from threading import Thread
 
 import pytest
 
-from deploy.local.diagnosis import Check, Level
-from deploy.local.doctor import look_at_endpoint, look_at_folder, look_at_mlflow, look_at_redis
-from deploy.local.probe import probe
+from penstock.deploy.local.diagnosis import Check, Level
+from penstock.deploy.local.doctor import (
+    look_at_endpoint,
+    look_at_folder,
+    look_at_mlflow,
+    look_at_redis,
+)
+from penstock.deploy.local.probe import probe
 from tests.contract.redis_server import Server
 from tests.e2e.system import penstock
 

@@ -12,25 +12,25 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from deploy.local.job_document import JobDocument
-from deploy.local.submit import warning_of
-from gateway.jobs.keeper import JobKeeper
-from gateway.jobs.keeper_settings import JobKeeperSettings
-from shared.clock import SystemClock
-from shared.errors import StateStoreError
-from shared.jobs import calls
-from shared.jobs.blocking_store import BlockingJobStore
-from shared.jobs.durability import Durability
-from shared.jobs.store import JobStore
-from shared.keys import Keys
-from shared.restarts import Restarts
+from penstock.deploy.local.job_document import JobDocument
+from penstock.deploy.local.submit import warning_of
+from penstock.gateway.jobs.keeper import JobKeeper
+from penstock.gateway.jobs.keeper_settings import JobKeeperSettings
+from penstock.shared.clock import SystemClock
+from penstock.shared.errors import StateStoreError
+from penstock.shared.jobs import calls
+from penstock.shared.jobs.blocking_store import BlockingJobStore
+from penstock.shared.jobs.durability import Durability
+from penstock.shared.jobs.store import JobStore
+from penstock.shared.keys import Keys
+from penstock.shared.restarts import Restarts
+from penstock.worker.jobs.leases import Leases
+from penstock.worker.jobs.store_calls import StoreCalls
 from tests.contract.job_bench import bench_at
 from tests.contract.redis_server import Server
 from tests.contract.test_job_keeper import Serving
 from tests.e2e.system import penstock
 from tests.fault.gateway_process import gateway_process
-from worker.jobs.leases import Leases
-from worker.jobs.store_calls import StoreCalls
 
 WITHOUT_PERSISTENCE = {"appendonly": "no", "save": ""}
 DURABLE = {"appendfsync": "always"}

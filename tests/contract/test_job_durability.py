@@ -17,17 +17,17 @@ from typing import Any, TypeVar
 import pytest
 from redis import Redis
 
-from shared.errors import StateStoreError
-from shared.jobs import calls
-from shared.jobs.answers import Leased, Submitted
-from shared.jobs.blocking_store import BlockingJobStore, BlockingWakeUp
-from shared.jobs.calls import Call
-from shared.jobs.durability import Durability
-from shared.jobs.ids import new_job_id
-from shared.jobs.news import JobNews
-from shared.jobs.record import Content, JobState, NewJob
-from shared.jobs.store import JobStore
-from shared.keys import Keys
+from penstock.shared.errors import StateStoreError
+from penstock.shared.jobs import calls
+from penstock.shared.jobs.answers import Leased, Submitted
+from penstock.shared.jobs.blocking_store import BlockingJobStore, BlockingWakeUp
+from penstock.shared.jobs.calls import Call
+from penstock.shared.jobs.durability import Durability
+from penstock.shared.jobs.ids import new_job_id
+from penstock.shared.jobs.news import JobNews
+from penstock.shared.jobs.record import Content, JobState, NewJob
+from penstock.shared.jobs.store import JobStore
+from penstock.shared.keys import Keys
 from tests.contract.job_audit import audit
 from tests.contract.redis_server import Server
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from shared.jobs.blocking_store import BlockingWakeUp
-from shared.jobs.news import JobNews
-from shared.keys import Keys
-from shared.state_store import RedisStateStore
+from penstock.shared.jobs.blocking_store import BlockingWakeUp
+from penstock.shared.jobs.news import JobNews
+from penstock.shared.keys import Keys
+from penstock.shared.state_store import RedisStateStore
 from tests.contract.redis_server import Server
 
 KEYS = Keys("hints")

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from shared.jobs import calls
-from shared.jobs.payload import unpack_input
-from shared.jobs.record import JobState
+from penstock.shared.jobs import calls
+from penstock.shared.jobs.payload import unpack_input
+from penstock.shared.jobs.record import JobState
 from tests.contract.job_bench import (
     GOOD,
     INFER,

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import pytest
 from redis import Redis
 
-from shared.errors import ErrorCode, PenstockError, StateStoreError, StoreFullError
-from shared.jobs import calls
-from shared.jobs.answers import (
+from penstock.shared.errors import ErrorCode, PenstockError, StateStoreError, StoreFullError
+from penstock.shared.jobs import calls
+from penstock.shared.jobs.answers import (
     Beat,
     Collected,
     IdempotencyMismatchError,
@@ -24,14 +24,14 @@ from shared.jobs.answers import (
     Submitted,
     WebhookDue,
 )
-from shared.jobs.blocking_store import BlockingJobStore
-from shared.jobs.calls import Call
-from shared.jobs.ids import new_job_id
-from shared.jobs.record import Content, JobRecord, JobState, NewJob
-from shared.jobs.scripts import LIMITS
-from shared.jobs.store import JobStore
-from shared.jobs.totals import BOUNDS_MS
-from shared.keys import Keys
+from penstock.shared.jobs.blocking_store import BlockingJobStore
+from penstock.shared.jobs.calls import Call
+from penstock.shared.jobs.ids import new_job_id
+from penstock.shared.jobs.record import Content, JobRecord, JobState, NewJob
+from penstock.shared.jobs.scripts import LIMITS
+from penstock.shared.jobs.store import JobStore
+from penstock.shared.jobs.totals import BOUNDS_MS
+from penstock.shared.keys import Keys
 from tests.contract.job_audit import audit, contents
 from tests.contract.redis_server import Server
 

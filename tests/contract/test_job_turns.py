@@ -10,18 +10,23 @@ import orjson
 import pytest
 from redis import Redis
 
-from gateway.http.app import GatewayApp
-from gateway.http.settings import HttpSettings
-from gateway.jobs.service import JobService
-from gateway.jobs.settings import JobSettings
-from shared.jobs import calls
-from shared.jobs.blobs import BlobStore
-from shared.jobs.news import JobNews
-from shared.jobs.payload import RESULT_TYPE, JobResult, pack_result, unpack_input
-from shared.jobs.record import Content, JobState
-from shared.jobs.store import JobStore
-from shared.messages import Final
-from shared.tensors import Tensor, array_from_tensor, encode_bytes_elements, tensor_from_array
+from penstock.gateway.http.app import GatewayApp
+from penstock.gateway.http.settings import HttpSettings
+from penstock.gateway.jobs.service import JobService
+from penstock.gateway.jobs.settings import JobSettings
+from penstock.shared.jobs import calls
+from penstock.shared.jobs.blobs import BlobStore
+from penstock.shared.jobs.news import JobNews
+from penstock.shared.jobs.payload import RESULT_TYPE, JobResult, pack_result, unpack_input
+from penstock.shared.jobs.record import Content, JobState
+from penstock.shared.jobs.store import JobStore
+from penstock.shared.messages import Final
+from penstock.shared.tensors import (
+    Tensor,
+    array_from_tensor,
+    encode_bytes_elements,
+    tensor_from_array,
+)
 from tests.contract.job_bench import KEYS
 from tests.contract.job_holder import Holder
 from tests.contract.redis_server import Server

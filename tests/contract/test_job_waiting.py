@@ -8,10 +8,10 @@ from contextlib import aclosing
 import httpx
 import pytest
 
-from gateway.jobs.watching import STEP_BYTES
-from shared.jobs import calls
-from shared.jobs.answers import Progress
-from shared.jobs.record import Content
+from penstock.gateway.jobs.watching import STEP_BYTES
+from penstock.shared.jobs import calls
+from penstock.shared.jobs.answers import Progress
+from penstock.shared.jobs.record import Content
 from tests.contract.job_bench import (
     DOUBLED,
     GOOD,

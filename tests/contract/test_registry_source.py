@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.controller import Controller
-from registry_sync.mlflow_source import MlflowSource
-from registry_sync.model_filter import ModelFilter
-from registry_sync.registry import OVER, ObservedModel, RegistryError, Status, StatusUpdate
-from registry_sync.settings import SyncSettings
-from registry_sync.tag_names import TagNames
-from shared.artifact_cache import ArtifactCache
-from shared.clock import SystemClock
-from shared.state_store import MemoryStateStore
+from penstock.registry_sync.controller import Controller
+from penstock.registry_sync.mlflow_source import MlflowSource
+from penstock.registry_sync.model_filter import ModelFilter
+from penstock.registry_sync.registry import OVER, ObservedModel, RegistryError, Status, StatusUpdate
+from penstock.registry_sync.settings import SyncSettings
+from penstock.registry_sync.tag_names import TagNames
+from penstock.shared.artifact_cache import ArtifactCache
+from penstock.shared.clock import SystemClock
+from penstock.shared.state_store import MemoryStateStore
 from tests.contract.registries import (
     ALIASES,
     FolderRegistry,

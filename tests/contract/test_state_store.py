@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from shared.clock import SystemClock
-from shared.deployment import (
+from penstock.shared.clock import SystemClock
+from penstock.shared.deployment import (
     Deployment,
     GatewayReport,
     ModelInterface,
     SyncReport,
     WorkerReport,
 )
-from shared.errors import LeaseLostError, StateStoreError
-from shared.findings import Finding
-from shared.history import EVENTS_MAX, HISTORY_TTL_S, EventKind, HistoryEvent, ModelPast
-from shared.keys import Keys
-from shared.routing import ModelRoute, RoutingTable
-from shared.state_store import (
+from penstock.shared.errors import LeaseLostError, StateStoreError
+from penstock.shared.findings import Finding
+from penstock.shared.history import EVENTS_MAX, HISTORY_TTL_S, EventKind, HistoryEvent, ModelPast
+from penstock.shared.keys import Keys
+from penstock.shared.routing import ModelRoute, RoutingTable
+from penstock.shared.state_store import (
     FINDINGS_TTL_S,
     PLACES_MAX,
     TURNED_OFF_MAX,
@@ -31,7 +31,7 @@ from shared.state_store import (
     RedisStateStore,
     StateStore,
 )
-from shared.store_client import connect
+from penstock.shared.store_client import connect
 from tests.contract.redis_server import Server
 
 TTL_S = 0.3

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from shared.deployment import SyncReport, VersionStatus
-from shared.history import EventKind, HistoryEvent
-from shared.keys import Keys
-from shared.state_store import RedisStateStore
+from penstock.shared.deployment import SyncReport, VersionStatus
+from penstock.shared.history import EventKind, HistoryEvent
+from penstock.shared.keys import Keys
+from penstock.shared.state_store import RedisStateStore
 from tests.contract.redis_server import Server
 from tests.e2e.system import PENSTOCK, own_environment, penstock
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from shared.store_client import connect
-from shared.subscription import Subscription
+from penstock.shared.store_client import connect
+from penstock.shared.subscription import Subscription
 from tests.contract.redis_server import Server
 
 PATIENCE_S = 20

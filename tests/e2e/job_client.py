@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from shared.jobs.record import FINISHED
+from penstock.shared.jobs.record import FINISHED
 
 ANSWER_TIMEOUT_S = 30.0
 WAIT_S = 20

@@ -17,10 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from deploy.local.failures import CommandError
-from deploy.local.status import read_status
-from deploy.local.system_file import read_system
-from shared.errors import StateStoreError
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.status import read_status
+from penstock.deploy.local.system_file import read_system
+from penstock.shared.errors import StateStoreError
 
 START_TIMEOUT_S = 240.0
 """MLflow's first start takes 17 s on an idle machine; tests may share theirs with a build."""
@@ -28,7 +28,7 @@ START_TIMEOUT_S = 240.0
 STOP_TIMEOUT_S = 60.0
 RUNNING = "Penstock is running."
 
-PENSTOCK = [sys.executable, "-P", "-m", "deploy.local"]
+PENSTOCK = [sys.executable, "-P", "-m", "penstock.deploy.local"]
 
 
 def free_port() -> int:

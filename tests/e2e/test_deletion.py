@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from redis import Redis
 
-from shared.keys import Keys
+from penstock.shared.keys import Keys
 from tests.contract.registries import mlflow_server
 from tests.e2e.folder import QUICK, SWAP_TIMEOUT_S, Multiplying, answers_with
 from tests.e2e.system import LocalSystem, penstock, wait_until

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local import valkey
-from deploy.local.data_dir import DataDir, lock_data_dir
-from deploy.local.failures import CommandError
-from deploy.local.guard import Guard
-from deploy.local.launcher import Launcher, Part, until
-from deploy.local.processes import ProcessSpec
-from deploy.local.progress import Progress
-from deploy.local.restart_policy import RestartPolicy
-from deploy.local.runtime_dir import RuntimeDir
-from shared.store_client import connect
+from penstock.deploy.local import valkey
+from penstock.deploy.local.data_dir import DataDir, lock_data_dir
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.guard import Guard
+from penstock.deploy.local.launcher import Launcher, Part, until
+from penstock.deploy.local.processes import ProcessSpec
+from penstock.deploy.local.progress import Progress
+from penstock.deploy.local.restart_policy import RestartPolicy
+from penstock.deploy.local.runtime_dir import RuntimeDir
+from penstock.shared.store_client import connect
+from penstock.worker.devices import memory_bytes
 from tests.e2e.system import alive
-from worker.devices import memory_bytes
 
 TIMEOUT_S = 20.0
 

@@ -16,10 +16,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from shared.jobs.calls import events
-from shared.jobs.record import FINISHED
-from shared.jobs.store import JobStore
-from shared.keys import Keys
+from penstock.shared.jobs.calls import events
+from penstock.shared.jobs.record import FINISHED
+from penstock.shared.jobs.store import JobStore
+from penstock.shared.keys import Keys
 from tests import mlflow_models
 from tests.e2e.folder import folder_system
 from tests.e2e.system import LocalSystem, alive, wait_until

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.system_plan import KILL_AFTER_GRACE_S
+from penstock.deploy.local.system_plan import KILL_AFTER_GRACE_S
 from tests import mlflow_models
 from tests.e2e.folder import folder_system
 from tests.e2e.job_client import JobClient

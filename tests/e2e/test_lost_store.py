@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from deploy.local.system_file import read_system
+from penstock.deploy.local.system_file import read_system
 from tests.e2e.folder import SWAP_TIMEOUT_S, answers_with, folder_system
 from tests.e2e.system import LocalSystem, penstock, wait_until
 from tests.models import affine

@@ -13,7 +13,7 @@ import mlflow
 import onnx
 import pytest
 
-from deploy.local.direct_http import open_direct
+from penstock.deploy.local.direct_http import open_direct
 from tests.e2e.folder import QUICK, answers_with, folder_system, status_of
 from tests.e2e.system import LocalSystem, penstock, wait_until
 from tests.models import affine

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.keys import Keys
-from shared.state_store import RedisStateStore
+from penstock.shared.keys import Keys
+from penstock.shared.state_store import RedisStateStore
 from tests.e2e.folder import Multiplying, folder_system
 from tests.e2e.routing import until_routed
 from tests.e2e.system import LocalSystem, alive, penstock, wait_until

@@ -22,11 +22,11 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gateway.http.app import create_app
-from gateway.http.metrics import HttpMetrics
-from gateway.http.settings import HttpSettings
-from gateway.http.traced_app import TracedApp
-from shared.tracing import Kind, Tracer, make_tracer
+from penstock.gateway.http.app import create_app
+from penstock.gateway.http.metrics import HttpMetrics
+from penstock.gateway.http.settings import HttpSettings
+from penstock.gateway.http.traced_app import TracedApp
+from penstock.shared.tracing import Kind, Tracer, make_tracer
 from tests import models
 from tests.data_plane import DataPlane, data_plane, until
 from tests.e2e.otlp_collector import Collector, Received

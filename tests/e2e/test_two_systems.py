@@ -22,9 +22,9 @@ from typing import Any
 import pytest
 import yaml
 
-from shared.keys import Keys
-from shared.lifecycle import environment_of_child
-from shared.state_store import RedisStateStore
+from penstock.shared.keys import Keys
+from penstock.shared.lifecycle import environment_of_child
+from penstock.shared.state_store import RedisStateStore
 from tests.contract.redis_server import Server
 from tests.contract.registries import mlflow_server
 from tests.e2e.system import free_port, own_environment, penstock, wait_until
@@ -102,7 +102,15 @@ def system_on(registry: Registry | Path, folder: Path, *arguments: str) -> Itera
         flags = [part for option in options.items() for part in option]
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "deploy.local", "registry-sync", *flags, *arguments],
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "penstock.deploy.local",
+                    "registry-sync",
+                    *flags,
+                    *arguments,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from gateway.calls import InferenceCall
-from gateway.inference import Outcome
-from gateway.service import InferenceService
 from load_tests.arrivals import poisson_arrivals
-from shared.errors import ErrorCode, PenstockError
-from shared.tensors import array_from_tensor, tensor_from_array
+from penstock.gateway.calls import InferenceCall
+from penstock.gateway.inference import Outcome
+from penstock.gateway.service import InferenceService
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.tensors import array_from_tensor, tensor_from_array
 from tests.data_plane import rows
 
 LATE_S_MAX = 0.5

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from shared.lifecycle import environment_of_child
+from penstock.shared.lifecycle import environment_of_child
 from tests.data_plane import ReplicaChild, ReplicaChildren
 from tests.e2e.system import free_port, own_environment
 from tests.fault.connections import ANSWER_S, Answer, Connection, connect
@@ -42,7 +42,7 @@ class GatewayProcess(ReplicaChildren):
         variables = {f"PENSTOCK_{name.upper()}": str(value) for name, value in given.items()}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "deploy.local", "gateway"],
+                [sys.executable, "-P", "-m", "penstock.deploy.local", "gateway"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -19,13 +19,13 @@ from pathlib import Path
 
 import pytest
 
-from shared.lifecycle import environment_of_child
+from penstock.shared.lifecycle import environment_of_child
 from tests.e2e.system import own_environment
 
 REQUIRED = "PENSTOCK_TESTS_NEED_NAMESPACES"
 """Set where these tests must not be skipped (`.ci/run`)."""
 
-PENSTOCK = [sys.executable, "-P", "-m", "deploy.local"]
+PENSTOCK = [sys.executable, "-P", "-m", "penstock.deploy.local"]
 END_S = 30.0
 
 

@@ -13,13 +13,23 @@ from contextlib import contextmanager
 import numpy as np
 import zmq
 
-from shared.deployment import ModelInterface
-from shared.messages import Envelope, Final, Hello, Load, Message, Nack, NackReason, Probe, Request
-from shared.routing import ModelRoute, VersionRoute
-from shared.tensors import array_from_tensor, tensor_from_array
-from shared.wire import decode, encode
-from shared.wire_frames import send_frames
-from worker.dial import dial, receive
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.messages import (
+    Envelope,
+    Final,
+    Hello,
+    Load,
+    Message,
+    Nack,
+    NackReason,
+    Probe,
+    Request,
+)
+from penstock.shared.routing import ModelRoute, VersionRoute
+from penstock.shared.tensors import array_from_tensor, tensor_from_array
+from penstock.shared.wire import decode, encode
+from penstock.shared.wire_frames import send_frames
+from penstock.worker.dial import dial, receive
 
 POLL_MS = 20
 ROW_US = 100

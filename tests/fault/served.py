@@ -27,17 +27,17 @@ from load_tests.http_wire import request_bytes
 from load_tests.load_plan import LoadPlan, Outcomes
 from load_tests.open_loop import Generator, generating, run_plan_beside
 from load_tests.server import HttpRequest
-from shared.deployment import ReplicaSettings
-from shared.lifecycle import environment_of_child
-from shared.routing import HedgePolicy, ModelRoute, VersionRoute
+from penstock.shared.deployment import ReplicaSettings
+from penstock.shared.lifecycle import environment_of_child
+from penstock.shared.routing import HedgePolicy, ModelRoute, VersionRoute
+from penstock.worker.control import LoadFailed, Ready, RouteChanged
 from tests.data_plane import ReplicaChild, ReplicaChildren
 from tests.e2e.system import free_port, own_environment, wait_until
-from worker.control import LoadFailed, Ready, RouteChanged
 
 NO_STORE = "redis://127.0.0.1:1/0"
 STOP_S = 20.0
 START_S = 60.0
-REPLICA = (sys.executable, "-m", "worker.replica_main")
+REPLICA = (sys.executable, "-m", "penstock.worker.replica_main")
 
 
 def total(samples: Sequence[Sample], name: str, **labels: str) -> float:
@@ -182,7 +182,7 @@ def served(log: Path) -> Iterator[Served]:
         settings = {"endpoint": endpoint, "port": port, "redis_url": NO_STORE, "startup_wait_s": 0}
         variables = {f"PENSTOCK_{key.upper()}": str(value) for key, value in settings.items()}
         gateway = subprocess.Popen(
-            [sys.executable, "-P", "-m", "deploy.local", "gateway"],
+            [sys.executable, "-P", "-m", "penstock.deploy.local", "gateway"],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

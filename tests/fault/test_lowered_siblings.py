@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway.calls import InferenceCall
-from shared.clock import SystemClock
-from shared.deployment import ReplicaSettings
-from shared.findings import Finding
-from shared.tensors import array_from_tensor, tensor_from_array
+from penstock.gateway.calls import InferenceCall
+from penstock.shared.clock import SystemClock
+from penstock.shared.deployment import ReplicaSettings
+from penstock.shared.findings import Finding
+from penstock.shared.tensors import array_from_tensor, tensor_from_array
+from penstock.worker.agent import Agent
+from penstock.worker.devices import Machine
+from penstock.worker.replica_process import ProcessSpawner
 from tests import mlflow_models as models
 from tests.agent_plane import LOAD_S, MODEL, AgentPlane, agent_plane
 from tests.unit.worker.agent_bench import FakeArtifacts, NoEnvironments, deployment, settings
-from worker.agent import Agent
-from worker.devices import Machine
-from worker.replica_process import ProcessSpawner
 
 OTHER = "node-worker-1"
 LOWERED_S = 10.0

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from shared.deployment import ReplicaSettings
+from penstock.shared.deployment import ReplicaSettings
+from penstock.worker.control import GatewayAddress, LoadFailed, Ready
 from tests import models
 from tests.data_plane import DataPlane, data_plane, until
 from tests.fault.calls import OpenCalls
 from tests.fault.proxy import Proxy, proxy
-from worker.control import GatewayAddress, LoadFailed, Ready
 
 pytestmark = pytest.mark.alone
 

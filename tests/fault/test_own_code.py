@@ -12,13 +12,13 @@ from typing import Any
 import mlflow
 import pytest
 
-from shared.deployment import ReplicaSettings
+from penstock.shared.deployment import ReplicaSettings
+from penstock.worker.control import Drained, DrainNow, LoadFailed, Ready
+from penstock.worker.orderly_end import END_S
 from tests.agent_plane import agent_plane
 from tests.data_plane import DataPlane, ReplicaChild, data_plane, until
 from tests.mlflow_models import NUMBERS
 from tests.unit.worker.agent_bench import lives
-from worker.control import Drained, DrainNow, LoadFailed, Ready
-from worker.orderly_end import END_S
 
 END_WAIT_S = END_S + 10.0
 
@@ -154,18 +154,7 @@ async def test_a_model_that_was_drained_under_an_agent_ends_in_time(tmp_path: Pa
     assert (tmp_path / "exit").read_text() == "done"
 
 
-TAKEN = pytest.mark.xfail(strict=True, reason="ours is imported first, under the same name")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param("shared", marks=TAKEN),
-        pytest.param("worker", marks=TAKEN),
-        "gateway",
-        "deploy",
-    ],
-)
+@pytest.mark.parametrize("name", ["shared", "worker", "gateway", "registry_sync", "deploy"])
 async def test_a_model_may_bring_a_package_that_is_called_like_one_of_ours(
     tmp_path: Path, name: str
 ) -> None:

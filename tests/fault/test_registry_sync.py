@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from shared.keys import Keys
-from shared.lifecycle import environment_of_child
-from shared.state_store import RedisStateStore
+from penstock.shared.keys import Keys
+from penstock.shared.lifecycle import environment_of_child
+from penstock.shared.state_store import RedisStateStore
 from tests.contract.redis_server import Server
 from tests.e2e.system import free_port, own_environment
 from tests.fault.proxy import Proxy, proxy
@@ -48,7 +48,7 @@ class Daemon:
         variables = {f"PENSTOCK_{name.upper()}": str(value) for name, value in given.items()}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "deploy.local", "registry-sync"],
+                [sys.executable, "-P", "-m", "penstock.deploy.local", "registry-sync"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.dispatch_counters import CancelReason
-from gateway.dispatch_limits import DispatchLimits
-from shared.deployment import ReplicaSettings
-from shared.errors import ErrorCode, PenstockError
+from penstock.gateway.dispatch_counters import CancelReason
+from penstock.gateway.dispatch_limits import DispatchLimits
+from penstock.shared.deployment import ReplicaSettings
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.worker.control import LoadFailed
 from tests import models
 from tests.data_plane import data_plane, rows, until
-from worker.control import LoadFailed
 
 
 async def test_answers_are_each_their_own_in_batches(tmp_path: Path) -> None:

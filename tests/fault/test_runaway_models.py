@@ -7,8 +7,8 @@ import os
 import signal
 from pathlib import Path
 
-from shared.deployment import ReplicaSettings
-from shared.errors import ErrorCode, PenstockError
+from penstock.shared.deployment import ReplicaSettings
+from penstock.shared.errors import ErrorCode, PenstockError
 from tests import mlflow_models as models
 from tests.agent_plane import AgentPlane, agent_plane
 

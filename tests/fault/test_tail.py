@@ -20,10 +20,10 @@ import pytest
 from numpy.typing import NDArray
 from prometheus_client.samples import Sample
 
-from gateway.service import InferenceService
 from load_tests.load_plan import Outcomes
 from load_tests.percentiles import percentile
-from shared.routing import HedgePolicy
+from penstock.gateway.service import InferenceService
+from penstock.shared.routing import HedgePolicy
 from tests import mlflow_models, models
 from tests.data_plane import data_plane, until
 from tests.fault.calls import OpenCalls

@@ -10,8 +10,8 @@ import msgpack
 import zmq
 import zmq.asyncio
 
-from shared.messages import Envelope, Hello
-from shared.wire import VERSION, encode
+from penstock.shared.messages import Envelope, Hello
+from penstock.shared.wire import VERSION, encode
 from tests.fault.gateway_process import gateway_process
 from tests.models import affine
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from structlog.testing import capture_logs
 
-from gateway.routing_feed import RoutingFeed
-from shared.deployment import GatewayReport
-from shared.keys import Keys
-from shared.routing import RoutingTable
-from shared.state_store import RedisStateStore
+from penstock.gateway.routing_feed import RoutingFeed
+from penstock.shared.deployment import GatewayReport
+from penstock.shared.keys import Keys
+from penstock.shared.routing import RoutingTable
+from penstock.shared.state_store import RedisStateStore
 from tests.contract.redis_server import Server
 from tests.e2e.system import penstock
 from tests.fault.gateway_process import GatewayProcess, gateway_process

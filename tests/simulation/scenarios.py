@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from gateway.attempts import AttemptReason
-from gateway.commands import Answered, Failed
-from shared.errors import ErrorCode
-from shared.routing import HedgePolicy
+from penstock.gateway.attempts import AttemptReason
+from penstock.gateway.commands import Answered, Failed
+from penstock.shared.errors import ErrorCode
+from penstock.shared.routing import HedgePolicy
 from tests.simulation.world import DEATH, POISON, SimulatedGateway, Weather, World
 
 CALLS = 150

@@ -1,9 +1,9 @@
 """A seeded world in which the real cores run on a fake clock and a network that misbehaves.
 
-Gateways are `gateway.dispatch.Dispatch`, replicas are `worker.session.Session`; between them
-messages are delayed, dropped, duplicated and reordered, replicas crash and come back or stand still
-for a while, versions flip and replicas drain. Each event happens at a time; the world takes them
-one by one.
+Gateways are `penstock.gateway.dispatch.Dispatch`, replicas are `penstock.worker.session.Session`;
+between them messages are delayed, dropped, duplicated and reordered, replicas crash and come back
+or stand still for a while, versions flip and replicas drain. Each event happens at a time; the
+world takes them one by one.
 
 Each node reads a clock of its own, which started at another time, runs at its own pace and may jump
 forward: no message carries a reading of a clock, so none of that may break anything.
@@ -20,9 +20,9 @@ from functools import partial
 
 import numpy as np
 
-from gateway.attempts import EXTRA, AttemptReason
-from gateway.calls import InferenceCall
-from gateway.commands import (
+from penstock.gateway.attempts import EXTRA, AttemptReason
+from penstock.gateway.calls import InferenceCall
+from penstock.gateway.commands import (
     Answered,
     Failed,
     SendCancel,
@@ -31,15 +31,15 @@ from gateway.commands import (
     SendRequest,
     Streamed,
 )
-from gateway.commands import Command as GatewayCommand
-from gateway.dispatch import Dispatch
-from gateway.dispatch_limits import DispatchLimits
-from gateway.replicas import Replica, Replicas
-from gateway.throttle import ThrottleSettings
-from gateway.traffic import Routes
-from shared.deployment import ModelInterface
-from shared.errors import ErrorCode, PenstockError
-from shared.messages import (
+from penstock.gateway.commands import Command as GatewayCommand
+from penstock.gateway.dispatch import Dispatch
+from penstock.gateway.dispatch_limits import DispatchLimits
+from penstock.gateway.replicas import Replica, Replicas
+from penstock.gateway.throttle import ThrottleSettings
+from penstock.gateway.traffic import Routes
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.messages import (
     Alone,
     Drain,
     Envelope,
@@ -51,18 +51,18 @@ from shared.messages import (
     Probe,
     SuspectTurn,
 )
-from shared.routing import HedgePolicy, ModelRoute, RoutingTable, VersionRoute
-from shared.tensor_spec import TensorSpec
-from shared.tensors import array_from_tensor, tensor_from_array
-from worker.assembly import merge, split
-from worker.batching import BatchLimits
-from worker.commands import Command as ReplicaCommand
-from worker.commands import End, Execute, Send
-from worker.latency_model import LatencyModel
-from worker.outcomes import Completed, FailureKind
-from worker.outcomes import Failed as ExecutionFailed
-from worker.run_limits import RunLimits
-from worker.session import Session
+from penstock.shared.routing import HedgePolicy, ModelRoute, RoutingTable, VersionRoute
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.tensors import array_from_tensor, tensor_from_array
+from penstock.worker.assembly import merge, split
+from penstock.worker.batching import BatchLimits
+from penstock.worker.commands import Command as ReplicaCommand
+from penstock.worker.commands import End, Execute, Send
+from penstock.worker.latency_model import LatencyModel
+from penstock.worker.outcomes import Completed, FailureKind
+from penstock.worker.outcomes import Failed as ExecutionFailed
+from penstock.worker.run_limits import RunLimits
+from penstock.worker.session import Session
 
 INTERFACE = ModelInterface(
     inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 1)),),

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
-from shared.jobs.record import FINISHED
+from penstock.shared.jobs.record import FINISHED
 from tests import mlflow_models
 from tests.e2e.job_client import numbers
 from tests.e2e.load import TOLERANCE, Load

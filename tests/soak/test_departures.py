@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.deployment import ReplicaSettings
+from penstock.shared.deployment import ReplicaSettings
 from tests import mlflow_models as models
 from tests.e2e.folder import Multiplying, folder_system
 from tests.e2e.system import LocalSystem, penstock

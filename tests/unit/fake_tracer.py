@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared.tracing import FLUSH_TIMEOUT_S, Attributes, Kind, Span, is_sampled
+from penstock.shared.tracing import FLUSH_TIMEOUT_S, Attributes, Kind, Span, is_sampled
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @dataclass
 class FakeSpan:
-    """Implements `shared.tracing.Span`."""
+    """Implements `penstock.shared.tracing.Span`."""
 
     name: str
     parent: str
@@ -42,7 +42,7 @@ class FakeSpan:
 
 
 class FakeTracer:
-    """Implements `shared.tracing.Tracer`."""
+    """Implements `penstock.shared.tracing.Tracer`."""
 
     def __init__(self) -> None:
         self.spans: list[FakeSpan] = []

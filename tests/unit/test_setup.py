@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from shared.compiled import is_compiled
+from penstock.shared.compiled import is_compiled
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from shared.records import record
+from penstock.shared.records import record
 
 
 @record
@@ -100,8 +100,9 @@ def test_all_that_is_listed_is_there(setup: ModuleType) -> None:
 
 
 def test_no_interpreted_class_has_a_compiled_base(setup: ModuleType) -> None:
-    compiled = {path.removesuffix(".py").replace("/", ".") for path in setup.modules()}
-    for package in setup.PACKAGES:
+    names = (path.removesuffix(".py").replace("/", ".") for path in setup.modules())
+    compiled = {f"penstock.{name}" for name in names}
+    for package in setup.FOLDERS:
         for path in (ROOT / package).rglob("*.py"):
             if str(path.relative_to(ROOT)) in setup.modules():
                 continue
@@ -119,6 +120,11 @@ def test_no_interpreted_class_has_a_compiled_base(setup: ModuleType) -> None:
                 for base in node.bases
             }
             assert not bases & taken, path
+
+
+def test_a_wheel_has_one_name(setup: ModuleType) -> None:
+    assert {name.partition(".")[0] for name in setup.packages()} == {"penstock"}
+    assert {"penstock.gateway.http", "penstock.deploy.local"} <= set(setup.packages())
 
 
 @pytest.mark.skipif(not os.environ.get("CI"), reason="a machine may be without a C compiler")

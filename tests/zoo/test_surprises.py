@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared.deployment import ReplicaSettings
+from penstock.shared.deployment import ReplicaSettings
+from penstock.worker.control import Found, Lower, Ready
+from penstock.worker.unbatched import unbatched
 from tests.e2e.system import wait_until
 from tests.fault.served import Served, served
 from tests.zoo.onnx_cases import OPEN_SIGNATURE, graph
 from tests.zoo.pyfunc_cases import UNNAMED, python, tensors_in
 from tests.zoo.test_zoo import infer, max_batch_size
-from worker.control import Found, Lower, Ready
-from worker.unbatched import unbatched
 
 ODD = 77.0
 """A row that begins with this is answered twice; no trial comes upon it."""

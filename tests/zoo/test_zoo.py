@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from shared.deployment import ReplicaSettings
-from shared.tensors import Tensor, array_from_tensor, tensor_from_array
+from penstock.shared.deployment import ReplicaSettings
+from penstock.shared.tensors import Tensor, array_from_tensor, tensor_from_array
+from penstock.worker.control import LoadFailed, Ready
 from tests.fault.served import Served, served
 from tests.zoo import onnx_cases, pyfunc_cases, torch_cases
 from tests.zoo.cases import BATCHED, NOT_BATCHED, Answers, Case, Inputs, difference
-from worker.control import LoadFailed, Ready
 
 CALLERS = 16
 ROUNDS = 4

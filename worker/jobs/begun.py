@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable
 
 ID_BYTES = 32
-"""What an id of `shared.jobs.ids` takes."""
+"""What an id of `penstock.shared.jobs.ids` takes."""
 
 JOBS_MAX = 4096
 """More may be begun, and less be known of them: so who may hold more than this gets no memory."""

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol, TypeAlias, TypeVar
 
-from shared.errors import ErrorCode, PenstockError, StateStoreError
-from shared.jobs.record import Content
-from shared.messages import Failure
-from shared.records import record
-from shared.tensors import Buffer
+from penstock.shared.errors import ErrorCode, PenstockError, StateStoreError
+from penstock.shared.jobs.record import Content
+from penstock.shared.messages import Failure
+from penstock.shared.records import record
+from penstock.shared.tensors import Buffer
 
 TRIES = 6
 """Of each transfer; with the pauses between them, about ten seconds."""
@@ -46,7 +46,7 @@ Answer = TypeVar("Answer")
 
 
 class Blobs(Protocol):
-    """Of `shared.jobs.blobs.BlobStore`, what is used here."""
+    """Of `penstock.shared.jobs.blobs.BlobStore`, what is used here."""
 
     def put(self, job_id: str, data: Buffer) -> str:
         """Keep bytes; their name."""

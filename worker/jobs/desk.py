@@ -6,8 +6,8 @@ could not be asked in between (`PREFETCH_S`). Never more than the operator allow
 more calls wait than the next batch takes.
 
 While calls come, jobs are leased a few at a time (`PACED_JOBS`), and at a pace
-(`worker.jobs.pace`): as many as fit two batches at once, again and again, make calls wait for what
-it takes to read and write them, more than for their executions.
+(`penstock.worker.jobs.pace`): as many as fit two batches at once, again and again, make calls wait
+for what it takes to read and write them, more than for their executions.
 
 Nobody polls: after the queue was found empty, a hint says when to look again. A hint that comes
 while a request is under way may be about what the request just missed, so it counts afterwards.
@@ -22,9 +22,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from shared.messages import Final, Nack, NackReason
-from worker.jobs.messages import FromPort, Hinted, Leased, PortLost, Pull
-from worker.jobs.pace import Pace
+from penstock.shared.messages import Final, Nack, NackReason
+from penstock.worker.jobs.messages import FromPort, Hinted, Leased, PortLost, Pull
+from penstock.worker.jobs.pace import Pace
 
 PREFETCH_S = 0.1
 """Jobs are leased before they can run if those before them take no longer than this: many times
@@ -131,7 +131,7 @@ class JobDesk:
                 self._not_before = now + SUSPECT_RETRY_S
 
     def pull(self, busy: Busyness, now: float, waited_s: Callable[[], float]) -> Pull | None:
-        """What to ask the port for now; `waited_s` is for `worker.jobs.pace`."""
+        """What to ask the port for now; `waited_s` is for `penstock.worker.jobs.pace`."""
         if not self.wants(now):
             return None
         if busy.calls != self._calls:

@@ -6,10 +6,10 @@ to another one since, with another signature.
 
 from __future__ import annotations
 
-from shared.deployment import ModelInterface
-from shared.messages import Request
-from shared.packed_values import shown
-from shared.tensors import shape_fits
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.messages import Request
+from penstock.shared.packed_values import shown
+from penstock.shared.tensors import shape_fits
 
 
 def misfit(request: Request, interface: ModelInterface) -> str:

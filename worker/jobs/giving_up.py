@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from worker.batching import Item, Key
-from worker.jobs.messages import JOBS
-from worker.jobs.waiting_jobs import JobItem
+from penstock.worker.batching import Item, Key
+from penstock.worker.jobs.messages import JOBS
+from penstock.worker.jobs.waiting_jobs import JobItem
 
 
 class GivingUp:

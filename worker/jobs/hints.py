@@ -16,7 +16,7 @@ LOOK_S = 5.0
 
 
 class WakeUp(Protocol):
-    """Of `shared.jobs.blocking_store.BlockingWakeUp`, what is used here."""
+    """Of `penstock.shared.jobs.blocking_store.BlockingWakeUp`, what is used here."""
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for a hint, or so long."""

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from shared.deployment import ModelInterface
-from shared.errors import ErrorCode, WireError
-from shared.jobs.payload import OtherVersionError, unpack_input
-from shared.jobs.record import JobRecord
-from shared.messages import Failure, Request
-from shared.records import record
-from worker.jobs.fitting import misfit
-from worker.jobs.messages import Job
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.errors import ErrorCode, WireError
+from penstock.shared.jobs.payload import OtherVersionError, unpack_input
+from penstock.shared.jobs.record import JobRecord
+from penstock.shared.messages import Failure, Request
+from penstock.shared.records import record
+from penstock.worker.jobs.fitting import misfit
+from penstock.worker.jobs.messages import Job
 
 
 @record

@@ -20,15 +20,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 
-from shared.errors import ErrorCode
-from shared.jobs import calls
-from shared.jobs.answers import Beat, JobWithBytes, Progress
-from shared.jobs.calls import Call
-from shared.jobs.payload import JobResult, pack_result
-from shared.jobs.record import Content, JobRecord, JobState
-from shared.messages import Failure, Final, Nack
-from shared.tensors import Buffer
-from worker.jobs.messages import Output
+from penstock.shared.errors import ErrorCode
+from penstock.shared.jobs import calls
+from penstock.shared.jobs.answers import Beat, JobWithBytes, Progress
+from penstock.shared.jobs.calls import Call
+from penstock.shared.jobs.payload import JobResult, pack_result
+from penstock.shared.jobs.record import Content, JobRecord, JobState
+from penstock.shared.messages import Failure, Final, Nack
+from penstock.shared.tensors import Buffer
+from penstock.worker.jobs.messages import Output
 
 ESTIMATE_MAX = 0.95
 """An estimate says that an execution is nearly over, never that it is."""

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from typing import TypeAlias
 
-from shared.errors import StateStoreError
-from shared.telemetry import get_logger
+from penstock.shared.errors import StateStoreError
+from penstock.shared.telemetry import get_logger
 
 LOSSES_MAX = 200
 """Deaths that wait for a store that is away; of more, the oldest are left to their leases' ends.

@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
-from shared import messages
-from shared.deployment import ModelInterface
-from shared.jobs.answers import Progress
-from shared.jobs.record import Content
-from shared.messages import Request
-from shared.records import record
-from shared.tensors import Buffer
+from penstock.shared import messages
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.jobs.answers import Progress
+from penstock.shared.jobs.record import Content
+from penstock.shared.messages import Request
+from penstock.shared.records import record
+from penstock.shared.tensors import Buffer
 
 JOBS: Final = ""
 """The link that jobs come over; gateways have names."""

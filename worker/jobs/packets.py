@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from shared.errors import WireError
-from shared.tensors import Buffer
+from penstock.shared.errors import WireError
+from penstock.shared.tensors import Buffer
 
 READ_BYTES = 256 * 1024
 """Read at a time: about what a local socket holds."""

@@ -1,16 +1,17 @@
 """What waits for the job store, for a replica: leases jobs, keeps the leases, ends them.
 
-It runs in a process beside the replica's (`worker.jobs.port_process`), so that a loop which runs a
-batch itself, or a model that holds the interpreter, costs no lease; and neither a store that is
-slow nor the reading and writing of jobs takes anything from calls. One thread does all that, and
-all that is due leaves in one pipeline. Others wait for hints and move blobs, so that neither delays
-a heartbeat.
+It runs in a process beside the replica's (`penstock.worker.jobs.port_process`), so that a loop
+which runs a batch itself, or a model that holds the interpreter, costs no lease; and neither a
+store that is slow nor the reading and writing of jobs takes anything from calls. One thread does
+all that, and all that is due leaves in one pipeline. Others wait for hints and move blobs, so that
+neither delays a heartbeat.
 
-While the store is away, what it is owed waits (`worker.jobs.store_calls`). That is bounded: a
-replica holds so many jobs, and leases no more meanwhile.
+While the store is away, what it is owed waits (`penstock.worker.jobs.store_calls`). That is
+bounded: a replica holds so many jobs, and leases no more meanwhile.
 
 Nothing is shared by threads but queues. Previous stop of a job: the job store. Next:
-`worker.jobs.port_link`, over `worker.jobs.port_wire`, and back from there with its answer.
+`penstock.worker.jobs.port_link`, over `penstock.worker.jobs.port_wire`, and back from there with
+its answer.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ from functools import partial
 from math import inf
 from typing import Any, TypeAlias
 
-from shared.deployment import ModelInterface
-from shared.ids import new_request_id
-from shared.jobs import calls
-from shared.jobs.answers import Beat, Progress
-from shared.jobs.answers import Leased as LeasedFromStore
-from shared.jobs.calls import Call
-from shared.jobs.payload import RESULT_TYPE
-from shared.jobs.record import Content, JobState
-from shared.messages import Failure, Final, Nack, NackReason
-from shared.records import record
-from shared.telemetry import get_logger
-from shared.tensors import Buffer
-from worker.jobs.blob_carrier import (
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.ids import new_request_id
+from penstock.shared.jobs import calls
+from penstock.shared.jobs.answers import Beat, Progress
+from penstock.shared.jobs.answers import Leased as LeasedFromStore
+from penstock.shared.jobs.calls import Call
+from penstock.shared.jobs.payload import RESULT_TYPE
+from penstock.shared.jobs.record import Content, JobState
+from penstock.shared.messages import Failure, Final, Nack, NackReason
+from penstock.shared.records import record
+from penstock.shared.telemetry import get_logger
+from penstock.shared.tensors import Buffer
+from penstock.worker.jobs.blob_carrier import (
     NO_ROOM,
     BlobCarrier,
     Blobs,
@@ -45,10 +46,10 @@ from worker.jobs.blob_carrier import (
     OutputStored,
     Stored,
 )
-from worker.jobs.hints import Hints, WakeUp
-from worker.jobs.inputs import Read, Unreadable, read_input
-from worker.jobs.leases import Leases
-from worker.jobs.messages import (
+from penstock.worker.jobs.hints import Hints, WakeUp
+from penstock.worker.jobs.inputs import Read, Unreadable, read_input
+from penstock.worker.jobs.leases import Leases
+from penstock.worker.jobs.messages import (
     Began,
     Ended,
     Fetched,
@@ -64,7 +65,7 @@ from worker.jobs.messages import (
     Told,
     ToPort,
 )
-from worker.jobs.store_calls import Owed, Store, StoreCalls
+from penstock.worker.jobs.store_calls import Owed, Store, StoreCalls
 
 LEASE_WAIT_S = 1.0
 """How long who leaves asks what it was leased by a call that got no answer; then the leases end by

@@ -1,4 +1,5 @@
-"""The process of a job port, beside its replica: `python -m worker.jobs.port_process --fd N`.
+"""The process of a job port, beside its replica: `python -m penstock.worker.jobs.port_process --fd
+N`.
 
 It is apart so that what jobs take of the interpreter is not the replica's loop's: two threads of
 one process that are both at work hand the interpreter to each other at every message. It is started
@@ -24,15 +25,15 @@ from typing import NoReturn
 
 import setproctitle
 
-from shared.jobs.blobs import BlobStore
-from shared.jobs.blocking_store import BlockingJobStore, BlockingWakeUp
-from shared.keys import Keys
-from shared.lifecycle import die_with_parent
-from shared.telemetry import get_logger, inherit_logging
-from worker.jobs.messages import Alive, Begin, FromPort, Leave, ToPort
-from worker.jobs.packets import PacketReader, PacketWriter
-from worker.jobs.port import JobPort
-from worker.jobs.port_wire import decode, encode
+from penstock.shared.jobs.blobs import BlobStore
+from penstock.shared.jobs.blocking_store import BlockingJobStore, BlockingWakeUp
+from penstock.shared.keys import Keys
+from penstock.shared.lifecycle import die_with_parent
+from penstock.shared.telemetry import get_logger, inherit_logging
+from penstock.worker.jobs.messages import Alive, Begin, FromPort, Leave, ToPort
+from penstock.worker.jobs.packets import PacketReader, PacketWriter
+from penstock.worker.jobs.port import JobPort
+from penstock.worker.jobs.port_wire import decode, encode
 
 EXIT_FAULT = 70
 

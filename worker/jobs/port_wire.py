@@ -1,9 +1,9 @@
 """Messages between a replica's loop and its job port as frames, and back. Pure.
 
 Frame 0 is a msgpack array that begins with the message's kind. Requests and answers follow in the
-frames that `shared.wire` makes of them, so that large tensors are referred to and not copied here,
-and what is read is checked; an output's bytes are a frame of their own. Not pickle: it is not
-quicker (3 or 4 µs each way for a job of 3 kB), and whatever it read would be obeyed.
+frames that `penstock.shared.wire` makes of them, so that large tensors are referred to and not
+copied here, and what is read is checked; an output's bytes are a frame of their own. Not pickle: it
+is not quicker (3 or 4 µs each way for a job of 3 kB), and whatever it read would be obeyed.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any, TypeAlias
 
 import msgpack
 
-from shared.deployment import ModelInterface
-from shared.errors import WireError
-from shared.jobs.answers import Progress
-from shared.jobs.record import Content
-from shared.messages import Envelope, Final, Message, Nack, Request
-from shared.packed import unpack
-from shared.tensors import Buffer
-from shared.wire import decode as envelope_of
-from shared.wire import encode as frames_of
-from worker.jobs.messages import (
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.errors import WireError
+from penstock.shared.jobs.answers import Progress
+from penstock.shared.jobs.record import Content
+from penstock.shared.messages import Envelope, Final, Message, Nack, Request
+from penstock.shared.packed import unpack
+from penstock.shared.tensors import Buffer
+from penstock.shared.wire import decode as envelope_of
+from penstock.shared.wire import encode as frames_of
+from penstock.worker.jobs.messages import (
     Alive,
     Began,
     Begin,

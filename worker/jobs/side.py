@@ -8,15 +8,15 @@ from functools import partial
 from math import inf
 from threading import Event
 
-from shared.deployment import ModelInterface
-from shared.messages import Final, Message, Nack
-from shared.telemetry import get_logger
-from worker.batching import Item
-from worker.commands import Command
-from worker.control import JobsStart, Start
-from worker.jobs.begun import BegunJobs
-from worker.jobs.desk import BATCHES_HELD, JobDesk
-from worker.jobs.messages import (
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.messages import Final, Message, Nack
+from penstock.shared.telemetry import get_logger
+from penstock.worker.batching import Item
+from penstock.worker.commands import Command
+from penstock.worker.control import JobsStart, Start
+from penstock.worker.jobs.begun import BegunJobs
+from penstock.worker.jobs.desk import BATCHES_HELD, JobDesk
+from penstock.worker.jobs.messages import (
     JOBS,
     Began,
     Begin,
@@ -28,14 +28,14 @@ from worker.jobs.messages import (
     PortLost,
     Told,
 )
-from worker.jobs.port_link import PortLink
-from worker.jobs.processor_waits import ProcessorWaits
-from worker.jobs.stream import NoAnswer, Stopped, run_stream, streams
-from worker.jobs.waiting_jobs import JobItem
-from worker.outcomes import Failed, FailureKind, Outcome
-from worker.runtimes.base import Runtime
-from worker.session import Session
-from worker.waiting import Waiting
+from penstock.worker.jobs.port_link import PortLink
+from penstock.worker.jobs.processor_waits import ProcessorWaits
+from penstock.worker.jobs.stream import NoAnswer, Stopped, run_stream, streams
+from penstock.worker.jobs.waiting_jobs import JobItem
+from penstock.worker.outcomes import Failed, FailureKind, Outcome
+from penstock.worker.runtimes.base import Runtime
+from penstock.worker.session import Session
+from penstock.worker.waiting import Waiting
 
 LONG_S = 1.0
 """Executions that are expected to take longer have their progress estimated."""

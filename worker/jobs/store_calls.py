@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from shared.errors import StateStoreError, StoreFullError
-from shared.jobs.calls import Call
-from shared.jobs.durability import Durability
-from shared.telemetry import get_logger
-from worker.jobs.leases import Leases
+from penstock.shared.errors import StateStoreError, StoreFullError
+from penstock.shared.jobs.calls import Call
+from penstock.shared.jobs.durability import Durability
+from penstock.shared.telemetry import get_logger
+from penstock.worker.jobs.leases import Leases
 
 RETRY_S = 0.1
 RETRY_S_MAX = 2.0
@@ -30,7 +30,7 @@ log = get_logger("jobs")
 
 
 class Store(Protocol):
-    """Of `shared.jobs.blocking_store.BlockingJobStore`, what is used here."""
+    """Of `penstock.shared.jobs.blocking_store.BlockingJobStore`, what is used here."""
 
     def run_many(self, calls: Sequence[Call[Any]]) -> list[Any]:
         """For each call its answer, or its own error; raises StateStoreError without the store."""

@@ -5,7 +5,7 @@ Between two yields it is asked whether to stop; a model that is stopped sees its
 and may clean up. What a model does between two yields cannot be stopped from here.
 
 It runs on the executor's thread, and so are `tell` and `stop` called from there. Previous stop of a
-job: `worker.jobs.side`. Next: `worker.runtimes`, and back with the outcome.
+job: `penstock.worker.jobs.side`. Next: `penstock.worker.runtimes`, and back with the outcome.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import TypeAlias
 
-from shared.jobs.answers import Progress
-from shared.jobs.payload import unpack_result
-from shared.jobs.record import Content
-from shared.messages import Request
-from shared.records import record
-from shared.telemetry import get_logger
-from shared.tensors import Buffer
-from worker.assembly import merge
-from worker.batching import Item
-from worker.executor import failed, run_batch
-from worker.jobs.yields import Output, output_of, progress_of
-from worker.outcomes import Completed, Failed
-from worker.runtimes.base import Runtime, StreamingRuntime
+from penstock.shared.jobs.answers import Progress
+from penstock.shared.jobs.payload import unpack_result
+from penstock.shared.jobs.record import Content
+from penstock.shared.messages import Request
+from penstock.shared.records import record
+from penstock.shared.telemetry import get_logger
+from penstock.shared.tensors import Buffer
+from penstock.worker.assembly import merge
+from penstock.worker.batching import Item
+from penstock.worker.executor import failed, run_batch
+from penstock.worker.jobs.yields import Output, output_of, progress_of
+from penstock.worker.outcomes import Completed, Failed
+from penstock.worker.runtimes.base import Runtime, StreamingRuntime
 
 log = get_logger("jobs")
 

@@ -16,7 +16,7 @@ trial had the like of.
 
 Few wait here (`JobDesk` sees to that), so a sorted list does.
 
-Previous stop of a job: `worker.session`. Next: `worker.executor`.
+Previous stop of a job: `penstock.worker.session`. Next: `penstock.worker.executor`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from bisect import insort
 from collections.abc import Hashable, Sequence
 from math import inf
 
-from worker.batching import Item
-from worker.jobs.messages import JOBS, Job
-from worker.latency_model import Estimates, LatencyModel
+from penstock.worker.batching import Item
+from penstock.worker.jobs.messages import JOBS, Job
+from penstock.worker.latency_model import Estimates, LatencyModel
 
 SLICE_S_MIN = 1e-3
 """Shortest slice where none is set."""

@@ -20,16 +20,16 @@ from typing import Any
 import numpy as np
 import orjson
 
-from shared.deployment import ModelInterface
-from shared.jobs.answers import Progress
-from shared.jobs.payload import RESULT_TYPE, JobResult, pack_result
-from shared.jobs.record import Content
-from shared.messages import Final, Request
-from shared.records import record
-from shared.tensor_spec import TensorSpec
-from shared.tensors import AnyArray, Buffer
-from worker.assembly import split
-from worker.runtimes.results import Result, ResultError, are_texts, arrange_one, array_of
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.jobs.answers import Progress
+from penstock.shared.jobs.payload import RESULT_TYPE, JobResult, pack_result
+from penstock.shared.jobs.record import Content
+from penstock.shared.messages import Final, Request
+from penstock.shared.records import record
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.tensors import AnyArray, Buffer
+from penstock.worker.assembly import split
+from penstock.worker.runtimes.results import Result, ResultError, are_texts, arrange_one, array_of
 
 JSON_TYPE = "application/json"
 
@@ -106,7 +106,7 @@ def _result_of(value: object, specs: Sequence[TensorSpec]) -> Result:
 
 
 def _array_of(value: object, *, text: bool) -> AnyArray:
-    """A value as an array; `text` as `worker.runtimes.results.array_of` has it.
+    """A value as an array; `text` as `penstock.worker.runtimes.results.array_of` has it.
 
     Raises:
         ResultError: if it is none.

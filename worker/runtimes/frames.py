@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from shared.tensor_spec import TensorSpec
-from shared.tensors import AnyArray
-from worker.mlflow_model import Column
-from worker.runtimes.results import Result, ResultError, are_texts, array_of
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.tensors import AnyArray
+from penstock.worker.mlflow_model import Column
+from penstock.worker.runtimes.results import Result, ResultError, are_texts, array_of
 
 
 def frame_of(inputs: Mapping[str, AnyArray], columns: Sequence[Column]) -> pd.DataFrame:

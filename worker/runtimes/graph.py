@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from shared.tensor_spec import TensorSpec
-from worker.runtimes.base import ModelLoadError
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.worker.runtimes.base import ModelLoadError
 
 BATCH_NAMES = frozenset({"batch", "batch_size", "batchsize", "bs", "n"})
 """What people call the same dimension, in one graph now so and now so."""

@@ -9,14 +9,14 @@ from typing import Any
 
 import onnxruntime as ort
 
-from shared.deployment import ModelInterface
-from shared.messages import Parameters
-from shared.tensor_spec import TensorSpec
-from shared.tensors import NUMPY_OF, AnyArray
-from worker.mlflow_model import MLmodel
-from worker.runtimes.base import ModelLoadError
-from worker.runtimes.failures import execution_error
-from worker.runtimes.graph import batch_limit, named_apart, reconcile, static_rows
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.messages import Parameters
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.tensors import NUMPY_OF, AnyArray
+from penstock.worker.mlflow_model import MLmodel
+from penstock.worker.runtimes.base import ModelLoadError
+from penstock.worker.runtimes.failures import execution_error
+from penstock.worker.runtimes.graph import batch_limit, named_apart, reconcile, static_rows
 
 PLATFORM = "onnxruntime_onnx"
 
@@ -46,7 +46,7 @@ MADE_UP_NAMES = re.compile(
 
 
 class OnnxRuntime:
-    """One ONNX graph in one inference session; see `worker.runtimes.base.Runtime`."""
+    """One ONNX graph in one inference session; see `penstock.worker.runtimes.base.Runtime`."""
 
     def __init__(
         self,

@@ -16,19 +16,19 @@ from typing import Any
 import mlflow.pyfunc
 import numpy as np
 
-from shared.deployment import ModelInterface
-from shared.messages import Parameters
-from shared.telemetry import get_logger
-from shared.tensor_spec import TensorSpec
-from shared.tensors import AnyArray
-from worker.mlflow_model import Column, MLmodel, MLmodelError, column_specs, named
-from worker.runtimes.base import ModelLoadError
-from worker.runtimes.failures import told
-from worker.runtimes.frames import frame_of, result_of, strings, without_frames
-from worker.runtimes.graph import batches
-from worker.runtimes.model_code import check_requirements, model_code_runs
-from worker.runtimes.results import Result, arrange, discover_outputs
-from worker.trial.example import read_example
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.messages import Parameters
+from penstock.shared.telemetry import get_logger
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.tensors import AnyArray
+from penstock.worker.mlflow_model import Column, MLmodel, MLmodelError, column_specs, named
+from penstock.worker.runtimes.base import ModelLoadError
+from penstock.worker.runtimes.failures import told
+from penstock.worker.runtimes.frames import frame_of, result_of, strings, without_frames
+from penstock.worker.runtimes.graph import batches
+from penstock.worker.runtimes.model_code import check_requirements, model_code_runs
+from penstock.worker.runtimes.results import Result, arrange, discover_outputs
+from penstock.worker.trial.example import read_example
 
 PLATFORM = "mlflow_pyfunc"
 
@@ -41,7 +41,7 @@ _END = object()
 
 
 class PyfuncRuntime:
-    """One pyfunc model; see `worker.runtimes.base.Runtime`.
+    """One pyfunc model; see `penstock.worker.runtimes.base.Runtime`.
 
     Args:
         model: what MLflow loaded.

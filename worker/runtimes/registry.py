@@ -6,8 +6,8 @@ import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker.mlflow_model import MLmodel, MLmodelError, read_mlmodel
-from worker.runtimes.base import Loader, ModelLoadError, Runtime
+from penstock.worker.mlflow_model import MLmodel, MLmodelError, read_mlmodel
+from penstock.worker.runtimes.base import Loader, ModelLoadError, Runtime
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Kind:
     extra: str
 
 
-_ONNX = Kind("ONNX", "worker.runtimes.onnx", "load_onnx", "onnx")
-_TORCH = Kind("PyTorch", "worker.runtimes.torch", "load_torch", "torch")
-_PYFUNC = Kind("MLflow pyfunc", "worker.runtimes.pyfunc", "load_pyfunc", "pyfunc")
+_ONNX = Kind("ONNX", "penstock.worker.runtimes.onnx", "load_onnx", "onnx")
+_TORCH = Kind("PyTorch", "penstock.worker.runtimes.torch", "load_torch", "torch")
+_PYFUNC = Kind("MLflow pyfunc", "penstock.worker.runtimes.pyfunc", "load_pyfunc", "pyfunc")
 
 
 def load_runtime(

@@ -11,10 +11,10 @@ from datetime import date
 
 import numpy as np
 
-from shared.tensor_spec import TensorSpec
-from shared.tensors import DATATYPE_OF, NUMPY_OF, AnyArray
-from worker.invented import invented_inputs
-from worker.runtimes.base import ExecutionError, ModelLoadError
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.tensors import DATATYPE_OF, NUMPY_OF, AnyArray
+from penstock.worker.invented import invented_inputs
+from penstock.worker.runtimes.base import ExecutionError, ModelLoadError
 
 MICROSECOND_DIGITS = 6
 NANOSECOND_DIGITS = 9

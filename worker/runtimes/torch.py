@@ -24,17 +24,17 @@ import numpy as np
 import torch
 from torch.export.passes import move_to_device_pass
 
-from shared.deployment import ModelInterface
-from shared.messages import Parameters
-from shared.tensor_spec import TensorSpec
-from shared.tensors import DATATYPE_OF, NUMPY_OF, AnyArray
-from worker.mlflow_model import MLmodel, named
-from worker.runtimes.base import ModelLoadError
-from worker.runtimes.failures import told
-from worker.runtimes.graph import batch_limit, batches, named_apart, reconcile, static_rows
-from worker.runtimes.model_code import add_code_paths, check_requirements, model_code_runs
-from worker.runtimes.results import Result, ResultError, arrange, discover_outputs
-from worker.trial.example import read_example
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.messages import Parameters
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.tensors import DATATYPE_OF, NUMPY_OF, AnyArray
+from penstock.worker.mlflow_model import MLmodel, named
+from penstock.worker.runtimes.base import ModelLoadError
+from penstock.worker.runtimes.failures import told
+from penstock.worker.runtimes.graph import batch_limit, batches, named_apart, reconcile, static_rows
+from penstock.worker.runtimes.model_code import add_code_paths, check_requirements, model_code_runs
+from penstock.worker.runtimes.results import Result, ResultError, arrange, discover_outputs
+from penstock.worker.trial.example import read_example
 
 PLATFORM = "pytorch_torch"
 TITLE = "exported program"
@@ -47,7 +47,7 @@ PICKLE_SWITCH = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 
 
 class TorchRuntime:
-    """One PyTorch model; see `worker.runtimes.base.Runtime`.
+    """One PyTorch model; see `penstock.worker.runtimes.base.Runtime`.
 
     Args:
         call: takes tensors by the interface's names.

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from shared.tensor_spec import TensorSpec
-from shared.tensors import NUMPY_OF, AnyArray
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.tensors import NUMPY_OF, AnyArray
 
 SEED = 20210
 

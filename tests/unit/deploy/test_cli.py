@@ -7,15 +7,17 @@ import sys
 
 import pytest
 
-from deploy.local.extras import load
-from deploy.local.failures import CommandError
+from penstock.deploy.local.extras import load
+from penstock.deploy.local.failures import CommandError
 from tests.e2e.system import own_environment, penstock
 
 HEAVY = ("mlflow", "torch", "onnx", "onnxruntime", "sklearn", "fastapi", "uvicorn", "httpx", "zmq")
 
 
 def test_nothing_heavy_is_imported_before_a_command_runs() -> None:
-    program = f"import sys, deploy.local.cli; print([m for m in {HEAVY!r} if m in sys.modules])"
+    program = (
+        f"import sys, penstock.deploy.local.cli; print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
 
@@ -58,7 +60,7 @@ def test_a_missing_extra_is_named() -> None:
 
 def test_status_of_nothing_is_one_line() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "deploy.local", "status", "--data-dir", "/nowhere/at/all"],
+        [sys.executable, "-m", "penstock.deploy.local", "status", "--data-dir", "/nowhere/at/all"],
         capture_output=True,
         text=True,
         env=own_environment(),

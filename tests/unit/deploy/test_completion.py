@@ -16,8 +16,8 @@ from typing import get_args, get_type_hints
 import pytest
 from typer.models import CommandInfo
 
-from deploy.local.cli import app
-from deploy.local.completion import OFFERED_MAX, models_of_gateway, models_of_store
+from penstock.deploy.local.cli import app
+from penstock.deploy.local.completion import OFFERED_MAX, models_of_gateway, models_of_store
 from tests.e2e.system import own_environment
 from tests.unit.deploy.fake_gateway import JOB, FakeGateway, job
 
@@ -38,7 +38,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
     program = tmp_path / "bin" / "penstock"
     program.parent.mkdir()
     program.write_text(
-        f"#!{sys.executable} -P\nfrom deploy.local.cli import main\nmain()\n", encoding="utf-8"
+        f"#!{sys.executable} -P\nfrom penstock.deploy.local.cli import main\nmain()\n",
+        encoding="utf-8",
     )
     program.chmod(0o755)
     home = tmp_path / "home"
@@ -137,7 +138,7 @@ def test_nothing_is_offered_and_nothing_said_where_no_system_runs(
 
 def test_a_look_that_never_ends_is_given_up_in_silence(environment: dict[str, str]) -> None:
     program = (
-        "import threading; from deploy.local.completion import within\n"
+        "import threading; from penstock.deploy.local.completion import within\n"
         "within(0.1, threading.Event().wait)\n"
         "print('it went on')"
     )

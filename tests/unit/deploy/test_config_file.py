@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.config_file import read_config
-from deploy.local.failures import CommandError
-from deploy.local.known_settings import SETTINGS
-from deploy.local.settings_flags import settings_from
-from gateway.settings import GatewaySettings
-from registry_sync.settings import SyncSettings
+from penstock.deploy.local.config_file import read_config
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.known_settings import SETTINGS
+from penstock.deploy.local.settings_flags import settings_from
+from penstock.gateway.settings import GatewaySettings
+from penstock.registry_sync.settings import SyncSettings
 from tests.e2e.system import penstock
 
 Write = Callable[[str], Path]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy.local.curl_examples import (
+from penstock.deploy.local.curl_examples import (
     TEST_IMAGE,
     TEST_IMAGE_LABEL,
     describe_system,
@@ -16,8 +16,8 @@ from deploy.local.curl_examples import (
     status_command,
     swap_command,
 )
-from deploy.local.digits import load_split
-from deploy.local.system_file import SystemFile
+from penstock.deploy.local.digits import load_split
+from penstock.deploy.local.system_file import SystemFile
 
 
 def test_the_image_is_the_first_of_the_test_split() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local import data_dir as data_dir_module
-from deploy.local.data_dir import (
+from penstock.deploy.local import data_dir as data_dir_module
+from penstock.deploy.local.data_dir import (
     DataDir,
     bound_log,
     lock_data_dir,
@@ -16,8 +16,8 @@ from deploy.local.data_dir import (
     start_log,
     tail_of,
 )
-from deploy.local.failures import CommandError
-from deploy.local.system_file import SystemFile, read_system, remove_system, write_system
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.system_file import SystemFile, read_system, remove_system, write_system
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from deploy.local.demo_client import Tally, percentile
+from penstock.deploy.local.demo_client import Tally, percentile
 
 
 def test_percentiles_are_values_that_occurred() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deploy.local.diagnosis import (
+from penstock.deploy.local.diagnosis import (
     Level,
     Probe,
     RedisFacts,
@@ -14,7 +14,7 @@ from deploy.local.diagnosis import (
     judge_redis,
     judge_runtimes,
 )
-from shared.jobs.durability import Durability
+from penstock.shared.jobs.durability import Durability
 
 FACTS = RedisFacts(
     name="redis",

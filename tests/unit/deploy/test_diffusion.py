@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deploy.local.demo_diffusion import recognised
-from deploy.local.diffusion_model import (
+from penstock.deploy.local.demo_diffusion import recognised
+from penstock.deploy.local.diffusion_model import (
     CONDITIONS,
     PIXELS,
     PREVIEWS_MAX,
@@ -23,8 +23,8 @@ from deploy.local.diffusion_model import (
     draw,
     velocity,
 )
-from deploy.local.diffusion_training import fresh_weights, train, way_back
-from deploy.local.digits import load_split
+from penstock.deploy.local.diffusion_training import fresh_weights, train, way_back
+from penstock.deploy.local.digits import load_split
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from deploy.local.direct_http import spare_loopback
-from deploy.local.metrics_sum import scrape
-from deploy.local.readiness import answers
+from penstock.deploy.local.direct_http import spare_loopback
+from penstock.deploy.local.metrics_sum import scrape
+from penstock.deploy.local.readiness import answers
 
 CLOSED = "http://127.0.0.1:9"
 

@@ -6,11 +6,11 @@ import io
 
 from rich.console import Console
 
-from deploy.local.ending import ending_of, listed
-from deploy.local.status_document import ModelStatus, SystemStatus, summarize
-from deploy.local.status_tables import print_tables
-from shared.deployment import Deployment, Phase, ReplicaState, SyncReport, VersionStatus
-from shared.routing import RoutingTable
+from penstock.deploy.local.ending import ending_of, listed
+from penstock.deploy.local.status_document import ModelStatus, SystemStatus, summarize
+from penstock.deploy.local.status_tables import print_tables
+from penstock.shared.deployment import Deployment, Phase, ReplicaState, SyncReport, VersionStatus
+from penstock.shared.routing import RoutingTable
 from tests.unit.deploy.test_status import WORKER, replica, revision
 
 TROUBLE = "registry: HTTP 503 Service Unavailable"

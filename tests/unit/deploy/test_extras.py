@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.extras import check_extras
-from deploy.local.failures import CommandError
-from deploy.local.up_settings import UpSettings
+from penstock.deploy.local.extras import check_extras
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.up_settings import UpSettings
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:

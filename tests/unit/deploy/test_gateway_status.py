@@ -9,8 +9,8 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
-from deploy.local.cli import app
-from deploy.local.failures import CommandError
+from penstock.deploy.local.cli import app
+from penstock.deploy.local.failures import CommandError
 from tests.unit.deploy.fake_gateway import FakeGateway
 
 INDEX = "POST /v2/repository/index"

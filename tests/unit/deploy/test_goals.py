@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from deploy.local.goals import SETTLE_S, Goal, Judgement, Outcome, VersionState, is_over, judge
-from registry_sync.registry import Status
+from penstock.deploy.local.goals import (
+    SETTLE_S,
+    Goal,
+    Judgement,
+    Outcome,
+    VersionState,
+    is_over,
+    judge,
+)
+from penstock.registry_sync.registry import Status
 
 REACHED, FAILED, PENDING = Outcome.REACHED, Outcome.FAILED, Outcome.PENDING
 

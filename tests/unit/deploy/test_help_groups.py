@@ -6,16 +6,16 @@ import re
 
 import pytest
 
-from deploy.local.cli import app
-from deploy.local.help_groups import (
+from penstock.deploy.local.cli import app
+from penstock.deploy.local.help_groups import (
     SETTING_GROUPS,
     CommandGroup,
     OptionGroup,
     group_of,
     in_order_of_groups,
 )
-from deploy.local.known_settings import SETTINGS
-from deploy.local.settings_flags import flag_of
+from penstock.deploy.local.known_settings import SETTINGS
+from penstock.deploy.local.settings_flags import flag_of
 from tests.e2e.system import penstock
 
 ALL_SETTINGS = {name for each in SETTINGS.values() for name in each.model_fields} | {"config"}

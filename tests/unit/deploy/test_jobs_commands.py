@@ -13,14 +13,19 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from deploy.local.cli import app
-from deploy.local.failures import CommandError
-from deploy.local.gateway_client import GatewayAwayError, GatewayClient, RefusedError, patiently
-from deploy.local.job_result import picture_of
-from deploy.local.job_watch import watch
-from deploy.local.png import SIGNATURE
-from deploy.local.server_events import ServerEvent
-from deploy.local.submit import SubmitOptions
+from penstock.deploy.local.cli import app
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.gateway_client import (
+    GatewayAwayError,
+    GatewayClient,
+    RefusedError,
+    patiently,
+)
+from penstock.deploy.local.job_result import picture_of
+from penstock.deploy.local.job_watch import watch
+from penstock.deploy.local.png import SIGNATURE
+from penstock.deploy.local.server_events import ServerEvent
+from penstock.deploy.local.submit import SubmitOptions
 from tests.unit.deploy.fake_gateway import JOB, FakeGateway, event, job
 
 INPUT = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [0.5]}]}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.known_settings import known_variables, warnings_of
+from penstock.deploy.local.known_settings import known_variables, warnings_of
 from tests.e2e.system import PENSTOCK, own_environment
 
 ROOT = Path(__file__).parents[3]

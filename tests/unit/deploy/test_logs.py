@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from deploy.local.data_dir import DataDir
-from deploy.local.failures import CommandError
-from deploy.local.log_lines import Finder, LogLine, Wanted, parsed, shown
-from deploy.local.logs import LINE_BYTES_MAX, Logs, run_logs
+from penstock.deploy.local.data_dir import DataDir
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.log_lines import Finder, LogLine, Wanted, parsed, shown
+from penstock.deploy.local.logs import LINE_BYTES_MAX, Logs, run_logs
 
 
 def line(second: float, **fields: Any) -> bytes:

@@ -10,28 +10,28 @@ from types import MappingProxyType
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
-from deploy.local.metrics_pages import LARGEST
-from gateway.calls import DeployedModel
-from gateway.dispatch_counters import DispatchCounters
-from gateway.held_bytes_metrics import HeldBytesCollector
-from gateway.http.metrics import HttpMetrics
-from gateway.jobs.keeper import JobFigures
-from gateway.jobs.metrics import JobsCollector
-from gateway.metrics import DispatchCollector
-from gateway.model_state import ModelState
-from gateway.replicas import Revision, RevisionSettings
-from gateway.throttle import ThrottleSettings
-from gateway.unread_answers import ClientBounds
-from registry_sync.metrics import SyncCollector, SyncCounts
-from registry_sync.registry_metrics import RegistryCollector
-from shared.build_info import BuildInfoCollector
-from shared.deployment import ReplicaReport, ReplicaState
-from shared.jobs.answers import ModelStats, QueueStats, StoreStats
-from shared.jobs.record import JobState
-from shared.jobs.totals import totals_of
-from shared.restarts import Restarts, RestartsCollector
-from worker.agent_metrics import AgentCollector, ReplicaTotals
-from worker.control import Heartbeat
+from penstock.deploy.local.metrics_pages import LARGEST
+from penstock.gateway.calls import DeployedModel
+from penstock.gateway.dispatch_counters import DispatchCounters
+from penstock.gateway.held_bytes_metrics import HeldBytesCollector
+from penstock.gateway.http.metrics import HttpMetrics
+from penstock.gateway.jobs.keeper import JobFigures
+from penstock.gateway.jobs.metrics import JobsCollector
+from penstock.gateway.metrics import DispatchCollector
+from penstock.gateway.model_state import ModelState
+from penstock.gateway.replicas import Revision, RevisionSettings
+from penstock.gateway.throttle import ThrottleSettings
+from penstock.gateway.unread_answers import ClientBounds
+from penstock.registry_sync.metrics import SyncCollector, SyncCounts
+from penstock.registry_sync.registry_metrics import RegistryCollector
+from penstock.shared.build_info import BuildInfoCollector
+from penstock.shared.deployment import ReplicaReport, ReplicaState
+from penstock.shared.jobs.answers import ModelStats, QueueStats, StoreStats
+from penstock.shared.jobs.record import JobState
+from penstock.shared.jobs.totals import totals_of
+from penstock.shared.restarts import Restarts, RestartsCollector
+from penstock.worker.agent_metrics import AgentCollector, ReplicaTotals
+from penstock.worker.control import Heartbeat
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"
 ROW = re.compile(r"^\| `(penstock_\w+)` \| (\w+) \| ([\w, ]*?) ?\| (\w*) ?\| (.+) \|$")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from deploy.local.metrics_pages import EndedCounters, sum_metrics
+from penstock.deploy.local.metrics_pages import EndedCounters, sum_metrics
 
 
 def page_of_a_process(calls: int, queued: int, seconds: float) -> str:

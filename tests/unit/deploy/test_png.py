@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from deploy.local.png import grey_png
+from penstock.deploy.local.png import grey_png
 
 images = arrays(
     np.float32, array_shapes(min_dims=2, max_dims=2), elements=st.floats(0, 1, width=32)

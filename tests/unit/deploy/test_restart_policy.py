@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.local.restart_policy import RestartPolicy
+from penstock.deploy.local.restart_policy import RestartPolicy
 
 POLICY = RestartPolicy(first_s=0.5, ceiling_s=10.0, stable_after_s=30.0)
 

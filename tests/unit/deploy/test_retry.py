@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from deploy.local.failures import CommandError
-from deploy.local.retry import ask
-from shared.clock import SystemClock
-from shared.deployment import ReplicaSettings, SyncReport, VersionStatus
-from shared.routing import RoutingTable
-from shared.state_store import MemoryStateStore
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.retry import ask
+from penstock.shared.clock import SystemClock
+from penstock.shared.deployment import ReplicaSettings, SyncReport, VersionStatus
+from penstock.shared.routing import RoutingTable
+from penstock.shared.state_store import MemoryStateStore
 from tests.e2e.system import penstock
 from tests.unit.worker.agent_bench import deployment
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.failures import CommandError
-from deploy.local.runtime_dir import (
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.runtime_dir import (
     LONGEST_SOCKET_NAME,
     SOCKET_PATH_MAX,
     RuntimeDir,

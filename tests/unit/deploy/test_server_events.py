@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deploy.local.server_events import ServerEvent, read_events
+from penstock.deploy.local.server_events import ServerEvent, read_events
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])

@@ -11,8 +11,8 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from typer.testing import CliRunner
 
-from deploy.local.failures import CommandError
-from deploy.local.settings_flags import NO_DEFAULTS, command_of, settings_from
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.settings_flags import NO_DEFAULTS, command_of, settings_from
 
 
 class Sample(BaseSettings):

@@ -8,12 +8,12 @@ from typing import Literal
 import pytest
 from rich.console import Console
 
-from deploy.local.status_document import summarize
-from deploy.local.status_tables import print_tables
-from deploy.local.tables import table_console
-from deploy.local.verdict import exit_code
-from deploy.local.wait import states_of
-from shared.deployment import (
+from penstock.deploy.local.status_document import summarize
+from penstock.deploy.local.status_tables import print_tables
+from penstock.deploy.local.tables import table_console
+from penstock.deploy.local.verdict import exit_code
+from penstock.deploy.local.wait import states_of
+from penstock.shared.deployment import (
     ArtifactManifest,
     ArtifactSource,
     Deployment,
@@ -27,7 +27,7 @@ from shared.deployment import (
     VersionStatus,
     WorkerReport,
 )
-from shared.routing import ModelRoute, RoutingTable, VersionRoute
+from penstock.shared.routing import ModelRoute, RoutingTable, VersionRoute
 
 
 def revision(version: str, phase: Phase, message: str = "") -> RevisionDeployment:

@@ -10,8 +10,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from deploy.local import cli
-from deploy.local.system_options import HERE, DataDirOption, RedisUrlOption
+from penstock.deploy.local import cli
+from penstock.deploy.local.system_options import HERE, DataDirOption, RedisUrlOption
 
 URL, VARIABLE = "redis://far/0", {"PENSTOCK_REDIS_URL": "redis://far/0"}
 

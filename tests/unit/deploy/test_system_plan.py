@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.data_dir import DataDir
-from deploy.local.runtime_dir import RuntimeDir
-from deploy.local.system_plan import KILL_AFTER_GRACE_S, SystemPlan
-from deploy.local.up_settings import UpSettings
-from registry_sync.settings import SyncSettings
+from penstock.deploy.local.data_dir import DataDir
+from penstock.deploy.local.runtime_dir import RuntimeDir
+from penstock.deploy.local.system_plan import KILL_AFTER_GRACE_S, SystemPlan
+from penstock.deploy.local.up_settings import UpSettings
+from penstock.registry_sync.settings import SyncSettings
 
 TAGS_AND_MODELS = ("TAG_PREFIX", "INCLUDE", "EXCLUDE", "MODEL_TAG")
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.config_file import read_config
-from deploy.local.known_settings import SETTINGS, known_variables
-from deploy.local.settings_flags import settings_from
-from deploy.local.system_plan import KILL_AFTER_GRACE_S
-from gateway.settings import GatewaySettings
-from worker.settings import WorkerSettings
+from penstock.deploy.local.config_file import read_config
+from penstock.deploy.local.known_settings import SETTINGS, known_variables
+from penstock.deploy.local.settings_flags import settings_from
+from penstock.deploy.local.system_plan import KILL_AFTER_GRACE_S
+from penstock.gateway.settings import GatewaySettings
+from penstock.worker.settings import WorkerSettings
 
 FOLDER = Path(__file__).parents[3] / "deploy" / "systemd"
 NAMES = ("gateway", "worker", "registry-sync")

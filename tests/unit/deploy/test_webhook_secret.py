@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.failures import CommandError
-from deploy.local.webhook_secret import kept_secret
-from gateway.webhooks.signing import key_of
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.webhook_secret import kept_secret
+from penstock.gateway.webhooks.signing import key_of
 
 
 def test_it_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from gateway.calls import InferenceCall
-from gateway.commands import (
+from penstock.gateway.calls import InferenceCall
+from penstock.gateway.commands import (
     Answered,
     Command,
     Failed,
@@ -15,15 +15,15 @@ from gateway.commands import (
     SendRequest,
     Streamed,
 )
-from gateway.dispatch import Dispatch
-from gateway.dispatch_limits import DispatchLimits
-from gateway.replicas import Replica, Replicas
-from gateway.traffic import Routes
-from shared.deployment import ModelInterface
-from shared.errors import ErrorCode
-from shared.messages import Failure, Final, Load, Nack, NackReason
-from shared.routing import HedgePolicy, ModelRoute, RoutingTable, VersionRoute
-from shared.tensors import Tensor
+from penstock.gateway.dispatch import Dispatch
+from penstock.gateway.dispatch_limits import DispatchLimits
+from penstock.gateway.replicas import Replica, Replicas
+from penstock.gateway.traffic import Routes
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.errors import ErrorCode
+from penstock.shared.messages import Failure, Final, Load, Nack, NackReason
+from penstock.shared.routing import HedgePolicy, ModelRoute, RoutingTable, VersionRoute
+from penstock.shared.tensors import Tensor
 
 INTERFACE = ModelInterface(inputs=(), outputs=(), max_batch_size=8, platform="test")
 X = Tensor("x", "FP32", (1, 1), b"\0\0\0\0")

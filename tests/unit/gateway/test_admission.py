@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.admission import Admission, AdmissionSettings, Ticket
+from penstock.gateway.admission import Admission, AdmissionSettings, Ticket
 
 SETTINGS = AdmissionSettings()
 PRIORITIES = st.integers(1, 9)

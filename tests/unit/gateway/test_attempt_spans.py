@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from gateway.attempt_spans import AttemptSpans
-from gateway.replicas import Replica
-from shared.deployment import ModelInterface
-from shared.errors import ErrorCode
-from shared.messages import Failure, Final, Load, Nack, NackReason, Request
+from penstock.gateway.attempt_spans import AttemptSpans
+from penstock.gateway.replicas import Replica
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.errors import ErrorCode
+from penstock.shared.messages import Failure, Final, Load, Nack, NackReason, Request
 from tests.unit.fake_tracer import PARENT, FakeTracer
 
 REPLICA = Replica(

@@ -7,16 +7,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from gateway.attempts import EXTRA
-from gateway.calls import InferenceCall
-from gateway.commands import (
+from penstock.gateway.attempts import EXTRA
+from penstock.gateway.calls import InferenceCall
+from penstock.gateway.commands import (
     Answered,
     Failed,
 )
-from gateway.dispatch_counters import ShedReason
-from gateway.dispatch_limits import DispatchLimits
-from shared.errors import ErrorCode, PenstockError
-from shared.messages import Chunk, Final, Load, NackReason
+from penstock.gateway.dispatch_counters import ShedReason
+from penstock.gateway.dispatch_limits import DispatchLimits
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.messages import Chunk, Final, Load, NackReason
 from tests.unit.gateway.dispatch_world import World, X, table
 
 REPLIES = [

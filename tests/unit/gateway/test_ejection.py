@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.ejection import Ejection, EjectionSettings, Standing, State
+from penstock.gateway.ejection import Ejection, EjectionSettings, Standing, State
 
 SETTINGS = EjectionSettings()
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from gateway import graceful_connection
-from gateway.graceful_connection import Drain
-from gateway.graceful_server import GracefulServer
-from gateway.unread_answers import ClientBounds
+from penstock.gateway import graceful_connection
+from penstock.gateway.graceful_connection import Drain
+from penstock.gateway.graceful_server import GracefulServer
+from penstock.gateway.unread_answers import ClientBounds
 
 QUIET_S = 0.4
 REQUEST = b"GET /quick HTTP/1.1\r\nHost: x\r\n\r\n"

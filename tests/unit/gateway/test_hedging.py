@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.hedging import (
+from penstock.gateway.hedging import (
     BUCKETS_PER_OCTAVE,
     WINDOW,
     HedgeBudget,

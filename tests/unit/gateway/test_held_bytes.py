@@ -6,8 +6,16 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from gateway.held_bytes import ARRIVING, KINDS, OPEN, SMALL_BYTES_MAX, UNREAD, HeldBytes, HeldShare
-from shared.errors import ErrorCode, PenstockError
+from penstock.gateway.held_bytes import (
+    ARRIVING,
+    KINDS,
+    OPEN,
+    SMALL_BYTES_MAX,
+    UNREAD,
+    HeldBytes,
+    HeldShare,
+)
+from penstock.shared.errors import ErrorCode, PenstockError
 
 BYTES_MAX = 10 * SMALL_BYTES_MAX
 SMALL_SHARE = 4 * SMALL_BYTES_MAX

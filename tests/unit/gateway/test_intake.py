@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.attempts import Call
-from gateway.calls import InferenceCall
-from gateway.dispatch_counters import DispatchCounters, ShedReason
-from gateway.dispatch_limits import DispatchLimits
-from gateway.held_bytes import HeldBytes
-from gateway.intake import Intake
-from gateway.replicas import Replicas
-from gateway.traffic import Routes
-from shared.errors import ErrorCode, PenstockError
-from shared.routing import ModelRoute, RoutingTable, VersionRoute
-from shared.tensors import Tensor
+from penstock.gateway.attempts import Call
+from penstock.gateway.calls import InferenceCall
+from penstock.gateway.dispatch_counters import DispatchCounters, ShedReason
+from penstock.gateway.dispatch_limits import DispatchLimits
+from penstock.gateway.held_bytes import HeldBytes
+from penstock.gateway.intake import Intake
+from penstock.gateway.replicas import Replicas
+from penstock.gateway.traffic import Routes
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.routing import ModelRoute, RoutingTable, VersionRoute
+from penstock.shared.tensors import Tensor
 
 LIMIT = 10_000
 MODELS = [f"m{number}" for number in range(40)]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from itertools import permutations
 
-from gateway.dispatch_limits import DispatchLimits
-from gateway.replicas import Replica, Replicas
-from gateway.service import InferenceService
-from shared.clock import SystemClock
-from shared.deployment import ModelInterface
-from shared.messages import Hello
-from shared.routing import ModelRoute, RoutingTable, VersionRoute
-from shared.tensor_spec import TensorSpec
+from penstock.gateway.dispatch_limits import DispatchLimits
+from penstock.gateway.replicas import Replica, Replicas
+from penstock.gateway.service import InferenceService
+from penstock.shared.clock import SystemClock
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.messages import Hello
+from penstock.shared.routing import ModelRoute, RoutingTable, VersionRoute
+from penstock.shared.tensor_spec import TensorSpec
 
 REVISION = "m/1"
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.readiness import CHARS_MAX, DRAINS, NAMES_MAX, NO_NEWS, why_not_ready
-from gateway.traffic import Routes
-from shared.routing import ModelRoute, RoutingTable, VersionRoute
+from penstock.gateway.readiness import CHARS_MAX, DRAINS, NAMES_MAX, NO_NEWS, why_not_ready
+from penstock.gateway.traffic import Routes
+from penstock.shared.routing import ModelRoute, RoutingTable, VersionRoute
 
 NO_NEWS_SAID = f"; {NO_NEWS}, so nothing new is heard of"
 

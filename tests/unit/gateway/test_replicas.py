@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from gateway.dispatch_limits import DispatchLimits
-from gateway.replicas import Replica, Replicas
-from gateway.service import InferenceService
-from shared.clock import SystemClock
-from shared.deployment import ModelInterface
-from shared.messages import Drain, Hello
-from shared.routing import JobsPolicy, ModelRoute, RoutingTable, VersionRoute
+from penstock.gateway.dispatch_limits import DispatchLimits
+from penstock.gateway.replicas import Replica, Replicas
+from penstock.gateway.service import InferenceService
+from penstock.shared.clock import SystemClock
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.messages import Drain, Hello
+from penstock.shared.routing import JobsPolicy, ModelRoute, RoutingTable, VersionRoute
 
 INTERFACE = ModelInterface(inputs=(), outputs=(), max_batch_size=8, platform="test", streams=True)
 SILENCE_S = 1.5

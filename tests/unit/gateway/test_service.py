@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import uvloop
 
-from gateway.calls import InferenceCall
-from gateway.dispatch_limits import DispatchLimits
-from gateway.inference import Outcome
-from gateway.service import InferenceService
-from shared.clock import SystemClock
-from shared.errors import ErrorCode, PenstockError
-from shared.routing import ModelRoute, RoutingTable, VersionRoute
+from penstock.gateway.calls import InferenceCall
+from penstock.gateway.dispatch_limits import DispatchLimits
+from penstock.gateway.inference import Outcome
+from penstock.gateway.service import InferenceService
+from penstock.shared.clock import SystemClock
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.routing import ModelRoute, RoutingTable, VersionRoute
 
 ROUTE = ModelRoute(model="m", generation=1, versions=(VersionRoute(version="1", revision="m/1"),))
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.commands import Answered, Failed
-from gateway.dispatch_counters import CancelReason, HedgeResult, ShedReason
-from gateway.dispatch_limits import DispatchLimits
-from gateway.hedging import HedgeDenial
-from shared.errors import ErrorCode, PenstockError
-from shared.messages import Load, NackReason
+from penstock.gateway.commands import Answered, Failed
+from penstock.gateway.dispatch_counters import CancelReason, HedgeResult, ShedReason
+from penstock.gateway.dispatch_limits import DispatchLimits
+from penstock.gateway.hedging import HedgeDenial
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.messages import Load, NackReason
 from tests.unit.gateway.dispatch_world import World, table
 
 

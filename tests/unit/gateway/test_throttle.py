@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.throttle import RetryThrottle, ThrottleSettings, backoff_s_max
+from penstock.gateway.throttle import RetryThrottle, ThrottleSettings, backoff_s_max
 
 SETTINGS = ThrottleSettings()
 

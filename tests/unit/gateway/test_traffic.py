@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.traffic import Routes
-from shared.errors import ErrorCode, PenstockError
-from shared.routing import ModelRoute, RoutingTable, VersionRoute
+from penstock.gateway.traffic import Routes
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.routing import ModelRoute, RoutingTable, VersionRoute
 
 
 def route(model: str, generation: int) -> ModelRoute:

@@ -12,19 +12,19 @@ import pytest
 import zmq
 from zmq.utils import z85
 
-from gateway.transport import (
+from penstock.gateway.transport import (
     ENVELOPE_MESSAGES,
     EndpointError,
     Transport,
     advertised_endpoint,
     check_endpoint,
 )
-from shared.curve import GatewayKeys, WorkerKeys
-from shared.messages import Cancel, Envelope, Final, Message, Probe, Proceed, Request
-from shared.tensors import Tensor
-from shared.wire import FRAMES_MAX, decode, encode
+from penstock.shared.curve import GatewayKeys, WorkerKeys
+from penstock.shared.messages import Cancel, Envelope, Final, Message, Probe, Proceed, Request
+from penstock.shared.tensors import Tensor
+from penstock.shared.wire import FRAMES_MAX, decode, encode
+from penstock.worker.dial import dial
 from tests.unit.shared.hostile_msgpack import array, nested
-from worker.dial import dial
 
 
 class Nobody:

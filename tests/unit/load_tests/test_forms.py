@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from load_tests.forms import Form, check_pair, form_of
+from load_tests.forms import ENTRY, OLD_ENTRY, Form, check_pair, entry_of, form_of
 from load_tests.server import ServerError
-from shared.compiled import is_compiled
+from penstock.shared.compiled import is_compiled
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -31,11 +31,22 @@ def test_one_checkout_is_not_compared_with_itself() -> None:
 
 
 def test_the_form_is_asked_of_what_is_imported(tmp_path: Path) -> None:
-    assert form_of({"PYTHONPATH": str(ROOT)}) == Form(ROOT, is_compiled())
-    (tmp_path / "shared").mkdir()
-    (tmp_path / "shared" / "__init__.py").write_text("")
-    (tmp_path / "shared" / "wire.py").write_text("")
-    assert form_of({"PYTHONPATH": str(tmp_path)}) == Form(tmp_path.resolve(), False)
-    (tmp_path / "shared" / "wire.py").write_text("raise ImportError('broken')")
+    path = {"PYTHONPATH": str(ROOT)}
+    assert form_of(path, entry_of(ROOT)) == form_of({}) == Form(ROOT, is_compiled())
+
+
+@pytest.mark.parametrize("entry", [ENTRY, OLD_ENTRY])
+def test_a_checkout_is_started_by_its_own_entry(tmp_path: Path, entry: str) -> None:
+    shared, path = tmp_path / "shared", {"PYTHONPATH": str(tmp_path)}
+    with pytest.raises(ServerError, match="is no checkout of Penstock"):
+        entry_of(tmp_path)
+    shared.mkdir()
+    (shared / "__init__.py").write_text("")
+    (shared / "wire.py").write_text("")
+    if entry == ENTRY:
+        (tmp_path / "penstock").symlink_to(".")
+    assert entry_of(tmp_path) == entry
+    assert form_of(path, entry) == Form(tmp_path.resolve(), False)
+    (shared / "wire.py").write_text("raise ImportError('broken')")
     with pytest.raises(ServerError, match=r"cannot be imported from the checkout: .*broken"):
-        form_of({"PYTHONPATH": str(tmp_path)})
+        form_of(path, entry)

@@ -14,7 +14,7 @@ from load_tests.session import Size
 from load_tests.torch_alone import TorchAlone, batch_of
 from load_tests.torch_export import write_version
 from load_tests.torch_models import make_network
-from worker.runtimes.registry import describe, load_runtime
+from penstock.worker.runtimes.registry import describe, load_runtime
 
 
 def alone(case: Case, samples: list[Inputs], seed: int = 1) -> TorchAlone:

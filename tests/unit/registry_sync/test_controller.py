@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from registry_sync.controller import Controller
-from registry_sync.fetches import Fetches
-from registry_sync.leadership import Leadership
-from registry_sync.metrics import SyncCounts
-from registry_sync.registry import (
+from penstock.registry_sync.controller import Controller
+from penstock.registry_sync.fetches import Fetches
+from penstock.registry_sync.leadership import Leadership
+from penstock.registry_sync.metrics import SyncCounts
+from penstock.registry_sync.registry import (
     Registry,
     RegistryError,
     Status,
@@ -22,20 +22,20 @@ from registry_sync.registry import (
     VersionKey,
     with_status,
 )
-from registry_sync.settings import SyncSettings
-from registry_sync.troubles import Troubles
-from shared.artifact_cache import ArtifactError
-from shared.clock import SystemClock
-from shared.deployment import (
+from penstock.registry_sync.settings import SyncSettings
+from penstock.registry_sync.troubles import Troubles
+from penstock.shared.artifact_cache import ArtifactError
+from penstock.shared.clock import SystemClock
+from penstock.shared.deployment import (
     ArtifactManifest,
     ArtifactSource,
     Deployment,
     ReplicaReport,
     ReplicaState,
 )
-from shared.errors import StateStoreError
-from shared.history import HistoryEvent, ModelPast
-from shared.state_store import Lease, MemoryStateStore
+from penstock.shared.errors import StateStoreError
+from penstock.shared.history import HistoryEvent, ModelPast
+from penstock.shared.state_store import Lease, MemoryStateStore
 from tests.unit.registry_sync.worlds import (
     STABLE,
     gateway,

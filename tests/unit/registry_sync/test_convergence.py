@@ -14,11 +14,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry_sync.history import FAILURES_TOLD_MAX
-from registry_sync.reconcile import plan
-from registry_sync.registry import ObservedModel, VersionKey, with_status
-from registry_sync.world import FetchFailure, Policy, World
-from shared.deployment import (
+from penstock.registry_sync.history import FAILURES_TOLD_MAX
+from penstock.registry_sync.reconcile import plan
+from penstock.registry_sync.registry import ObservedModel, VersionKey, with_status
+from penstock.registry_sync.world import FetchFailure, Policy, World
+from penstock.shared.deployment import (
     ArtifactManifest,
     ArtifactSource,
     Deployment,
@@ -27,8 +27,8 @@ from shared.deployment import (
     ReplicaReport,
     ReplicaState,
 )
-from shared.history import EventKind, HistoryEvent, ModelPast
-from shared.routing import RoutingTable
+from penstock.shared.history import EventKind, HistoryEvent, ModelPast
+from penstock.shared.routing import RoutingTable
 from tests.unit.registry_sync.worlds import (
     MIB,
     WALL,

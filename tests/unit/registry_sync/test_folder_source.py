@@ -11,12 +11,18 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from registry_sync.folder_listing import DANGLING
-from registry_sync.folder_source import HANGS, DefaultRole, FolderSource
-from registry_sync.registry import ObservedModel, Registry, RegistryError, Status, StatusUpdate
-from registry_sync.wishes import wish_of
-from shared.artifact_copy import content_of
-from shared.clock import FakeClock
+from penstock.registry_sync.folder_listing import DANGLING
+from penstock.registry_sync.folder_source import HANGS, DefaultRole, FolderSource
+from penstock.registry_sync.registry import (
+    ObservedModel,
+    Registry,
+    RegistryError,
+    Status,
+    StatusUpdate,
+)
+from penstock.registry_sync.wishes import wish_of
+from penstock.shared.artifact_copy import content_of
+from penstock.shared.clock import FakeClock
 from tests.unit.registry_sync.worlds import POLICY
 
 SETTLE_S = 10.0
@@ -461,7 +467,7 @@ def test_a_model_that_cannot_be_looked_at_does_not_hide_the_others(
             raise KeyError("nobody foresaw this")
         return content_of(folder)
 
-    monkeypatch.setattr("registry_sync.folder_reading.content_of", look)
+    monkeypatch.setattr("penstock.registry_sync.folder_reading.content_of", look)
     seen = models.observe("1")
     assert seen["m"].problem == "KeyError: 'nobody foresaw this'"
     assert [each.version for each in seen["other"].versions] == ["1"]
@@ -490,6 +496,6 @@ def test_a_source_tells_where_it_is(models: Models, monkeypatch: pytest.MonkeyPa
         return content_of(folder)
 
     assert models.source.model_at == ""
-    monkeypatch.setattr("registry_sync.folder_reading.content_of", look)
+    monkeypatch.setattr("penstock.registry_sync.folder_reading.content_of", look)
     models.observe()
     assert places == [(f"{models.folder}/m/1", "m")]

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from registry_sync.registry import ObservedModel, Registry, Status
-from registry_sync.statuses import TURNED_OFF, for_report
-from shared.deployment import ReplicaState
+from penstock.registry_sync.registry import ObservedModel, Registry, Status
+from penstock.registry_sync.statuses import TURNED_OFF, for_report
+from penstock.shared.deployment import ReplicaState
 from tests.unit.registry_sync.test_reconcile import ask, serving
 from tests.unit.registry_sync.worlds import OFF, STABLE, Scene, observed, registry, source_of
 

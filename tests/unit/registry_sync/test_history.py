@@ -6,10 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from registry_sync.history import FAILURES_TOLD_MAX
-from registry_sync.world import FetchFailure
-from shared.deployment import ReplicaState
-from shared.history import VERSIONS_MAX, EventKind, HistoryEvent, ModelPast, VersionPast, utc
+from penstock.registry_sync.history import FAILURES_TOLD_MAX
+from penstock.registry_sync.world import FetchFailure
+from penstock.shared.deployment import ReplicaState
+from penstock.shared.history import (
+    VERSIONS_MAX,
+    EventKind,
+    HistoryEvent,
+    ModelPast,
+    VersionPast,
+    utc,
+)
 from tests.unit.registry_sync.worlds import OFF, STABLE, WALL, Scene, observed, registry
 
 AT = utc(WALL)

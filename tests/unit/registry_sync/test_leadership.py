@@ -10,11 +10,11 @@ from contextlib import suppress
 import pytest
 from structlog.testing import capture_logs
 
-from registry_sync.leadership import Leadership
-from registry_sync.metrics import SyncCounts
-from registry_sync.troubles import Troubles
-from shared.errors import StateStoreError
-from shared.state_store import MemoryStateStore
+from penstock.registry_sync.leadership import Leadership
+from penstock.registry_sync.metrics import SyncCounts
+from penstock.registry_sync.troubles import Troubles
+from penstock.shared.errors import StateStoreError
+from penstock.shared.state_store import MemoryStateStore
 from tests.simulation.sync_world import Line
 from tests.simulation.virtual_time import VirtualClock, in_virtual_time
 

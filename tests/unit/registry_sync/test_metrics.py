@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
-from registry_sync.metrics import SyncCollector, SyncCounts
-from registry_sync.presence import report_presence
-from registry_sync.troubles import Troubles
-from registry_sync.version_phases import PHASES
-from registry_sync.world import Plan
-from shared.clock import SystemClock
-from shared.deployment import ReplicaState, SyncReport
-from shared.state_store import MemoryStateStore
+from penstock.registry_sync.metrics import SyncCollector, SyncCounts
+from penstock.registry_sync.presence import report_presence
+from penstock.registry_sync.troubles import Troubles
+from penstock.registry_sync.version_phases import PHASES
+from penstock.registry_sync.world import Plan
+from penstock.shared.clock import SystemClock
+from penstock.shared.deployment import ReplicaState, SyncReport
+from penstock.shared.state_store import MemoryStateStore
 from tests.unit.registry_sync.test_controller import Stage, running
 from tests.unit.registry_sync.worlds import STABLE, Scene, observed, registry
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from registry_sync.model_filter import ModelFilter
-from registry_sync.ownership import CONTEST_S, REST_MAX_S, Ownership
-from registry_sync.registry import Registry, Status, StatusUpdate
-from registry_sync.tag_names import TagNames
+from penstock.registry_sync.model_filter import ModelFilter
+from penstock.registry_sync.ownership import CONTEST_S, REST_MAX_S, Ownership
+from penstock.registry_sync.registry import Registry, Status, StatusUpdate
+from penstock.registry_sync.tag_names import TagNames
 from tests.unit.registry_sync.worlds import STABLE, Scene, observed, registry
 
 KEY = ("digits", "1")

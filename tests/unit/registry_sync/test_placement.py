@@ -8,11 +8,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from registry_sync.placement import Placing, asked, place, rendezvous
-from registry_sync.tags import ServingSettings
-from registry_sync.wishes import revision_of
-from registry_sync.world import Policy, Reports
-from shared.deployment import (
+from penstock.registry_sync.placement import Placing, asked, place, rendezvous
+from penstock.registry_sync.tags import ServingSettings
+from penstock.registry_sync.wishes import revision_of
+from penstock.registry_sync.world import Policy, Reports
+from penstock.shared.deployment import (
     Phase,
     ReplicaPlacement,
     ReplicaReport,
@@ -20,7 +20,7 @@ from shared.deployment import (
     RevisionDeployment,
     WorkerReport,
 )
-from shared.routing import JobsPolicy
+from penstock.shared.routing import JobsPolicy
 from tests.unit.registry_sync.worlds import MIB, gateway, manifest_for, observed, source_of, worker
 
 WORKERS = st.sets(st.sampled_from([f"w{n}" for n in range(8)]), min_size=1)

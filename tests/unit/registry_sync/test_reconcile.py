@@ -9,10 +9,10 @@ from typing import NoReturn
 import pytest
 from mlflow.utils.validation import _validate_model_name
 
-from registry_sync.registry import MESSAGE_LENGTH_MAX
-from registry_sync.world import FetchFailure
-from shared.deployment import ReplicaState
-from shared.ids import is_model_name
+from penstock.registry_sync.registry import MESSAGE_LENGTH_MAX
+from penstock.registry_sync.world import FetchFailure
+from penstock.shared.deployment import ReplicaState
+from penstock.shared.ids import is_model_name
 from tests.unit.registry_sync.worlds import (
     MIB,
     OFF,

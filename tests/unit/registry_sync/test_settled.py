@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_sync.settled import Settled
+from penstock.registry_sync.settled import Settled
 
 SETTLE_S = 2.0
 

@@ -9,11 +9,17 @@ from collections.abc import Awaitable, Callable, Collection
 
 import pytest
 
-from registry_sync.metrics import SyncCounts
-from registry_sync.registry import Registry, RegistryError, Status, StatusUpdate, VersionKey
-from registry_sync.source_calls import SourceCalls
-from registry_sync.troubles import Troubles
-from shared.clock import SystemClock
+from penstock.registry_sync.metrics import SyncCounts
+from penstock.registry_sync.registry import (
+    Registry,
+    RegistryError,
+    Status,
+    StatusUpdate,
+    VersionKey,
+)
+from penstock.registry_sync.source_calls import SourceCalls
+from penstock.registry_sync.troubles import Troubles
+from penstock.shared.clock import SystemClock
 from tests.simulation.sync_world import SimulatedRegistry
 from tests.simulation.virtual_time import VirtualClock, in_virtual_time
 from tests.unit.registry_sync.worlds import observed

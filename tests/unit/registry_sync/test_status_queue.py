@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from registry_sync.registry import Status, StatusUpdate
-from registry_sync.status_queue import BACKOFF_MAX_S, StatusQueue
+from penstock.registry_sync.registry import Status, StatusUpdate
+from penstock.registry_sync.status_queue import BACKOFF_MAX_S, StatusQueue
 
 ONE, TWO = (StatusUpdate("m", version, Status.LOADING) for version in ("1", "2"))
 ONE_SERVES = StatusUpdate("m", "1", Status.SERVING)

@@ -9,9 +9,9 @@ from itertools import pairwise
 
 from structlog.testing import capture_logs
 
-from registry_sync.metrics import SyncCounts
-from registry_sync.supervision import RESTART_DELAY_MAX_S, keep_running
-from registry_sync.troubles import TROUBLES_MAX, Troubles
+from penstock.registry_sync.metrics import SyncCounts
+from penstock.registry_sync.supervision import RESTART_DELAY_MAX_S, keep_running
+from penstock.registry_sync.troubles import TROUBLES_MAX, Troubles
 from tests.simulation.virtual_time import in_virtual_time
 
 

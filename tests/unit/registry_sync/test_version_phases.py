@@ -5,11 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_sync.metrics import SyncCounts
-from registry_sync.registry import Status
-from registry_sync.version_phases import OTHERS, PHASES, phase_counts, version_phases
-from registry_sync.world import FetchFailure
-from shared.deployment import Phase, ReplicaState
+from penstock.registry_sync.metrics import SyncCounts
+from penstock.registry_sync.registry import Status
+from penstock.registry_sync.version_phases import OTHERS, PHASES, phase_counts, version_phases
+from penstock.registry_sync.world import FetchFailure
+from penstock.shared.deployment import Phase, ReplicaState
 from tests.unit.registry_sync.worlds import STABLE, Scene, observed, registry
 
 DIGITS_2 = ("digits", "2")

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_sync.roles import roles_of
-from registry_sync.tags import ServingSettings, deployed_settings, read_settings
-from registry_sync.wishes import LATER_SETTINGS, revision_id, revision_of
-from registry_sync.world import Policy
-from shared.deployment import ReplicaSettings, RevisionDeployment
+from penstock.registry_sync.roles import roles_of
+from penstock.registry_sync.tags import ServingSettings, deployed_settings, read_settings
+from penstock.registry_sync.wishes import LATER_SETTINGS, revision_id, revision_of
+from penstock.registry_sync.world import Policy
+from penstock.shared.deployment import ReplicaSettings, RevisionDeployment
 from tests.unit.registry_sync.worlds import OFF, STABLE, manifest_for, observed
 
 ALIASES = ("production", "champion")

@@ -5,10 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 
-from registry_sync.reconcile import plan
-from registry_sync.registry import ObservedModel, ObservedVersion, Registry, VersionKey, with_status
-from registry_sync.world import FetchFailure, Plan, Policy, World
-from shared.deployment import (
+from penstock.registry_sync.reconcile import plan
+from penstock.registry_sync.registry import (
+    ObservedModel,
+    ObservedVersion,
+    Registry,
+    VersionKey,
+    with_status,
+)
+from penstock.registry_sync.world import FetchFailure, Plan, Policy, World
+from penstock.shared.deployment import (
     ArtifactFile,
     ArtifactManifest,
     ArtifactSource,
@@ -18,8 +24,8 @@ from shared.deployment import (
     ReplicaState,
     WorkerReport,
 )
-from shared.history import HistoryEvent, ModelPast
-from shared.routing import RoutingTable
+from penstock.shared.history import HistoryEvent, ModelPast
+from penstock.shared.routing import RoutingTable
 
 WALL = 1_800_000_000.0
 MIB = 1024 * 1024

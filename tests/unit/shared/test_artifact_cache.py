@@ -14,9 +14,9 @@ from threading import Event, Thread
 
 import pytest
 
-from shared.artifact_cache import ArtifactCache
-from shared.artifact_copy import content_of, copy_content
-from shared.artifact_folder import (
+from penstock.shared.artifact_cache import ArtifactCache
+from penstock.shared.artifact_copy import content_of, copy_content
+from penstock.shared.artifact_folder import (
     RECENTLY_USED_S,
     ArtifactError,
     CacheFolder,
@@ -24,7 +24,7 @@ from shared.artifact_folder import (
     source_key,
     verify,
 )
-from shared.deployment import ArtifactFile, ArtifactManifest, ArtifactSource
+from penstock.shared.deployment import ArtifactFile, ArtifactManifest, ArtifactSource
 
 BOUND = 10 * 1024 * 1024
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from shared.blocking import in_thread
+from penstock.shared.blocking import in_thread
 
 
 async def test_what_a_thread_returns_or_raises_is_returned_or_raised() -> None:

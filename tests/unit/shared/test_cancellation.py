@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from shared.cancellation import cancellable
+from penstock.shared.cancellation import cancellable
 
 
 async def forgetful(failure: Exception | None = None) -> str:

@@ -8,9 +8,9 @@ import pytest
 import zmq
 from zmq.utils import z85
 
-from deploy.local.failures import CommandError
-from deploy.local.keys import make_keys
-from shared.curve import KeysError, read_gateway_keys, read_worker_keys
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.keys import make_keys
+from penstock.shared.curve import KeysError, read_gateway_keys, read_worker_keys
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.deployment import ModelInterface
-from shared.findings import Finding, lower_of
-from shared.tensor_spec import TensorSpec
-from worker.unbatched import unbatched
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.findings import Finding, lower_of
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.worker.unbatched import unbatched
 
 SPEC = TensorSpec(name="x", datatype="FP32", shape=(-1, 3))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.log_limit import LogLimit
+from penstock.shared.log_limit import LogLimit
 
 
 def test_so_many_lines_of_a_kind_are_written_in_a_window_and_the_others_counted() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.artifact_fetch import odd_name_in
+from penstock.shared.artifact_fetch import odd_name_in
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from shared.restarts import FIRST_S, LONGEST_S, Restarts
+from penstock.shared.restarts import FIRST_S, LONGEST_S, Restarts
 
 
 class Pauses:

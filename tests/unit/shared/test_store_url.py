@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from shared.errors import StateStoreError
-from shared.jobs import calls
-from shared.jobs.blocking_store import BlockingJobStore
-from shared.jobs.store import JobStore
-from shared.keys import Keys
-from shared.state_store import RedisStateStore
-from shared.store_url import without_password
+from penstock.shared.errors import StateStoreError
+from penstock.shared.jobs import calls
+from penstock.shared.jobs.blocking_store import BlockingJobStore
+from penstock.shared.jobs.store import JobStore
+from penstock.shared.keys import Keys
+from penstock.shared.state_store import RedisStateStore
+from penstock.shared.store_url import without_password
 
 
 @pytest.mark.parametrize(

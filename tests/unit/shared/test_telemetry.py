@@ -12,7 +12,7 @@ import pytest
 
 LOGS = """
 import logging
-from shared.telemetry import configure_logging, get_logger
+from penstock.shared.telemetry import configure_logging, get_logger
 configure_logging("info", "json", process="test")
 get_logger("part").info("one of ours", text="x" * 20_000)
 logging.getLogger("a library").warning("one of theirs")
@@ -41,7 +41,7 @@ def test_lines_are_written_one_by_one() -> None:
 
 ON_A_THREAD = """
 import threading
-from shared.telemetry import configure_logging, get_logger
+from penstock.shared.telemetry import configure_logging, get_logger
 configure_logging("info", "json", process="test")
 thread = threading.Thread(target=lambda: get_logger("part").info("from a thread"))
 thread.start()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from shared.tensors import (
+from penstock.shared.tensors import (
     NUMPY_OF,
     AnyArray,
     Tensor,

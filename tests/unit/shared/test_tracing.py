@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from shared import otel
-from shared.tracing import asked_for, is_sampled, join_context, make_tracer, split_context
+from penstock.shared import otel
+from penstock.shared.tracing import asked_for, is_sampled, join_context, make_tracer, split_context
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
@@ -46,14 +46,14 @@ def test_what_is_not_supported_is_refused_by_name(environment: dict[str, str], n
 
 
 def test_off_nothing_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "shared.otel", None)
+    monkeypatch.setitem(sys.modules, "penstock.shared.otel", None)
     assert make_tracer("s", "i", {}) is None
 
 
 def test_without_the_extra_the_log_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "shared.otel", None)
+    monkeypatch.setitem(sys.modules, "penstock.shared.otel", None)
     assert make_tracer("s", "i", ENDPOINT) is None
     said = "".join(capsys.readouterr())
     assert "penstock[otel]" in said

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from shared import deployment, findings, routing, tensor_spec
-from shared.deployment import (
+from penstock.shared import deployment, findings, routing, tensor_spec
+from penstock.shared.deployment import (
     ArtifactFile,
     ArtifactManifest,
     ArtifactSource,
@@ -33,9 +33,9 @@ from shared.deployment import (
     VersionStatus,
     WorkerReport,
 )
-from shared.errors import ErrorCode
-from shared.findings import Finding
-from shared.jobs.payload import (
+from penstock.shared.errors import ErrorCode
+from penstock.shared.findings import Finding
+from penstock.shared.jobs.payload import (
     JobInput,
     JobResult,
     pack_input,
@@ -43,8 +43,8 @@ from shared.jobs.payload import (
     unpack_input,
     unpack_result,
 )
-from shared.jobs.record import Content, JobState, NewJob, fields_of, record_of
-from shared.messages import (
+from penstock.shared.jobs.record import Content, JobState, NewJob, fields_of, record_of
+from penstock.shared.messages import (
     Alone,
     Cancel,
     Chunk,
@@ -62,10 +62,10 @@ from shared.messages import (
     Request,
     SuspectTurn,
 )
-from shared.routing import ModelRoute, RoutingTable, VersionRoute
-from shared.tensor_spec import TensorSpec
-from shared.tensors import Tensor
-from shared.wire import decode, encode
+from penstock.shared.routing import ModelRoute, RoutingTable, VersionRoute
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.tensors import Tensor
+from penstock.shared.wire import decode, encode
 
 RELEASES = sorted((Path(__file__).parent / "written_by").glob("*.json"))
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import ErrorCode, WireError
-from shared.messages import (
+from penstock.shared.errors import ErrorCode, WireError
+from penstock.shared.messages import (
     Alone,
     Cancel,
     Chunk,
@@ -29,8 +29,8 @@ from shared.messages import (
     Request,
     SuspectTurn,
 )
-from shared.tensors import Tensor, encode_bytes_elements, tensor_from_array
-from shared.wire import INLINE_BYTES_MAX, decode, encode
+from penstock.shared.tensors import Tensor, encode_bytes_elements, tensor_from_array
+from penstock.shared.wire import INLINE_BYTES_MAX, decode, encode
 
 names = st.text(max_size=20)
 uints = st.integers(0, 2**63 - 1)

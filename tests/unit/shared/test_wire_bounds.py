@@ -13,12 +13,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import WireError
-from shared.jobs.payload import JobInput, pack_input, unpack_input, unpack_result
-from shared.messages import Cancel, Chunk, Envelope, Final, Message, Nack, NackReason, Request
-from shared.packed import PLAIN_ARRAY_MAX, PLAIN_BYTES_MAX, SPARE_BYTES, unpack
-from shared.tensors import Tensor, array_from_tensor
-from shared.wire import FRAMES_MAX, decode, encode, envelopes
+from penstock.shared.errors import WireError
+from penstock.shared.jobs.payload import JobInput, pack_input, unpack_input, unpack_result
+from penstock.shared.messages import (
+    Cancel,
+    Chunk,
+    Envelope,
+    Final,
+    Message,
+    Nack,
+    NackReason,
+    Request,
+)
+from penstock.shared.packed import PLAIN_ARRAY_MAX, PLAIN_BYTES_MAX, SPARE_BYTES, unpack
+from penstock.shared.tensors import Tensor, array_from_tensor
+from penstock.shared.wire import FRAMES_MAX, decode, encode, envelopes
 from tests.unit.shared.hostile_msgpack import array, nested
 
 MANY = 400_000

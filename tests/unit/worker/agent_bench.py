@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Literal
 
-from shared.clock import SystemClock
-from shared.deployment import (
+from penstock.shared.clock import SystemClock
+from penstock.shared.deployment import (
     ArtifactManifest,
     ArtifactSource,
     Deployment,
@@ -20,14 +20,14 @@ from shared.deployment import (
     ReplicaSettings,
     RevisionDeployment,
 )
-from shared.errors import ErrorCode, PenstockError
-from shared.lifecycle import adopt_orphans
-from shared.routing import ModelRoute, RoutingTable, VersionRoute
-from shared.state_store import MemoryStateStore
-from worker.agent import Agent
-from worker.devices import Machine
-from worker.replica_process import ProcessSpawner
-from worker.settings import WorkerSettings
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.lifecycle import adopt_orphans
+from penstock.shared.routing import ModelRoute, RoutingTable, VersionRoute
+from penstock.shared.state_store import MemoryStateStore
+from penstock.worker.agent import Agent
+from penstock.worker.devices import Machine
+from penstock.worker.replica_process import ProcessSpawner
+from penstock.worker.settings import WorkerSettings
 
 WORKER = "node-worker-0"
 PATIENCE_S = 15.0

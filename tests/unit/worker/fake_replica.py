@@ -19,10 +19,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from shared.deployment import ModelInterface
-from shared.findings import Finding
-from shared.lifecycle import adopt_orphans, die_with_parent
-from worker.control import (
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.findings import Finding
+from penstock.shared.lifecycle import adopt_orphans, die_with_parent
+from penstock.worker.control import (
     Drained,
     DrainNow,
     Found,

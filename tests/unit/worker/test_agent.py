@@ -14,11 +14,19 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from shared.clock import SystemClock
-from shared.deployment import Deployment, GatewayReport, ReplicaReport, ReplicaState, WorkerReport
-from shared.errors import StateStoreError
-from shared.routing import RoutingTable
-from shared.state_store import Lease, MemoryStateStore
+from penstock.shared.clock import SystemClock
+from penstock.shared.deployment import (
+    Deployment,
+    GatewayReport,
+    ReplicaReport,
+    ReplicaState,
+    WorkerReport,
+)
+from penstock.shared.errors import StateStoreError
+from penstock.shared.routing import RoutingTable
+from penstock.shared.state_store import Lease, MemoryStateStore
+from penstock.worker.agent import Agent
+from penstock.worker.findings import own_environment
 from tests.unit.worker.agent_bench import (
     PATIENCE_S,
     WORKER,
@@ -30,8 +38,6 @@ from tests.unit.worker.agent_bench import (
     routing,
 )
 from tests.unit.worker.fake_replica import LOWERED
-from worker.agent import Agent
-from worker.findings import own_environment
 
 
 class FlakyStore(MemoryStateStore):

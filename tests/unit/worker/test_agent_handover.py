@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from shared.clock import SystemClock
-from shared.deployment import ReplicaState, SyncReport, WorkerReport
-from shared.errors import StateStoreError
+from penstock.shared.clock import SystemClock
+from penstock.shared.deployment import ReplicaState, SyncReport, WorkerReport
+from penstock.shared.errors import StateStoreError
 from tests.unit.worker.agent_bench import PATIENCE_S, lives
 from tests.unit.worker.test_agent import FlakyStore, World
 

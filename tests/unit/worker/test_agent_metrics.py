@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
-from shared.deployment import ReplicaReport, ReplicaState
-from worker.agent_metrics import REASONS_MAX, AgentCollector, ReplicaTotals
-from worker.control import Heartbeat
-from worker.supervision import KillReason
+from penstock.shared.deployment import ReplicaReport, ReplicaState
+from penstock.worker.agent_metrics import REASONS_MAX, AgentCollector, ReplicaTotals
+from penstock.worker.control import Heartbeat
+from penstock.worker.supervision import KillReason
 
 DIGITS = ("digits", "1")
 

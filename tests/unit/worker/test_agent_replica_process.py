@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.deployment import ReplicaSettings
-from tests.unit.worker.agent_bench import eventually
-from worker.control import (
+from penstock.shared.deployment import ReplicaSettings
+from penstock.worker.control import (
     DrainNow,
     GatewayAddress,
     Gateways,
@@ -20,7 +19,8 @@ from worker.control import (
     decode_for_replica,
     encode_line,
 )
-from worker.replica_process import ProcessSpawner, replica_environment
+from penstock.worker.replica_process import ProcessSpawner, replica_environment
+from tests.unit.worker.agent_bench import eventually
 
 START = Start(
     key="k",

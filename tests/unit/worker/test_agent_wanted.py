@@ -7,10 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from shared.deployment import Deployment, GatewayReport, Phase
-from shared.routing import RoutingTable
-from tests.unit.worker.agent_bench import WORKER, deployment, routing
-from worker.wanted import (
+from penstock.shared.deployment import Deployment, GatewayReport, Phase
+from penstock.shared.routing import RoutingTable
+from penstock.worker.wanted import (
     Assignment,
     GatewayBook,
     Wanted,
@@ -19,6 +18,7 @@ from worker.wanted import (
     local_slots,
     threads_for,
 )
+from tests.unit.worker.agent_bench import WORKER, deployment, routing
 
 LIFE = "w-1"
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.deployment import ModelInterface
-from shared.messages import Request
-from shared.tensor_spec import TensorSpec
-from shared.tensors import NUMPY_OF, array_from_tensor, tensor_from_array
-from shared.wire import INLINE_BYTES_MAX
-from worker.assembly import OutputShapeError, copied_bytes, merge, split
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.messages import Request
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.tensors import NUMPY_OF, array_from_tensor, tensor_from_array
+from penstock.shared.wire import INLINE_BYTES_MAX
+from penstock.worker.assembly import OutputShapeError, copied_bytes, merge, split
 
 INTERFACE = ModelInterface(
     inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 2)),),

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from worker.batching import (
+from penstock.worker.batching import (
     START_MARGIN_S,
     BatchLimits,
     BatchQueue,
@@ -15,7 +15,7 @@ from worker.batching import (
     Item,
     Release,
 )
-from worker.latency_model import LatencyModel
+from penstock.worker.latency_model import LatencyModel
 
 MAX_BATCH = 8
 QUEUE_ROWS = 64

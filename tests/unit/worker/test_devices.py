@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.devices import discover, gpu_memory, visible_gpus
+from penstock.worker.devices import discover, gpu_memory, visible_gpus
 
 MEMINFO = "MemTotal:       1024 kB\nMemFree:        512 kB\n"
 

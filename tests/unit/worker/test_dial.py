@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
-from shared.wire import SHARED_BYTES_MIN, copied_on_send
+from penstock.shared.wire import SHARED_BYTES_MIN, copied_on_send
+from penstock.worker.control import GatewayAddress
+from penstock.worker.dial import REDIAL_S, Links
 from tests.e2e.system import free_port
-from worker.control import GatewayAddress
-from worker.dial import REDIAL_S, Links
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import PenstockError
-from worker import environments
-from worker.environment_build import evict, use_lock
-from worker.environments import Environments
-from worker.recipes import Recipe, recipe_of
+from penstock.shared.errors import PenstockError
+from penstock.worker import environments
+from penstock.worker.environment_build import evict, use_lock
+from penstock.worker.environments import Environments
+from penstock.worker.recipes import Recipe, recipe_of
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ async def test_built_once_for_all_who_want_it_and_apart_from_ours(tmp_path: Path
     assert interpreter == second.interpreter(other)
     assert run(interpreter, "import tiny; print(tiny.VERSION)") == "1.0"
     found = "from importlib.util import find_spec as f; print([*map(bool, map(f, {!r}))])"
-    names = ["shared", "worker", "gateway", "numpy", "tests"]
+    names = [*(f"penstock.{each}" for each in ("shared", "worker", "gateway")), "numpy", "tests"]
     assert run(interpreter, found.format(names)) == "[True, True, False, False, False]"
     assert not list((tmp_path / "cache" / "tmp").iterdir())
 

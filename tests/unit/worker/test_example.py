@@ -9,9 +9,9 @@ import mlflow
 import pandas as pd
 import pytest
 
-from shared.tensors import AnyArray
-from worker.mlflow_model import column_specs, read_mlmodel
-from worker.trial.example import read_example
+from penstock.shared.tensors import AnyArray
+from penstock.worker.mlflow_model import column_specs, read_mlmodel
+from penstock.worker.trial.example import read_example
 
 LONG = bytes(range(256))
 """MLflow breaks its base64 into lines."""

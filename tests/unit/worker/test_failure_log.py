@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from shared.log_limit import LINES_MAX, WINDOW_S
-from shared.messages import Request
-from shared.telemetry import get_logger
-from worker.batching import Item
-from worker.failure_log import (
+from penstock.shared.log_limit import LINES_MAX, WINDOW_S
+from penstock.shared.messages import Request
+from penstock.shared.telemetry import get_logger
+from penstock.worker.batching import Item
+from penstock.worker.failure_log import (
     CAUSE_CHARS_MAX,
     NAMED_MAX,
     TRACEBACK_CHARS_MAX,
     FailureLog,
     cause_of,
 )
-from worker.jobs.messages import Job
-from worker.jobs.waiting_jobs import JobItem
-from worker.runtimes.base import ExecutionError, ModelLoadError
-from worker.runtimes.failures import told
+from penstock.worker.jobs.messages import Job
+from penstock.worker.jobs.waiting_jobs import JobItem
+from penstock.worker.runtimes.base import ExecutionError, ModelLoadError
+from penstock.worker.runtimes.failures import told
 
 Lines = list[MutableMapping[str, Any]]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from shared.clock import SystemClock
-from shared.deployment import ModelInterface
-from shared.errors import StateStoreError
-from shared.findings import Finding
-from shared.state_store import MemoryStateStore
-from worker import findings as module
-from worker.findings import OWN_ENVIRONMENT, Findings, FindingsFolder, Place
+from penstock.shared.clock import SystemClock
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.errors import StateStoreError
+from penstock.shared.findings import Finding
+from penstock.shared.state_store import MemoryStateStore
+from penstock.worker import findings as module
+from penstock.worker.findings import OWN_ENVIRONMENT, Findings, FindingsFolder, Place
 
 PLACE = Place("m/1-a", OWN_ENVIRONMENT, "cpu")
 

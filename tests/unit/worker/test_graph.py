@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from worker.runtimes.graph import named_apart
-from worker.runtimes.onnx import MADE_UP_NAMES
+from penstock.worker.runtimes.graph import named_apart
+from penstock.worker.runtimes.onnx import MADE_UP_NAMES
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.latency_model import SHAPE_CLASSES_MAX, WINDOW, LatencyModel, size_class
+from penstock.worker.latency_model import SHAPE_CLASSES_MAX, WINDOW, LatencyModel, size_class
 
 observations = st.lists(st.tuples(st.integers(1, 64), st.floats(1e-6, 10)), min_size=1)
 

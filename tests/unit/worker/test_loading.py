@@ -7,13 +7,13 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from shared.deployment import ReplicaSettings
-from shared.findings import Finding
-from shared.routing import ModelRoute, VersionRoute
+from penstock.shared.deployment import ReplicaSettings
+from penstock.shared.findings import Finding
+from penstock.shared.routing import ModelRoute, VersionRoute
+from penstock.worker.control import Start
+from penstock.worker.loading import Loaded, NotLoaded, load
 from tests import mlflow_models as models
 from tests.models import affine
-from worker.control import Start
-from worker.loading import Loaded, NotLoaded, load
 
 
 def start_of(folder: Path, finding: Finding | None) -> Start:

@@ -14,9 +14,9 @@ from mlflow.models import Model
 from mlflow.models.auth_policy import AuthPolicy, SystemAuthPolicy, UserAuthPolicy
 from mlflow.models.resources import DatabricksServingEndpoint
 
-from shared.deployment import ParameterSpec
-from shared.tensor_spec import TensorSpec
-from worker.mlflow_model import Column, MLmodelError, column_specs, named, read_mlmodel
+from penstock.shared.deployment import ParameterSpec
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.worker.mlflow_model import Column, MLmodelError, column_specs, named, read_mlmodel
 
 
 def write(folder: Path, **signature: Any) -> Path:

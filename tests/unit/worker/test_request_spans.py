@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from shared.errors import ErrorCode
-from shared.messages import Cancel, Failure, Final, Message, Nack, NackReason, Request
+from penstock.shared.errors import ErrorCode
+from penstock.shared.messages import Cancel, Failure, Final, Message, Nack, NackReason, Request
+from penstock.worker.batching import Item
+from penstock.worker.outcomes import Completed, Failed, FailureKind
+from penstock.worker.request_spans import SPANS_MAX, RequestSpans
 from tests.unit.fake_tracer import PARENT, FakeTracer
-from worker.batching import Item
-from worker.outcomes import Completed, Failed, FailureKind
-from worker.request_spans import SPANS_MAX, RequestSpans
 
 
 def request(attempt_id: int, context: str = PARENT) -> Request:

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from worker.recipes import needs_beside, recipe_of
-from worker.requirements import NAMED_MAX, compare, installed_versions, read_requirements, unmet
+from penstock.worker.recipes import needs_beside, recipe_of
+from penstock.worker.requirements import (
+    NAMED_MAX,
+    compare,
+    installed_versions,
+    read_requirements,
+    unmet,
+)
 
 INSTALLED = {
     "numpy": "2.4.6",

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.deployment import ReplicaReport, ReplicaState
-from worker.resident import OTHERS, by_replica, largest_named, resident_bytes
+from penstock.shared.deployment import ReplicaReport, ReplicaState
+from penstock.worker.resident import OTHERS, by_replica, largest_named, resident_bytes
 
 MIB = 1024 * 1024
 HELD = 64 * MIB

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 from mlflow.pyfunc.scoring_server import predictions_to_json
 
-from shared.tensor_spec import TensorSpec
-from worker.mlflow_model import Column
-from worker.outcomes import FailureKind
-from worker.runtimes.base import ExecutionError
-from worker.runtimes.failures import kind_of, told
-from worker.runtimes.frames import frame_of, result_of
-from worker.runtimes.results import ResultError, arrange, as_text, discover_outputs
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.worker.mlflow_model import Column
+from penstock.worker.outcomes import FailureKind
+from penstock.worker.runtimes.base import ExecutionError
+from penstock.worker.runtimes.failures import kind_of, told
+from penstock.worker.runtimes.frames import frame_of, result_of
+from penstock.worker.runtimes.results import ResultError, arrange, as_text, discover_outputs
 
 
 def spec(name: str, datatype: str = "FP64", *inner: int) -> TensorSpec:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shared.deployment import ModelInterface, ParameterSpec
-from shared.errors import ErrorCode
-from shared.messages import (
+from penstock.shared.deployment import ModelInterface, ParameterSpec
+from penstock.shared.errors import ErrorCode
+from penstock.shared.messages import (
     Alone,
     Cancel,
     Drain,
@@ -23,18 +23,18 @@ from shared.messages import (
     Scalar,
     SuspectTurn,
 )
-from shared.messages import Request as WireRequest
-from shared.tensor_spec import TensorSpec
-from shared.tensors import Tensor, tensor_from_array
-from worker.batching import BatchLimits
-from worker.commands import Command, End, Execute, Misfit, OutOfMemory, Send
-from worker.draining import FAREWELL_S, GIVE_BACK_S
-from worker.jobs.messages import JOBS, Job
-from worker.latency_model import TYPICAL_AFTER, LatencyModel
-from worker.outcomes import Completed, Failed, FailureKind
-from worker.run_limits import RunLimits
-from worker.session import Session
-from worker.suspect_turns import SUSPECT_TURN_S
+from penstock.shared.messages import Request as WireRequest
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.tensors import Tensor, tensor_from_array
+from penstock.worker.batching import BatchLimits
+from penstock.worker.commands import Command, End, Execute, Misfit, OutOfMemory, Send
+from penstock.worker.draining import FAREWELL_S, GIVE_BACK_S
+from penstock.worker.jobs.messages import JOBS, Job
+from penstock.worker.latency_model import TYPICAL_AFTER, LatencyModel
+from penstock.worker.outcomes import Completed, Failed, FailureKind
+from penstock.worker.run_limits import RunLimits
+from penstock.worker.session import Session
+from penstock.worker.suspect_turns import SUSPECT_TURN_S
 
 INTERFACE = ModelInterface(
     inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 1)),),

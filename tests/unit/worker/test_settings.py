@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.settings import WorkerSettings
+from penstock.worker.settings import WorkerSettings
 
 
 def test_a_lease_outlasts_some_heartbeats() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from shared.deployment import ModelInterface
-from shared.findings import Finding
-from shared.tensor_spec import TensorSpec
-from worker.short_of_memory import short_of_memory
-from worker.unbatched import unbatched
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.findings import Finding
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.worker.short_of_memory import short_of_memory
+from penstock.worker.unbatched import unbatched
 
 
 def finding(*inner: int, datatype: str = "FP32") -> Finding:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from worker.latency_model import TYPICAL_AFTER, Estimates
-from worker.short_runs import SHORT_S, SLOW_PENALTY, SLOW_S, ShortRuns
+from penstock.worker.latency_model import TYPICAL_AFTER, Estimates
+from penstock.worker.short_runs import SHORT_S, SLOW_PENALTY, SLOW_S, ShortRuns
 
 ROWS = 4
 

@@ -10,8 +10,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from shared.deployment import ArtifactManifest, ArtifactSource, ReplicaSettings, ReplicaState
-from worker.supervision import (
+from penstock.shared.deployment import (
+    ArtifactManifest,
+    ArtifactSource,
+    ReplicaSettings,
+    ReplicaState,
+)
+from penstock.worker.supervision import (
     Beat,
     CancelFetch,
     Command,
@@ -36,8 +41,8 @@ from worker.supervision import (
     Terminate,
     Tick,
 )
-from worker.supervisor import PAUSE_S, Supervisor
-from worker.wanted import Assignment
+from penstock.worker.supervisor import PAUSE_S, Supervisor
+from penstock.worker.wanted import Assignment
 
 POLICY = Policy(parallel_loads=2)
 

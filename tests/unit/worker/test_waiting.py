@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
-from worker.waiting import LINKS_REST_MS, Waiting
+from penstock.worker.waiting import LINKS_REST_MS, Waiting
 
 LONG_MS = 10_000
 

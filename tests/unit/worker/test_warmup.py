@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pytest
 
-from shared.deployment import Batching, ModelInterface
-from shared.findings import Finding
-from shared.messages import Parameters
-from shared.tensor_spec import TensorSpec
-from shared.tensors import AnyArray
-from worker.outcomes import FailureKind
-from worker.runtimes.base import ExecutionError, ModelLoadError
-from worker.trial.rows import candidates, extremes
-from worker.warmup import WarmUp, execute_once
+from penstock.shared.deployment import Batching, ModelInterface
+from penstock.shared.findings import Finding
+from penstock.shared.messages import Parameters
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.tensors import AnyArray
+from penstock.worker.outcomes import FailureKind
+from penstock.worker.runtimes.base import ExecutionError, ModelLoadError
+from penstock.worker.trial.rows import candidates, extremes
+from penstock.worker.warmup import WarmUp, execute_once
 
 Compute = Callable[[AnyArray], AnyArray]
 

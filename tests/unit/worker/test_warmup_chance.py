@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shared.findings import Finding
-from shared.tensor_spec import TensorSpec
-from shared.tensors import AnyArray
+from penstock.shared.findings import Finding
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.tensors import AnyArray
+from penstock.worker.outcomes import FailureKind
+from penstock.worker.runtimes.base import ExecutionError
+from penstock.worker.trial import trial
+from penstock.worker.warmup import TRIED_AGAIN, WarmUp, execute_once
 from tests.unit.worker.test_warmup import Compute, Fake
-from worker.outcomes import FailureKind
-from worker.runtimes.base import ExecutionError
-from worker.trial import trial
-from worker.warmup import TRIED_AGAIN, WarmUp, execute_once
 
 ROW_BYTES = 12
 """Of a row of `Fake`: three numbers in FP32."""
@@ -34,7 +34,7 @@ def once(kind: FailureKind, at: int) -> Compute:
 def test_a_trial_that_takes_too_long_is_made_again_by_the_next_load(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in ("worker.trial.trial", "worker.warmup"):
+    for module in ("penstock.worker.trial.trial", "penstock.worker.warmup"):
         monkeypatch.setattr(f"{module}.TRIAL_S_MAX", 1e-9)
     finding = WarmUp(Fake()).find_out()
     assert (finding.interface.max_batch_size, finding.chance) == (0, True)

@@ -13,24 +13,24 @@ from functools import partial
 import httpx
 from prometheus_client import CollectorRegistry
 
-from gateway.calls import DeployedModel, InferenceAnswer, InferenceCall, ModelMetadata
-from gateway.graceful_connection import Drain, GracefulConnection
-from gateway.graceful_server import GracefulServer
-from gateway.held_bytes import HeldBytes
-from gateway.http import errors
-from gateway.http.app import GatewayApp, create_app
-from gateway.http.direct_connection import DirectConnection, ShortWay
-from gateway.http.metrics import HttpMetrics
-from gateway.http.settings import HttpSettings
-from gateway.inference import Outcome
-from gateway.jobs.service import JobService
-from gateway.unread_answers import ClientBounds
-from shared.deployment import ModelInterface
-from shared.errors import ErrorCode, PenstockError
-from shared.log_limit import LogLimit
-from shared.routing import JobsPolicy, VersionRoute
-from shared.tensor_spec import TensorSpec
-from shared.tensors import AnyArray, Tensor, array_from_tensor, tensor_from_array
+from penstock.gateway.calls import DeployedModel, InferenceAnswer, InferenceCall, ModelMetadata
+from penstock.gateway.graceful_connection import Drain, GracefulConnection
+from penstock.gateway.graceful_server import GracefulServer
+from penstock.gateway.held_bytes import HeldBytes
+from penstock.gateway.http import errors
+from penstock.gateway.http.app import GatewayApp, create_app
+from penstock.gateway.http.direct_connection import DirectConnection, ShortWay
+from penstock.gateway.http.metrics import HttpMetrics
+from penstock.gateway.http.settings import HttpSettings
+from penstock.gateway.inference import Outcome
+from penstock.gateway.jobs.service import JobService
+from penstock.gateway.unread_answers import ClientBounds
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.log_limit import LogLimit
+from penstock.shared.routing import JobsPolicy, VersionRoute
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.tensors import AnyArray, Tensor, array_from_tensor, tensor_from_array
 
 Function = Callable[[dict[str, AnyArray]], dict[str, AnyArray]]
 

@@ -16,14 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.http import body_readers as module
-from gateway.http.body_readers import BodyReaders
-from gateway.http.oip_format import OipFormat
-from gateway.http.parsed_infer import ParsedInfer
-from gateway.http.reader_wire import Question, ReaderGoneError, receive, send, untouched
-from gateway.http.scoring_formats import ParsedScoring
-from shared.errors import ErrorCode, PenstockError
-from shared.tensors import Buffer, Tensor
+from penstock.gateway.http import body_readers as module
+from penstock.gateway.http.body_readers import BodyReaders
+from penstock.gateway.http.oip_format import OipFormat
+from penstock.gateway.http.parsed_infer import ParsedInfer
+from penstock.gateway.http.reader_wire import Question, ReaderGoneError, receive, send, untouched
+from penstock.gateway.http.scoring_formats import ParsedScoring
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.tensors import Buffer, Tensor
 from tests.unit.gateway.http.fakes import interface, spec
 
 MODEL = interface([spec("x", "FP32", -1)])

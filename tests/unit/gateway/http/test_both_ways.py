@@ -20,11 +20,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
-from gateway.graceful_connection import HEAD_BYTES_MAX
-from gateway.http.settings import HttpSettings
-from gateway.origin_policy import OriginPolicy
-from gateway.unread_answers import ClientBounds
-from shared.errors import ErrorCode, PenstockError
+from penstock.gateway.graceful_connection import HEAD_BYTES_MAX
+from penstock.gateway.http.settings import HttpSettings
+from penstock.gateway.origin_policy import OriginPolicy
+from penstock.gateway.unread_answers import ClientBounds
+from penstock.shared.errors import ErrorCode, PenstockError
 from tests.unit.gateway.http.fakes import FakeInference, app_of, serving, x_input
 
 MAX_BODY_BYTES = 100_000

@@ -6,13 +6,13 @@ import httpx
 import orjson
 import pytest
 
-from gateway.http.settings import HttpSettings
-from gateway.jobs.service import JobService
-from gateway.jobs.settings import JobSettings
-from gateway.origin_policy import OriginPolicy, origin_policy
-from shared.jobs.news import JobNews
-from shared.jobs.store import JobStore
-from shared.keys import Keys
+from penstock.gateway.http.settings import HttpSettings
+from penstock.gateway.jobs.service import JobService
+from penstock.gateway.jobs.settings import JobSettings
+from penstock.gateway.origin_policy import OriginPolicy, origin_policy
+from penstock.shared.jobs.news import JobNews
+from penstock.shared.jobs.store import JobStore
+from penstock.shared.keys import Keys
 from tests.unit.gateway.http.fakes import FakeInference, app_of, client_of, x_input
 
 APP = "https://app.example"

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.http.compression import PIECE_BYTES, Coding, Inflater, chosen_coding, deflated
-from gateway.http.settings import HttpSettings
-from shared.errors import PenstockError
+from penstock.gateway.http.compression import PIECE_BYTES, Coding, Inflater, chosen_coding, deflated
+from penstock.gateway.http.settings import HttpSettings
+from penstock.shared.errors import PenstockError
 from tests.unit.gateway.http.fakes import FakeInference, app_of, client_of, x_input
 
 INFER = "/v2/models/double/infer"

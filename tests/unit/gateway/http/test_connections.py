@@ -12,11 +12,11 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gateway.graceful_connection import HEAD_BYTES_MAX
-from gateway.http.request_heads import HEAD_BYTES_MAX as KNOWN_BYTES_MAX
-from gateway.http.request_heads import head_of
-from gateway.http.settings import HttpSettings
-from gateway.unread_answers import ClientBounds
+from penstock.gateway.graceful_connection import HEAD_BYTES_MAX
+from penstock.gateway.http.request_heads import HEAD_BYTES_MAX as KNOWN_BYTES_MAX
+from penstock.gateway.http.request_heads import head_of
+from penstock.gateway.http.settings import HttpSettings
+from penstock.gateway.unread_answers import ClientBounds
 from tests.unit.gateway.http.fakes import FakeInference, app_of, serving, x_input
 
 INFER = "/v2/models/double/infer"

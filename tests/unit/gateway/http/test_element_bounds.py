@@ -10,7 +10,7 @@ import tracemalloc
 import orjson
 import pytest
 
-from gateway.http.element_bounds import (
+from penstock.gateway.http.element_bounds import (
     BESIDE_MAX,
     LARGE_BYTES,
     MAX_REQUEST_ELEMENTS,
@@ -20,9 +20,9 @@ from gateway.http.element_bounds import (
     check_csv,
     check_json,
 )
-from gateway.http.oip_format import OipFormat
-from gateway.http.scoring_formats import KserveFormat, MlflowFormat
-from shared.errors import ErrorCode, PenstockError
+from penstock.gateway.http.oip_format import OipFormat
+from penstock.gateway.http.scoring_formats import KserveFormat, MlflowFormat
+from penstock.shared.errors import ErrorCode, PenstockError
 from tests.unit.gateway.http.fakes import interface, spec
 
 ROW = interface([spec("x", "FP32", -1, 64)], max_batch_size=1)

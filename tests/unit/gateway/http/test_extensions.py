@@ -8,12 +8,12 @@ import httpx
 import orjson
 import pytest
 
-from gateway.calls import DeployedModel
-from gateway.http.settings import HttpSettings
-from gateway.statistics import BATCH_SIZES_MAX, InferenceStatistics
-from shared.deployment import ParameterSpec
-from shared.errors import ErrorCode, PenstockError
-from shared.tensor_spec import TensorSpec
+from penstock.gateway.calls import DeployedModel
+from penstock.gateway.http.settings import HttpSettings
+from penstock.gateway.statistics import BATCH_SIZES_MAX, InferenceStatistics
+from penstock.shared.deployment import ParameterSpec
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.tensor_spec import TensorSpec
 from tests.unit.gateway.http.fakes import (
     FakeInference,
     FakeModel,

@@ -20,9 +20,9 @@ import numpy as np
 import orjson
 import pytest
 
-from gateway.held_bytes import SMALL_BYTES_MAX, HeldBytes
-from gateway.http.settings import HttpSettings
-from gateway.unread_answers import ClientBounds
+from penstock.gateway.held_bytes import SMALL_BYTES_MAX, HeldBytes
+from penstock.gateway.http.settings import HttpSettings
+from penstock.gateway.unread_answers import ClientBounds
 from tests.unit.gateway.http.fakes import (
     FakeInference,
     FakeModel,

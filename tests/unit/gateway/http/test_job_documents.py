@@ -9,18 +9,18 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.http.job_documents import (
+from penstock.gateway.http.job_documents import (
     as_json,
     event_text,
     job_event_text,
     output_document,
     time_text,
 )
-from shared.jobs.answers import JobEvent, Progress
-from shared.jobs.payload import RESULT_TYPE, JobResult, pack_result
-from shared.jobs.record import Content, JobState
-from shared.messages import Final
-from shared.tensors import Tensor, tensor_from_array
+from penstock.shared.jobs.answers import JobEvent, Progress
+from penstock.shared.jobs.payload import RESULT_TYPE, JobResult, pack_result
+from penstock.shared.jobs.record import Content, JobState
+from penstock.shared.messages import Final
+from penstock.shared.tensors import Tensor, tensor_from_array
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),

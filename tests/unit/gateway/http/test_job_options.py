@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.http.job_options import (
+from penstock.gateway.http.job_options import (
     OPTIONS,
     TOLD_STATES,
     accepts_binary,
@@ -23,11 +23,11 @@ from gateway.http.job_options import (
     split_parameters,
     wait_s_of,
 )
-from gateway.http.parsed_infer import ParsedInfer
-from gateway.jobs.settings import JobSettings
-from gateway.jobs.submission import JobOptions
-from shared.errors import ErrorCode, PenstockError
-from shared.jobs.record import FINISHED, JobState
+from penstock.gateway.http.parsed_infer import ParsedInfer
+from penstock.gateway.jobs.settings import JobSettings
+from penstock.gateway.jobs.submission import JobOptions
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.jobs.record import FINISHED, JobState
 
 T = TypeVar("T")
 

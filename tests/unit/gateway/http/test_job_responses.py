@@ -9,9 +9,9 @@ import pytest
 from fastapi import Response
 from starlette.types import Message
 
-from gateway.http.job_intake import JobResponse, ResultResponse
-from gateway.http.reply import Reply
-from gateway.jobs.byte_budget import ByteBudget, ByteShare
+from penstock.gateway.http.job_intake import JobResponse, ResultResponse
+from penstock.gateway.http.reply import Reply
+from penstock.gateway.jobs.byte_budget import ByteBudget, ByteShare
 
 BODY = b"so many bytes"
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.calls import InferenceAnswer
-from gateway.http import json_slices
-from gateway.http.json_slices import SLICE_ELEMENTS, record_slices, tensor_slices
-from gateway.http.oip_codec import build_response
-from gateway.http.parsed_infer import ParsedInfer
-from shared.tensors import AnyArray, Tensor, encode_bytes_elements, tensor_from_array
+from penstock.gateway.calls import InferenceAnswer
+from penstock.gateway.http import json_slices
+from penstock.gateway.http.json_slices import SLICE_ELEMENTS, record_slices, tensor_slices
+from penstock.gateway.http.oip_codec import build_response
+from penstock.gateway.http.parsed_infer import ParsedInfer
+from penstock.shared.tensors import AnyArray, Tensor, encode_bytes_elements, tensor_from_array
 from tests.unit.gateway.http.fakes import FakeInference, FakeModel, app_of, interface, serving, spec
 
 GENERATOR = np.random.default_rng(7)

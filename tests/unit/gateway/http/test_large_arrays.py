@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.http.json_tensors import bytes_from_json
-from gateway.http.large_arrays import (
+from penstock.gateway.http.json_tensors import bytes_from_json
+from penstock.gateway.http.large_arrays import (
     DOCUMENT_BYTES_MIN,
     LargeArray,
     bytes_from_large,
     document_without_arrays,
 )
-from gateway.http.oip_codec import parse_infer
-from shared.errors import ErrorCode, PenstockError
-from shared.tensors import array_from_tensor
+from penstock.gateway.http.oip_codec import parse_infer
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.tensors import array_from_tensor
 from tests.unit.gateway.http.fakes import interface, spec
 
 TOKENS = st.sampled_from(

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.http import large_arrays, large_lists, scoring_formats
-from gateway.http.large_arrays import ARRAY_BYTES_MIN, document_without_arrays
-from gateway.http.large_lists import document_without_lists, large_list, mark_of
-from gateway.http.oip_codec import parse_infer
-from gateway.http.scoring_formats import read_kserve, read_mlflow
-from shared.errors import PenstockError
+from penstock.gateway.http import large_arrays, large_lists, scoring_formats
+from penstock.gateway.http.large_arrays import ARRAY_BYTES_MIN, document_without_arrays
+from penstock.gateway.http.large_lists import document_without_lists, large_list, mark_of
+from penstock.gateway.http.oip_codec import parse_infer
+from penstock.gateway.http.scoring_formats import read_kserve, read_mlflow
+from penstock.shared.errors import PenstockError
 from tests.unit.gateway.http.fakes import interface, spec
 
 TEXTS = st.text('ab",[]{}\\é\n:1', max_size=6)

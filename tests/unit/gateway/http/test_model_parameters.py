@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from gateway.http.oip_parameters import model_parameters
-from shared.deployment import ParameterSpec
-from shared.errors import ErrorCode, PenstockError
+from penstock.gateway.http.oip_parameters import model_parameters
+from penstock.shared.deployment import ParameterSpec
+from penstock.shared.errors import ErrorCode, PenstockError
 
 SPECS = [
     ParameterSpec(name=datatype.lower(), datatype=datatype)

@@ -9,13 +9,13 @@ import numpy as np
 import orjson
 import pytest
 
-from gateway.calls import InferenceAnswer
-from gateway.http.oip_codec import build_response, parse_infer
-from gateway.http.parsed_infer import ParsedInfer
-from shared.deployment import ModelInterface
-from shared.errors import ErrorCode, PenstockError
-from shared.tensor_spec import TensorSpec
-from shared.tensors import (
+from penstock.gateway.calls import InferenceAnswer
+from penstock.gateway.http.oip_codec import build_response, parse_infer
+from penstock.gateway.http.parsed_infer import ParsedInfer
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.tensors import (
     AnyArray,
     Tensor,
     array_from_tensor,

@@ -9,13 +9,13 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.calls import InferenceAnswer
-from gateway.http.json_tensors import may_hold_booleans
-from gateway.http.oip_codec import build_response, parse_infer
-from gateway.http.payload import EncodedResponse
-from shared.deployment import ModelInterface
-from shared.errors import ErrorCode, PenstockError
-from shared.tensors import NUMPY_OF, AnyArray, Tensor, array_from_tensor, tensor_from_array
+from penstock.gateway.calls import InferenceAnswer
+from penstock.gateway.http.json_tensors import may_hold_booleans
+from penstock.gateway.http.oip_codec import build_response, parse_infer
+from penstock.gateway.http.payload import EncodedResponse
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.tensors import NUMPY_OF, AnyArray, Tensor, array_from_tensor, tensor_from_array
 from tests.unit.gateway.http.fakes import DOUBLE, TEXTS, interface, spec, x_input
 
 EXAMPLES = settings(max_examples=150, deadline=None)

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from gateway.http.errors import STATUS_OF
-from gateway.http.settings import HttpSettings
-from shared.errors import RETRYABLE, ErrorCode, FailedAttempt, PenstockError
+from penstock.gateway.http.errors import STATUS_OF
+from penstock.gateway.http.settings import HttpSettings
+from penstock.shared.errors import RETRYABLE, ErrorCode, FailedAttempt, PenstockError
 from tests.unit.gateway.http.fakes import FakeInference, app_of, client_of, tensor_named, x_input
 
 INFER = "/v2/models/double/infer"

@@ -13,7 +13,7 @@ import structlog
 from hypothesis import HealthCheck, settings
 from schemathesis.core.transport import Response
 
-from gateway.http.settings import HttpSettings
+from penstock.gateway.http.settings import HttpSettings
 from tests.unit.gateway.http.fakes import FakeInference, FakeModel, app_of
 from tests.unit.gateway.http.test_scoring import FRAME, score
 

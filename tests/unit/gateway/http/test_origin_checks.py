@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.http.origin_checks import refusal
-from gateway.origin_policy import OriginPolicy, origin_policy
-from shared.errors import ErrorCode
+from penstock.gateway.http.origin_checks import refusal
+from penstock.gateway.origin_policy import OriginPolicy, origin_policy
+from penstock.shared.errors import ErrorCode
 
 FORM = "application/x-www-form-urlencoded"
 LOOPBACK = origin_policy("", "", loopback=True)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive
 
-from gateway.http.request_body import BodyTooLargeError, read_body, unless_client_goes
-from shared.errors import ErrorCode, PenstockError
+from penstock.gateway.http.request_body import BodyTooLargeError, read_body, unless_client_goes
+from penstock.shared.errors import ErrorCode, PenstockError
 
 GONE: Message = {"type": "http.disconnect"}
 

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.http.oip_codec import parse_infer
-from gateway.http.parsed_infer import ParsedInfer
-from gateway.http.request_templates import (
+from penstock.gateway.http.oip_codec import parse_infer
+from penstock.gateway.http.parsed_infer import ParsedInfer
+from penstock.gateway.http.request_templates import (
     LIST_BYTES_MAX,
     TEMPLATE_BYTES_MAX,
     TEMPLATES_MAX,
     Templates,
 )
-from shared.deployment import ModelInterface
-from shared.errors import PenstockError
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.errors import PenstockError
 from tests.unit.gateway.http.fakes import DOUBLE, interface, spec, x_input
 
 INTEGERS = interface([spec("x", "INT64", -1, 4)], max_batch_size=8)

@@ -9,11 +9,11 @@ import numpy as np
 import orjson
 import pytest
 
-from gateway.http.scoring_formats import MLFLOW_CODE_OF
-from shared.deployment import ModelInterface
-from shared.errors import ErrorCode, PenstockError
-from shared.tensor_spec import TensorSpec
-from shared.tensors import AnyArray, array_from_tensor
+from penstock.gateway.http.scoring_formats import MLFLOW_CODE_OF
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.tensors import AnyArray, array_from_tensor
 from tests.unit.gateway.http.fakes import (
     FakeInference,
     FakeModel,

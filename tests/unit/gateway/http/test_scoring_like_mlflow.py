@@ -15,9 +15,9 @@ from mlflow.models import infer_signature
 from mlflow.pyfunc.scoring_server import invocations
 from onnx import TensorProto, helper
 
-from shared.deployment import ModelInterface
-from shared.tensor_spec import TensorSpec
-from shared.tensors import AnyArray
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.tensors import AnyArray
 from tests.unit.gateway.http.fakes import FakeInference, FakeModel, interface, spec
 from tests.unit.gateway.http.test_scoring import post
 

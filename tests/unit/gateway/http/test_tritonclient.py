@@ -11,7 +11,7 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from shared.tensors import AnyArray
+from penstock.shared.tensors import AnyArray
 from tests.unit.gateway.http.fakes import (
     FakeInference,
     FakeModel,

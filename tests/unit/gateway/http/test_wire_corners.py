@@ -15,8 +15,8 @@ import numpy as np
 import orjson
 import pytest
 
-from gateway.http.settings import HttpSettings
-from shared.tensors import NUMPY_OF, bf16_bits, bf16_values, encode_bytes_elements
+from penstock.gateway.http.settings import HttpSettings
+from penstock.shared.tensors import NUMPY_OF, bf16_bits, bf16_values, encode_bytes_elements
 from tests.unit.gateway.http.fakes import (
     FakeInference,
     FakeModel,

@@ -7,7 +7,7 @@ import time
 from collections.abc import MutableMapping
 from typing import Any
 
-from gateway.http.app import GatewayApp
+from penstock.gateway.http.app import GatewayApp
 
 STRETCH_S = 0.02
 """Longest turn of the loop. To read or write a large body whole takes many times as long."""

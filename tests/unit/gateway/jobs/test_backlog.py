@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.jobs.backlog import Backlogs, Sample
+from penstock.gateway.jobs.backlog import Backlogs, Sample
 
 
 def busy(seconds: int, per_second: float, replicas: int, waiting: int = 1000) -> Backlogs:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.held_bytes import UNREAD, HeldBytes
-from gateway.jobs.byte_budget import ByteBudget
-from shared.errors import ErrorCode, PenstockError
+from penstock.gateway.held_bytes import UNREAD, HeldBytes
+from penstock.gateway.jobs.byte_budget import ByteBudget
+from penstock.shared.errors import ErrorCode, PenstockError
 
 
 def test_shares_are_bounded_together() -> None:

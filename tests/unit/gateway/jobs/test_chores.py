@@ -5,12 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.jobs.backlog import Sample
-from gateway.jobs.chores import Chore, due, samples
-from shared.jobs.answers import ModelStats, StoreStats
-from shared.jobs.record import FINISHED, JobState
-from shared.jobs.totals import totals_of
-from shared.routing import ModelRoute, VersionRoute
+from penstock.gateway.jobs.backlog import Sample
+from penstock.gateway.jobs.chores import Chore, due, samples
+from penstock.shared.jobs.answers import ModelStats, StoreStats
+from penstock.shared.jobs.record import FINISHED, JobState
+from penstock.shared.jobs.totals import totals_of
+from penstock.shared.routing import ModelRoute, VersionRoute
 
 
 def stats(**states: int) -> StoreStats:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.jobs.moves import Move, Unserved
-from shared.routing import ModelRoute, VersionRoute
+from penstock.gateway.jobs.moves import Move, Unserved
+from penstock.shared.routing import ModelRoute, VersionRoute
 
 SETTLE_S = 5.0
 OLD = ("m", "m/1-old")

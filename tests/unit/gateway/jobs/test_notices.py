@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.jobs.notices import notice, told
-from gateway.webhooks.retries import Delivered, GaveUp, Outcome, Retry
-from shared.jobs.answers import WebhookDue
-from shared.jobs.ids import new_job_id
-from shared.jobs.record import JobState, record_of
+from penstock.gateway.jobs.notices import notice, told
+from penstock.gateway.webhooks.retries import Delivered, GaveUp, Outcome, Retry
+from penstock.shared.jobs.answers import WebhookDue
+from penstock.shared.jobs.ids import new_job_id
+from penstock.shared.jobs.record import JobState, record_of
 
 NOON_MS = 1_800_000_000_250
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.jobs.outcomes import check_succeeded, eta_s, event_before, failure_of
-from gateway.jobs.submission import accepted
-from shared.errors import ErrorCode, PenstockError
-from shared.jobs.answers import Submitted
-from shared.jobs.record import FINISHED, Content, JobState, NewJob
+from penstock.gateway.jobs.outcomes import check_succeeded, eta_s, event_before, failure_of
+from penstock.gateway.jobs.submission import accepted
+from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.jobs.answers import Submitted
+from penstock.shared.jobs.record import FINISHED, Content, JobState, NewJob
 
 QUEUED = accepted(
     NewJob("id", "m", "1", "r"), Content("text/plain", 1), Submitted("id", True, 1000, 0)

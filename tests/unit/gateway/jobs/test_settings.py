@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from deploy.local.failures import CommandError
-from deploy.local.settings_flags import settings_from
-from gateway.jobs.keeper_settings import webhook_settings
-from gateway.settings import GatewaySettings
+from penstock.deploy.local.failures import CommandError
+from penstock.deploy.local.settings_flags import settings_from
+from penstock.gateway.jobs.keeper_settings import webhook_settings
+from penstock.gateway.settings import GatewaySettings
 
 KEYS = (b"k" * 24, b"l" * 32)
 SECRETS = " ".join("whsec_" + base64.b64encode(key).decode() for key in KEYS)

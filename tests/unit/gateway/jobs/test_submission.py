@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.jobs.settings import JobSettings
-from gateway.jobs.submission import JobOptions, Submission, digest_of, new_job, whole_ms
-from shared.jobs.ids import is_job_id, made_ms, new_job_id
-from shared.jobs.payload import JobInput
-from shared.messages import Parameters, Request
-from shared.tensors import Tensor
+from penstock.gateway.jobs.settings import JobSettings
+from penstock.gateway.jobs.submission import JobOptions, Submission, digest_of, new_job, whole_ms
+from penstock.shared.jobs.ids import is_job_id, made_ms, new_job_id
+from penstock.shared.jobs.payload import JobInput
+from penstock.shared.messages import Parameters, Request
+from penstock.shared.tensors import Tensor
 
 X = Tensor("x", "FP32", (1, 1), b"\0\0\0\0")
 REQUEST = Request(0, 0, (X,))

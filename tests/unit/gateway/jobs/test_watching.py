@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from gateway.jobs import watching
-from gateway.jobs.access import JobAccess
-from gateway.jobs.byte_budget import ByteBudget
-from gateway.jobs.settings import JobSettings
-from gateway.jobs.submission import accepted
-from gateway.jobs.watching import STEP_BYTES, JobWatch
-from shared.errors import PenstockError
-from shared.jobs.answers import JobEvent, Submitted
-from shared.jobs.calls import Call
-from shared.jobs.durability import Durability
-from shared.jobs.record import Content, JobState, NewJob
+from penstock.gateway.jobs import watching
+from penstock.gateway.jobs.access import JobAccess
+from penstock.gateway.jobs.byte_budget import ByteBudget
+from penstock.gateway.jobs.settings import JobSettings
+from penstock.gateway.jobs.submission import accepted
+from penstock.gateway.jobs.watching import STEP_BYTES, JobWatch
+from penstock.shared.errors import PenstockError
+from penstock.shared.jobs.answers import JobEvent, Submitted
+from penstock.shared.jobs.calls import Call
+from penstock.shared.jobs.durability import Durability
+from penstock.shared.jobs.record import Content, JobState, NewJob
 
 QUEUED = accepted(
     NewJob("id", "m", "1", "r"), Content("text/plain", 1), Submitted("id", True, 1000, 0)

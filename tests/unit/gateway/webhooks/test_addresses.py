@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.webhooks.addresses import METADATA, Address, refusal
-from gateway.webhooks.target import Target, read_target
-from shared.errors import ErrorCode, PenstockError
+from penstock.gateway.webhooks.addresses import METADATA, Address, refusal
+from penstock.gateway.webhooks.target import Target, read_target
+from penstock.shared.errors import ErrorCode, PenstockError
 
 EVERYTHING = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 

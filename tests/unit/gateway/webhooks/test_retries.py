@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gateway.webhooks.retries import Delivered, GaveUp, Retry, RetrySchedule
-from gateway.webhooks.settings import HOUR, WebhookSettings
+from penstock.gateway.webhooks.retries import Delivered, GaveUp, Retry, RetrySchedule
+from penstock.gateway.webhooks.settings import HOUR, WebhookSettings
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 

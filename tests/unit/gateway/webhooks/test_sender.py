@@ -17,13 +17,13 @@ import orjson
 import pytest
 from pydantic import SecretStr
 
-from gateway.webhooks.addresses import Address
-from gateway.webhooks.connections import Resolve, resolve, tls_context
-from gateway.webhooks.event import WebhookEvent, webhook_event
-from gateway.webhooks.retries import Delivered, GaveUp, Outcome, Retry
-from gateway.webhooks.sender import WebhookSender
-from gateway.webhooks.settings import WebhookSettings
-from shared.clock import FakeClock
+from penstock.gateway.webhooks.addresses import Address
+from penstock.gateway.webhooks.connections import Resolve, resolve, tls_context
+from penstock.gateway.webhooks.event import WebhookEvent, webhook_event
+from penstock.gateway.webhooks.retries import Delivered, GaveUp, Outcome, Retry
+from penstock.gateway.webhooks.sender import WebhookSender
+from penstock.gateway.webhooks.settings import WebhookSettings
+from penstock.shared.clock import FakeClock
 from tests.unit.gateway.webhooks import receivers
 from tests.unit.gateway.webhooks.receivers import receiver, status
 

@@ -7,9 +7,9 @@ import base64
 import pytest
 from pydantic import ValidationError
 
-from gateway.webhooks.event import WebhookEvent
-from gateway.webhooks.settings import WebhookSettings
-from gateway.webhooks.signing import key_of, signed_headers
+from penstock.gateway.webhooks.event import WebhookEvent
+from penstock.gateway.webhooks.settings import WebhookSettings
+from penstock.gateway.webhooks.signing import key_of, signed_headers
 
 # From the reference libraries of Standard Webhooks (`test_sign_function`).
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import ErrorCode, PenstockError, StateStoreError, StoreFullError
-from shared.jobs.blobs import FAILURES_MAX, BlobGoneError, BlobStore
-from shared.jobs.ids import JobIds, new_job_id
+from penstock.shared.errors import ErrorCode, PenstockError, StateStoreError, StoreFullError
+from penstock.shared.jobs.blobs import FAILURES_MAX, BlobGoneError, BlobStore
+from penstock.shared.jobs.ids import JobIds, new_job_id
 
 NOW_S = 1_800_000_000.0
 HOUR_S = 3600.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.jobs.durability import Durability, durability_of
+from penstock.shared.jobs.durability import Durability, durability_of
 
 
 @pytest.mark.parametrize(

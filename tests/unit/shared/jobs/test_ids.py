@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.jobs.ids import JobIds, new_job_id
+from penstock.shared.jobs.ids import JobIds, new_job_id
 
 
 @given(st.lists(st.floats(0, 1e10), min_size=1, max_size=50))

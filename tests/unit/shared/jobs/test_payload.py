@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import WireError
-from shared.jobs.payload import (
+from penstock.shared.errors import WireError
+from penstock.shared.jobs.payload import (
     VERSION,
     JobInput,
     JobResult,
@@ -18,9 +18,9 @@ from shared.jobs.payload import (
     unpack_input,
     unpack_result,
 )
-from shared.messages import Envelope, Final, Request
-from shared.tensors import Tensor
-from shared.wire import encode
+from penstock.shared.messages import Envelope, Final, Request
+from penstock.shared.tensors import Tensor
+from penstock.shared.wire import encode
 
 SIZES = [0, 1, 8 * 1024, 8 * 1024 + 1, 64 * 1024 - 1, 64 * 1024, 300 * 1024]
 """Around where tensors become frames, and frames longer heads."""

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.jobs.record import (
+from penstock.shared.jobs.record import (
     FINISHED,
     HELD,
     RETRYABLE,

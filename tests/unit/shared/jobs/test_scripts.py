@@ -7,11 +7,11 @@ from importlib import resources
 
 import pytest
 
-from shared.errors import ErrorCode
-from shared.jobs.record import TRANSITIONS, JobState
-from shared.jobs.scripts import script
+from penstock.shared.errors import ErrorCode
+from penstock.shared.jobs.record import TRANSITIONS, JobState
+from penstock.shared.jobs.scripts import script
 
-FOLDER = resources.files("shared.jobs") / "scripts"
+FOLDER = resources.files("penstock.shared.jobs") / "lua"
 NAMES = sorted(entry.name.removesuffix(".lua") for entry in FOLDER.iterdir())
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared.jobs.ids import new_job_id
-from worker.jobs.begun import JOBS_MAX, BegunJobs, new_memory, read_begun
+from penstock.shared.jobs.ids import new_job_id
+from penstock.worker.jobs.begun import JOBS_MAX, BegunJobs, new_memory, read_begun
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_the_newest_are_known(memory: int) -> None:
 def test_what_a_process_wrote_before_it_was_killed_is_there(memory: int) -> None:
     job_id = new_job_id()
     program = (
-        "import os, sys; from worker.jobs.begun import BegunJobs; "
+        "import os, sys; from penstock.worker.jobs.begun import BegunJobs; "
         "BegunJobs(int(sys.argv[1])).add([sys.argv[2]]); os.kill(os.getpid(), 9)"
     )
     arguments = [sys.executable, "-c", program, str(memory), job_id]

@@ -5,8 +5,14 @@ from __future__ import annotations
 import queue
 import threading
 
-from shared.tensors import Buffer
-from worker.jobs.blob_carrier import WAITING_BYTES_MAX, BlobCarrier, Carried, OutputStored, Stored
+from penstock.shared.tensors import Buffer
+from penstock.worker.jobs.blob_carrier import (
+    WAITING_BYTES_MAX,
+    BlobCarrier,
+    Carried,
+    OutputStored,
+    Stored,
+)
 
 
 class SlowBlobs:

@@ -10,8 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from shared.messages import Final, Nack, NackReason
-from worker.jobs.desk import (
+from penstock.shared.messages import Final, Nack, NackReason
+from penstock.worker.jobs.desk import (
     CALLS_PAST_S,
     PACED_JOBS,
     PREFETCH_S,
@@ -19,8 +19,8 @@ from worker.jobs.desk import (
     Busyness,
     JobDesk,
 )
-from worker.jobs.messages import Hinted, Leased, Pull
-from worker.jobs.pace import PACE_S, PACE_S_MAX
+from penstock.worker.jobs.messages import Hinted, Leased, Pull
+from penstock.worker.jobs.pace import PACE_S, PACE_S_MAX
 
 HELD_MAX = 8
 IDLE = Busyness(idle=True, crowded=False, slice_jobs=4, slice_s=0.001)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from shared.errors import ErrorCode
-from shared.jobs.answers import Beat, JobWithBytes, Progress
-from shared.jobs.calls import DEFAULT_LIMITS, SMALL_BYTES, Call
-from shared.jobs.payload import unpack_result
-from shared.jobs.record import Content, JobRecord, JobState, NewJob
-from shared.messages import Failure, Final, Nack, NackReason
-from worker.jobs.leases import ESTIMATE_MAX, OUTPUT_GAP_S, Leases
+from penstock.shared.errors import ErrorCode
+from penstock.shared.jobs.answers import Beat, JobWithBytes, Progress
+from penstock.shared.jobs.calls import DEFAULT_LIMITS, SMALL_BYTES, Call
+from penstock.shared.jobs.payload import unpack_result
+from penstock.shared.jobs.record import Content, JobRecord, JobState, NewJob
+from penstock.shared.messages import Failure, Final, Nack, NackReason
+from penstock.worker.jobs.leases import ESTIMATE_MAX, OUTPUT_GAP_S, Leases
 
 LEASE_S, HEARTBEAT_S = 15.0, 3.0
 TEXT = Content("text/plain", 2)

@@ -8,10 +8,10 @@ from collections.abc import Collection
 
 import pytest
 
-from shared.errors import StateStoreError
+from penstock.shared.errors import StateStoreError
+from penstock.worker.jobs import losses
+from penstock.worker.jobs.losses import LOSSES_MAX, Losses
 from tests.unit.worker.agent_bench import eventually
-from worker.jobs import losses
-from worker.jobs.losses import LOSSES_MAX, Losses
 
 
 class FakeStore:

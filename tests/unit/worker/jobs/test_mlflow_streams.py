@@ -14,19 +14,19 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from mlflow.types import TensorSpec as MlflowTensorSpec
 
-from deploy.local.demo_diffusion import SIGNATURE
-from deploy.local.diffusion_model import WEIGHTS, DigitsDiffusion
-from deploy.local.diffusion_training import fresh_weights
-from shared.artifact_folder import manifest_of
-from shared.jobs.answers import Progress
-from shared.jobs.payload import unpack_result
-from shared.messages import Parameters, Request
-from shared.tensors import AnyArray, array_from_tensor, tensor_from_array
-from worker.executor import run_batch
-from worker.jobs.stream import Told, run_stream
-from worker.outcomes import Completed, Failed
-from worker.runtimes.base import Runtime, StreamingRuntime
-from worker.runtimes.registry import describe, load_runtime
+from penstock.deploy.local.demo_diffusion import SIGNATURE
+from penstock.deploy.local.diffusion_model import WEIGHTS, DigitsDiffusion
+from penstock.deploy.local.diffusion_training import fresh_weights
+from penstock.shared.artifact_folder import manifest_of
+from penstock.shared.jobs.answers import Progress
+from penstock.shared.jobs.payload import unpack_result
+from penstock.shared.messages import Parameters, Request
+from penstock.shared.tensors import AnyArray, array_from_tensor, tensor_from_array
+from penstock.worker.executor import run_batch
+from penstock.worker.jobs.stream import Told, run_stream
+from penstock.worker.outcomes import Completed, Failed
+from penstock.worker.runtimes.base import Runtime, StreamingRuntime
+from penstock.worker.runtimes.registry import describe, load_runtime
 
 Save = Callable[..., Runtime]
 

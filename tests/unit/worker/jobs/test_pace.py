@@ -7,8 +7,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.jobs.pace import LOOK_S, PACE_S, PACE_S_MAX, WAITED_MAX, Pace
-from worker.jobs.processor_waits import ProcessorWaits
+from penstock.worker.jobs.pace import LOOK_S, PACE_S, PACE_S_MAX, WAITED_MAX, Pace
+from penstock.worker.jobs.processor_waits import ProcessorWaits
 
 SHARES = st.floats(0.0, 1.0)
 STEP_S = 2 * LOOK_S

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import WireError
-from shared.tensors import Buffer
-from worker.jobs.packets import (
+from penstock.shared.errors import WireError
+from penstock.shared.tensors import Buffer
+from penstock.worker.jobs.packets import (
     GROWN_FROM_BYTES,
     JOINED_BYTES_MAX,
     READ_BYTES,

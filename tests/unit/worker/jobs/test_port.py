@@ -14,22 +14,22 @@ import msgpack
 import numpy as np
 import pytest
 
-from shared.deployment import ModelInterface
-from shared.errors import ErrorCode, StateStoreError
-from shared.jobs.answers import Beat, JobWithBytes, Leased
-from shared.jobs.calls import OUTPUT_BYTES_MAX, Call
-from shared.jobs.durability import Durability
-from shared.jobs.payload import VERSION, JobInput, pack_input
-from shared.jobs.record import Content, JobState
-from shared.messages import Final, Nack, NackReason, Request
-from shared.tensor_spec import TensorSpec
-from shared.tensors import Buffer, tensor_from_array
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.errors import ErrorCode, StateStoreError
+from penstock.shared.jobs.answers import Beat, JobWithBytes, Leased
+from penstock.shared.jobs.calls import OUTPUT_BYTES_MAX, Call
+from penstock.shared.jobs.durability import Durability
+from penstock.shared.jobs.payload import VERSION, JobInput, pack_input
+from penstock.shared.jobs.record import Content, JobState
+from penstock.shared.messages import Final, Nack, NackReason, Request
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.tensors import Buffer, tensor_from_array
+from penstock.worker.jobs.messages import Began, Ended, FromPort, Gone, Leave, Place, Pull, Told
+from penstock.worker.jobs.messages import Leased as LeasedToLoop
+from penstock.worker.jobs.port import JobPort
+from penstock.worker.mailbox import Mailbox
 from tests.unit.shared.hostile_msgpack import array, nested
 from tests.unit.worker.jobs.test_leases import record
-from worker.jobs.messages import Began, Ended, FromPort, Gone, Leave, Place, Pull, Told
-from worker.jobs.messages import Leased as LeasedToLoop
-from worker.jobs.port import JobPort
-from worker.mailbox import Mailbox
 
 PLACE = Place("m", "r", "holder", lease_s=15.0, heartbeat_s=0.05, store_bytes_max=1 << 30)
 SPEC = TensorSpec(name="x", datatype="FP64", shape=(-1,))
@@ -202,7 +202,7 @@ def test_the_last_large_output_is_told_before_the_job_ends(bench: Bench) -> None
 def test_a_large_output_that_takes_too_long_keeps_no_result_waiting(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.jobs.port.OUTPUTS_WAIT_S", 0.1)
+    monkeypatch.setattr("penstock.worker.jobs.port.OUTPUTS_WAIT_S", 0.1)
     (number,) = bench.lease().numbers
     bench.port.tell(Told(number, (LARGE_TYPE, LARGE)))
     bench.answer(Final(number))
@@ -233,7 +233,7 @@ def test_who_holds_nothing_closes_at_once_while_the_store_is_away(bench: Bench) 
 def test_an_input_of_another_version_is_given_back_after_a_while(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.jobs.port.OTHER_VERSION_S", 0.1)
+    monkeypatch.setattr("penstock.worker.jobs.port.OTHER_VERSION_S", 0.1)
     _, *rest = msgpack.unpackb(body())
     leased = bench.lease(msgpack.packb([VERSION + 1, *rest]))
     assert (len(leased.numbers), leased.jobs) == (1, [])
@@ -290,8 +290,8 @@ def _named(*names: str) -> Request:
 def test_a_result_is_sent_until_it_is_confirmed_as_long_as_heartbeats_are(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.jobs.store_calls.RETRY_S", 0.001)
-    monkeypatch.setattr("worker.jobs.store_calls.RETRY_S_MAX", 0.001)
+    monkeypatch.setattr("penstock.worker.jobs.store_calls.RETRY_S", 0.001)
+    monkeypatch.setattr("penstock.worker.jobs.store_calls.RETRY_S_MAX", 0.001)
     bench.port._calls._retry_s = 0.001
     (number,) = bench.lease().numbers
     bench.store.refuses = lambda call: (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
-from worker.jobs.port_watch import (
+from penstock.worker.jobs.port_watch import (
     LOOK_S,
     RESTART_S,
     RESTART_S_MAX,

@@ -10,17 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.deployment import ModelInterface
-from shared.errors import ErrorCode, WireError
-from shared.jobs.answers import Progress
-from shared.jobs.record import Content
-from shared.messages import Envelope, Failure, Final, Nack, NackReason, Request
-from shared.packed import SPARE_BYTES
-from shared.tensor_spec import TensorSpec
-from shared.tensors import Tensor, tensor_from_array
-from shared.wire import encode as frames_of
-from tests.unit.shared.hostile_msgpack import array, nested
-from worker.jobs.messages import (
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.errors import ErrorCode, WireError
+from penstock.shared.jobs.answers import Progress
+from penstock.shared.jobs.record import Content
+from penstock.shared.messages import Envelope, Failure, Final, Nack, NackReason, Request
+from penstock.shared.packed import SPARE_BYTES
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.tensors import Tensor, tensor_from_array
+from penstock.shared.wire import encode as frames_of
+from penstock.worker.jobs.messages import (
     Alive,
     Began,
     Begin,
@@ -37,7 +36,8 @@ from worker.jobs.messages import (
     Told,
     ToPort,
 )
-from worker.jobs.port_wire import decode, encode
+from penstock.worker.jobs.port_wire import decode, encode
+from tests.unit.shared.hostile_msgpack import array, nested
 
 SPEC = TensorSpec(name="x", datatype="FP64", shape=(-1,))
 INTERFACE = ModelInterface(inputs=(SPEC,), outputs=(), max_batch_size=4, platform="test")

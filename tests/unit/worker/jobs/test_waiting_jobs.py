@@ -6,12 +6,18 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from shared.messages import Request
+from penstock.shared.messages import Request
+from penstock.worker.batching import BatchLimits, BatchQueue, Item
+from penstock.worker.jobs.messages import Job
+from penstock.worker.jobs.waiting_jobs import (
+    SLICE_CALLS,
+    SLICE_S_MIN,
+    JobItem,
+    WaitingJobs,
+    slice_s,
+)
+from penstock.worker.latency_model import TYPICAL_AFTER, LatencyModel
 from tests.unit.worker.test_batching import MAX_BATCH, item, planned
-from worker.batching import BatchLimits, BatchQueue, Item
-from worker.jobs.messages import Job
-from worker.jobs.waiting_jobs import SLICE_CALLS, SLICE_S_MIN, JobItem, WaitingJobs, slice_s
-from worker.latency_model import TYPICAL_AFTER, LatencyModel
 
 
 def job(

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.deployment import ModelInterface
-from shared.jobs.answers import Progress
-from shared.jobs.payload import RESULT_TYPE, unpack_result
-from shared.messages import Request
-from shared.tensor_spec import TensorSpec
-from shared.tensors import array_from_tensor, tensor_from_array
-from worker.jobs.yields import JSON_TYPE, output_of, progress_of
+from penstock.shared.deployment import ModelInterface
+from penstock.shared.jobs.answers import Progress
+from penstock.shared.jobs.payload import RESULT_TYPE, unpack_result
+from penstock.shared.messages import Request
+from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.tensors import array_from_tensor, tensor_from_array
+from penstock.worker.jobs.yields import JSON_TYPE, output_of, progress_of
 
 REQUEST = Request(0, 0, (tensor_from_array("x", np.zeros(1)),))
 
