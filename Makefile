@@ -10,7 +10,7 @@ QUIETER := grep --line-buffered -vE '^(Looking in|Requirement already|Installing
 
 # What requests pass through, as C: where there is no compiler, or with COMPILE=0, it is interpreted.
 COMPILE ?= 1
-TO_COMPILE := $(shell sed -n '/^compiled = /,/^]/s/^ *"\(.*\)",$$/\1/p' pyproject.toml)
+TO_COMPILE := $(wildcard $(shell sed -n '/^compiled = /,/^]/s/^ *"\(.*\)",$$/\1/p' pyproject.toml))
 
 .PHONY: help install compiled interpreted demo test soak bench check format clean
 

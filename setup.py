@@ -50,7 +50,9 @@ AND_DATACLASS = "from __future__ import annotations; from dataclasses import dat
 
 def modules() -> list[str]:
     """Paths of what is compiled, from the root."""
-    return list(_pyproject()["tool"]["penstock"]["compiled"])
+    patterns = _pyproject()["tool"]["penstock"]["compiled"]
+    found = [path for pattern in patterns for path in sorted(ROOT.glob(pattern))]
+    return [str(path.relative_to(ROOT)) for path in found if path.name != "__init__.py"]
 
 
 def packages() -> list[str]:

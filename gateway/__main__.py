@@ -13,43 +13,43 @@ from functools import partial
 import setproctitle
 import uvicorn
 
-from penstock.gateway.admission import AdmissionSettings
-from penstock.gateway.dispatch_limits import DispatchLimits
-from penstock.gateway.graceful_connection import Drain
-from penstock.gateway.graceful_server import GracefulServer
-from penstock.gateway.held_bytes import HeldBytes
-from penstock.gateway.held_bytes_metrics import HeldBytesCollector
+from penstock.gateway.clients.origin_policy import OriginPolicy, origin_policy
+from penstock.gateway.clients.unread_answers import ClientBounds
+from penstock.gateway.dispatch.limits import DispatchLimits
+from penstock.gateway.dispatch.policies.admission import AdmissionSettings
+from penstock.gateway.dispatch.replicas import RevisionSettings
 from penstock.gateway.http.app import create_app
-from penstock.gateway.http.body_readers import body_readers
-from penstock.gateway.http.direct_connection import DirectConnection, ShortWay
+from penstock.gateway.http.bodies.readers import body_readers
 from penstock.gateway.http.metrics import HttpMetrics
+from penstock.gateway.http.server.connection import Drain
+from penstock.gateway.http.server.direct import DirectConnection, ShortWay
+from penstock.gateway.http.server.server import GracefulServer
 from penstock.gateway.http.settings import HttpSettings
 from penstock.gateway.http.traced_app import TracedApp
+from penstock.gateway.inference.metrics import DispatchCollector
+from penstock.gateway.inference.service import InferenceService
 from penstock.gateway.jobs.assembly import PARTS as JOBS_PARTS
 from penstock.gateway.jobs.assembly import GatewayJobs
-from penstock.gateway.memory import keep_little
-from penstock.gateway.metrics import DispatchCollector
-from penstock.gateway.origin_policy import OriginPolicy, origin_policy
-from penstock.gateway.replicas import RevisionSettings
-from penstock.gateway.routing_feed import RoutingFeed
-from penstock.gateway.service import InferenceService
+from penstock.gateway.memory.held_bytes import HeldBytes
+from penstock.gateway.memory.metrics import HeldBytesCollector
+from penstock.gateway.memory.trim import keep_little
+from penstock.gateway.routing.feed import RoutingFeed
 from penstock.gateway.settings import GatewaySettings, read_codes
-from penstock.gateway.transport import advertised_endpoint, check_endpoint
-from penstock.gateway.unread_answers import ClientBounds
-from penstock.shared.addresses import authority_of, is_loopback, url_of
-from penstock.shared.clock import SystemClock
-from penstock.shared.compiled import is_compiled
-from penstock.shared.curve import GatewayKeys, read_gateway_keys
-from penstock.shared.deployment import GatewayReport
-from penstock.shared.descriptors import DescriptorWatch
-from penstock.shared.ids import new_incarnation, node_name
-from penstock.shared.keys import Keys
-from penstock.shared.lifecycle import die_with_parent
-from penstock.shared.metrics_endpoint import process_registry, serve_metrics
-from penstock.shared.restarts import Restarts, RestartsCollector
-from penstock.shared.state_store import RedisStateStore
-from penstock.shared.telemetry import configure_logging, get_logger
-from penstock.shared.tracing import Tracer, make_tracer
+from penstock.gateway.transport.router import advertised_endpoint, check_endpoint
+from penstock.shared.contracts.deployment import GatewayReport
+from penstock.shared.contracts.ids import new_incarnation, node_name
+from penstock.shared.process.addresses import authority_of, is_loopback, url_of
+from penstock.shared.process.clock import SystemClock
+from penstock.shared.process.compiled import is_compiled
+from penstock.shared.process.descriptors import DescriptorWatch
+from penstock.shared.process.lifecycle import die_with_parent
+from penstock.shared.process.metrics_endpoint import process_registry, serve_metrics
+from penstock.shared.process.restarts import Restarts, RestartsCollector
+from penstock.shared.process.telemetry import configure_logging, get_logger
+from penstock.shared.process.tracing import Tracer, make_tracer
+from penstock.shared.store.keys import Keys
+from penstock.shared.store.state import RedisStateStore
+from penstock.shared.wire.curve import GatewayKeys, read_gateway_keys
 
 log = get_logger("gateway")
 

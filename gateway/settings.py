@@ -8,12 +8,12 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from penstock.gateway.held_bytes import BYTES_MAX, SMALL_SHARE_BYTES
-from penstock.gateway.jobs.keeper_settings import JobKeeperSettings
+from penstock.gateway.clients.origin_policy import read_hosts, read_origins
+from penstock.gateway.clients.unread_answers import ANSWER_TIMEOUT_S, KEEP_ALIVE_S, LINGER_S
+from penstock.gateway.jobs.keeper.settings import JobKeeperSettings
 from penstock.gateway.jobs.settings import JobSettings
-from penstock.gateway.origin_policy import read_hosts, read_origins
-from penstock.gateway.unread_answers import ANSWER_TIMEOUT_S, KEEP_ALIVE_S, LINGER_S
-from penstock.shared.errors import ErrorCode
+from penstock.gateway.memory.held_bytes import BYTES_MAX, SMALL_SHARE_BYTES
+from penstock.shared.contracts.errors import ErrorCode
 
 RETRY_ON = frozenset({ErrorCode.MODEL_ERROR, ErrorCode.OUT_OF_MEMORY})
 """Failures of an execution that may be tried again, if the operator says so."""

@@ -17,9 +17,9 @@ from load_tests.server import ServerError
 
 _ASK = """
 import importlib, json, pathlib, sys
-wire = importlib.import_module(sys.argv[1])
-origin = pathlib.Path(wire.__file__).resolve()
-print(json.dumps([str(origin.parent.parent), origin.suffix != ".py"]))
+shared, codec = map(importlib.import_module, sys.argv[1:])
+checkout = pathlib.Path(shared.__file__).resolve().parent.parent
+print(json.dumps([str(checkout), not codec.__file__.endswith(".py")]))
 """
 
 ENTRY = "penstock.deploy.local"
@@ -27,6 +27,13 @@ ENTRY = "penstock.deploy.local"
 
 OLD_ENTRY = "deploy.local"
 """The same in checkouts from before our packages were in one."""
+
+
+_LOADED = {
+    ENTRY: ("penstock.shared", "penstock.shared.wire.codec"),
+    OLD_ENTRY: ("shared", "shared.wire"),
+}
+"""A package that tells where it lies, and a module that is compiled with the others."""
 
 
 def entry_of(checkout: Path) -> str:
@@ -57,8 +64,7 @@ def form_of(environment: Mapping[str, str], entry: str = ENTRY) -> Form:
     Raises:
         ServerError: if nothing can be.
     """
-    wire = f"{entry.removesuffix('deploy.local')}shared.wire"
-    command = [sys.executable, "-P", "-c", _ASK, wire]
+    command = [sys.executable, "-P", "-c", _ASK, *_LOADED[entry]]
     asked = subprocess.run(
         command, env=os.environ | dict(environment), capture_output=True, text=True, check=False
     )

@@ -15,17 +15,17 @@ import numpy as np
 
 from load_tests import oip
 from load_tests.server import Encoding, HttpRequest, Rows, ServerError
+from penstock.shared.contracts.routing import VersionRoute
 from penstock.shared.jobs.answers import StoreStats
 from penstock.shared.jobs.blocking_store import BlockingJobStore
 from penstock.shared.jobs.calls import StoreLimits, stats, submit
 from penstock.shared.jobs.ids import new_job_id
 from penstock.shared.jobs.payload import INPUT_TYPE, JobInput, pack_input
 from penstock.shared.jobs.record import FINISHED, Content, JobState, NewJob
-from penstock.shared.keys import Keys
-from penstock.shared.messages import Request
-from penstock.shared.routing import VersionRoute
-from penstock.shared.state_store import RedisStateStore
-from penstock.shared.tensors import Buffer, Tensor
+from penstock.shared.store.keys import Keys
+from penstock.shared.store.state import RedisStateStore
+from penstock.shared.wire.messages import Request
+from penstock.shared.wire.tensors import Buffer, Tensor
 
 NAMESPACE = "penstock"
 PAUSE_S = 0.01

@@ -1,6 +1,6 @@
 """Entry of a registry_sync process: puts the daemon together from its settings and runs it.
 
-Next stop: `penstock.registry_sync.controller`.
+Next stop: `penstock.registry_sync.daemon.controller`.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from contextlib import suppress
 
 from setproctitle import setproctitle
 
-from penstock.registry_sync.controller import Controller
-from penstock.registry_sync.metrics import SyncCollector
-from penstock.registry_sync.presence import report_presence
-from penstock.registry_sync.registry_metrics import RegistryCollector
+from penstock.registry_sync.daemon.controller import Controller
+from penstock.registry_sync.daemon.metrics import SyncCollector
+from penstock.registry_sync.daemon.presence import report_presence
+from penstock.registry_sync.daemon.registry_metrics import RegistryCollector
+from penstock.registry_sync.daemon.supervision import keep_running
+from penstock.registry_sync.plan.statuses import for_report
 from penstock.registry_sync.settings import SyncSettings
-from penstock.registry_sync.sources import maker_of
-from penstock.registry_sync.statuses import for_report
-from penstock.registry_sync.supervision import keep_running
-from penstock.shared.artifact_cache import ArtifactCache
-from penstock.shared.clock import SystemClock
-from penstock.shared.deployment import SyncReport
-from penstock.shared.ids import new_incarnation, node_name
-from penstock.shared.keys import Keys
-from penstock.shared.lifecycle import die_with_parent
-from penstock.shared.metrics_endpoint import process_registry, serve_metrics
-from penstock.shared.state_store import RedisStateStore
-from penstock.shared.telemetry import configure_logging
+from penstock.registry_sync.sources.choice import maker_of
+from penstock.shared.artifacts.cache import ArtifactCache
+from penstock.shared.contracts.deployment import SyncReport
+from penstock.shared.contracts.ids import new_incarnation, node_name
+from penstock.shared.process.clock import SystemClock
+from penstock.shared.process.lifecycle import die_with_parent
+from penstock.shared.process.metrics_endpoint import process_registry, serve_metrics
+from penstock.shared.process.telemetry import configure_logging
+from penstock.shared.store.keys import Keys
+from penstock.shared.store.state import RedisStateStore
 
 CLOSE_TIMEOUT_S = 2.0
 """Longest wait for the store's connections to close; the process ends anyway."""

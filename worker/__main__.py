@@ -1,6 +1,6 @@
 """Entry of a worker process: puts the agent together from its settings and runs it.
 
-Next stop: `penstock.worker.agent`.
+Next stop: `penstock.worker.agent.agent`.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ from collections.abc import Collection
 
 import setproctitle
 
-from penstock.shared.artifact_cache import ArtifactCache
-from penstock.shared.clock import SystemClock
-from penstock.shared.curve import read_worker_keys
+from penstock.shared.artifacts.cache import ArtifactCache
 from penstock.shared.jobs import calls
 from penstock.shared.jobs.blobs import BlobStore
 from penstock.shared.jobs.store import JobStore
-from penstock.shared.keys import Keys
-from penstock.shared.lifecycle import adopt_orphans, die_with_parent
-from penstock.shared.state_store import RedisStateStore
-from penstock.shared.telemetry import configure_logging
-from penstock.worker.agent import Agent
-from penstock.worker.devices import discover
-from penstock.worker.environments import Environments
-from penstock.worker.findings import Findings
-from penstock.worker.jobs.losses import Losses
-from penstock.worker.replica_process import ProcessSpawner
+from penstock.shared.process.clock import SystemClock
+from penstock.shared.process.lifecycle import adopt_orphans, die_with_parent
+from penstock.shared.process.telemetry import configure_logging
+from penstock.shared.store.keys import Keys
+from penstock.shared.store.state import RedisStateStore
+from penstock.shared.wire.curve import read_worker_keys
+from penstock.worker.agent.agent import Agent
+from penstock.worker.agent.devices import discover
+from penstock.worker.agent.findings import Findings
+from penstock.worker.agent.job_losses import Losses
+from penstock.worker.control.agent_end import ProcessSpawner
+from penstock.worker.environments.cache import Environments
 from penstock.worker.settings import WorkerSettings
 
 

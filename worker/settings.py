@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from penstock.shared.ids import node_name
-from penstock.shared.settings import CommonSettings
+from penstock.shared.contracts.ids import node_name
+from penstock.shared.contracts.settings import CommonSettings
 
 
 def default_worker_name() -> str:

@@ -1,6 +1,6 @@
 """`python -m penstock.deploy.local` is `penstock`: how the launcher starts its children."""
 
-from penstock.deploy.local.cli import main
+from penstock.deploy.local.cli.main import main
 
 if __name__ == "__main__":
     main()

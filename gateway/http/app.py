@@ -9,24 +9,24 @@ from fastapi import FastAPI, Request, Response
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from penstock.gateway.held_bytes import HeldBytes
-from penstock.gateway.http.browser_guard import BrowserGuard
 from penstock.gateway.http.call_route import CallContext, CallRoute, CallSteps
 from penstock.gateway.http.errors import install_error_handlers
-from penstock.gateway.http.extension_routes import ExtensionEndpoints, add_extension_routes
-from penstock.gateway.http.job_intake import JobIntake
-from penstock.gateway.http.job_routes import JobEndpoints, add_job_routes
-from penstock.gateway.http.lean_route import LeanRoute, add_get
+from penstock.gateway.http.jobs.intake import JobIntake
+from penstock.gateway.http.jobs.routes import JobEndpoints, add_job_routes
 from penstock.gateway.http.metrics import HttpMetrics
-from penstock.gateway.http.oip_format import OipFormat
-from penstock.gateway.http.oip_routes import OipEndpoints, add_oip_routes
-from penstock.gateway.http.oip_schemas import REQUEST_SCHEMAS
-from penstock.gateway.http.parsed_infer import ParsedInfer
-from penstock.gateway.http.scoring_routes import ScoringEndpoints, add_scoring_routes
+from penstock.gateway.http.oip.format import OipFormat
+from penstock.gateway.http.oip.parsed_infer import ParsedInfer
+from penstock.gateway.http.oip.routes import OipEndpoints, add_oip_routes
+from penstock.gateway.http.oip.schemas import REQUEST_SCHEMAS
+from penstock.gateway.http.oip.triton_routes import ExtensionEndpoints, add_extension_routes
+from penstock.gateway.http.scoring.routes import ScoringEndpoints, add_scoring_routes
+from penstock.gateway.http.server.browser_guard import BrowserGuard
+from penstock.gateway.http.server.lean_route import LeanRoute, add_get
 from penstock.gateway.http.settings import HttpSettings
-from penstock.gateway.inference import Inference
-from penstock.gateway.jobs.service import JobService
-from penstock.gateway.statistics import InferenceStatistics
+from penstock.gateway.inference.port import Inference
+from penstock.gateway.inference.statistics import InferenceStatistics
+from penstock.gateway.jobs.clients.service import JobService
+from penstock.gateway.memory.held_bytes import HeldBytes
 
 _NO_TELEMETRY: dict[str, Any] = {
     "tracing": False,

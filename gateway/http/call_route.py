@@ -2,11 +2,11 @@
 
 The steps lie in `CallSteps`: they neither wait nor touch a connection, so that both shells around
 them do the same. One is `CallRoute` here, an ASGI endpoint; the other is
-`penstock.gateway.http.direct_connection`, which serves the hot route without a task per request.
+`penstock.gateway.http.server.direct`, which serves the hot route without a task per request.
 
-Previous stop of a request: the client, through `penstock.gateway.http.direct_connection` or else
-`penstock.gateway.http.app`. Next: the format's parser, which is `penstock.gateway.http.oip_codec`
-for the Open Inference Protocol, then `penstock.gateway.service`, which runs the call.
+Previous stop of a request: the client, through `penstock.gateway.http.server.direct` or else
+`penstock.gateway.http.app`. Next: the format's parser, which is `penstock.gateway.http.oip.codec`
+for the Open Inference Protocol, then `penstock.gateway.inference.service`, which runs the call.
 """
 
 from __future__ import annotations
@@ -19,19 +19,17 @@ from typing import Final, Generic
 from fastapi import Response
 from starlette.types import Receive, Scope
 
-from penstock.gateway.calls import InferenceAnswer, InferenceCall
-from penstock.gateway.graceful_connection import GIVEN_UP, was_given_up
-from penstock.gateway.held_bytes import ARRIVING, SMALL_BYTES_MAX, UNREAD, HeldBytes, HeldShare
-from penstock.gateway.http.beside_loop import beside_loop
-from penstock.gateway.http.body_readers import LATE, body_readers
-from penstock.gateway.http.compression import Coding, chosen_coding, deflated
-from penstock.gateway.http.element_bounds import LARGE_BYTES
+from penstock.gateway.http.bodies.beside_loop import beside_loop
+from penstock.gateway.http.bodies.element_bounds import LARGE_BYTES
+from penstock.gateway.http.bodies.readers import LATE, body_readers
 from penstock.gateway.http.errors import failure_response
 from penstock.gateway.http.metrics import OK, HttpMetrics
 from penstock.gateway.http.payload import P, PayloadFormat, RawHeaders
 from penstock.gateway.http.reply import Reply, ReplyResponse
-from penstock.gateway.http.request_body import read_body, unless_client_goes
-from penstock.gateway.http.request_headers import (
+from penstock.gateway.http.server.body import read_body, unless_client_goes
+from penstock.gateway.http.server.compression import Coding, chosen_coding, deflated
+from penstock.gateway.http.server.connection import GIVEN_UP, was_given_up
+from penstock.gateway.http.server.headers import (
     TIMEOUT_HEADER,
     content_coding_of,
     request_id_of,
@@ -40,12 +38,20 @@ from penstock.gateway.http.request_headers import (
 )
 from penstock.gateway.http.server_timing import server_timing
 from penstock.gateway.http.settings import HttpSettings
-from penstock.gateway.inference import Inference
-from penstock.gateway.statistics import InferenceStatistics
-from penstock.gateway.traffic import NAME_SHOWN_MAX
-from penstock.shared.deployment import ModelInterface
-from penstock.shared.errors import ErrorCode, PenstockError
-from penstock.shared.tensors import Buffer, nbytes_of
+from penstock.gateway.inference.port import Inference
+from penstock.gateway.inference.statistics import InferenceStatistics
+from penstock.gateway.inference.types import InferenceAnswer, InferenceCall
+from penstock.gateway.memory.held_bytes import (
+    ARRIVING,
+    SMALL_BYTES_MAX,
+    UNREAD,
+    HeldBytes,
+    HeldShare,
+)
+from penstock.gateway.routing.traffic import NAME_SHOWN_MAX
+from penstock.shared.contracts.deployment import ModelInterface
+from penstock.shared.contracts.errors import ErrorCode, PenstockError
+from penstock.shared.wire.tensors import Buffer, nbytes_of
 
 JOINED_BYTES_MAX: Final = 256 * 1024
 """Answers up to this size are copied into one write; larger ones are written part by part."""
@@ -189,7 +195,7 @@ class CallSteps(Generic[P]):
 
         Args:
             exchange: of the request.
-            body: a list of nothing else; see `penstock.gateway.http.body_readers`.
+            body: a list of nothing else; see `penstock.gateway.http.bodies.readers`.
             interface: the model's.
 
         Raises:

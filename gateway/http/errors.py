@@ -23,10 +23,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
-from penstock.gateway.http.request_headers import request_id_of
-from penstock.shared.errors import ErrorCode, PenstockError
-from penstock.shared.log_limit import WINDOW_S, LogLimit
-from penstock.shared.telemetry import get_logger
+from penstock.gateway.http.server.headers import request_id_of
+from penstock.shared.contracts.errors import ErrorCode, PenstockError
+from penstock.shared.process.log_limit import WINDOW_S, LogLimit
+from penstock.shared.process.telemetry import get_logger
 
 CLIENT_CLOSED_REQUEST = 499
 """Nobody reads this status, since the client has gone; it appears in logs."""

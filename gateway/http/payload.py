@@ -10,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol, TypeAlias, TypeVar
 
-from penstock.gateway.calls import InferenceAnswer
-from penstock.shared.deployment import ModelInterface
-from penstock.shared.errors import PenstockError
-from penstock.shared.messages import Parameters
-from penstock.shared.records import record
-from penstock.shared.tensors import Buffer, Tensor
+from penstock.gateway.inference.types import InferenceAnswer
+from penstock.shared.contracts.deployment import ModelInterface
+from penstock.shared.contracts.errors import PenstockError
+from penstock.shared.wire.messages import Parameters
+from penstock.shared.wire.records import record
+from penstock.shared.wire.tensors import Buffer, Tensor
 
 RawHeaders: TypeAlias = Mapping[bytes, bytes]
 
 
 class ParsedCall(Protocol):
-    """A request that fits the model; see `penstock.gateway.calls.InferenceCall` for the members."""
+    """A request that fits the model; its members are those of `InferenceCall`."""
 
     @property
     def inputs(self) -> tuple[Tensor, ...]: ...
@@ -59,7 +59,7 @@ class PayloadFormat(Protocol[P]):
     """How requests are worded, and answers to them.
 
     Attributes:
-        name: of the function in `penstock.gateway.http.reader_process` that reads its large bodies.
+        name: of the function in `penstock.gateway.http.bodies.process` that reads its large bodies.
     """
 
     @property
@@ -82,7 +82,7 @@ class PayloadFormat(Protocol[P]):
         ...
 
     def takes_long(self, body: Buffer, headers: RawHeaders, interface: ModelInterface) -> bool:
-        """Whether `penstock.gateway.http.body_readers` is to read a body, lest others wait."""
+        """Whether `penstock.gateway.http.bodies.readers` is to read a body, lest others wait."""
         ...
 
     def build(self, answer: InferenceAnswer, parsed: P) -> EncodedResponse:

@@ -7,9 +7,9 @@ from http import HTTPStatus
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
-from penstock.gateway.held_bytes import SMALL_BYTES_MAX, HeldShare
-from penstock.shared.records import record
-from penstock.shared.tensors import Buffer, nbytes_of
+from penstock.gateway.memory.held_bytes import SMALL_BYTES_MAX, HeldShare
+from penstock.shared.wire.records import record
+from penstock.shared.wire.tensors import Buffer, nbytes_of
 
 
 @record

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from penstock.gateway.calls import InferenceAnswer
+from penstock.gateway.inference.types import InferenceAnswer
 
 _THOUSANDTHS: Final = tuple(f".{number:03d}" for number in range(1000))
 _WHOLE: Final = tuple(str(number) for number in range(1000))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from penstock.gateway.http.element_bounds import MAX_REQUEST_ELEMENTS
-from penstock.gateway.origin_policy import OriginPolicy
+from penstock.gateway.clients.origin_policy import OriginPolicy
+from penstock.gateway.http.bodies.element_bounds import MAX_REQUEST_ELEMENTS
 
 
 class HttpSettings(BaseModel):

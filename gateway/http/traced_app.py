@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from penstock.gateway.http.request_headers import trace_context_of
-from penstock.shared.tracing import Kind, Span, Tracer, split_context
+from penstock.gateway.http.server.headers import trace_context_of
+from penstock.shared.process.tracing import Kind, Span, Tracer, split_context
 
 _CONTEXT_HEADERS = (b"traceparent", b"tracestate")
 _MODEL_PATH = re.compile(r"(/v\d)/models/([^/:]+)(?:/versions/([^/]+))?([/:]\w+)?")

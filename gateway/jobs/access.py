@@ -13,12 +13,17 @@ from math import inf
 from typing import Any, Protocol, TypeVar
 
 from penstock.gateway.jobs.settings import JobSettings
-from penstock.shared.blocking import in_thread
-from penstock.shared.errors import ErrorCode, PenstockError, StateStoreError, StoreFullError
+from penstock.shared.contracts.errors import (
+    ErrorCode,
+    PenstockError,
+    StateStoreError,
+    StoreFullError,
+)
 from penstock.shared.jobs.calls import Call
 from penstock.shared.jobs.durability import Durability
-from penstock.shared.telemetry import get_logger
-from penstock.shared.tensors import Buffer
+from penstock.shared.process.blocking import in_thread
+from penstock.shared.process.telemetry import get_logger
+from penstock.shared.wire.tensors import Buffer
 
 log = get_logger("jobs")
 

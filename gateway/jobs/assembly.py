@@ -5,24 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from penstock.gateway.held_bytes import HeldBytes
-from penstock.gateway.jobs.keeper import PARTS as KEEPER_PARTS
-from penstock.gateway.jobs.keeper import JobKeeper
-from penstock.gateway.jobs.keeper_settings import webhook_settings
+from penstock.gateway.inference.service import InferenceService
+from penstock.gateway.jobs.clients.service import JobService
+from penstock.gateway.jobs.keeper.keeper import PARTS as KEEPER_PARTS
+from penstock.gateway.jobs.keeper.keeper import JobKeeper
+from penstock.gateway.jobs.keeper.settings import webhook_settings
 from penstock.gateway.jobs.metrics import JobsCollector
-from penstock.gateway.jobs.service import JobService
-from penstock.gateway.service import InferenceService
+from penstock.gateway.memory.held_bytes import HeldBytes
 from penstock.gateway.settings import GatewaySettings
 from penstock.gateway.webhooks.connections import tls_context
 from penstock.gateway.webhooks.sender import WebhookSender
-from penstock.shared.clock import SystemClock
 from penstock.shared.jobs import calls
 from penstock.shared.jobs.blobs import BlobStore
 from penstock.shared.jobs.blocking_store import BlockingJobStore
 from penstock.shared.jobs.news import JobNews
 from penstock.shared.jobs.store import JobStore
-from penstock.shared.keys import Keys
-from penstock.shared.restarts import Restarts
+from penstock.shared.process.clock import SystemClock
+from penstock.shared.process.restarts import Restarts
+from penstock.shared.store.keys import Keys
 
 PARTS = ("job_news", *KEEPER_PARTS)
 

@@ -19,8 +19,8 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from penstock.gateway.calls import DeployedModel
-from penstock.gateway.jobs.keeper import JobFigures
+from penstock.gateway.inference.types import DeployedModel
+from penstock.gateway.jobs.keeper.keeper import JobFigures
 from penstock.shared.jobs.answers import ModelStats, StoreStats
 from penstock.shared.jobs.record import JobState
 from penstock.shared.jobs.totals import BOUNDS_MS, ModelTotals, Spans
@@ -42,7 +42,7 @@ _COUNTERS: tuple[tuple[str, str, Callable[[ModelTotals], int]], ...] = (
 
 
 class Kept(Protocol):
-    """What the collector needs of `penstock.gateway.jobs.keeper.JobKeeper`."""
+    """What the collector needs of `penstock.gateway.jobs.keeper.keeper.JobKeeper`."""
 
     @property
     def figures(self) -> JobFigures: ...

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from penstock.shared.errors import PenstockError
-from penstock.shared.telemetry import get_logger
+from penstock.shared.contracts.errors import PenstockError
+from penstock.shared.process.telemetry import get_logger
 
 log = get_logger("jobs")
 

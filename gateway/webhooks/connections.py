@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import httpcore
 
 from penstock.gateway.webhooks.addresses import Address, Network, refusal
-from penstock.shared.blocking import in_thread
+from penstock.shared.process.blocking import in_thread
 
 ADDRESSES_TRIED_MAX = 3
 """Of those that a name has; each may take the whole connect timeout."""

@@ -27,8 +27,8 @@ from penstock.gateway.webhooks.settings import WebhookSettings
 from penstock.gateway.webhooks.signing import signed_headers
 from penstock.gateway.webhooks.slots import BusyError, Slots
 from penstock.gateway.webhooks.target import Target, read_target
-from penstock.shared.clock import Clock
-from penstock.shared.errors import PenstockError
+from penstock.shared.contracts.errors import PenstockError
+from penstock.shared.process.clock import Clock
 
 IDLE_S = 5.0
 """How long a connection is kept for the next event: as long as a burst of them."""

@@ -9,7 +9,7 @@ from ipaddress import AddressValueError, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 from penstock.gateway.webhooks.addresses import Network, refusal
-from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.contracts.errors import ErrorCode, PenstockError
 
 URL_CHARACTERS_MAX = 2048
 HOST_CHARACTERS_MAX = 253

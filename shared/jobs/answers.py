@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-from penstock.shared.errors import ErrorCode, PenstockError, StoreFullError
+from penstock.shared.contracts.errors import ErrorCode, PenstockError, StoreFullError
 from penstock.shared.jobs.record import Content, JobRecord, JobState, record_of
 from penstock.shared.jobs.totals import ModelTotals, totals_of
-from penstock.shared.records import record
+from penstock.shared.wire.records import record
 
 
 class IdempotencyMismatchError(PenstockError):

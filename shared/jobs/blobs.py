@@ -30,8 +30,13 @@ from urllib.parse import quote
 
 from fsspec.core import url_to_fs
 
-from penstock.shared.errors import ErrorCode, PenstockError, StateStoreError, StoreFullError
-from penstock.shared.tensors import Buffer
+from penstock.shared.contracts.errors import (
+    ErrorCode,
+    PenstockError,
+    StateStoreError,
+    StoreFullError,
+)
+from penstock.shared.wire.tensors import Buffer
 
 FAILURES_MAX = 5
 """Deletions that may fail in one call; with storage that is away, each may take a minute."""

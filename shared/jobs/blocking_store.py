@@ -12,7 +12,7 @@ from redis.client import PubSub
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from penstock.shared.errors import StateStoreError
+from penstock.shared.contracts.errors import StateStoreError
 from penstock.shared.jobs.calls import Call
 from penstock.shared.jobs.durability import Durability
 from penstock.shared.jobs.scripts import (
@@ -23,9 +23,9 @@ from penstock.shared.jobs.scripts import (
     detect,
     waits_for_disk,
 )
-from penstock.shared.keys import Keys
-from penstock.shared.store_client import SOCKET_TIMEOUT_S
-from penstock.shared.store_url import without_password
+from penstock.shared.store.client import SOCKET_TIMEOUT_S
+from penstock.shared.store.keys import Keys
+from penstock.shared.store.url import without_password
 
 Answer = TypeVar("Answer")
 

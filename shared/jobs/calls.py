@@ -39,8 +39,8 @@ from penstock.shared.jobs.record import (
     fields_of,
 )
 from penstock.shared.jobs.totals import ModelTotals
-from penstock.shared.records import record
-from penstock.shared.tensors import Buffer
+from penstock.shared.wire.records import record
+from penstock.shared.wire.tensors import Buffer
 
 Answer = TypeVar("Answer")
 Argument: TypeAlias = str | bytes | int | float

@@ -1,6 +1,7 @@
 """Hints that jobs changed, for long-polls and streams of events: one connection for all of them.
 
-They may be lost, as `penstock.shared.subscription` says: who watches looks whenever it is told to.
+They may be lost, as `penstock.shared.store.subscription` says: who watches looks whenever it is
+told to.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from penstock.shared.keys import Keys
-from penstock.shared.subscription import SILENCE_S, Subscription
+from penstock.shared.store.keys import Keys
+from penstock.shared.store.subscription import SILENCE_S, Subscription
 
 
 class JobNews:
@@ -19,7 +20,7 @@ class JobNews:
     Args:
         redis_url: of the server.
         keys: of the namespace.
-        silence_s: see `penstock.shared.subscription.SILENCE_S`.
+        silence_s: see `penstock.shared.store.subscription.SILENCE_S`.
     """
 
     def __init__(self, redis_url: str, keys: Keys, silence_s: float = SILENCE_S) -> None:

@@ -1,8 +1,8 @@
 """Inputs and results of jobs as bytes: what a gateway submits, and what a replica commits.
 
-Both are a msgpack array `[VERSION, id, frame, ...]`, with the frames that `penstock.shared.wire`
-makes of the request or of its answer. A store keeps them for days, so a reader refuses what another
-version wrote.
+Both are a msgpack array `[VERSION, id, frame, ...]`, with the frames that
+`penstock.shared.wire.codec` makes of the request or of its answer. A store keeps them for days, so
+a reader refuses what another version wrote.
 
 Frames may be large, and msgpack holds the interpreter for as long as it copies them. So only what
 lies between them is read and written as msgpack: frames are copied by numpy, which lets other
@@ -16,11 +16,11 @@ import struct
 import msgpack
 import numpy as np
 
-from penstock.shared.errors import WireError
-from penstock.shared.messages import Envelope, Final, Message, Request
-from penstock.shared.records import record
-from penstock.shared.tensors import Buffer, nbytes_of
-from penstock.shared.wire import FRAMES_MAX, decode, encode
+from penstock.shared.contracts.errors import WireError
+from penstock.shared.wire.codec import FRAMES_MAX, decode, encode
+from penstock.shared.wire.messages import Envelope, Final, Message, Request
+from penstock.shared.wire.records import record
+from penstock.shared.wire.tensors import Buffer, nbytes_of
 
 VERSION = 1
 

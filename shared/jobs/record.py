@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-from penstock.shared.records import record
+from penstock.shared.wire.records import record
 
 
 class JobState(StrEnum):
@@ -131,23 +131,17 @@ class JobRecord:
     """A job as the store knows it. Times are milliseconds of the server's wall clock, 0: not yet.
 
     Attributes:
-        job: what was submitted; version and revision are where it waits or runs now.
-        state: where it stands.
-        attempts: leases it had that count.
-        deaths: replicas that were seen to die with it; a job with one is a suspect and runs alone.
-        created_ms: when it was submitted.
-        queued_ms: when it began to wait; a retry begins anew, a lost lease does not.
-        started_ms: when its last lease began.
-        finished_ms: when it finished.
-        expires_ms: when it expires if it still waits.
-        collect_ms: when a finished job is collected.
-        progress: fraction done, 0 to 1, or None.
-        progress_message: what the model says of it.
-        progress_estimated: whether the fraction comes from the clock, not from the model.
-        partial: the event with the last output, or "".
-        error_code: of the last attempt that went wrong, a `penstock.shared.errors.ErrorCode`.
-        error_message: for the client.
-        payload: None once the job needs it no more. That of a canceled or expired job stays for a
+        job: what was submitted; version and revision are where it waits or runs now. state: where
+        it stands. attempts: leases it had that count. deaths: replicas that were seen to die with
+        it; a job with one is a suspect and runs alone. created_ms: when it was submitted.
+        queued_ms: when it began to wait; a retry begins anew, a lost lease does not. started_ms:
+        when its last lease began. finished_ms: when it finished. expires_ms: when it expires if it
+        still waits. collect_ms: when a finished job is collected. progress: fraction done, 0 to 1,
+        or None. progress_message: what the model says of it. progress_estimated: whether the
+        fraction comes from the clock, not from the model. partial: the event with the last output,
+        or "". error_code: of the last attempt that went wrong, a
+        `penstock.shared.contracts.errors.ErrorCode`. error_message: for the client. payload: None
+        once the job needs it no more. That of a canceled or expired job stays for a
             retry, unless what is submitted later needs its room.
         error_cause: what was raised in that attempt, for the operator; empty: nothing was.
         payload: None once the job needs it no more.

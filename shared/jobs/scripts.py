@@ -15,13 +15,13 @@ from typing import Any, TypeAlias
 
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError
 
-from penstock.shared.errors import PenstockError, StateStoreError, StoreFullError
+from penstock.shared.contracts.errors import PenstockError, StateStoreError, StoreFullError
 from penstock.shared.jobs.calls import SMALL_BYTES, Call
 from penstock.shared.jobs.durability import Durability, durability_of
 from penstock.shared.jobs.record import FINISHED, TRANSITIONS
 from penstock.shared.jobs.totals import BOUNDS_MS
-from penstock.shared.keys import Keys
-from penstock.shared.records import record
+from penstock.shared.store.keys import Keys
+from penstock.shared.wire.records import record
 
 Command: TypeAlias = tuple[Any, ...]
 Exchange: TypeAlias = Generator[Sequence[Command], Sequence[Any], Any]

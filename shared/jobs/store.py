@@ -15,8 +15,7 @@ from typing import Any, TypeVar
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from penstock.shared.cancellation import cancellable
-from penstock.shared.errors import StateStoreError
+from penstock.shared.contracts.errors import StateStoreError
 from penstock.shared.jobs.calls import Call
 from penstock.shared.jobs.durability import Durability
 from penstock.shared.jobs.scripts import (
@@ -27,9 +26,10 @@ from penstock.shared.jobs.scripts import (
     detect,
     waits_for_disk,
 )
-from penstock.shared.keys import Keys
-from penstock.shared.store_client import connect
-from penstock.shared.store_url import without_password
+from penstock.shared.process.cancellation import cancellable
+from penstock.shared.store.client import connect
+from penstock.shared.store.keys import Keys
+from penstock.shared.store.url import without_password
 
 Answer = TypeVar("Answer")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from penstock.shared.jobs.record import FINISHED, JobState
-from penstock.shared.records import record
+from penstock.shared.wire.records import record
 
 BOUNDS_MS: Sequence[int] = (
     *(5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000),

@@ -7,7 +7,7 @@ from typing import Any
 from redis import Redis
 
 from penstock.shared.jobs.record import HELD, TRANSITIONS, JobState
-from penstock.shared.keys import Keys
+from penstock.shared.store.keys import Keys
 
 PRIORITY_MS = 1 << 43
 

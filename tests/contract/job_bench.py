@@ -13,18 +13,18 @@ from typing import Any
 import httpx
 import orjson
 
-from penstock.gateway.graceful_connection import Drain
-from penstock.gateway.graceful_server import GracefulServer
-from penstock.gateway.http.direct_connection import DirectConnection, ShortWay
+from penstock.gateway.http.server.connection import Drain
+from penstock.gateway.http.server.direct import DirectConnection, ShortWay
+from penstock.gateway.http.server.server import GracefulServer
 from penstock.gateway.http.settings import HttpSettings
 from penstock.gateway.jobs.access import Blobs
-from penstock.gateway.jobs.service import JobService
+from penstock.gateway.jobs.clients.service import JobService
 from penstock.gateway.jobs.settings import JobSettings
 from penstock.shared.jobs.news import JobNews
 from penstock.shared.jobs.payload import JobInput
 from penstock.shared.jobs.store import JobStore
-from penstock.shared.keys import Keys
-from penstock.shared.tensors import Buffer, Tensor, array_from_tensor, tensor_from_array
+from penstock.shared.store.keys import Keys
+from penstock.shared.wire.tensors import Buffer, Tensor, array_from_tensor, tensor_from_array
 from tests.contract.job_holder import Holder
 from tests.unit.gateway.http.fakes import FakeInference, app_of, x_input
 

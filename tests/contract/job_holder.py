@@ -11,8 +11,8 @@ from penstock.shared.jobs.ids import new_job_id
 from penstock.shared.jobs.payload import RESULT_TYPE, JobInput, JobResult, pack_result, unpack_input
 from penstock.shared.jobs.record import Content
 from penstock.shared.jobs.store import JobStore
-from penstock.shared.messages import Final
-from penstock.shared.tensors import Tensor
+from penstock.shared.wire.messages import Final
+from penstock.shared.wire.tensors import Tensor
 
 Model = Callable[[JobInput], tuple[Tensor, ...]]
 

@@ -22,12 +22,12 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from penstock.registry_sync.folder_source import FolderSource
-from penstock.registry_sync.mlflow_source import MlflowSource, configure_client
-from penstock.registry_sync.model_filter import EVERY_MODEL, ModelFilter
-from penstock.registry_sync.registry import RegistrySource
-from penstock.registry_sync.tag_names import DEFAULT_NAMES, TagNames
-from penstock.shared.clock import SystemClock
+from penstock.registry_sync.plan.model_filter import EVERY_MODEL, ModelFilter
+from penstock.registry_sync.plan.tag_names import DEFAULT_NAMES, TagNames
+from penstock.registry_sync.sources.folder_source import FolderSource
+from penstock.registry_sync.sources.mlflow_source import MlflowSource, configure_client
+from penstock.registry_sync.sources.types import RegistrySource
+from penstock.shared.process.clock import SystemClock
 
 ALIASES = ("production", "champion")
 

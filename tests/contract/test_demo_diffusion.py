@@ -13,13 +13,13 @@ import mlflow
 import numpy as np
 import pytest
 
-from penstock.deploy.local.demo_diffusion import MODEL
-from penstock.gateway.calls import InferenceCall
-from penstock.registry_sync.mlflow_source import MlflowSource
-from penstock.shared.errors import ErrorCode, PenstockError
-from penstock.shared.tensors import array_from_tensor, tensor_from_array
-from tests.data_plane import DataPlane, data_plane
+from penstock.deploy.local.demo.diffusion import MODEL
+from penstock.gateway.inference.types import InferenceCall
+from penstock.registry_sync.sources.mlflow_source import MlflowSource
+from penstock.shared.contracts.errors import ErrorCode, PenstockError
+from penstock.shared.wire.tensors import array_from_tensor, tensor_from_array
 from tests.e2e.system import penstock
+from tests.support.data_plane import DataPlane, data_plane
 
 TRAINING_STEPS = 200
 

@@ -11,14 +11,14 @@ from threading import Thread
 
 import pytest
 
-from penstock.deploy.local.diagnosis import Check, Level
-from penstock.deploy.local.doctor import (
+from penstock.deploy.local.commands.diagnosis import Check, Level
+from penstock.deploy.local.commands.doctor import (
     look_at_endpoint,
     look_at_folder,
     look_at_mlflow,
     look_at_redis,
 )
-from penstock.deploy.local.probe import probe
+from penstock.deploy.local.commands.probe import probe
 from tests.contract.redis_server import Server
 from tests.e2e.system import penstock
 

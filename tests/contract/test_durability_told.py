@@ -12,20 +12,20 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from penstock.deploy.local.job_document import JobDocument
-from penstock.deploy.local.submit import warning_of
-from penstock.gateway.jobs.keeper import JobKeeper
-from penstock.gateway.jobs.keeper_settings import JobKeeperSettings
-from penstock.shared.clock import SystemClock
-from penstock.shared.errors import StateStoreError
+from penstock.deploy.local.jobs.document import JobDocument
+from penstock.deploy.local.jobs.submit import warning_of
+from penstock.gateway.jobs.keeper.keeper import JobKeeper
+from penstock.gateway.jobs.keeper.settings import JobKeeperSettings
+from penstock.shared.contracts.errors import StateStoreError
 from penstock.shared.jobs import calls
 from penstock.shared.jobs.blocking_store import BlockingJobStore
 from penstock.shared.jobs.durability import Durability
 from penstock.shared.jobs.store import JobStore
-from penstock.shared.keys import Keys
-from penstock.shared.restarts import Restarts
-from penstock.worker.jobs.leases import Leases
-from penstock.worker.jobs.store_calls import StoreCalls
+from penstock.shared.process.clock import SystemClock
+from penstock.shared.process.restarts import Restarts
+from penstock.shared.store.keys import Keys
+from penstock.worker.job_port.leases import Leases
+from penstock.worker.job_port.store_calls import StoreCalls
 from tests.contract.job_bench import bench_at
 from tests.contract.redis_server import Server
 from tests.contract.test_job_keeper import Serving

@@ -17,8 +17,8 @@ from penstock.shared.jobs import calls
 from penstock.shared.jobs.ids import new_job_id
 from penstock.shared.jobs.payload import RESULT_TYPE, VERSION, JobResult, pack_result, unpack_input
 from penstock.shared.jobs.record import Content, NewJob
-from penstock.shared.messages import Final
-from penstock.shared.tensors import Buffer
+from penstock.shared.wire.messages import Final
+from penstock.shared.wire.tensors import Buffer
 from tests.contract.job_bench import (
     DOUBLED,
     GOOD,

@@ -6,11 +6,11 @@ import asyncio
 import threading
 from typing import Any
 
-from penstock.shared.errors import StateStoreError
+from penstock.shared.contracts.errors import StateStoreError
 from penstock.shared.jobs import calls
 from penstock.shared.jobs.payload import RESULT_TYPE, JobResult, pack_result, unpack_input
 from penstock.shared.jobs.record import Content
-from penstock.shared.messages import Final
+from penstock.shared.wire.messages import Final
 from tests.contract.job_bench import (
     DOUBLED,
     GOOD,

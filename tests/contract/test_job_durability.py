@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import pytest
 from redis import Redis
 
-from penstock.shared.errors import StateStoreError
+from penstock.shared.contracts.errors import StateStoreError
 from penstock.shared.jobs import calls
 from penstock.shared.jobs.answers import Leased, Submitted
 from penstock.shared.jobs.blocking_store import BlockingJobStore, BlockingWakeUp
@@ -27,7 +27,7 @@ from penstock.shared.jobs.ids import new_job_id
 from penstock.shared.jobs.news import JobNews
 from penstock.shared.jobs.record import Content, JobState, NewJob
 from penstock.shared.jobs.store import JobStore
-from penstock.shared.keys import Keys
+from penstock.shared.store.keys import Keys
 from tests.contract.job_audit import audit
 from tests.contract.redis_server import Server
 

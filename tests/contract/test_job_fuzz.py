@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, settings
 
 from penstock.gateway.http.app import GatewayApp
 from penstock.gateway.http.settings import HttpSettings
-from penstock.gateway.jobs.service import JobService
+from penstock.gateway.jobs.clients.service import JobService
 from penstock.gateway.jobs.settings import JobSettings
 from penstock.shared.jobs.news import JobNews
 from penstock.shared.jobs.store import JobStore
-from penstock.shared.keys import Keys
+from penstock.shared.store.keys import Keys
 from tests.contract.redis_server import Server
 from tests.unit.gateway.http.fakes import FakeInference, app_of, serving, x_input
 

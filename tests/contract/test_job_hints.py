@@ -12,8 +12,8 @@ import pytest
 
 from penstock.shared.jobs.blocking_store import BlockingWakeUp
 from penstock.shared.jobs.news import JobNews
-from penstock.shared.keys import Keys
-from penstock.shared.state_store import RedisStateStore
+from penstock.shared.store.keys import Keys
+from penstock.shared.store.state import RedisStateStore
 from tests.contract.redis_server import Server
 
 KEYS = Keys("hints")

@@ -24,14 +24,14 @@ from pydantic import SecretStr
 from redis import Redis
 from structlog.testing import capture_logs
 
-from penstock.gateway.calls import DeployedModel
-from penstock.gateway.jobs.keeper import PARTS, JobKeeper
-from penstock.gateway.jobs.keeper_settings import JobKeeperSettings, webhook_settings
+from penstock.gateway.inference.types import DeployedModel
+from penstock.gateway.jobs.keeper.keeper import PARTS, JobKeeper
+from penstock.gateway.jobs.keeper.settings import JobKeeperSettings, webhook_settings
 from penstock.gateway.jobs.metrics import JobsCollector
 from penstock.gateway.webhooks.connections import tls_context
 from penstock.gateway.webhooks.sender import WebhookSender
-from penstock.shared.clock import SystemClock
-from penstock.shared.errors import StateStoreError
+from penstock.shared.contracts.errors import StateStoreError
+from penstock.shared.contracts.routing import ModelRoute, VersionRoute
 from penstock.shared.jobs import calls
 from penstock.shared.jobs.blobs import FAILURES_MAX
 from penstock.shared.jobs.blocking_store import BlockingJobStore
@@ -39,9 +39,9 @@ from penstock.shared.jobs.calls import Call
 from penstock.shared.jobs.ids import new_job_id
 from penstock.shared.jobs.record import Content, JobRecord, JobState, NewJob
 from penstock.shared.jobs.store import JobStore
-from penstock.shared.keys import Keys
-from penstock.shared.restarts import Restarts
-from penstock.shared.routing import ModelRoute, VersionRoute
+from penstock.shared.process.clock import SystemClock
+from penstock.shared.process.restarts import Restarts
+from penstock.shared.store.keys import Keys
 from tests.contract.job_audit import audit
 from tests.contract.redis_server import Server
 from tests.unit.gateway.webhooks.receivers import hang, receiver, status

@@ -24,14 +24,14 @@ from hypothesis.stateful import (
 )
 from redis import Redis
 
-from penstock.shared.errors import PenstockError, StoreFullError
+from penstock.shared.contracts.errors import PenstockError, StoreFullError
 from penstock.shared.jobs import calls
 from penstock.shared.jobs.answers import IdempotencyMismatchError, Progress
 from penstock.shared.jobs.blocking_store import BlockingJobStore
 from penstock.shared.jobs.calls import Call
 from penstock.shared.jobs.ids import JobIds
 from penstock.shared.jobs.record import HELD, RETRYABLE, Content, JobRecord, JobState, NewJob
-from penstock.shared.keys import Keys
+from penstock.shared.store.keys import Keys
 from tests.contract.job_audit import Contents, audit
 from tests.contract.job_model import JobModel, ModelJob
 from tests.contract.redis_server import Server

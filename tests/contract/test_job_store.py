@@ -11,7 +11,12 @@ from typing import Any, TypeVar
 import pytest
 from redis import Redis
 
-from penstock.shared.errors import ErrorCode, PenstockError, StateStoreError, StoreFullError
+from penstock.shared.contracts.errors import (
+    ErrorCode,
+    PenstockError,
+    StateStoreError,
+    StoreFullError,
+)
 from penstock.shared.jobs import calls
 from penstock.shared.jobs.answers import (
     Beat,
@@ -31,7 +36,7 @@ from penstock.shared.jobs.record import Content, JobRecord, JobState, NewJob
 from penstock.shared.jobs.scripts import LIMITS
 from penstock.shared.jobs.store import JobStore
 from penstock.shared.jobs.totals import BOUNDS_MS
-from penstock.shared.keys import Keys
+from penstock.shared.store.keys import Keys
 from tests.contract.job_audit import audit, contents
 from tests.contract.redis_server import Server
 

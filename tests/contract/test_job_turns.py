@@ -12,7 +12,7 @@ from redis import Redis
 
 from penstock.gateway.http.app import GatewayApp
 from penstock.gateway.http.settings import HttpSettings
-from penstock.gateway.jobs.service import JobService
+from penstock.gateway.jobs.clients.service import JobService
 from penstock.gateway.jobs.settings import JobSettings
 from penstock.shared.jobs import calls
 from penstock.shared.jobs.blobs import BlobStore
@@ -20,8 +20,8 @@ from penstock.shared.jobs.news import JobNews
 from penstock.shared.jobs.payload import RESULT_TYPE, JobResult, pack_result, unpack_input
 from penstock.shared.jobs.record import Content, JobState
 from penstock.shared.jobs.store import JobStore
-from penstock.shared.messages import Final
-from penstock.shared.tensors import (
+from penstock.shared.wire.messages import Final
+from penstock.shared.wire.tensors import (
     Tensor,
     array_from_tensor,
     encode_bytes_elements,

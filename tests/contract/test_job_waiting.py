@@ -8,7 +8,7 @@ from contextlib import aclosing
 import httpx
 import pytest
 
-from penstock.gateway.jobs.watching import STEP_BYTES
+from penstock.gateway.jobs.clients.watching import STEP_BYTES
 from penstock.shared.jobs import calls
 from penstock.shared.jobs.answers import Progress
 from penstock.shared.jobs.record import Content

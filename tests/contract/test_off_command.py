@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from penstock.shared.deployment import Phase, SyncReport, VersionStatus
-from penstock.shared.keys import Keys
-from penstock.shared.routing import RoutingTable
-from penstock.shared.state_store import RedisStateStore
+from penstock.shared.contracts.deployment import Phase, SyncReport, VersionStatus
+from penstock.shared.contracts.routing import RoutingTable
+from penstock.shared.store.keys import Keys
+from penstock.shared.store.state import RedisStateStore
 from tests.contract.redis_server import Server
 from tests.e2e.system import PENSTOCK, own_environment, penstock
 from tests.unit.worker.agent_bench import deployment

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.registry_sync.mlflow_source import MlflowSource
-from penstock.registry_sync.registry import RegistryError
+from penstock.registry_sync.sources.mlflow_source import MlflowSource
+from penstock.registry_sync.sources.types import RegistryError
 from tests.contract.registries import ALIASES, something_else
 from tests.unit.gateway.webhooks.receivers import self_signed
 

@@ -9,15 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from penstock.registry_sync.controller import Controller
-from penstock.registry_sync.mlflow_source import MlflowSource
-from penstock.registry_sync.model_filter import ModelFilter
-from penstock.registry_sync.registry import OVER, ObservedModel, RegistryError, Status, StatusUpdate
+from penstock.registry_sync.daemon.controller import Controller
+from penstock.registry_sync.plan.model_filter import ModelFilter
+from penstock.registry_sync.plan.tag_names import TagNames
 from penstock.registry_sync.settings import SyncSettings
-from penstock.registry_sync.tag_names import TagNames
-from penstock.shared.artifact_cache import ArtifactCache
-from penstock.shared.clock import SystemClock
-from penstock.shared.state_store import MemoryStateStore
+from penstock.registry_sync.sources.mlflow_source import MlflowSource
+from penstock.registry_sync.sources.types import (
+    OVER,
+    ObservedModel,
+    RegistryError,
+    Status,
+    StatusUpdate,
+)
+from penstock.shared.artifacts.cache import ArtifactCache
+from penstock.shared.process.clock import SystemClock
+from penstock.shared.store.state import MemoryStateStore
 from tests.contract.registries import (
     ALIASES,
     FolderRegistry,

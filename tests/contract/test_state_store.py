@@ -9,20 +9,27 @@ from pathlib import Path
 
 import pytest
 
-from penstock.shared.clock import SystemClock
-from penstock.shared.deployment import (
+from penstock.shared.contracts.deployment import (
     Deployment,
     GatewayReport,
     ModelInterface,
     SyncReport,
     WorkerReport,
 )
-from penstock.shared.errors import LeaseLostError, StateStoreError
-from penstock.shared.findings import Finding
-from penstock.shared.history import EVENTS_MAX, HISTORY_TTL_S, EventKind, HistoryEvent, ModelPast
-from penstock.shared.keys import Keys
-from penstock.shared.routing import ModelRoute, RoutingTable
-from penstock.shared.state_store import (
+from penstock.shared.contracts.errors import LeaseLostError, StateStoreError
+from penstock.shared.contracts.findings import Finding
+from penstock.shared.contracts.history import (
+    EVENTS_MAX,
+    HISTORY_TTL_S,
+    EventKind,
+    HistoryEvent,
+    ModelPast,
+)
+from penstock.shared.contracts.routing import ModelRoute, RoutingTable
+from penstock.shared.process.clock import SystemClock
+from penstock.shared.store.client import connect
+from penstock.shared.store.keys import Keys
+from penstock.shared.store.state import (
     FINDINGS_TTL_S,
     PLACES_MAX,
     TURNED_OFF_MAX,
@@ -31,7 +38,6 @@ from penstock.shared.state_store import (
     RedisStateStore,
     StateStore,
 )
-from penstock.shared.store_client import connect
 from tests.contract.redis_server import Server
 
 TTL_S = 0.3

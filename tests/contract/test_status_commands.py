@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from penstock.shared.deployment import SyncReport, VersionStatus
-from penstock.shared.history import EventKind, HistoryEvent
-from penstock.shared.keys import Keys
-from penstock.shared.state_store import RedisStateStore
+from penstock.shared.contracts.deployment import SyncReport, VersionStatus
+from penstock.shared.contracts.history import EventKind, HistoryEvent
+from penstock.shared.store.keys import Keys
+from penstock.shared.store.state import RedisStateStore
 from tests.contract.redis_server import Server
 from tests.e2e.system import PENSTOCK, own_environment, penstock
 

@@ -11,8 +11,8 @@ import pytest
 from redis import Redis
 from redis.exceptions import BusyLoadingError, RedisError
 
-from penstock.deploy.local.failures import CommandError
-from penstock.deploy.local.valkey import until_read
+from penstock.deploy.local.cli.failures import CommandError
+from penstock.deploy.local.system.valkey import until_read
 from tests.contract.redis_server import Server
 
 KEYS = 4000

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from penstock.shared.store_client import connect
-from penstock.shared.subscription import Subscription
+from penstock.shared.store.client import connect
+from penstock.shared.store.subscription import Subscription
 from tests.contract.redis_server import Server
 
 PATIENCE_S = 20

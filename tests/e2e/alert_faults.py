@@ -22,11 +22,11 @@ from pathlib import Path
 
 import httpx
 
-from tests import mlflow_models
 from tests.e2e.folder import folder_system
 from tests.e2e.job_client import JobClient, numbers
 from tests.e2e.recording import FOLDER, Recorder, Recording
 from tests.e2e.system import LocalSystem, penstock, wait_until
+from tests.support import mlflow_models
 
 READY_TIMEOUT_S = 120.0
 MINUTE = 60.0

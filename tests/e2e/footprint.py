@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.deploy.local.runtime_dir import runtime_dir_name
+from penstock.deploy.local.system.runtime_dir import runtime_dir_name
 from tests.e2e.system import LocalSystem
 
 MIB = 1024 * 1024

@@ -16,7 +16,7 @@ FINISH_TIMEOUT_S = 60.0
 
 
 def numbers(*values: float) -> dict[str, Any]:
-    """A request to a model of `tests.mlflow_models`: one number in each row."""
+    """A request to a model of `tests.support.mlflow_models`: one number in each row."""
     tensor = {"name": "input-0", "datatype": "FP64", "shape": [len(values)], "data": list(values)}
     return {"inputs": [tensor]}
 

@@ -11,7 +11,7 @@ import aiohttp
 import numpy as np
 import onnxruntime as ort
 
-from penstock.shared.tensors import AnyArray
+from penstock.shared.wire.tensors import AnyArray
 
 TOLERANCE = 1e-5
 

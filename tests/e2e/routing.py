@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from penstock.shared.state_store import StateStore
+from penstock.shared.store.state import StateStore
 
 
 async def until_routed(store: StateStore, timeout_s: float) -> None:

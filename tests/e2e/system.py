@@ -17,10 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from penstock.deploy.local.failures import CommandError
-from penstock.deploy.local.status import read_status
-from penstock.deploy.local.system_file import read_system
-from penstock.shared.errors import StateStoreError
+from penstock.deploy.local.cli.failures import CommandError
+from penstock.deploy.local.status.status import read_status
+from penstock.deploy.local.system.system_file import read_system
+from penstock.shared.contracts.errors import StateStoreError
 
 START_TIMEOUT_S = 240.0
 """MLflow's first start takes 17 s on an idle machine; tests may share theirs with a build."""

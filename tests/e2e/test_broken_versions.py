@@ -16,8 +16,8 @@ import pytest
 from tests.e2e.folder import SWAP_TIMEOUT_S, folder_system
 from tests.e2e.job_client import JobClient, numbers
 from tests.e2e.system import LocalSystem, alive, penstock, wait_until
-from tests.mlflow_models import NUMBERS, python_model
-from tests.models import affine
+from tests.support.mlflow_models import NUMBERS, python_model
+from tests.support.models import affine
 
 pytestmark = pytest.mark.timeout(240)
 

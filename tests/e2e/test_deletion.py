@@ -14,11 +14,11 @@ import pytest
 from mlflow import MlflowClient
 from redis import Redis
 
-from penstock.shared.keys import Keys
+from penstock.shared.store.keys import Keys
 from tests.contract.registries import mlflow_server
 from tests.e2e.folder import QUICK, SWAP_TIMEOUT_S, Multiplying, answers_with
 from tests.e2e.system import LocalSystem, penstock, wait_until
-from tests.models import affine
+from tests.support.models import affine
 
 CLIENTS = 4
 

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from penstock.deploy.local import valkey
-from penstock.deploy.local.data_dir import DataDir, lock_data_dir
-from penstock.deploy.local.failures import CommandError
-from penstock.deploy.local.guard import Guard
-from penstock.deploy.local.launcher import Launcher, Part, until
-from penstock.deploy.local.processes import ProcessSpec
-from penstock.deploy.local.progress import Progress
-from penstock.deploy.local.restart_policy import RestartPolicy
-from penstock.deploy.local.runtime_dir import RuntimeDir
-from penstock.shared.store_client import connect
-from penstock.worker.devices import memory_bytes
+from penstock.deploy.local.cli.failures import CommandError
+from penstock.deploy.local.system import valkey
+from penstock.deploy.local.system.data_dir import DataDir, lock_data_dir
+from penstock.deploy.local.system.runtime_dir import RuntimeDir
+from penstock.deploy.local.up.guard import Guard
+from penstock.deploy.local.up.launcher import Launcher, Part, until
+from penstock.deploy.local.up.processes import ProcessSpec
+from penstock.deploy.local.up.progress import Progress
+from penstock.deploy.local.up.restart_policy import RestartPolicy
+from penstock.shared.store.client import connect
+from penstock.worker.agent.devices import memory_bytes
 from tests.e2e.system import alive
 
 TIMEOUT_S = 20.0

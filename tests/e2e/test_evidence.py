@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.folder import SWAP_TIMEOUT_S, folder_system, status_of
 from tests.e2e.job_client import JobClient, numbers
 from tests.e2e.system import LocalSystem, alive, penstock, wait_until
-from tests.mlflow_models import NUMBERS, python_model, vectors
+from tests.support.mlflow_models import NUMBERS, python_model, vectors
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -21,7 +21,7 @@ from tests.e2e.folder import (
     status_of,
 )
 from tests.e2e.system import LocalSystem, alive, penstock, wait_until
-from tests.models import affine
+from tests.support.models import affine
 
 CLIENTS = 4
 

@@ -15,10 +15,10 @@ import pytest
 from mlflow.models import ModelSignature
 from redis import Redis
 
-from tests import mlflow_models
 from tests.e2e.folder import SWAP_TIMEOUT_S, answers_with, folder_system, put_affine
 from tests.e2e.job_client import JobClient
 from tests.e2e.system import LocalSystem, wait_until
+from tests.support import mlflow_models
 
 MEMORY = "12mb"
 LONG_MS = 600_000.0

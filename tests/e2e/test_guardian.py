@@ -13,8 +13,8 @@ from tests.e2e.system import alive, wait_until
 LAUNCHER = """
 import asyncio, os, sys
 from pathlib import Path
-from penstock.deploy.local.guard import Guard
-from penstock.deploy.local.processes import PYTHON, ProcessSpec, spawn
+from penstock.deploy.local.up.guard import Guard
+from penstock.deploy.local.up.processes import PYTHON, ProcessSpec, spawn
 
 PARENT = '''
 import subprocess, sys, time

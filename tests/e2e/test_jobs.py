@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests import mlflow_models
 from tests.e2e.folder import folder_system
 from tests.e2e.job_client import Following, JobClient, Polling, numbers
 from tests.e2e.system import LocalSystem, penstock, wait_until
 from tests.e2e.webhook_receiver import is_signed, receiving
-from tests.models import affine
+from tests.support import mlflow_models
+from tests.support.models import affine
 
 READY_TIMEOUT_S = 60.0
 LARGE = 12_500_000

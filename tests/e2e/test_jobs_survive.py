@@ -19,10 +19,10 @@ import pytest
 from penstock.shared.jobs.calls import events
 from penstock.shared.jobs.record import FINISHED
 from penstock.shared.jobs.store import JobStore
-from penstock.shared.keys import Keys
-from tests import mlflow_models
+from penstock.shared.store.keys import Keys
 from tests.e2e.folder import folder_system
 from tests.e2e.system import LocalSystem, alive, wait_until
+from tests.support import mlflow_models
 
 JOBS = 2000
 SLEEP_MS = 80.0

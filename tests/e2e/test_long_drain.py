@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from penstock.deploy.local.system_plan import KILL_AFTER_GRACE_S
-from tests import mlflow_models
+from penstock.deploy.local.up.system_plan import KILL_AFTER_GRACE_S
 from tests.e2e.folder import folder_system
 from tests.e2e.job_client import JobClient
 from tests.e2e.system import LocalSystem, alive, penstock, wait_until
+from tests.support import mlflow_models
 
 EXECUTION_S = KILL_AFTER_GRACE_S + 8
 """Longer than a worker without grace would be left alive; it drains for as long as the tag says."""

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from penstock.deploy.local.system_file import read_system
+from penstock.deploy.local.system.system_file import read_system
 from tests.e2e.folder import SWAP_TIMEOUT_S, answers_with, folder_system
 from tests.e2e.system import LocalSystem, penstock, wait_until
-from tests.models import affine
+from tests.support.models import affine
 
 
 @pytest.fixture

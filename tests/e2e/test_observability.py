@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from penstock.shared.keys import Keys
-from penstock.shared.state_store import RedisStateStore
+from penstock.shared.store.keys import Keys
+from penstock.shared.store.state import RedisStateStore
 from tests.e2e.prometheus import RULES, Prometheus, needs_prometheus, promtool
 from tests.e2e.system import LocalSystem, wait_until
 from tests.unit.deploy.test_metrics_doc import documented

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.folder import folder_system
 from tests.e2e.system import alive, wait_until
-from tests.mlflow_models import NUMBERS
+from tests.support.mlflow_models import NUMBERS
 
 START_S = 60.0
 END_S = 20.0

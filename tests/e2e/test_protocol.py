@@ -21,7 +21,7 @@ import tritonclient.http as triton
 
 from tests.e2e.folder import folder_system
 from tests.e2e.system import LocalSystem, wait_until
-from tests.models import affine
+from tests.support.models import affine
 
 MODEL = "scaled"
 INFER = f"/v2/models/{MODEL}/infer"

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from penstock.shared.keys import Keys
-from penstock.shared.state_store import RedisStateStore
+from penstock.shared.store.keys import Keys
+from penstock.shared.store.state import RedisStateStore
 from tests.e2e.folder import Multiplying, folder_system
 from tests.e2e.routing import until_routed
 from tests.e2e.system import LocalSystem, alive, penstock, wait_until
-from tests.models import affine
+from tests.support.models import affine
 
 CLIENTS = 12
 SCALE = 3.0

@@ -12,9 +12,9 @@ import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 
-from penstock.deploy.local.digits import load_split
-from penstock.shared.keys import Keys
-from penstock.shared.state_store import RedisStateStore
+from penstock.deploy.local.demo.digits import load_split
+from penstock.shared.store.keys import Keys
+from penstock.shared.store.state import RedisStateStore
 from tests.e2e.load import Direct, Load
 from tests.e2e.system import LocalSystem
 

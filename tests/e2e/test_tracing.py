@@ -26,10 +26,10 @@ from penstock.gateway.http.app import create_app
 from penstock.gateway.http.metrics import HttpMetrics
 from penstock.gateway.http.settings import HttpSettings
 from penstock.gateway.http.traced_app import TracedApp
-from penstock.shared.tracing import Kind, Tracer, make_tracer
-from tests import models
-from tests.data_plane import DataPlane, data_plane, until
+from penstock.shared.process.tracing import Kind, Tracer, make_tracer
 from tests.e2e.otlp_collector import Collector, Received
+from tests.support import models
+from tests.support.data_plane import DataPlane, data_plane, until
 
 SERVER, CLIENT, INTERNAL = 2, 3, 1
 CLIENT_SPAN = "00f067aa0ba902b7"

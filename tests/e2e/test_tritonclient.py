@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 
-from penstock.shared.tensors import AnyArray
+from penstock.shared.wire.tensors import AnyArray
 from tests.e2e.system import LocalSystem
 from tests.e2e.test_swap import load_of
 

@@ -22,14 +22,14 @@ from typing import Any
 import pytest
 import yaml
 
-from penstock.shared.keys import Keys
-from penstock.shared.lifecycle import environment_of_child
-from penstock.shared.state_store import RedisStateStore
+from penstock.shared.process.lifecycle import environment_of_child
+from penstock.shared.store.keys import Keys
+from penstock.shared.store.state import RedisStateStore
 from tests.contract.redis_server import Server
 from tests.contract.registries import mlflow_server
 from tests.e2e.system import free_port, own_environment, penstock, wait_until
 from tests.e2e.test_deletion import Registry
-from tests.models import affine
+from tests.support.models import affine
 
 WAIT_S = 90.0
 

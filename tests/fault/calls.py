@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from load_tests.arrivals import poisson_arrivals
-from penstock.gateway.calls import InferenceCall
-from penstock.gateway.inference import Outcome
-from penstock.gateway.service import InferenceService
-from penstock.shared.errors import ErrorCode, PenstockError
-from penstock.shared.tensors import array_from_tensor, tensor_from_array
-from tests.data_plane import rows
+from penstock.gateway.inference.port import Outcome
+from penstock.gateway.inference.service import InferenceService
+from penstock.gateway.inference.types import InferenceCall
+from penstock.shared.contracts.errors import ErrorCode, PenstockError
+from penstock.shared.wire.tensors import array_from_tensor, tensor_from_array
+from tests.support.data_plane import rows
 
 LATE_S_MAX = 0.5
 """By how much an answer may miss its deadline: what a turn of the event loop may take where many

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import mlflow_models as models
+from tests.support import mlflow_models as models
 
 
 @pytest.fixture(scope="session")

@@ -16,10 +16,10 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from penstock.shared.lifecycle import environment_of_child
-from tests.data_plane import ReplicaChild, ReplicaChildren
+from penstock.shared.process.lifecycle import environment_of_child
 from tests.e2e.system import free_port, own_environment
 from tests.fault.connections import ANSWER_S, Answer, Connection, connect
+from tests.support.data_plane import ReplicaChild, ReplicaChildren
 
 NOBODY = "redis://127.0.0.1:9/0"
 START_S = 30.0

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.shared.lifecycle import environment_of_child
+from penstock.shared.process.lifecycle import environment_of_child
 from tests.e2e.system import own_environment
 
 REQUIRED = "PENSTOCK_TESTS_NEED_NAMESPACES"

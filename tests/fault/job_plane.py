@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from penstock.shared.deployment import ReplicaSettings
+from penstock.shared.contracts.deployment import ReplicaSettings
 from penstock.shared.jobs import calls
 from penstock.shared.jobs.answers import JobView, Submitted
 from penstock.shared.jobs.calls import Call
@@ -18,14 +18,14 @@ from penstock.shared.jobs.ids import new_job_id
 from penstock.shared.jobs.payload import INPUT_TYPE, JobInput, pack_input, unpack_result
 from penstock.shared.jobs.record import FINISHED, Content, JobRecord, JobState, NewJob
 from penstock.shared.jobs.store import JobStore
-from penstock.shared.keys import Keys
-from penstock.shared.messages import Request
-from penstock.shared.tensors import AnyArray, array_from_tensor, tensor_from_array
-from penstock.worker.control import JobsStart
-from penstock.worker.jobs.losses import Losses
-from tests.agent_plane import AgentPlane, agent_plane
+from penstock.shared.store.keys import Keys
+from penstock.shared.wire.messages import Request
+from penstock.shared.wire.tensors import AnyArray, array_from_tensor, tensor_from_array
+from penstock.worker.agent.job_losses import Losses
+from penstock.worker.control.messages import JobsStart
 from tests.contract.redis_server import Server
-from tests.data_plane import DataPlane, ReplicaChild, data_plane
+from tests.support.agent_plane import AgentPlane, agent_plane
+from tests.support.data_plane import DataPlane, ReplicaChild, data_plane
 
 KEYS = Keys("test")
 MODEL, REVISION = "m", "m/1"

@@ -13,8 +13,11 @@ from contextlib import contextmanager
 import numpy as np
 import zmq
 
-from penstock.shared.deployment import ModelInterface
-from penstock.shared.messages import (
+from penstock.shared.contracts.deployment import ModelInterface
+from penstock.shared.contracts.routing import ModelRoute, VersionRoute
+from penstock.shared.wire.codec import decode, encode
+from penstock.shared.wire.frames import send_frames
+from penstock.shared.wire.messages import (
     Envelope,
     Final,
     Hello,
@@ -25,11 +28,8 @@ from penstock.shared.messages import (
     Probe,
     Request,
 )
-from penstock.shared.routing import ModelRoute, VersionRoute
-from penstock.shared.tensors import array_from_tensor, tensor_from_array
-from penstock.shared.wire import decode, encode
-from penstock.shared.wire_frames import send_frames
-from penstock.worker.dial import dial, receive
+from penstock.shared.wire.tensors import array_from_tensor, tensor_from_array
+from penstock.worker.replica.links import dial, receive
 
 POLL_MS = 20
 ROW_US = 100

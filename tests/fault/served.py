@@ -27,17 +27,17 @@ from load_tests.http_wire import request_bytes
 from load_tests.load_plan import LoadPlan, Outcomes
 from load_tests.open_loop import Generator, generating, run_plan_beside
 from load_tests.server import HttpRequest
-from penstock.shared.deployment import ReplicaSettings
-from penstock.shared.lifecycle import environment_of_child
-from penstock.shared.routing import HedgePolicy, ModelRoute, VersionRoute
-from penstock.worker.control import LoadFailed, Ready, RouteChanged
-from tests.data_plane import ReplicaChild, ReplicaChildren
+from penstock.shared.contracts.deployment import ReplicaSettings
+from penstock.shared.contracts.routing import HedgePolicy, ModelRoute, VersionRoute
+from penstock.shared.process.lifecycle import environment_of_child
+from penstock.worker.control.messages import LoadFailed, Ready, RouteChanged
 from tests.e2e.system import free_port, own_environment, wait_until
+from tests.support.data_plane import ReplicaChild, ReplicaChildren
 
 NO_STORE = "redis://127.0.0.1:1/0"
 STOP_S = 20.0
 START_S = 60.0
-REPLICA = (sys.executable, "-m", "penstock.worker.replica_main")
+REPLICA = (sys.executable, "-m", "penstock.worker.replica")
 
 
 def total(samples: Sequence[Sample], name: str, **labels: str) -> float:

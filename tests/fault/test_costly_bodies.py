@@ -23,21 +23,21 @@ import orjson
 import pytest
 from onnx import TensorProto, helper
 
-from penstock.gateway.memory import TRIM_AFTER_S
-from penstock.shared.deployment import ReplicaSettings
+from penstock.gateway.memory.trim import TRIM_AFTER_S
+from penstock.shared.contracts.deployment import ReplicaSettings
 from penstock.shared.jobs import calls
 from penstock.shared.jobs.blobs import BlobStore
 from penstock.shared.jobs.payload import RESULT_TYPE, JobResult, pack_result, unpack_input
 from penstock.shared.jobs.record import Content
 from penstock.shared.jobs.store import JobStore
-from penstock.shared.keys import Keys
-from penstock.shared.messages import Final
-from penstock.shared.tensors import encode_bytes_elements
-from tests import models
+from penstock.shared.store.keys import Keys
+from penstock.shared.wire.messages import Final
+from penstock.shared.wire.tensors import encode_bytes_elements
 from tests.contract.job_holder import Holder
 from tests.contract.redis_server import Server
 from tests.fault.connections import Answer
 from tests.fault.gateway_process import GatewayProcess, gateway_process
+from tests.support import models
 
 pytestmark = pytest.mark.alone
 

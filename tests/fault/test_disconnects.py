@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from penstock.shared.deployment import ReplicaSettings
-from penstock.worker.control import Heartbeat
-from tests.data_plane import ReplicaChild
+from penstock.shared.contracts.deployment import ReplicaSettings
+from penstock.worker.control.messages import Heartbeat
 from tests.fault.connections import infer_request
 from tests.fault.gateway_process import GatewayProcess, gateway_process
+from tests.support.data_plane import ReplicaChild
 
 pytestmark = pytest.mark.alone
 

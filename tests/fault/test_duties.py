@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from penstock.shared.errors import PenstockError
-from tests.data_plane import data_plane, rows
-from tests.models import affine
+from penstock.shared.contracts.errors import PenstockError
+from tests.support.data_plane import data_plane, rows
+from tests.support.models import affine
 
 
 async def test_a_replica_for_jobs_tells_its_interface_and_gets_no_calls(tmp_path: Path) -> None:

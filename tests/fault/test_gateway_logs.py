@@ -6,7 +6,7 @@ import asyncio
 import resource
 from pathlib import Path
 
-from penstock.shared.log_limit import LINES_MAX
+from penstock.shared.process.log_limit import LINES_MAX
 from tests.fault.gateway_process import gateway_process
 
 MORE = 30

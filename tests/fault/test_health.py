@@ -12,13 +12,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from penstock.shared.deployment import ReplicaState, WorkerReport
-from penstock.shared.keys import Keys
-from penstock.shared.state_store import RedisStateStore
-from tests import mlflow_models as models
+from penstock.shared.contracts.deployment import ReplicaState, WorkerReport
+from penstock.shared.store.keys import Keys
+from penstock.shared.store.state import RedisStateStore
 from tests.e2e.folder import folder_system
 from tests.e2e.system import LocalSystem, alive
 from tests.fault.connections import Load, connect
+from tests.support import mlflow_models as models
 
 pytestmark = pytest.mark.alone
 

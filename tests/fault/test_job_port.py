@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from load_tests.processes import alive, descendants, title
-from penstock.shared.deployment import ReplicaSettings
+from penstock.shared.contracts.deployment import ReplicaSettings
 from penstock.shared.jobs import calls
 from penstock.shared.jobs.payload import unpack_result
 from penstock.shared.jobs.record import JobRecord, JobState
-from penstock.shared.tensors import AnyArray, array_from_tensor
-from penstock.worker.control import Drained, DrainNow
+from penstock.shared.wire.tensors import AnyArray, array_from_tensor
+from penstock.worker.control.messages import Drained, DrainNow
 from penstock.worker.jobs.port_link import NICE
-from tests import mlflow_models, models
-from tests.data_plane import rows, until
 from tests.fault.job_plane import JobBench, JobPlane, job_plane, looked_after
+from tests.support import mlflow_models, models
+from tests.support.data_plane import rows, until
 
 ONE_THREAD = ReplicaSettings(threads=1, max_batch_size=32)
 INPUT = "input-0"

@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from penstock.gateway.calls import InferenceCall
-from penstock.shared.deployment import ReplicaSettings
-from penstock.shared.errors import ErrorCode
+from penstock.gateway.inference.types import InferenceCall
+from penstock.shared.contracts.deployment import ReplicaSettings
+from penstock.shared.contracts.errors import ErrorCode
 from penstock.shared.jobs import calls
 from penstock.shared.jobs.blobs import BlobStore
 from penstock.shared.jobs.payload import unpack_result
 from penstock.shared.jobs.record import JobState
-from penstock.shared.tensors import AnyArray, array_from_tensor, tensor_from_array
-from penstock.worker.control import Drained, DrainNow
-from tests import mlflow_models, models
-from tests.data_plane import ReplicaChild, rows
+from penstock.shared.wire.tensors import AnyArray, array_from_tensor, tensor_from_array
+from penstock.worker.control.messages import Drained, DrainNow
 from tests.fault.job_plane import KEYS, JobPlane, job_plane, looked_after
+from tests.support import mlflow_models, models
+from tests.support.data_plane import ReplicaChild, rows
 
 ONE_THREAD = ReplicaSettings(threads=1, max_batch_size=32)
 INPUT = "input-0"

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from penstock.gateway.calls import InferenceCall
-from penstock.shared.clock import SystemClock
-from penstock.shared.deployment import ReplicaSettings
-from penstock.shared.findings import Finding
-from penstock.shared.tensors import array_from_tensor, tensor_from_array
-from penstock.worker.agent import Agent
-from penstock.worker.devices import Machine
-from penstock.worker.replica_process import ProcessSpawner
-from tests import mlflow_models as models
-from tests.agent_plane import LOAD_S, MODEL, AgentPlane, agent_plane
+from penstock.gateway.inference.types import InferenceCall
+from penstock.shared.contracts.deployment import ReplicaSettings
+from penstock.shared.contracts.findings import Finding
+from penstock.shared.process.clock import SystemClock
+from penstock.shared.wire.tensors import array_from_tensor, tensor_from_array
+from penstock.worker.agent.agent import Agent
+from penstock.worker.agent.devices import Machine
+from penstock.worker.control.agent_end import ProcessSpawner
+from tests.support import mlflow_models as models
+from tests.support.agent_plane import LOAD_S, MODEL, AgentPlane, agent_plane
 from tests.unit.worker.agent_bench import FakeArtifacts, NoEnvironments, deployment, settings
 
 OTHER = "node-worker-1"

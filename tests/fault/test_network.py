@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from penstock.shared.deployment import ReplicaSettings
-from penstock.worker.control import GatewayAddress, LoadFailed, Ready
-from tests import models
-from tests.data_plane import DataPlane, data_plane, until
+from penstock.shared.contracts.deployment import ReplicaSettings
+from penstock.worker.control.messages import GatewayAddress, LoadFailed, Ready
 from tests.fault.calls import OpenCalls
 from tests.fault.proxy import Proxy, proxy
+from tests.support import models
+from tests.support.data_plane import DataPlane, data_plane, until
 
 pytestmark = pytest.mark.alone
 

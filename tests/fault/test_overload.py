@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from load_tests.percentiles import percentile
-from tests import mlflow_models
 from tests.fault.retrying import (
     DEADLINE_S,
     EXPIRED,
@@ -27,6 +26,7 @@ from tests.fault.retrying import (
     p99_s,
 )
 from tests.fault.served import LateGeneratorError, Served, at_second_try, checked, served, total
+from tests.support import mlflow_models
 
 pytestmark = pytest.mark.alone
 

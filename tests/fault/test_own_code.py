@@ -12,12 +12,12 @@ from typing import Any
 import mlflow
 import pytest
 
-from penstock.shared.deployment import ReplicaSettings
-from penstock.worker.control import Drained, DrainNow, LoadFailed, Ready
-from penstock.worker.orderly_end import END_S
-from tests.agent_plane import agent_plane
-from tests.data_plane import DataPlane, ReplicaChild, data_plane, until
-from tests.mlflow_models import NUMBERS
+from penstock.shared.contracts.deployment import ReplicaSettings
+from penstock.worker.control.messages import Drained, DrainNow, LoadFailed, Ready
+from penstock.worker.replica.orderly_end import END_S
+from tests.support.agent_plane import agent_plane
+from tests.support.data_plane import DataPlane, ReplicaChild, data_plane, until
+from tests.support.mlflow_models import NUMBERS
 from tests.unit.worker.agent_bench import lives
 
 END_WAIT_S = END_S + 10.0

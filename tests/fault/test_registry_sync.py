@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from penstock.shared.keys import Keys
-from penstock.shared.lifecycle import environment_of_child
-from penstock.shared.state_store import RedisStateStore
+from penstock.shared.process.lifecycle import environment_of_child
+from penstock.shared.store.keys import Keys
+from penstock.shared.store.state import RedisStateStore
 from tests.contract.redis_server import Server
 from tests.e2e.system import free_port, own_environment
 from tests.fault.proxy import Proxy, proxy

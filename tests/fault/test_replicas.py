@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from penstock.gateway.dispatch_counters import CancelReason
-from penstock.gateway.dispatch_limits import DispatchLimits
-from penstock.shared.deployment import ReplicaSettings
-from penstock.shared.errors import ErrorCode, PenstockError
-from penstock.worker.control import LoadFailed
-from tests import models
-from tests.data_plane import data_plane, rows, until
+from penstock.gateway.dispatch.counters import CancelReason
+from penstock.gateway.dispatch.limits import DispatchLimits
+from penstock.shared.contracts.deployment import ReplicaSettings
+from penstock.shared.contracts.errors import ErrorCode, PenstockError
+from penstock.worker.control.messages import LoadFailed
+from tests.support import models
+from tests.support.data_plane import data_plane, rows, until
 
 
 async def test_answers_are_each_their_own_in_batches(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ import os
 import signal
 from pathlib import Path
 
-from penstock.shared.deployment import ReplicaSettings
-from penstock.shared.errors import ErrorCode, PenstockError
-from tests import mlflow_models as models
-from tests.agent_plane import AgentPlane, agent_plane
+from penstock.shared.contracts.deployment import ReplicaSettings
+from penstock.shared.contracts.errors import ErrorCode, PenstockError
+from tests.support import mlflow_models as models
+from tests.support.agent_plane import AgentPlane, agent_plane
 
 
 async def restarts_are(plane: AgentPlane, count: int) -> None:

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock.gateway.calls import InferenceCall
-from penstock.shared.deployment import ModelInterface
-from penstock.shared.errors import ErrorCode, PenstockError
-from penstock.shared.tensors import AnyArray, array_from_tensor, tensor_from_array
-from penstock.worker.control import LoadFailed
-from penstock.worker.environments import Environments
-from tests import mlflow_models as models
-from tests.data_plane import DataPlane, data_plane, until
+from penstock.gateway.inference.types import InferenceCall
+from penstock.shared.contracts.deployment import ModelInterface
+from penstock.shared.contracts.errors import ErrorCode, PenstockError
+from penstock.shared.wire.tensors import AnyArray, array_from_tensor, tensor_from_array
+from penstock.worker.control.messages import LoadFailed
+from penstock.worker.environments.cache import Environments
+from tests.support import mlflow_models as models
+from tests.support.data_plane import DataPlane, data_plane, until
 
 ROWS = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [0.5, 0.0, -1.0]]
 SUMS = [[5.0, 8.0], [14.0, 17.0], [0.5, -2.0]]
@@ -265,7 +265,7 @@ async def test_a_model_with_an_environment_of_its_own(tmp_path: Path) -> None:
     folder = models.python_model(tmp_path / "m", predict, models.NUMBERS, requirements)
     environments = Environments(tmp_path / "environments", 4)
     await environments.prepare(folder)
-    isolated = (environments.interpreter(folder), "-I", "-m", "penstock.worker.replica_main")
+    isolated = (environments.interpreter(folder), "-I", "-m", "penstock.worker.replica")
     async with data_plane() as plane:
         await plane.join(folder, command=isolated)
         assert importlib.metadata.version("click") != "8.1.7"

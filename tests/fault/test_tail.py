@@ -22,13 +22,13 @@ from prometheus_client.samples import Sample
 
 from load_tests.load_plan import Outcomes
 from load_tests.percentiles import percentile
-from penstock.gateway.service import InferenceService
-from penstock.shared.routing import HedgePolicy
-from tests import mlflow_models, models
-from tests.data_plane import data_plane, until
+from penstock.gateway.inference.service import InferenceService
+from penstock.shared.contracts.routing import HedgePolicy
 from tests.fault.calls import OpenCalls
 from tests.fault.refusing import refusing_peers
 from tests.fault.served import Served, at_second_try, by_label, checked, served
+from tests.support import mlflow_models, models
+from tests.support.data_plane import data_plane, until
 
 pytestmark = pytest.mark.alone
 

@@ -10,10 +10,10 @@ import msgpack
 import zmq
 import zmq.asyncio
 
-from penstock.shared.messages import Envelope, Hello
-from penstock.shared.wire import VERSION, encode
+from penstock.shared.wire.codec import VERSION, encode
+from penstock.shared.wire.messages import Envelope, Hello
 from tests.fault.gateway_process import gateway_process
-from tests.models import affine
+from tests.support.models import affine
 
 HELLO = Hello("r-later", "w", "m", "1", "m/1", b"{}", b"")
 

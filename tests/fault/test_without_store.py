@@ -11,15 +11,15 @@ from pathlib import Path
 
 from structlog.testing import capture_logs
 
-from penstock.gateway.routing_feed import RoutingFeed
-from penstock.shared.deployment import GatewayReport
-from penstock.shared.keys import Keys
-from penstock.shared.routing import RoutingTable
-from penstock.shared.state_store import RedisStateStore
+from penstock.gateway.routing.feed import RoutingFeed
+from penstock.shared.contracts.deployment import GatewayReport
+from penstock.shared.contracts.routing import RoutingTable
+from penstock.shared.store.keys import Keys
+from penstock.shared.store.state import RedisStateStore
 from tests.contract.redis_server import Server
 from tests.e2e.system import penstock
 from tests.fault.gateway_process import GatewayProcess, gateway_process
-from tests.models import affine
+from tests.support.models import affine
 
 PATIENCE_S = 30.0
 

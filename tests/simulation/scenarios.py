@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from penstock.gateway.attempts import AttemptReason
-from penstock.gateway.commands import Answered, Failed
-from penstock.shared.errors import ErrorCode
-from penstock.shared.routing import HedgePolicy
+from penstock.gateway.dispatch.attempts import AttemptReason
+from penstock.gateway.dispatch.commands import Answered, Failed
+from penstock.shared.contracts.errors import ErrorCode
+from penstock.shared.contracts.routing import HedgePolicy
 from tests.simulation.world import DEATH, POISON, SimulatedGateway, Weather, World
 
 CALLS = 150

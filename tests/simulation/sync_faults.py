@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
-from penstock.registry_sync.registry import ObservedModel, ObservedVersion, RegistryError
-from penstock.shared.deployment import ArtifactSource
-from penstock.shared.errors import StateStoreError
+from penstock.registry_sync.sources.types import ObservedModel, ObservedVersion, RegistryError
+from penstock.shared.contracts.deployment import ArtifactSource
+from penstock.shared.contracts.errors import StateStoreError
 from tests.simulation.sync_world import SyncWorld
 from tests.unit.registry_sync.worlds import STABLE, observed
 

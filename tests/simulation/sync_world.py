@@ -1,7 +1,8 @@
 """All around a registry_sync daemon, with faults: store, registry, artifacts, workers, gateways.
 
-The daemons are the real ones (`penstock.registry_sync.controller`), on a loop whose time jumps.
-Each has a line of its own to the store. What an operator does, and what is served, is in here too.
+The daemons are the real ones (`penstock.registry_sync.daemon.controller`), on a loop whose time
+jumps. Each has a line of its own to the store. What an operator does, and what is served, is in
+here too.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from penstock.registry_sync.controller import Controller
-from penstock.registry_sync.registry import (
+from penstock.registry_sync.daemon.controller import Controller
+from penstock.registry_sync.settings import SyncSettings
+from penstock.registry_sync.sources.types import (
     ObservedModel,
     ObservedVersion,
     Registry,
@@ -23,8 +25,7 @@ from penstock.registry_sync.registry import (
     VersionKey,
     with_status,
 )
-from penstock.registry_sync.settings import SyncSettings
-from penstock.shared.deployment import (
+from penstock.shared.contracts.deployment import (
     ArtifactManifest,
     ArtifactSource,
     Deployment,
@@ -34,10 +35,10 @@ from penstock.shared.deployment import (
     SyncReport,
     WorkerReport,
 )
-from penstock.shared.errors import StateStoreError
-from penstock.shared.history import HistoryEvent, ModelPast
-from penstock.shared.routing import RoutingTable
-from penstock.shared.state_store import Lease, MemoryStateStore
+from penstock.shared.contracts.errors import StateStoreError
+from penstock.shared.contracts.history import HistoryEvent, ModelPast
+from penstock.shared.contracts.routing import RoutingTable
+from penstock.shared.store.state import Lease, MemoryStateStore
 from tests.simulation.virtual_time import VirtualClock
 from tests.unit.registry_sync.worlds import STABLE, gateway, manifest_for, observed, worker
 
@@ -185,7 +186,7 @@ class SimulatedRegistry:
     model_at = ""
 
     async def in_thread(self, call: Callable[[], Any]) -> Any:
-        """As `penstock.shared.blocking.in_thread`; a call that hangs cannot be cancelled."""
+        """As `in_thread` of `blocking`; a call that hangs cannot be cancelled."""
         if not math.isinf(self.delay_s):
             await asyncio.sleep(self.delay_s)
         try:

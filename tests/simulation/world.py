@@ -1,9 +1,9 @@
 """A seeded world in which the real cores run on a fake clock and a network that misbehaves.
 
-Gateways are `penstock.gateway.dispatch.Dispatch`, replicas are `penstock.worker.session.Session`;
-between them messages are delayed, dropped, duplicated and reordered, replicas crash and come back
-or stand still for a while, versions flip and replicas drain. Each event happens at a time; the
-world takes them one by one.
+Gateways are `penstock.gateway.dispatch.dispatch.Dispatch`, replicas are
+`penstock.worker.session.session.Session`; between them messages are delayed, dropped, duplicated
+and reordered, replicas crash and come back or stand still for a while, versions flip and replicas
+drain. Each event happens at a time; the world takes them one by one.
 
 Each node reads a clock of its own, which started at another time, runs at its own pace and may jump
 forward: no message carries a reading of a clock, so none of that may break anything.
@@ -20,9 +20,8 @@ from functools import partial
 
 import numpy as np
 
-from penstock.gateway.attempts import EXTRA, AttemptReason
-from penstock.gateway.calls import InferenceCall
-from penstock.gateway.commands import (
+from penstock.gateway.dispatch.attempts import EXTRA, AttemptReason
+from penstock.gateway.dispatch.commands import (
     Answered,
     Failed,
     SendCancel,
@@ -31,15 +30,18 @@ from penstock.gateway.commands import (
     SendRequest,
     Streamed,
 )
-from penstock.gateway.commands import Command as GatewayCommand
-from penstock.gateway.dispatch import Dispatch
-from penstock.gateway.dispatch_limits import DispatchLimits
-from penstock.gateway.replicas import Replica, Replicas
-from penstock.gateway.throttle import ThrottleSettings
-from penstock.gateway.traffic import Routes
-from penstock.shared.deployment import ModelInterface
-from penstock.shared.errors import ErrorCode, PenstockError
-from penstock.shared.messages import (
+from penstock.gateway.dispatch.commands import Command as GatewayCommand
+from penstock.gateway.dispatch.dispatch import Dispatch
+from penstock.gateway.dispatch.limits import DispatchLimits
+from penstock.gateway.dispatch.policies.throttle import ThrottleSettings
+from penstock.gateway.dispatch.replicas import Replica, Replicas
+from penstock.gateway.inference.types import InferenceCall
+from penstock.gateway.routing.traffic import Routes
+from penstock.shared.contracts.deployment import ModelInterface
+from penstock.shared.contracts.errors import ErrorCode, PenstockError
+from penstock.shared.contracts.routing import HedgePolicy, ModelRoute, RoutingTable, VersionRoute
+from penstock.shared.contracts.tensor_spec import TensorSpec
+from penstock.shared.wire.messages import (
     Alone,
     Drain,
     Envelope,
@@ -51,18 +53,16 @@ from penstock.shared.messages import (
     Probe,
     SuspectTurn,
 )
-from penstock.shared.routing import HedgePolicy, ModelRoute, RoutingTable, VersionRoute
-from penstock.shared.tensor_spec import TensorSpec
-from penstock.shared.tensors import array_from_tensor, tensor_from_array
-from penstock.worker.assembly import merge, split
-from penstock.worker.batching import BatchLimits
-from penstock.worker.commands import Command as ReplicaCommand
-from penstock.worker.commands import End, Execute, Send
-from penstock.worker.latency_model import LatencyModel
-from penstock.worker.outcomes import Completed, FailureKind
-from penstock.worker.outcomes import Failed as ExecutionFailed
-from penstock.worker.run_limits import RunLimits
-from penstock.worker.session import Session
+from penstock.shared.wire.tensors import array_from_tensor, tensor_from_array
+from penstock.worker.replica.assembly import merge, split
+from penstock.worker.session.batching import BatchLimits
+from penstock.worker.session.commands import Command as ReplicaCommand
+from penstock.worker.session.commands import End, Execute, Send
+from penstock.worker.session.latency_model import LatencyModel
+from penstock.worker.session.outcomes import Completed, FailureKind
+from penstock.worker.session.outcomes import Failed as ExecutionFailed
+from penstock.worker.session.run_limits import RunLimits
+from penstock.worker.session.session import Session
 
 INTERFACE = ModelInterface(
     inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 1)),),

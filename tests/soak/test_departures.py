@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from penstock.shared.deployment import ReplicaSettings
-from tests import mlflow_models as models
+from penstock.shared.contracts.deployment import ReplicaSettings
 from tests.e2e.folder import Multiplying, folder_system
 from tests.e2e.system import LocalSystem, penstock
 from tests.e2e.test_restart import until_two_can_be_called
 from tests.fault.gateway_process import gateway_process
 from tests.fault.test_disconnects import GROWTH_BYTES_MAX, crowd_leaves, footprint
-from tests.models import affine
+from tests.support import mlflow_models as models
+from tests.support.models import affine
 
 CROWDS = 30
 WARM_CROWDS = 3

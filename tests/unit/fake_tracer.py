@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from penstock.shared.tracing import FLUSH_TIMEOUT_S, Attributes, Kind, Span, is_sampled
+from penstock.shared.process.tracing import FLUSH_TIMEOUT_S, Attributes, Kind, Span, is_sampled
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @dataclass
 class FakeSpan:
-    """Implements `penstock.shared.tracing.Span`."""
+    """Implements `penstock.shared.process.tracing.Span`."""
 
     name: str
     parent: str
@@ -42,7 +42,7 @@ class FakeSpan:
 
 
 class FakeTracer:
-    """Implements `penstock.shared.tracing.Tracer`."""
+    """Implements `penstock.shared.process.tracing.Tracer`."""
 
     def __init__(self) -> None:
         self.spans: list[FakeSpan] = []

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from penstock.shared.compiled import is_compiled
+from penstock.shared.process.compiled import is_compiled
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from penstock.shared.records import record
+from penstock.shared.wire.records import record
 
 
 @record

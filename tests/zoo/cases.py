@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from penstock.shared.tensors import AnyArray
+from penstock.shared.wire.tensors import AnyArray
 
 Inputs = Mapping[str, AnyArray]
 Answers = Sequence[AnyArray]

@@ -11,7 +11,7 @@ import onnx.parser
 import onnxruntime
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from penstock.shared.tensors import AnyArray
+from penstock.shared.wire.tensors import AnyArray
 from tests.zoo.cases import BATCHED, NOT_BATCHED, Answers, Batching, Case, Inputs, Library
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]> g '

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock.shared.deployment import ReplicaSettings
-from penstock.worker.control import Found, Lower, Ready
-from penstock.worker.unbatched import unbatched
+from penstock.shared.contracts.deployment import ReplicaSettings
+from penstock.worker.control.messages import Found, Lower, Ready
+from penstock.worker.trial.unbatched import unbatched
 from tests.e2e.system import wait_until
 from tests.fault.served import Served, served
 from tests.zoo.onnx_cases import OPEN_SIGNATURE, graph

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from penstock.shared.deployment import ReplicaSettings
-from penstock.shared.tensors import Tensor, array_from_tensor, tensor_from_array
-from penstock.worker.control import LoadFailed, Ready
+from penstock.shared.contracts.deployment import ReplicaSettings
+from penstock.shared.wire.tensors import Tensor, array_from_tensor, tensor_from_array
+from penstock.worker.control.messages import LoadFailed, Ready
 from tests.fault.served import Served, served
 from tests.zoo import onnx_cases, pyfunc_cases, torch_cases
 from tests.zoo.cases import BATCHED, NOT_BATCHED, Answers, Case, Inputs, difference

@@ -22,8 +22,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from penstock.shared.messages import Final, Nack, NackReason
-from penstock.worker.jobs.messages import FromPort, Hinted, Leased, PortLost, Pull
+from penstock.shared.wire.messages import Final, Nack, NackReason
+from penstock.worker.job_line.messages import FromPort, Hinted, Leased, PortLost, Pull
 from penstock.worker.jobs.pace import Pace
 
 PREFETCH_S = 0.1

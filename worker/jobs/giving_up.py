@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from penstock.worker.batching import Item, Key
-from penstock.worker.jobs.messages import JOBS
-from penstock.worker.jobs.waiting_jobs import JobItem
+from penstock.worker.job_line.messages import JOBS
+from penstock.worker.jobs.queue import JobItem
+from penstock.worker.session.batching import Item, Key
 
 
 class GivingUp:

@@ -20,17 +20,17 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from penstock.shared.errors import WireError
+from penstock.shared.contracts.errors import WireError
 from penstock.shared.jobs.answers import Progress
-from penstock.shared.lifecycle import environment_of_child
-from penstock.shared.telemetry import get_logger
-from penstock.worker.jobs.messages import Begin, FromPort, Leased, Leave, PortLost, Told, ToPort
-from penstock.worker.jobs.packets import READ_BYTES, PacketReader, PacketWriter
+from penstock.shared.process.lifecycle import environment_of_child
+from penstock.shared.process.telemetry import get_logger
+from penstock.worker.control.thread_limits import thread_limits
+from penstock.worker.job_line.messages import Begin, FromPort, Leased, Leave, PortLost, Told, ToPort
+from penstock.worker.job_line.packets import READ_BYTES, PacketReader, PacketWriter
+from penstock.worker.job_line.wire import decode, encode
 from penstock.worker.jobs.port_watch import PortWatch
-from penstock.worker.jobs.port_wire import decode, encode
-from penstock.worker.mailbox import Mailbox
-from penstock.worker.thread_limits import thread_limits
-from penstock.worker.waiting import Waiting
+from penstock.worker.replica.mailbox import Mailbox
+from penstock.worker.replica.poll import Waiting
 
 NICE = 10
 """How much the port's process stands behind others where processors are short. Calls go first; with
@@ -228,4 +228,4 @@ class PortLink:
 
 def _command() -> list[str]:
     isolated = ["-I"] if sys.flags.isolated else []
-    return [sys.executable, *isolated, "-m", "penstock.worker.jobs.port_process"]
+    return [sys.executable, *isolated, "-m", "penstock.worker.job_port"]

@@ -8,15 +8,11 @@ from functools import partial
 from math import inf
 from threading import Event
 
-from penstock.shared.deployment import ModelInterface
-from penstock.shared.messages import Final, Message, Nack
-from penstock.shared.telemetry import get_logger
-from penstock.worker.batching import Item
-from penstock.worker.commands import Command
-from penstock.worker.control import JobsStart, Start
-from penstock.worker.jobs.begun import BegunJobs
-from penstock.worker.jobs.desk import BATCHES_HELD, JobDesk
-from penstock.worker.jobs.messages import (
+from penstock.shared.contracts.deployment import ModelInterface
+from penstock.shared.process.telemetry import get_logger
+from penstock.shared.wire.messages import Final, Message, Nack
+from penstock.worker.control.messages import JobsStart, Start
+from penstock.worker.job_line.messages import (
     JOBS,
     Began,
     Begin,
@@ -28,14 +24,18 @@ from penstock.worker.jobs.messages import (
     PortLost,
     Told,
 )
+from penstock.worker.jobs.begun import BegunJobs
+from penstock.worker.jobs.desk import BATCHES_HELD, JobDesk
 from penstock.worker.jobs.port_link import PortLink
 from penstock.worker.jobs.processor_waits import ProcessorWaits
+from penstock.worker.jobs.queue import JobItem
 from penstock.worker.jobs.stream import NoAnswer, Stopped, run_stream, streams
-from penstock.worker.jobs.waiting_jobs import JobItem
-from penstock.worker.outcomes import Failed, FailureKind, Outcome
+from penstock.worker.replica.poll import Waiting
 from penstock.worker.runtimes.base import Runtime
-from penstock.worker.session import Session
-from penstock.worker.waiting import Waiting
+from penstock.worker.session.batching import Item
+from penstock.worker.session.commands import Command
+from penstock.worker.session.outcomes import Failed, FailureKind, Outcome
+from penstock.worker.session.session import Session
 
 LONG_S = 1.0
 """Executions that are expected to take longer have their progress estimated."""

@@ -18,16 +18,16 @@ from typing import TypeAlias
 from penstock.shared.jobs.answers import Progress
 from penstock.shared.jobs.payload import unpack_result
 from penstock.shared.jobs.record import Content
-from penstock.shared.messages import Request
-from penstock.shared.records import record
-from penstock.shared.telemetry import get_logger
-from penstock.shared.tensors import Buffer
-from penstock.worker.assembly import merge
-from penstock.worker.batching import Item
-from penstock.worker.executor import failed, run_batch
+from penstock.shared.process.telemetry import get_logger
+from penstock.shared.wire.messages import Request
+from penstock.shared.wire.records import record
+from penstock.shared.wire.tensors import Buffer
 from penstock.worker.jobs.yields import Output, output_of, progress_of
-from penstock.worker.outcomes import Completed, Failed
+from penstock.worker.replica.assembly import merge
+from penstock.worker.replica.executor import failed, run_batch
 from penstock.worker.runtimes.base import Runtime, StreamingRuntime
+from penstock.worker.session.batching import Item
+from penstock.worker.session.outcomes import Completed, Failed
 
 log = get_logger("jobs")
 

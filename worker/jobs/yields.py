@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 import orjson
 
-from penstock.shared.deployment import ModelInterface
+from penstock.shared.contracts.deployment import ModelInterface
+from penstock.shared.contracts.tensor_spec import TensorSpec
 from penstock.shared.jobs.answers import Progress
 from penstock.shared.jobs.payload import RESULT_TYPE, JobResult, pack_result
 from penstock.shared.jobs.record import Content
-from penstock.shared.messages import Final, Request
-from penstock.shared.records import record
-from penstock.shared.tensor_spec import TensorSpec
-from penstock.shared.tensors import AnyArray, Buffer
-from penstock.worker.assembly import split
+from penstock.shared.wire.messages import Final, Request
+from penstock.shared.wire.records import record
+from penstock.shared.wire.tensors import AnyArray, Buffer
+from penstock.worker.replica.assembly import split
 from penstock.worker.runtimes.results import Result, ResultError, are_texts, arrange_one, array_of
 
 JSON_TYPE = "application/json"

@@ -6,11 +6,11 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from penstock.shared.deployment import ModelInterface
-from penstock.shared.messages import Parameters
-from penstock.shared.tensors import AnyArray
-from penstock.worker.mlflow_model import MLmodel
-from penstock.worker.outcomes import FailureKind
+from penstock.shared.contracts.deployment import ModelInterface
+from penstock.shared.wire.messages import Parameters
+from penstock.shared.wire.tensors import AnyArray
+from penstock.worker.runtimes.mlflow_model import MLmodel
+from penstock.worker.session.outcomes import FailureKind
 
 
 class ModelLoadError(Exception):

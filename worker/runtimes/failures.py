@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from penstock.worker.outcomes import FailureKind
 from penstock.worker.runtimes.base import ExecutionError
+from penstock.worker.session.outcomes import FailureKind
 
 _OUT_OF_MEMORY_SIGNS = ("failed to allocate memory", "out of memory", "bad_alloc")
 _FATAL_SIGNS = ("cuda error", "cuda failure", "device-side assert", "illegal memory access")

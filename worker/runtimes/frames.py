@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from penstock.shared.tensor_spec import TensorSpec
-from penstock.shared.tensors import AnyArray
-from penstock.worker.mlflow_model import Column
+from penstock.shared.contracts.tensor_spec import TensorSpec
+from penstock.shared.wire.tensors import AnyArray
+from penstock.worker.runtimes.mlflow_model import Column
 from penstock.worker.runtimes.results import Result, ResultError, are_texts, array_of
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from penstock.shared.tensor_spec import TensorSpec
+from penstock.shared.contracts.tensor_spec import TensorSpec
 from penstock.worker.runtimes.base import ModelLoadError
 
 BATCH_NAMES = frozenset({"batch", "batch_size", "batchsize", "bs", "n"})

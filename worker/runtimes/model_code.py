@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from penstock.worker.requirements import compare, installed_versions, read_requirements
+from penstock.worker.environments.requirements import compare, installed_versions, read_requirements
 from penstock.worker.runtimes.base import ModelLoadError
 
 
 def check_requirements(folder: Path) -> None:
     """Compare the model's `requirements.txt` with what is installed; of other versions, the
-    replica's note tells (`penstock.worker.loading`).
+    replica's note tells (`penstock.worker.replica.loading`).
 
     Raises:
         ModelLoadError: if packages are missing.

@@ -9,14 +9,14 @@ from typing import Any
 
 import onnxruntime as ort
 
-from penstock.shared.deployment import ModelInterface
-from penstock.shared.messages import Parameters
-from penstock.shared.tensor_spec import TensorSpec
-from penstock.shared.tensors import NUMPY_OF, AnyArray
-from penstock.worker.mlflow_model import MLmodel
+from penstock.shared.contracts.deployment import ModelInterface
+from penstock.shared.contracts.tensor_spec import TensorSpec
+from penstock.shared.wire.messages import Parameters
+from penstock.shared.wire.tensors import NUMPY_OF, AnyArray
 from penstock.worker.runtimes.base import ModelLoadError
 from penstock.worker.runtimes.failures import execution_error
 from penstock.worker.runtimes.graph import batch_limit, named_apart, reconcile, static_rows
+from penstock.worker.runtimes.mlflow_model import MLmodel
 
 PLATFORM = "onnxruntime_onnx"
 

@@ -16,16 +16,16 @@ from typing import Any
 import mlflow.pyfunc
 import numpy as np
 
-from penstock.shared.deployment import ModelInterface
-from penstock.shared.messages import Parameters
-from penstock.shared.telemetry import get_logger
-from penstock.shared.tensor_spec import TensorSpec
-from penstock.shared.tensors import AnyArray
-from penstock.worker.mlflow_model import Column, MLmodel, MLmodelError, column_specs, named
+from penstock.shared.contracts.deployment import ModelInterface
+from penstock.shared.contracts.tensor_spec import TensorSpec
+from penstock.shared.process.telemetry import get_logger
+from penstock.shared.wire.messages import Parameters
+from penstock.shared.wire.tensors import AnyArray
 from penstock.worker.runtimes.base import ModelLoadError
 from penstock.worker.runtimes.failures import told
 from penstock.worker.runtimes.frames import frame_of, result_of, strings, without_frames
 from penstock.worker.runtimes.graph import batches
+from penstock.worker.runtimes.mlflow_model import Column, MLmodel, MLmodelError, column_specs, named
 from penstock.worker.runtimes.model_code import check_requirements, model_code_runs
 from penstock.worker.runtimes.results import Result, arrange, discover_outputs
 from penstock.worker.trial.example import read_example

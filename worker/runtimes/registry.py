@@ -6,8 +6,8 @@ import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.worker.mlflow_model import MLmodel, MLmodelError, read_mlmodel
 from penstock.worker.runtimes.base import Loader, ModelLoadError, Runtime
+from penstock.worker.runtimes.mlflow_model import MLmodel, MLmodelError, read_mlmodel
 
 
 @dataclass(frozen=True)

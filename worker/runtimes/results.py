@@ -11,10 +11,10 @@ from datetime import date
 
 import numpy as np
 
-from penstock.shared.tensor_spec import TensorSpec
-from penstock.shared.tensors import DATATYPE_OF, NUMPY_OF, AnyArray
-from penstock.worker.invented import invented_inputs
+from penstock.shared.contracts.tensor_spec import TensorSpec
+from penstock.shared.wire.tensors import DATATYPE_OF, NUMPY_OF, AnyArray
 from penstock.worker.runtimes.base import ExecutionError, ModelLoadError
+from penstock.worker.trial.invented import invented_inputs
 
 MICROSECOND_DIGITS = 6
 NANOSECOND_DIGITS = 9

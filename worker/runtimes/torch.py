@@ -24,14 +24,14 @@ import numpy as np
 import torch
 from torch.export.passes import move_to_device_pass
 
-from penstock.shared.deployment import ModelInterface
-from penstock.shared.messages import Parameters
-from penstock.shared.tensor_spec import TensorSpec
-from penstock.shared.tensors import DATATYPE_OF, NUMPY_OF, AnyArray
-from penstock.worker.mlflow_model import MLmodel, named
+from penstock.shared.contracts.deployment import ModelInterface
+from penstock.shared.contracts.tensor_spec import TensorSpec
+from penstock.shared.wire.messages import Parameters
+from penstock.shared.wire.tensors import DATATYPE_OF, NUMPY_OF, AnyArray
 from penstock.worker.runtimes.base import ModelLoadError
 from penstock.worker.runtimes.failures import told
 from penstock.worker.runtimes.graph import batch_limit, batches, named_apart, reconcile, static_rows
+from penstock.worker.runtimes.mlflow_model import MLmodel, named
 from penstock.worker.runtimes.model_code import add_code_paths, check_requirements, model_code_runs
 from penstock.worker.runtimes.results import Result, ResultError, arrange, discover_outputs
 from penstock.worker.trial.example import read_example

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from penstock.shared.tensors import AnyArray
+from penstock.shared.wire.tensors import AnyArray
 
 FP64_TOLERANCE, FP32_TOLERANCE, FP16_TOLERANCE = 1e-9, 1e-4, 1e-2
 """Some thousand roundings of each type: a different order of summation stays below, and what one

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from penstock.shared.telemetry import get_logger
-from penstock.shared.tensor_spec import TensorSpec
-from penstock.shared.tensors import NUMPY_OF, AnyArray, shape_fits
-from penstock.worker.mlflow_model import MLmodel
+from penstock.shared.contracts.tensor_spec import TensorSpec
+from penstock.shared.process.telemetry import get_logger
+from penstock.shared.wire.tensors import NUMPY_OF, AnyArray, shape_fits
+from penstock.worker.runtimes.mlflow_model import MLmodel
 
 EXAMPLE_BYTES_MAX = 16 * 1024 * 1024
 """Larger examples are not read: a few rows are all that is needed."""

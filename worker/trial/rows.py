@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from penstock.shared.tensor_spec import TensorSpec
-from penstock.shared.tensors import NUMPY_OF, AnyArray
+from penstock.shared.contracts.tensor_spec import TensorSpec
+from penstock.shared.wire.tensors import NUMPY_OF, AnyArray
 
 SEED = 20210
 

@@ -22,12 +22,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from penstock.shared.tensor_spec import TensorSpec
-from penstock.shared.tensors import AnyArray
-from penstock.worker.invented import TENSOR_BYTES_MAX
-from penstock.worker.outcomes import FailureKind
+from penstock.shared.contracts.tensor_spec import TensorSpec
+from penstock.shared.wire.tensors import AnyArray
 from penstock.worker.runtimes.base import ExecutionError, ModelLoadError, Runtime
+from penstock.worker.session.outcomes import FailureKind
 from penstock.worker.trial.compare import largest_of, same_row, tolerance_of
+from penstock.worker.trial.invented import TENSOR_BYTES_MAX
 from penstock.worker.trial.rows import (
     FREE_SIZES,
     ROWS_WANTED,
@@ -443,5 +443,5 @@ def tiled(rows: Sequence[Row], size: int) -> list[Row]:
 def shape_key(
     row: Mapping[str, AnyArray], datatypes: Mapping[str, str], lead: int
 ) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
-    """The shape class of rows like this one, as `penstock.worker.buckets` has it."""
+    """The shape class of rows like this one, as `penstock.worker.session.buckets` has it."""
     return tuple((name, datatypes[name], array.shape[lead:]) for name, array in row.items())

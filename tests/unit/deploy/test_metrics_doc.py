@@ -10,28 +10,28 @@ from types import MappingProxyType
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
-from penstock.deploy.local.metrics_pages import LARGEST
-from penstock.gateway.calls import DeployedModel
-from penstock.gateway.dispatch_counters import DispatchCounters
-from penstock.gateway.held_bytes_metrics import HeldBytesCollector
+from penstock.deploy.local.system.metrics_pages import LARGEST
+from penstock.gateway.clients.unread_answers import ClientBounds
+from penstock.gateway.dispatch.counters import DispatchCounters
+from penstock.gateway.dispatch.model_state import ModelState
+from penstock.gateway.dispatch.policies.throttle import ThrottleSettings
+from penstock.gateway.dispatch.replicas import Revision, RevisionSettings
 from penstock.gateway.http.metrics import HttpMetrics
-from penstock.gateway.jobs.keeper import JobFigures
+from penstock.gateway.inference.metrics import DispatchCollector
+from penstock.gateway.inference.types import DeployedModel
+from penstock.gateway.jobs.keeper.keeper import JobFigures
 from penstock.gateway.jobs.metrics import JobsCollector
-from penstock.gateway.metrics import DispatchCollector
-from penstock.gateway.model_state import ModelState
-from penstock.gateway.replicas import Revision, RevisionSettings
-from penstock.gateway.throttle import ThrottleSettings
-from penstock.gateway.unread_answers import ClientBounds
-from penstock.registry_sync.metrics import SyncCollector, SyncCounts
-from penstock.registry_sync.registry_metrics import RegistryCollector
-from penstock.shared.build_info import BuildInfoCollector
-from penstock.shared.deployment import ReplicaReport, ReplicaState
+from penstock.gateway.memory.metrics import HeldBytesCollector
+from penstock.registry_sync.daemon.metrics import SyncCollector, SyncCounts
+from penstock.registry_sync.daemon.registry_metrics import RegistryCollector
+from penstock.shared.contracts.deployment import ReplicaReport, ReplicaState
 from penstock.shared.jobs.answers import ModelStats, QueueStats, StoreStats
 from penstock.shared.jobs.record import JobState
 from penstock.shared.jobs.totals import totals_of
-from penstock.shared.restarts import Restarts, RestartsCollector
-from penstock.worker.agent_metrics import AgentCollector, ReplicaTotals
-from penstock.worker.control import Heartbeat
+from penstock.shared.process.build_info import BuildInfoCollector
+from penstock.shared.process.restarts import Restarts, RestartsCollector
+from penstock.worker.agent.metrics import AgentCollector, ReplicaTotals
+from penstock.worker.control.messages import Heartbeat
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"
 ROW = re.compile(r"^\| `(penstock_\w+)` \| (\w+) \| ([\w, ]*?) ?\| (\w*) ?\| (.+) \|$")

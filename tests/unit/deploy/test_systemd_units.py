@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from penstock.deploy.local.config_file import read_config
-from penstock.deploy.local.known_settings import SETTINGS, known_variables
-from penstock.deploy.local.settings_flags import settings_from
-from penstock.deploy.local.system_plan import KILL_AFTER_GRACE_S
+from penstock.deploy.local.cli.config_file import read_config
+from penstock.deploy.local.cli.known_settings import SETTINGS, known_variables
+from penstock.deploy.local.cli.settings_flags import settings_from
+from penstock.deploy.local.up.system_plan import KILL_AFTER_GRACE_S
 from penstock.gateway.settings import GatewaySettings
 from penstock.worker.settings import WorkerSettings
 

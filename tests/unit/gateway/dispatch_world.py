@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 
-from penstock.gateway.calls import InferenceCall
-from penstock.gateway.commands import (
+from penstock.gateway.dispatch.commands import (
     Answered,
     Command,
     Failed,
@@ -15,15 +14,16 @@ from penstock.gateway.commands import (
     SendRequest,
     Streamed,
 )
-from penstock.gateway.dispatch import Dispatch
-from penstock.gateway.dispatch_limits import DispatchLimits
-from penstock.gateway.replicas import Replica, Replicas
-from penstock.gateway.traffic import Routes
-from penstock.shared.deployment import ModelInterface
-from penstock.shared.errors import ErrorCode
-from penstock.shared.messages import Failure, Final, Load, Nack, NackReason
-from penstock.shared.routing import HedgePolicy, ModelRoute, RoutingTable, VersionRoute
-from penstock.shared.tensors import Tensor
+from penstock.gateway.dispatch.dispatch import Dispatch
+from penstock.gateway.dispatch.limits import DispatchLimits
+from penstock.gateway.dispatch.replicas import Replica, Replicas
+from penstock.gateway.inference.types import InferenceCall
+from penstock.gateway.routing.traffic import Routes
+from penstock.shared.contracts.deployment import ModelInterface
+from penstock.shared.contracts.errors import ErrorCode
+from penstock.shared.contracts.routing import HedgePolicy, ModelRoute, RoutingTable, VersionRoute
+from penstock.shared.wire.messages import Failure, Final, Load, Nack, NackReason
+from penstock.shared.wire.tensors import Tensor
 
 INTERFACE = ModelInterface(inputs=(), outputs=(), max_batch_size=8, platform="test")
 X = Tensor("x", "FP32", (1, 1), b"\0\0\0\0")

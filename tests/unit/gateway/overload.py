@@ -1,9 +1,9 @@
 """A small world with a fake clock: clients, gateways that admit, and replicas that batch.
 
 Replicas take as many of the waiting calls as fit in time, highest class and earliest deadline
-first, and drop what has expired, as `penstock.worker.batching` does. They report to gateways every
-100 ms, as `penstock.gateway.transport` has them do. Clients come at random, have a deadline, and
-try again twice.
+first, and drop what has expired, as `penstock.worker.session.batching` does. They report to
+gateways every 100 ms, as `penstock.gateway.transport.router` has them do. Clients come at random,
+have a deadline, and try again twice.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from penstock.gateway.admission import Admission, AdmissionSettings, Ticket
+from penstock.gateway.dispatch.policies.admission import Admission, AdmissionSettings, Ticket
 
 REPORT_S = 0.1
 RETRIES = 2

@@ -8,7 +8,7 @@ import pytest
 
 from load_tests.forms import ENTRY, OLD_ENTRY, Form, check_pair, entry_of, form_of
 from load_tests.server import ServerError
-from penstock.shared.compiled import is_compiled
+from penstock.shared.process.compiled import is_compiled
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -42,11 +42,14 @@ def test_a_checkout_is_started_by_its_own_entry(tmp_path: Path, entry: str) -> N
         entry_of(tmp_path)
     shared.mkdir()
     (shared / "__init__.py").write_text("")
-    (shared / "wire.py").write_text("")
+    codec = shared / "wire.py"
     if entry == ENTRY:
         (tmp_path / "penstock").symlink_to(".")
+        codec = shared / "wire" / "codec.py"
+        codec.parent.mkdir()
+    codec.write_text("")
     assert entry_of(tmp_path) == entry
     assert form_of(path, entry) == Form(tmp_path.resolve(), False)
-    (shared / "wire.py").write_text("raise ImportError('broken')")
+    codec.write_text("raise ImportError('broken')")
     with pytest.raises(ServerError, match=r"cannot be imported from the checkout: .*broken"):
         form_of(path, entry)

@@ -17,7 +17,7 @@ from load_tests.redis_server import redis_server
 from load_tests.scenarios.jobs import HEADER, Figures
 from penstock.shared.jobs.blocking_store import BlockingJobStore
 from penstock.shared.jobs.durability import Durability
-from penstock.shared.keys import Keys
+from penstock.shared.store.keys import Keys
 
 
 def test_a_job_has_the_body_of_a_call() -> None:

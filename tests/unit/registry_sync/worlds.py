@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 
-from penstock.registry_sync.reconcile import plan
-from penstock.registry_sync.registry import (
+from penstock.registry_sync.plan.reconcile import plan
+from penstock.registry_sync.plan.world import FetchFailure, Plan, Policy, World
+from penstock.registry_sync.sources.types import (
     ObservedModel,
     ObservedVersion,
     Registry,
     VersionKey,
     with_status,
 )
-from penstock.registry_sync.world import FetchFailure, Plan, Policy, World
-from penstock.shared.deployment import (
+from penstock.shared.contracts.deployment import (
     ArtifactFile,
     ArtifactManifest,
     ArtifactSource,
@@ -24,8 +24,8 @@ from penstock.shared.deployment import (
     ReplicaState,
     WorkerReport,
 )
-from penstock.shared.history import HistoryEvent, ModelPast
-from penstock.shared.routing import RoutingTable
+from penstock.shared.contracts.history import HistoryEvent, ModelPast
+from penstock.shared.contracts.routing import RoutingTable
 
 WALL = 1_800_000_000.0
 MIB = 1024 * 1024

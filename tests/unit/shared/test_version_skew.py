@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from penstock.shared import deployment, findings, routing, tensor_spec
-from penstock.shared.deployment import (
+from penstock.shared.contracts import deployment, findings, routing, tensor_spec
+from penstock.shared.contracts.deployment import (
     ArtifactFile,
     ArtifactManifest,
     ArtifactSource,
@@ -33,8 +33,10 @@ from penstock.shared.deployment import (
     VersionStatus,
     WorkerReport,
 )
-from penstock.shared.errors import ErrorCode
-from penstock.shared.findings import Finding
+from penstock.shared.contracts.errors import ErrorCode
+from penstock.shared.contracts.findings import Finding
+from penstock.shared.contracts.routing import ModelRoute, RoutingTable, VersionRoute
+from penstock.shared.contracts.tensor_spec import TensorSpec
 from penstock.shared.jobs.payload import (
     JobInput,
     JobResult,
@@ -44,7 +46,8 @@ from penstock.shared.jobs.payload import (
     unpack_result,
 )
 from penstock.shared.jobs.record import Content, JobState, NewJob, fields_of, record_of
-from penstock.shared.messages import (
+from penstock.shared.wire.codec import decode, encode
+from penstock.shared.wire.messages import (
     Alone,
     Cancel,
     Chunk,
@@ -62,10 +65,7 @@ from penstock.shared.messages import (
     Request,
     SuspectTurn,
 )
-from penstock.shared.routing import ModelRoute, RoutingTable, VersionRoute
-from penstock.shared.tensor_spec import TensorSpec
-from penstock.shared.tensors import Tensor
-from penstock.shared.wire import decode, encode
+from penstock.shared.wire.tensors import Tensor
 
 RELEASES = sorted((Path(__file__).parent / "written_by").glob("*.json"))
 

@@ -10,8 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Literal
 
-from penstock.shared.clock import SystemClock
-from penstock.shared.deployment import (
+from penstock.shared.contracts.deployment import (
     ArtifactManifest,
     ArtifactSource,
     Deployment,
@@ -20,13 +19,14 @@ from penstock.shared.deployment import (
     ReplicaSettings,
     RevisionDeployment,
 )
-from penstock.shared.errors import ErrorCode, PenstockError
-from penstock.shared.lifecycle import adopt_orphans
-from penstock.shared.routing import ModelRoute, RoutingTable, VersionRoute
-from penstock.shared.state_store import MemoryStateStore
-from penstock.worker.agent import Agent
-from penstock.worker.devices import Machine
-from penstock.worker.replica_process import ProcessSpawner
+from penstock.shared.contracts.errors import ErrorCode, PenstockError
+from penstock.shared.contracts.routing import ModelRoute, RoutingTable, VersionRoute
+from penstock.shared.process.clock import SystemClock
+from penstock.shared.process.lifecycle import adopt_orphans
+from penstock.shared.store.state import MemoryStateStore
+from penstock.worker.agent.agent import Agent
+from penstock.worker.agent.devices import Machine
+from penstock.worker.control.agent_end import ProcessSpawner
 from penstock.worker.settings import WorkerSettings
 
 WORKER = "node-worker-0"

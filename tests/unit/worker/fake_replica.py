@@ -19,10 +19,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from penstock.shared.deployment import ModelInterface
-from penstock.shared.findings import Finding
-from penstock.shared.lifecycle import adopt_orphans, die_with_parent
-from penstock.worker.control import (
+from penstock.shared.contracts.deployment import ModelInterface
+from penstock.shared.contracts.findings import Finding
+from penstock.shared.process.lifecycle import adopt_orphans, die_with_parent
+from penstock.worker.control.messages import (
     Drained,
     DrainNow,
     Found,

@@ -13,24 +13,29 @@ from functools import partial
 import httpx
 from prometheus_client import CollectorRegistry
 
-from penstock.gateway.calls import DeployedModel, InferenceAnswer, InferenceCall, ModelMetadata
-from penstock.gateway.graceful_connection import Drain, GracefulConnection
-from penstock.gateway.graceful_server import GracefulServer
-from penstock.gateway.held_bytes import HeldBytes
+from penstock.gateway.clients.unread_answers import ClientBounds
 from penstock.gateway.http import errors
 from penstock.gateway.http.app import GatewayApp, create_app
-from penstock.gateway.http.direct_connection import DirectConnection, ShortWay
 from penstock.gateway.http.metrics import HttpMetrics
+from penstock.gateway.http.server.connection import Drain, GracefulConnection
+from penstock.gateway.http.server.direct import DirectConnection, ShortWay
+from penstock.gateway.http.server.server import GracefulServer
 from penstock.gateway.http.settings import HttpSettings
-from penstock.gateway.inference import Outcome
-from penstock.gateway.jobs.service import JobService
-from penstock.gateway.unread_answers import ClientBounds
-from penstock.shared.deployment import ModelInterface
-from penstock.shared.errors import ErrorCode, PenstockError
-from penstock.shared.log_limit import LogLimit
-from penstock.shared.routing import JobsPolicy, VersionRoute
-from penstock.shared.tensor_spec import TensorSpec
-from penstock.shared.tensors import AnyArray, Tensor, array_from_tensor, tensor_from_array
+from penstock.gateway.inference.port import Outcome
+from penstock.gateway.inference.types import (
+    DeployedModel,
+    InferenceAnswer,
+    InferenceCall,
+    ModelMetadata,
+)
+from penstock.gateway.jobs.clients.service import JobService
+from penstock.gateway.memory.held_bytes import HeldBytes
+from penstock.shared.contracts.deployment import ModelInterface
+from penstock.shared.contracts.errors import ErrorCode, PenstockError
+from penstock.shared.contracts.routing import JobsPolicy, VersionRoute
+from penstock.shared.contracts.tensor_spec import TensorSpec
+from penstock.shared.process.log_limit import LogLimit
+from penstock.shared.wire.tensors import AnyArray, Tensor, array_from_tensor, tensor_from_array
 
 Function = Callable[[dict[str, AnyArray]], dict[str, AnyArray]]
 

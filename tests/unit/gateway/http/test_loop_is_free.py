@@ -12,16 +12,16 @@ import numpy as np
 import orjson
 import pytest
 
-from penstock.gateway.calls import InferenceAnswer, InferenceCall
 from penstock.gateway.http.settings import HttpSettings
-from penstock.gateway.jobs.service import JobService
+from penstock.gateway.inference.types import InferenceAnswer, InferenceCall
+from penstock.gateway.jobs.clients.service import JobService
 from penstock.gateway.jobs.settings import JobSettings
 from penstock.shared.jobs.news import JobNews
 from penstock.shared.jobs.store import JobStore
-from penstock.shared.keys import Keys
-from penstock.shared.tensors import Tensor, encode_bytes_elements, tensor_from_array
+from penstock.shared.store.keys import Keys
+from penstock.shared.wire.tensors import Tensor, encode_bytes_elements, tensor_from_array
+from tests.unit.gateway.http.bodies.test_element_bounds import BODIES, CSV, JSON, ROW
 from tests.unit.gateway.http.fakes import FakeInference, FakeModel, app_of, echo, interface, spec
-from tests.unit.gateway.http.test_element_bounds import BODIES, CSV, JSON, ROW
 from tests.unit.gateway.http.turns import STRETCH_S, longest_turn
 
 PATHS = {

@@ -15,7 +15,7 @@ from schemathesis.core.transport import Response
 
 from penstock.gateway.http.settings import HttpSettings
 from tests.unit.gateway.http.fakes import FakeInference, FakeModel, app_of
-from tests.unit.gateway.http.test_scoring import FRAME, score
+from tests.unit.gateway.http.scoring.test_scoring import FRAME, score
 
 SERVICE = FakeInference()
 SERVICE.models["frame"] = FakeModel(FRAME, score)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.gateway.calls import InferenceAnswer
 from penstock.gateway.http.server_timing import in_ms, server_timing
+from penstock.gateway.inference.types import InferenceAnswer
 
 ANSWER = InferenceAnswer("m", "1", (), 0.0005, 0.01234567, 1)
 

@@ -16,7 +16,7 @@ import orjson
 import pytest
 
 from penstock.gateway.http.settings import HttpSettings
-from penstock.shared.tensors import NUMPY_OF, bf16_bits, bf16_values, encode_bytes_elements
+from penstock.shared.wire.tensors import NUMPY_OF, bf16_bits, bf16_values, encode_bytes_elements
 from tests.unit.gateway.http.fakes import (
     FakeInference,
     FakeModel,

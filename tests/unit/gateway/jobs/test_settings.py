@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from penstock.deploy.local.failures import CommandError
-from penstock.deploy.local.settings_flags import settings_from
-from penstock.gateway.jobs.keeper_settings import webhook_settings
+from penstock.deploy.local.cli.failures import CommandError
+from penstock.deploy.local.cli.settings_flags import settings_from
+from penstock.gateway.jobs.keeper.settings import webhook_settings
 from penstock.gateway.settings import GatewaySettings
 
 KEYS = (b"k" * 24, b"l" * 32)

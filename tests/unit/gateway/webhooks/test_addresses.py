@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from penstock.gateway.webhooks.addresses import METADATA, Address, refusal
 from penstock.gateway.webhooks.target import Target, read_target
-from penstock.shared.errors import ErrorCode, PenstockError
+from penstock.shared.contracts.errors import ErrorCode, PenstockError
 
 EVERYTHING = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 

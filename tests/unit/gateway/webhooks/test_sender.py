@@ -23,7 +23,7 @@ from penstock.gateway.webhooks.event import WebhookEvent, webhook_event
 from penstock.gateway.webhooks.retries import Delivered, GaveUp, Outcome, Retry
 from penstock.gateway.webhooks.sender import WebhookSender
 from penstock.gateway.webhooks.settings import WebhookSettings
-from penstock.shared.clock import FakeClock
+from penstock.shared.process.clock import FakeClock
 from tests.unit.gateway.webhooks import receivers
 from tests.unit.gateway.webhooks.receivers import receiver, status
 

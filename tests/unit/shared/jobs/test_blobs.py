@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from penstock.shared.errors import ErrorCode, PenstockError, StateStoreError, StoreFullError
+from penstock.shared.contracts.errors import (
+    ErrorCode,
+    PenstockError,
+    StateStoreError,
+    StoreFullError,
+)
 from penstock.shared.jobs.blobs import FAILURES_MAX, BlobGoneError, BlobStore
 from penstock.shared.jobs.ids import JobIds, new_job_id
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.shared.errors import WireError
+from penstock.shared.contracts.errors import WireError
 from penstock.shared.jobs.payload import (
     VERSION,
     JobInput,
@@ -18,9 +18,9 @@ from penstock.shared.jobs.payload import (
     unpack_input,
     unpack_result,
 )
-from penstock.shared.messages import Envelope, Final, Request
-from penstock.shared.tensors import Tensor
-from penstock.shared.wire import encode
+from penstock.shared.wire.codec import encode
+from penstock.shared.wire.messages import Envelope, Final, Request
+from penstock.shared.wire.tensors import Tensor
 
 SIZES = [0, 1, 8 * 1024, 8 * 1024 + 1, 64 * 1024 - 1, 64 * 1024, 300 * 1024]
 """Around where tensors become frames, and frames longer heads."""

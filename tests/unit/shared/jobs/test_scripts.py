@@ -7,7 +7,7 @@ from importlib import resources
 
 import pytest
 
-from penstock.shared.errors import ErrorCode
+from penstock.shared.contracts.errors import ErrorCode
 from penstock.shared.jobs.record import TRANSITIONS, JobState
 from penstock.shared.jobs.scripts import script
 

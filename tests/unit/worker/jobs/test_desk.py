@@ -10,7 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from penstock.shared.messages import Final, Nack, NackReason
+from penstock.shared.wire.messages import Final, Nack, NackReason
+from penstock.worker.job_line.messages import Hinted, Leased, Pull
 from penstock.worker.jobs.desk import (
     CALLS_PAST_S,
     PACED_JOBS,
@@ -19,7 +20,6 @@ from penstock.worker.jobs.desk import (
     Busyness,
     JobDesk,
 )
-from penstock.worker.jobs.messages import Hinted, Leased, Pull
 from penstock.worker.jobs.pace import PACE_S, PACE_S_MAX
 
 HELD_MAX = 8

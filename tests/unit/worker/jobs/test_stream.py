@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock.shared.deployment import ModelInterface
+from penstock.shared.contracts.deployment import ModelInterface
+from penstock.shared.contracts.tensor_spec import TensorSpec
 from penstock.shared.jobs.answers import Progress
 from penstock.shared.jobs.payload import RESULT_TYPE, unpack_result
-from penstock.shared.messages import Parameters, Request
-from penstock.shared.tensor_spec import TensorSpec
-from penstock.shared.tensors import AnyArray, array_from_tensor, tensor_from_array
+from penstock.shared.wire.messages import Parameters, Request
+from penstock.shared.wire.tensors import AnyArray, array_from_tensor, tensor_from_array
 from penstock.worker.jobs.stream import NoAnswer, Stopped, StreamOutcome, Told, run_stream
 from penstock.worker.jobs.yields import JSON_TYPE
-from penstock.worker.outcomes import Completed, Failed, FailureKind
 from penstock.worker.runtimes.base import ExecutionError
+from penstock.worker.session.outcomes import Completed, Failed, FailureKind
 
 OUTPUT = TensorSpec(name="y", datatype="FP64", shape=(-1, 2))
 INPUT = TensorSpec(name="x", datatype="FP64", shape=(-1,))

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.shared.deployment import ModelInterface
+from penstock.shared.contracts.deployment import ModelInterface
+from penstock.shared.contracts.tensor_spec import TensorSpec
 from penstock.shared.jobs.answers import Progress
 from penstock.shared.jobs.payload import RESULT_TYPE, unpack_result
-from penstock.shared.messages import Request
-from penstock.shared.tensor_spec import TensorSpec
-from penstock.shared.tensors import array_from_tensor, tensor_from_array
+from penstock.shared.wire.messages import Request
+from penstock.shared.wire.tensors import array_from_tensor, tensor_from_array
 from penstock.worker.jobs.yields import JSON_TYPE, output_of, progress_of
 
 REQUEST = Request(0, 0, (tensor_from_array("x", np.zeros(1)),))

@@ -1,0 +1,4 @@
+"""The command line: commands, groups of help, completion, settings as flags, files and variables.
+
+Heavy modules are imported when their command runs (`extras.load`).
+"""

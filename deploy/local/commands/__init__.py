@@ -1,0 +1,4 @@
+"""Operators' commands on a system that runs: logs, history, off, retry, keys, doctor.
+
+One module for a command, and what it judges by in one beside it.
+"""

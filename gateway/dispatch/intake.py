@@ -1,0 +1,141 @@
+"""The way in: which calls are accepted, and what is kept of them and of their models meanwhile."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from penstock.gateway.dispatch.attempts import Call
+from penstock.gateway.dispatch.counters import DispatchCounters, ShedReason
+from penstock.gateway.dispatch.limits import DispatchLimits
+from penstock.gateway.dispatch.model_state import ModelState
+from penstock.gateway.dispatch.replicas import Replicas
+from penstock.gateway.inference.types import InferenceCall
+from penstock.gateway.memory.held_bytes import OPEN, SMALL_BYTES_MAX, HeldBytes
+from penstock.gateway.routing.traffic import Routes
+from penstock.shared.contracts.errors import ErrorCode, PenstockError
+
+FREE_SHARES_MAX: Final = 8
+"""A model that has open calls may hold so many times the bytes that are free. One alone gets 8/9 of
+the limit; n of them that take all they get have 8/(8n + 1) each; and to a model that has nothing
+open, something is left in each case, without which a flood of one would keep out all others."""
+
+
+class Intake:
+    """Accepts calls, and gives back what they took. Used by `penstock.gateway.dispatch.dispatch`.
+
+    Args:
+        held: what the gateway holds, open calls among it.
+    """
+
+    def __init__(
+        self,
+        limits: DispatchLimits,
+        routes: Routes,
+        replicas: Replicas,
+        counters: DispatchCounters,
+        held: HeldBytes,
+    ) -> None:
+        self._limits = limits
+        self._routes = routes
+        self._replicas = replicas
+        self._counters = counters
+        self._models: dict[str, ModelState] = {}
+        self._bytes = 0
+        self._held = held
+
+    def __repr__(self) -> str:
+        return f"<Intake {len(self._models)} models, {self._bytes} bytes>"
+
+    def models(self) -> list[ModelState]:
+        """What is kept of each model that was called."""
+        return list(self._models.values())
+
+    def accept(self, call_id: int, request: InferenceCall, now: float) -> Call:
+        """A new call, which is open from now on.
+
+        Raises:
+            PenstockError: if it is shed, or no version can answer it.
+        """
+        inputs, limits = request.inputs, self._limits
+        route = self._routes.resolve(request.model, request.version)
+        model = self._models.get(request.model)
+        if model is None:
+            model = ModelState(request.model, limits.throttle, route.hedge_budget)
+            self._models[request.model] = model
+        size_bytes = 0
+        for tensor in inputs:
+            size_bytes += tensor.nbytes
+        timeout_s = request.timeout_s
+        if timeout_s is None:
+            timeout_s = route.timeout_ms / 1000 if route.timeout_ms else limits.default_timeout_s
+        timeout_s = min(timeout_s, limits.max_timeout_s)
+        revision = self._replicas.revision(route.revision)
+        free_bytes = limits.queue_bytes_limit - self._bytes
+        if (
+            model.open >= limits.queue_limit
+            or size_bytes > free_bytes
+            or model.bytes + size_bytes > FREE_SHARES_MAX * free_bytes
+        ):
+            wait_s = revision.admission.retry_after_s(request.priority, timeout_s)
+            self._check_bounds(model, size_bytes, wait_s)
+        ordinary = size_bytes > SMALL_BYTES_MAX
+        if not self._held.has_room(size_bytes, ordinary):
+            self._counters.sheds[ShedReason.BYTES] += 1
+            raise self._held.refusal()
+        rows = inputs[0].rows if inputs and revision.batches else 1
+        ticket = revision.admission.admit(rows, request.priority, timeout_s, now)
+        if ticket is None:
+            wait_s = revision.admission.retry_after_s(request.priority, timeout_s)
+            message = f"model {model.name!r} has too much to do to answer within {timeout_s:.3f} s"
+            raise self._shed(ShedReason.BACKLOG, message, wait_s)
+        call = Call(
+            call_id, request, model, route, revision, ticket, size_bytes, now, now + timeout_s
+        )
+        if route.queue_timeout_ms is not None:
+            call.start_by = now + route.queue_timeout_ms / 1000
+        self._held.add(OPEN, size_bytes, ordinary)
+        model.open += 1
+        model.bytes += size_bytes
+        model.hedges.earn()
+        self._bytes += size_bytes
+        return call
+
+    def close(self, call: Call) -> None:
+        """An accepted call is over."""
+        size_bytes = call.size_bytes
+        self._held.give_back(OPEN, size_bytes, size_bytes > SMALL_BYTES_MAX)
+        self._bytes -= size_bytes
+        call.model.bytes -= size_bytes
+        call.model.open -= 1
+        if call.ticket is not None:
+            call.revision.admission.closed(call.ticket)
+
+    def routes_changed(self) -> None:
+        """Keep what is kept for models that are routed or called, and no others."""
+        routes = self._routes.models()
+        for model in self.models():
+            route = routes.get(model.name)
+            if route is not None and route.versions:
+                model.budget_set(route.versions[0].hedge_budget)
+            elif route is None and not model.open:
+                del self._models[model.name]
+        routed = {version.revision for route in routes.values() for version in route.versions}
+        self._replicas.keep(routed)
+
+    def _check_bounds(self, model: ModelState, size_bytes: int, wait_s: float) -> None:
+        """One of the bounds is reached, or a model has more than its share of bytes."""
+        limits = self._limits
+        if model.open >= limits.queue_limit:
+            message = f"the queue of model {model.name!r} is full ({limits.queue_limit} calls)"
+            raise self._shed(ShedReason.CALLS, message, wait_s)
+        free_bytes = limits.queue_bytes_limit - self._bytes
+        if size_bytes > free_bytes or model.bytes:
+            message = (
+                f"open calls hold as many bytes as they may ({limits.queue_bytes_limit}), or those "
+                f"of model {model.name!r} more than their share"
+            )
+            raise self._shed(ShedReason.BYTES, message, wait_s)
+
+    def _shed(self, reason: ShedReason, message: str, wait_s: float) -> PenstockError:
+        self._counters.sheds[reason] += 1
+        return PenstockError(ErrorCode.QUEUE_FULL, message, wait_s)

@@ -1,0 +1,311 @@
+"""The payload formats of MLflow's scoring server and of KServe v1; pure and synchronous."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from penstock.gateway.http.bodies.element_bounds import (
+    LARGE_BYTES,
+    MAX_REQUEST_ELEMENTS,
+    SURPLUS_COLUMNS,
+    allowed_of,
+    check_csv,
+    check_elements,
+    check_json,
+)
+from penstock.gateway.http.bodies.large_lists import PIECE_BYTES, document_without_lists, mark_of
+from penstock.gateway.http.oip.parameters import as_object, model_parameters
+from penstock.gateway.http.payload import EncodedResponse, RawHeaders
+from penstock.gateway.http.scoring.inputs import (
+    table_of_records,
+    table_of_split,
+    tables_of_csv,
+    tensors_of_bare,
+    tensors_of_instances,
+    tensors_of_named,
+    tensors_of_pieces,
+    tensors_of_table,
+)
+from penstock.gateway.http.scoring.outputs import kserve_predictions, mlflow_predictions
+from penstock.gateway.http.tensors.bad_input import mismatch, quoted, shown_names
+from penstock.gateway.http.tensors.document import load_document
+from penstock.gateway.inference.types import InferenceAnswer
+from penstock.shared.contracts.deployment import ModelInterface
+from penstock.shared.contracts.errors import ErrorCode, PenstockError
+from penstock.shared.wire.messages import PRIORITY_DEFAULT, Parameters
+from penstock.shared.wire.tensors import Buffer, Tensor
+
+MLFLOW_FIELDS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+KSERVE_FIELDS = ("instances", "inputs")
+
+_LISTS = re.compile(rb'"(?:dataframe_records|instances|inputs|data)"[ \t\r\n]*:[ \t\r\n]*\[')
+"""Where lists begin that may have all rows."""
+
+CSV_ROWS_MAX = 4096
+"""Rows of a large table in CSV that are read at a time."""
+
+MLFLOW_CODE_OF: dict[ErrorCode, str] = {
+    ErrorCode.INVALID_INPUT: "BAD_REQUEST",
+    ErrorCode.MODEL_NOT_FOUND: "RESOURCE_DOES_NOT_EXIST",
+    ErrorCode.VERSION_NOT_FOUND: "RESOURCE_DOES_NOT_EXIST",
+    ErrorCode.PAYLOAD_TOO_LARGE: "BAD_REQUEST",
+    ErrorCode.BODY_TIMEOUT: "BAD_REQUEST",
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: "BAD_REQUEST",
+    ErrorCode.FOREIGN_ORIGIN: "PERMISSION_DENIED",
+    ErrorCode.UNKNOWN_HOST: "BAD_REQUEST",
+    ErrorCode.QUEUE_FULL: "REQUEST_LIMIT_EXCEEDED",
+    ErrorCode.QUEUE_TIMEOUT: "TEMPORARILY_UNAVAILABLE",
+    ErrorCode.CANCELLED: "CANCELLED",
+    ErrorCode.NO_READY_REPLICA: "TEMPORARILY_UNAVAILABLE",
+    ErrorCode.NOT_SERVABLE: "TEMPORARILY_UNAVAILABLE",  # MLflow's only code with this status
+    ErrorCode.SHUTTING_DOWN: "TEMPORARILY_UNAVAILABLE",
+    ErrorCode.UNAVAILABLE: "TEMPORARILY_UNAVAILABLE",
+    ErrorCode.DEADLINE_EXCEEDED: "DEADLINE_EXCEEDED",
+    ErrorCode.NOT_OFFERED: "BAD_REQUEST",
+}
+"""MLflow's codes; all others are `INTERNAL_ERROR`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedScoring:
+    """A request that fits the model.
+
+    Attributes:
+        platform: the model's runtime, which decides how MLflow words its answers.
+    """
+
+    inputs: tuple[Tensor, ...]
+    parameters: Parameters
+    platform: str
+    outputs: tuple[str, ...] = ()
+    priority: int = PRIORITY_DEFAULT
+    timeout_s: float | None = None
+
+
+def read_mlflow(
+    body: Buffer, headers: RawHeaders, interface: ModelInterface, max_elements: int
+) -> ParsedScoring:
+    """Tensors that fit the model, from one of MLflow's four fields or from CSV.
+
+    Raises:
+        PenstockError: INVALID_INPUT.
+    """
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind != b"text/csv":
+        return _read_json(body, interface, max_elements, MLFLOW_FIELDS, "params")
+    if len(body) > LARGE_BYTES:
+        check_csv(body, allowed_of(interface, max_elements))
+    inputs = _inputs_of_csv(body, interface)
+    check_elements(inputs, max_elements)
+    return ParsedScoring(inputs, (), interface.platform)
+
+
+def read_kserve(
+    body: Buffer, headers: RawHeaders, interface: ModelInterface, max_elements: int
+) -> ParsedScoring:
+    """Tensors that fit the model, from `instances` or `inputs`.
+
+    Raises:
+        PenstockError: INVALID_INPUT.
+    """
+    return _read_json(body, interface, max_elements, KSERVE_FIELDS, "parameters")
+
+
+def _read_json(
+    body: Buffer,
+    interface: ModelInterface,
+    max_elements: int,
+    fields: tuple[str, ...],
+    parameters: str,
+) -> ParsedScoring:
+    """From a document that has one of the fields, and parameters under their name."""
+    if len(body) > LARGE_BYTES:
+        check_json(body, allowed_of(interface, max_elements), SURPLUS_COLUMNS)
+    text = _contiguous(body)
+    inputs, document = _in_pieces(text, interface, fields)
+    if inputs is None:
+        document = load_document(text)
+        field = _only_field(document, fields)
+        inputs = _inputs(interface, field, document[field])
+    check_elements(inputs, max_elements)
+    stated = as_object(parameters, document.get(parameters))
+    kept = model_parameters(stated, interface.parameters)
+    return ParsedScoring(inputs, kept, interface.platform)
+
+
+class MlflowFormat:
+    """What `mlflow models serve` takes and gives; implements `PayloadFormat`."""
+
+    name = "mlflow"
+
+    def __init__(self, max_elements: int = MAX_REQUEST_ELEMENTS) -> None:
+        self._max_elements = max_elements
+
+    def check(self, headers: RawHeaders) -> None:
+        """JSON or CSV, in UTF-8."""
+        given = headers.get(b"content-type", b"").decode("latin-1")
+        kind, _, parameters = given.partition(";")
+        charset = parameters.strip().lower().replace('"', "")
+        if kind.strip().lower() not in ("", "application/json", "text/csv") or charset not in (
+            "",
+            "charset=utf-8",
+        ):
+            raise PenstockError(
+                ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+                f"content type: expected application/json or text/csv in UTF-8, got "
+                f"{quoted(given)} (Parquet needs packages that a gateway does not have)",
+            )
+
+    def parse(self, body: Buffer, headers: RawHeaders, interface: ModelInterface) -> ParsedScoring:
+        """Tensors that fit the model, from one of MLflow's four fields or from CSV."""
+        return read_mlflow(body, headers, interface, self._max_elements)
+
+    def takes_long(self, body: Buffer, headers: RawHeaders, interface: ModelInterface) -> bool:
+        """Whether it is large: all of it is text."""
+        return len(body) > LARGE_BYTES
+
+    def build(self, answer: InferenceAnswer, parsed: ParsedScoring) -> EncodedResponse:
+        """`{"predictions": ...}`."""
+        return EncodedResponse(mlflow_predictions(answer, parsed.platform))
+
+    def error_body(self, error: PenstockError) -> bytes:
+        """`{"error_code": "...", "message": "..."}`."""
+        code = MLFLOW_CODE_OF.get(error.code, "INTERNAL_ERROR")
+        return orjson.dumps({"error_code": code, "message": error.message})
+
+
+class KserveFormat:
+    """KServe's first protocol, which is TensorFlow Serving's; implements `PayloadFormat`."""
+
+    name = "kserve"
+
+    def __init__(self, max_elements: int = MAX_REQUEST_ELEMENTS) -> None:
+        self._max_elements = max_elements
+
+    def check(self, headers: RawHeaders) -> None:
+        """Any content type, as in KServe: it is JSON."""
+
+    def parse(self, body: Buffer, headers: RawHeaders, interface: ModelInterface) -> ParsedScoring:
+        """Tensors that fit the model, from `instances` or `inputs`."""
+        return read_kserve(body, headers, interface, self._max_elements)
+
+    def takes_long(self, body: Buffer, headers: RawHeaders, interface: ModelInterface) -> bool:
+        """Whether it is large: all of it is text."""
+        return len(body) > LARGE_BYTES
+
+    def build(self, answer: InferenceAnswer, parsed: ParsedScoring) -> EncodedResponse:
+        """`{"predictions": ...}`."""
+        return EncodedResponse(kserve_predictions(answer))
+
+    def error_body(self, error: PenstockError) -> bytes:
+        """`{"error": "..."}`."""
+        return orjson.dumps({"error": error.message})
+
+
+def _contiguous(body: Buffer) -> bytes | bytearray:
+    return bytes(body) if isinstance(body, memoryview) else body
+
+
+def _in_pieces(
+    text: bytes | bytearray, interface: ModelInterface, fields: tuple[str, ...]
+) -> tuple[tuple[Tensor, ...] | None, dict[str, Any]]:
+    """The inputs and the rest of a large document, in which one list has all rows.
+
+    None and nothing where it is to be read whole, which finds what is wrong with it, if anything.
+    """
+    if len(text) <= LARGE_BYTES or not _has_rows(interface):
+        return None, {}
+    found = document_without_lists(text, _LISTS, LARGE_BYTES, PIECE_BYTES)
+    if found is None or len(found[1]) != 1:
+        return None, {}
+    document, (rows,) = found
+    given = [field for field in fields if field in document]
+    if len(given) != 1:
+        return None, {}
+    (field,) = given
+    data = document[field]
+    pieces: Iterator[Any] = _alike(rows.pieces(), interface)
+    if field == "dataframe_split" and type(data) is dict and mark_of(data.get("data")) is not None:
+        pieces = ({**data, "data": piece} for piece in pieces)
+    elif mark_of(data) is None:
+        return None, {}
+    alone = _of_any_size(interface)
+    try:
+        tensors = (_inputs(alone, field, piece) for piece in pieces)
+        return tensors_of_pieces(interface, tensors), document
+    except (ValueError, PenstockError):
+        return None, {}
+
+
+def _alike(pieces: Iterator[list[Any]], interface: ModelInterface) -> Iterator[list[Any]]:
+    """Pieces whose rows look the same: what a row is to the model, its first one says."""
+    needed = {spec.name for spec in interface.inputs if not spec.optional}
+    looks: Any = None
+    for piece in pieces:
+        found: Any = type(piece[0]), len(piece[0]) if type(piece[0]) is list else 0
+        if type(piece[0]) is dict:
+            columns = _columns(piece)
+            found = dict if needed <= columns.keys() else tuple(columns)
+        if found != (found if looks is None else looks):
+            raise ValueError("rows differ")
+        looks = found
+        yield piece
+
+
+def _columns(records: list[Any]) -> dict[str, None]:
+    """Names in the records, in order."""
+    columns: dict[str, None] = {}
+    for record in records:
+        if type(record) is not dict:
+            raise ValueError("rows differ")
+        if record.keys() != columns.keys():
+            columns.update(dict.fromkeys(record))
+    return columns
+
+
+def _inputs_of_csv(body: Buffer, interface: ModelInterface) -> tuple[Tensor, ...]:
+    if len(body) > LARGE_BYTES and _has_rows(interface):
+        alone = _of_any_size(interface)
+        tables = tables_of_csv(body, CSV_ROWS_MAX)
+        try:
+            tensors = (tensors_of_table(alone, table) for table in tables)
+            return tensors_of_pieces(interface, tensors)
+        except (ValueError, PenstockError):
+            pass  # to be read whole, which finds what is wrong
+    (table,) = tables_of_csv(body)
+    return tensors_of_table(interface, table)
+
+
+def _has_rows(interface: ModelInterface) -> bool:
+    """Whether inputs can be put together from some of their rows."""
+    return all(spec.shape[:1] == (-1,) for spec in interface.inputs)
+
+
+def _of_any_size(interface: ModelInterface) -> ModelInterface:
+    """The same for some of the rows."""
+    return interface.model_copy(update={"max_batch_size": 0, "table": False})
+
+
+def _only_field(document: dict[str, Any], fields: tuple[str, ...]) -> str:
+    given = [field for field in fields if field in document]
+    if len(given) != 1:
+        expected = f"exactly one of {shown_names(fields)}"
+        raise mismatch("request", expected, shown_names(given) or "none of them")
+    return given[0]
+
+
+def _inputs(interface: ModelInterface, field: str, data: Any) -> tuple[Tensor, ...]:
+    if field == "dataframe_split":
+        return tensors_of_table(interface, table_of_split(data))
+    if field == "dataframe_records":
+        return tensors_of_table(interface, table_of_records(data))
+    if field == "inputs" and type(data) is dict:
+        return tensors_of_named(interface, data)
+    if field == "inputs" and not (type(data) is list and data and type(data[0]) is dict):
+        return tensors_of_bare(interface, data)
+    return tensors_of_instances(interface, data)

@@ -1,0 +1,115 @@
+"""Routes for clients of MLflow's scoring server and of KServe v1."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from penstock.gateway.http.call_route import CallContext, CallRoute
+from penstock.gateway.http.errors import failure_response
+from penstock.gateway.http.oip.routes import ERRORS, Model, Version, json_response
+from penstock.gateway.http.oip.schemas import error_responses
+from penstock.gateway.http.scoring.formats import KserveFormat, MlflowFormat, ParsedScoring
+from penstock.gateway.http.scoring.schemas import (
+    KSERVE_OPENAPI,
+    MLFLOW_OPENAPI,
+    KserveModel,
+    KserveModels,
+    Predictions,
+)
+from penstock.gateway.http.server.headers import request_id_of
+from penstock.gateway.http.server.lean_route import add_get, add_post
+from penstock.gateway.http.tensors.bad_input import shown_names
+from penstock.shared.contracts.errors import ErrorCode, PenstockError
+
+MLFLOW_ERRORS = error_responses("MlflowErrorBody")
+
+
+class ScoringEndpoints:
+    """Inference in the words of other servers."""
+
+    def __init__(self, context: CallContext) -> None:
+        self._service = context.service
+        self._settings = context.settings
+        most = context.settings.max_request_elements
+        self._mlflow_format = MlflowFormat(most)
+        self._mlflow: CallRoute[ParsedScoring] = CallRoute(context, self._mlflow_format)
+        self._kserve: CallRoute[ParsedScoring] = CallRoute(context, KserveFormat(most))
+
+    async def invocations(self, request: Request) -> Response:
+        """Score data as MLflow's server does, on the one model that is deployed."""
+        names = [found.model for found in self._service.deployed_models()]
+        if len(names) == 1:
+            return await self._mlflow.answer(request.scope, request.receive, names[0], None)
+        request_id = request_id_of(dict(request.scope["headers"]))
+        error = _not_one(names)
+        delay_s = self._settings.retry_after_s
+        return failure_response(error, request_id, delay_s, self._mlflow_format.error_body)
+
+    async def model_invocations(self, request: Request, model: Model) -> Response:
+        """Score data as MLflow's server does, on the version that the traffic policy chooses."""
+        return await self._mlflow.answer(request.scope, request.receive, model, None)
+
+    async def version_invocations(
+        self, request: Request, model: Model, version: Version
+    ) -> Response:
+        """Score data as MLflow's server does, on this version."""
+        return await self._mlflow.answer(request.scope, request.receive, model, version)
+
+    async def predict(self, request: Request, model: Model) -> Response:
+        """Predict as KServe's first protocol has it."""
+        return await self._kserve.answer(request.scope, request.receive, model, None)
+
+    async def models(self, request: Request) -> Response:
+        """Names of the deployed models."""
+        return json_response({"models": [each.model for each in self._service.deployed_models()]})
+
+    async def model(self, request: Request, model: Model) -> Response:
+        """Whether the model can be called now: 200, or else 503; 404 if there is none."""
+        ready = self._service.model_ready(model, None)
+        response = json_response({"name": model, "ready": ready})
+        response.status_code = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+        return response
+
+
+def _not_one(names: list[str]) -> PenstockError:
+    if not names:
+        return PenstockError(ErrorCode.MODEL_NOT_FOUND, "no model is deployed")
+    return PenstockError(
+        ErrorCode.INVALID_INPUT,
+        f"{len(names)} models are deployed: name one as in /v2/models/NAME/invocations "
+        f"({shown_names(names)})",
+    )
+
+
+def add_scoring_routes(router: APIRouter, endpoints: ScoringEndpoints) -> None:
+    """Register MLflow's and KServe's routes."""
+    answers: dict[int | str, dict[str, Any]] = {200: {"model": Predictions}}
+    for path, endpoint in (
+        ("/invocations", endpoints.invocations),
+        ("/v2/models/{model}/invocations", endpoints.model_invocations),
+        ("/v2/models/{model}/versions/{version}/invocations", endpoints.version_invocations),
+    ):
+        responses = {**answers, **MLFLOW_ERRORS}
+        add_post(
+            router, path, endpoint, "Score as MLflow does", "mlflow", responses, MLFLOW_OPENAPI
+        )
+    add_post(
+        router,
+        "/v1/models/{model}:predict",
+        endpoints.predict,
+        "Predict",
+        "kserve v1",
+        {**answers, **ERRORS},
+        KSERVE_OPENAPI,
+    )
+    listed: dict[int | str, dict[str, Any]] = {200: {"model": KserveModels}}
+    one: dict[int | str, dict[str, Any]] = {
+        200: {"model": KserveModel},
+        **ERRORS,
+        503: {"model": KserveModel, "description": "It is deployed, and cannot be called now."},
+    }
+    add_get(router, "/v1/models", endpoints.models, "Deployed models", "kserve v1", listed)
+    add_get(router, "/v1/models/{model}", endpoints.model, "Is it ready?", "kserve v1", one)

@@ -1,0 +1,34 @@
+"""The bytes that a gateway holds for clients, as metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from penstock.gateway.clients.unread_answers import ClientBounds
+from penstock.gateway.memory.held_bytes import KINDS
+
+
+class HeldBytesCollector(Collector):
+    """Shows what is held, by kind, and the clients that were cut off."""
+
+    def __init__(self, bounds: ClientBounds) -> None:
+        self._bounds = bounds
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics, for a scrape."""
+        held = GaugeMetricFamily(
+            "penstock_gateway_held_bytes",
+            "Bytes held for clients: bodies that arrive, open calls, answers that are not read.",
+            labels=["kind"],
+        )
+        for kind, size_bytes in zip(KINDS, list(self._bounds.held.by_kind), strict=True):
+            held.add_metric([kind], size_bytes)
+        yield held
+        yield CounterMetricFamily(
+            "penstock_gateway_slow_clients_cut_off",
+            "Connections that were ended because the client did not read its answers.",
+            value=self._bounds.cut_off,
+        )

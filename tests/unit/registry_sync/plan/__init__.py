@@ -1,0 +1,1 @@
+"""tests/unit/registry_sync/plan"""

@@ -1,0 +1,162 @@
+"""What executions come to: answers, what is learned from them, and what is to run again. Pure.
+
+Theory. A batch that fails on its input is bisected, so that one poisoned input fails alone; one
+that runs out of memory is halved, and the limit with it; one whose outputs have other rows than
+went in runs again one by one, since nobody can tell whose rows they are. What runs alone
+and fails, has failed. How long executions took is learned from those that succeeded: by the queue,
+which sizes batches by it, and for gateways, which choose among replicas by the time that a row
+takes.
+
+Used by `penstock.worker.session.session`, whose invariant (one Final for each accepted attempt)
+`penstock.worker.session.owed` keeps.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from penstock.shared.wire.messages import Final, Hello
+from penstock.worker.jobs.queue import JobItem
+from penstock.worker.session.batching import BatchQueue, Item
+from penstock.worker.session.commands import Command, Send
+from penstock.worker.session.counters import Counters
+from penstock.worker.session.latency_model import LatencyModel
+from penstock.worker.session.outcomes import Completed, Failed, FailureKind
+from penstock.worker.session.owed import Owed
+
+ROW_TIME_SMOOTHING = 0.2
+"""Weight of the newest batch in the moving average of time per row. A row takes its share of a full
+batch: by the rows that there were, a replica would look the faster the more it is sent (where a
+batch takes as long whatever is in it, eight times as fast), and get all the rest as well."""
+
+ROW_TIME_SURPRISE = 4.0
+"""One batch counts for no more than so many averages. A process that was stopped for some seconds
+would else look a hundred times slower than its peers, and be sent nothing to tell better by."""
+
+
+@dataclass(slots=True)
+class Running:
+    """The batch that the runtime executes.
+
+    Attributes:
+        started: monotonic seconds.
+        rows: of all items together.
+        short: it takes so little time that the loop may run it itself.
+    """
+
+    items: tuple[Item, ...]
+    started: float
+    rows: int
+    short: bool = False
+
+
+class Endings:
+    """See the module's docstring.
+
+    Args:
+        identity: of the replica.
+        full_batch: rows in a full batch.
+        queue: told when memory ran out.
+        latency: told how long executions took.
+        counters: told of all.
+
+    Attributes:
+        again: parts of batches that failed, each to run by itself.
+        row_us: how long a row takes, in microseconds; 0: not known.
+    """
+
+    def __init__(
+        self,
+        identity: Hello,
+        full_batch: int,
+        queue: BatchQueue,
+        latency: LatencyModel,
+        counters: Counters,
+        owed: Owed,
+    ) -> None:
+        self.again: deque[tuple[Item, ...]] = deque()
+        self.row_us = 0.0
+        self._model, self._version = identity.model, identity.version
+        self._full_batch = full_batch
+        self._queue = queue
+        self._latency = latency
+        self._counters = counters
+        self._owed = owed
+
+    def __repr__(self) -> str:
+        return f"<Endings {len(self.again)} to run again, {self.row_us:.0f} us per row>"
+
+    def completed(self, running: Running, outcome: Completed) -> list[Command]:
+        """An execution succeeded."""
+        started, rows = running.started, running.rows
+        counters, owed = self._counters, self._owed
+        self._learn(running.items[0].bucket, rows, outcome.infer_s)
+        counters.copied_bytes += outcome.copied_bytes
+        commands: list[Command] = []
+        infer_us = int(outcome.infer_s * 1e6)
+        queued_us = 0
+        for item, outputs in zip(running.items, outcome.outputs, strict=True):
+            queue_us = int((started - item.enqueued) * 1e6)
+            queued_us += queue_us
+            owed.settle(item)
+            if not item.unwanted:
+                link, attempt_id = item.key
+                final = Final(attempt_id, outputs, None, queue_us, infer_us, rows)
+                commands.append(Send(link, final))
+        counters.queue_us += queued_us
+        return commands
+
+    def failed(self, running: Running, outcome: Failed) -> list[Command]:
+        """An execution failed, and the process is of use still."""
+        items = running.items
+        if outcome.kind is FailureKind.OUT_OF_MEMORY:
+            self._queue.halve_batch(running.rows)
+        if len(items) > 1 and not _has_timed_out(items[0], outcome.infer_s):
+            if outcome.kind is FailureKind.MISFIT:
+                self.again.extend([(item,) for item in items])
+            else:
+                half = len(items) // 2
+                self.again.extend((items[:half], items[half:]))
+            return []
+        self._counters.failures += len(items)
+        infer_us = int(outcome.infer_s * 1e6)
+        failure = outcome.failure(self._model, self._version)
+        commands: list[Command] = []
+        for item in items:
+            queue_us = int((running.started - item.enqueued) * 1e6)
+            final = Final(item.payload.attempt_id, (), failure, queue_us, infer_us, item.rows)
+            commands += self._owed.answer(item, final)
+        return commands
+
+    def next_again(self, now: float, commands: list[Command], *, idle: bool) -> tuple[Item, ...]:
+        """What is to run again now; empty: nothing, or not while the runtime is not `idle`."""
+        wanted = [self._owed.still_wanted(items, now, commands) for items in self.again]
+        self.again = deque(filter(None, wanted))
+        return self.again.popleft() if idle and self.again else ()
+
+    def _learn(self, shape: Hashable, rows: int, infer_s: float) -> None:
+        counters, size_class = self._counters, (rows - 1).bit_length()
+        counters.batches += 1
+        counters.batch_sizes[size_class] = counters.batch_sizes.get(size_class, 0) + 1
+        counters.rows += rows
+        counters.infer_us += int(infer_s * 1e6)
+        self._latency.observe(shape, rows, infer_s)
+        row_us = infer_s * 1e6 / max(rows, self._full_batch)
+        if self.row_us:
+            surprise_us = min(row_us, ROW_TIME_SURPRISE * self.row_us) - self.row_us
+            self.row_us += ROW_TIME_SMOOTHING * surprise_us
+        else:
+            self.row_us = row_us
+
+
+def _has_timed_out(item: Item, infer_s: float) -> bool:
+    """Whether an execution of jobs, which has ended, took longer than they may.
+
+    One item of a batch tells of all, since jobs with a timeout share batches with their like alone
+    (`penstock.worker.jobs.queue`). They must not run again, which would begin their time
+    anew. What they are answered here is of no matter: all that comes so late is `DEADLINE_EXCEEDED`
+    to the port (`penstock.worker.job_port.leases`).
+    """
+    return isinstance(item, JobItem) and item.timeout_s is not None and infer_s >= item.timeout_s
