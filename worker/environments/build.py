@@ -160,7 +160,7 @@ def _link_own_code(environment: Path, target: Path, recipe: Recipe) -> None:
     links = environment / "own" / "penstock"
     links.mkdir(parents=True)
     for name in OWN_PACKAGES:
-        (links / name).symlink_to(recipe.code[name])
+        (links / name.removeprefix("penstock.")).symlink_to(recipe.code[name])
     (site_packages,) = (environment / "lib").glob("python*/site-packages")
     (site_packages / PATH_FILE).write_text(f"{target / 'own'}\n")
 

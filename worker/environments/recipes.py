@@ -33,8 +33,8 @@ from penstock.worker.runtimes.registry import kind_of
 CONSTRAINTS_FILE = "constraints.txt"
 """MLflow writes it beside the requirements, where those refer to it."""
 
-OWN_PACKAGES = ("shared", "worker")
-"""The packages of ours that a replica imports, in `penstock`."""
+OWN_PACKAGES = ("penstock.shared", "penstock.worker")
+"""The packages of ours that a replica imports."""
 
 REPLICA_NEEDS = (
     "fsspec",
@@ -70,7 +70,7 @@ class Recipe(BaseModel):
         requirements: text of the model's file; empty if it has none.
         constraints: likewise.
         needs: requirements of ours.
-        code: the folders that hold our own packages.
+        code: the folders that hold our own packages, by name.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -97,10 +97,7 @@ def recipe_of(model: Path) -> Recipe:
         requirements=_text(model / REQUIREMENTS_FILE),
         constraints=_text(model / CONSTRAINTS_FILE),
         needs=needs_beside(named, _runtime_extra(model)),
-        code={
-            "shared": _folder_of("penstock.shared"),
-            "worker": _folder_of("penstock.worker"),
-        },
+        code={name: _folder_of(name) for name in OWN_PACKAGES},
     )
 
 
