@@ -6,7 +6,7 @@ headers) is taken from the parser's callbacks to the service, and answered from 
 callback: no task, no ASGI messages, one write. A head that has come before is not even parsed (see
 `penstock.gateway.http.server.heads`). Everything else takes the ordinary way, through FastAPI to
 `penstock.gateway.http.call_route`. Both ways go by the same steps (`CallSteps`), and
-tests/unit/gateway/clients/test_both_ways.py holds them to the same answers.
+tests/unit/gateway/http/server/test_both_ways.py holds them to the same answers.
 
 To uvicorn, a request that is served here is the connection's *cycle*, as any other.
 
