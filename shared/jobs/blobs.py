@@ -252,7 +252,9 @@ class _Remote:
 
 
 def _as_bytes(data: Buffer) -> bytes:
-    """A copy in slices: bytes that are joined do not hold the interpreter, but views do."""
+    """Bytes as they are; else a copy in slices, since joining views holds the interpreter."""
+    if isinstance(data, bytes):
+        return data
     view = memoryview(data)
     return b"".join([bytes(view[at : at + SLICE]) for at in range(0, len(view), SLICE)])
 

@@ -28,6 +28,8 @@ JOINED_BYTES_MAX = 256 * 1024
 """What is joined at once: 20 us. To copy more without holding the interpreter takes an array."""
 
 _PACKER = msgpack.Packer()
+"""Any thread's: it holds the interpreter while it packs, and empties itself after each value."""
+
 _BIN_LENGTHS = {0xC4: struct.Struct(">B"), 0xC5: struct.Struct(">H"), 0xC6: struct.Struct(">I")}
 _TEXT_LENGTHS = {0xD9: struct.Struct(">B"), 0xDA: struct.Struct(">H"), 0xDB: struct.Struct(">I")}
 _ARRAY_LENGTHS = {0xDC: struct.Struct(">H"), 0xDD: struct.Struct(">I")}

@@ -23,7 +23,6 @@ from penstock.registry_sync.sources.types import (
 )
 from penstock.shared.artifacts.cache import ArtifactCache
 from penstock.shared.process.clock import SystemClock
-from penstock.shared.store.state import MemoryStateStore
 from tests.contract.registries import (
     ALIASES,
     FolderRegistry,
@@ -31,6 +30,7 @@ from tests.contract.registries import (
     OperatedRegistry,
     something_else,
 )
+from tests.support.memory_store import MemoryStateStore
 
 
 @pytest.fixture(params=["folder", "mlflow"])

@@ -34,11 +34,11 @@ from penstock.shared.store.state import (
     PLACES_MAX,
     TURNED_OFF_MAX,
     Lease,
-    MemoryStateStore,
     RedisStateStore,
     StateStore,
 )
 from tests.contract.redis_server import Server
+from tests.support.memory_store import MemoryStateStore
 
 TTL_S = 0.3
 """Short enough to wait for, long enough for a busy machine to do a few calls in."""

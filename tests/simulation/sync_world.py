@@ -38,8 +38,9 @@ from penstock.shared.contracts.deployment import (
 from penstock.shared.contracts.errors import StateStoreError
 from penstock.shared.contracts.history import HistoryEvent, ModelPast
 from penstock.shared.contracts.routing import RoutingTable
-from penstock.shared.store.state import Lease, MemoryStateStore
+from penstock.shared.store.state import Lease
 from tests.simulation.virtual_time import VirtualClock
+from tests.support.memory_store import MemoryStateStore
 from tests.unit.registry_sync.worlds import STABLE, gateway, manifest_for, observed, worker
 
 SOCKET_TIMEOUT_S = 5.0

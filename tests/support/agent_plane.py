@@ -20,13 +20,13 @@ from penstock.shared.contracts.deployment import (
     ReplicaState,
 )
 from penstock.shared.process.clock import SystemClock
-from penstock.shared.store.state import MemoryStateStore
 from penstock.shared.wire.tensors import array_from_tensor, tensor_from_array
 from penstock.worker.agent.agent import Agent
 from penstock.worker.agent.devices import Machine
 from penstock.worker.agent.job_losses import Losses
 from penstock.worker.control.agent_end import ProcessSpawner
 from tests.support.data_plane import DataPlane, data_plane, until
+from tests.support.memory_store import MemoryStateStore
 from tests.unit.worker.agent_bench import (
     FakeArtifacts,
     NoEnvironments,

@@ -84,12 +84,12 @@ def submit(
     ] = None,
     webhook: Annotated[
         str | None,
-        typer.Option(help="URL that is told how it ended.", rich_help_panel=OptionGroup.WEBHOOKS),
+        typer.Option(help="URL to call when the job ends.", rich_help_panel=OptionGroup.WEBHOOKS),
     ] = None,
     webhook_event: Annotated[
         list[JobState] | None,
         typer.Option(
-            help="A state that the webhook is told; may be repeated.",
+            help="A state to call the webhook for; may be repeated.",
             rich_help_panel=OptionGroup.WEBHOOKS,
         ),
     ] = None,

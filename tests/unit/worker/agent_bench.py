@@ -23,11 +23,11 @@ from penstock.shared.contracts.errors import ErrorCode, PenstockError
 from penstock.shared.contracts.routing import ModelRoute, RoutingTable, VersionRoute
 from penstock.shared.process.clock import SystemClock
 from penstock.shared.process.lifecycle import adopt_orphans
-from penstock.shared.store.state import MemoryStateStore
 from penstock.worker.agent.agent import Agent
 from penstock.worker.agent.devices import Machine
 from penstock.worker.control.agent_end import ProcessSpawner
 from penstock.worker.settings import WorkerSettings
+from tests.support.memory_store import MemoryStateStore
 
 WORKER = "node-worker-0"
 PATIENCE_S = 15.0

@@ -35,7 +35,8 @@ from penstock.shared.contracts.deployment import (
 from penstock.shared.contracts.errors import StateStoreError
 from penstock.shared.contracts.history import HistoryEvent, ModelPast
 from penstock.shared.process.clock import SystemClock
-from penstock.shared.store.state import Lease, MemoryStateStore
+from penstock.shared.store.state import Lease
+from tests.support.memory_store import MemoryStateStore
 from tests.unit.registry_sync.worlds import (
     STABLE,
     gateway,

@@ -14,9 +14,9 @@ from penstock.registry_sync.daemon.leadership import Leadership
 from penstock.registry_sync.daemon.metrics import SyncCounts
 from penstock.registry_sync.daemon.troubles import Troubles
 from penstock.shared.contracts.errors import StateStoreError
-from penstock.shared.store.state import MemoryStateStore
 from tests.simulation.sync_world import Line
 from tests.simulation.virtual_time import VirtualClock, in_virtual_time
+from tests.support.memory_store import MemoryStateStore
 
 TTL_S = 3.0
 

@@ -15,7 +15,7 @@ from penstock.registry_sync.plan.version_phases import PHASES
 from penstock.registry_sync.plan.world import Plan
 from penstock.shared.contracts.deployment import ReplicaState, SyncReport
 from penstock.shared.process.clock import SystemClock
-from penstock.shared.store.state import MemoryStateStore
+from tests.support.memory_store import MemoryStateStore
 from tests.unit.registry_sync.daemon.test_controller import Stage, running
 from tests.unit.registry_sync.worlds import STABLE, Scene, observed, registry
 

@@ -24,9 +24,10 @@ from penstock.shared.contracts.deployment import (
 from penstock.shared.contracts.errors import StateStoreError
 from penstock.shared.contracts.routing import RoutingTable
 from penstock.shared.process.clock import SystemClock
-from penstock.shared.store.state import Lease, MemoryStateStore
+from penstock.shared.store.state import Lease
 from penstock.worker.agent.agent import Agent
 from penstock.worker.agent.findings import own_environment
+from tests.support.memory_store import MemoryStateStore
 from tests.unit.worker.agent_bench import (
     PATIENCE_S,
     WORKER,

@@ -12,9 +12,9 @@ from penstock.shared.contracts.deployment import ModelInterface
 from penstock.shared.contracts.errors import StateStoreError
 from penstock.shared.contracts.findings import Finding
 from penstock.shared.process.clock import SystemClock
-from penstock.shared.store.state import MemoryStateStore
 from penstock.worker.agent import findings as module
 from penstock.worker.agent.findings import OWN_ENVIRONMENT, Findings, FindingsFolder, Place
+from tests.support.memory_store import MemoryStateStore
 
 PLACE = Place("m/1-a", OWN_ENVIRONMENT, "cpu")
 
