@@ -234,6 +234,21 @@ def _down(system: LocalSystem, recorder: Recorder) -> None:
     recorder.run(2 * MINUTE)
 
 
+def _deleted(system: LocalSystem, recorder: Recorder) -> None:
+    """The model that serves is deleted, beside another one; at last it is there again."""
+    models, away = system.data_dir.parent / "models", system.data_dir.parent / "away"
+    fresh = mlflow_models.moody(system.data_dir.parent / "fresh")
+    (models / "other").mkdir()
+    fresh.rename(models / "other" / "1")
+    recorder.run(MINUTE)
+    (models / MODEL).rename(away)
+    recorder.fault_begins()
+    recorder.run(2.25 * MINUTE)
+    away.rename(models / MODEL)
+    recorder.fault_ends()
+    recorder.run(0.75 * MINUTE)
+
+
 def _second(system: LocalSystem) -> Path:
     return system.data_dir.parent / "models" / MODEL / "2"
 
@@ -277,6 +292,7 @@ FAULTS: dict[str, Fault] = {
             Fires("PenstockRegistryNotRead", 210, 150, 30),
         ),
     ),
+    "deleted": Fault(_deleted, (Fires("PenstockVersionGone", 120, 60, 30),)),
     "no_replica": Fault(_no_replica, (Fires("PenstockNoReplica", 120, 60, 60),)),
     "crashes": Fault(_crashes, (Fires("PenstockReplicaRestarts", 240, 60, 930, OF_VERSION),)),
     "overload": Fault(
