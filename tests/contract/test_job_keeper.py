@@ -8,7 +8,6 @@ import hashlib
 import hmac
 import tempfile
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -44,6 +43,7 @@ from penstock.shared.process.restarts import Restarts
 from penstock.shared.store.keys import Keys
 from tests.contract.job_audit import audit
 from tests.contract.redis_server import Server
+from tests.support.waiting import eventually
 from tests.unit.gateway.webhooks.receivers import hang, receiver, status
 
 KEYS = Keys("keeper")
@@ -179,17 +179,6 @@ class Kept:
         registry = CollectorRegistry()
         registry.register(JobsCollector(self.keeper, self.serving))
         return registry.get_sample_value(name, labels)
-
-
-async def eventually(look: Callable[[], Any]) -> Any:
-    """What `look` returns, once that is something."""
-    until = time.monotonic() + PATIENCE_S
-    while True:
-        found = await look()
-        if found:
-            return found
-        assert time.monotonic() < until, "it does not happen"
-        await asyncio.sleep(0.02)
 
 
 @asynccontextmanager

@@ -39,6 +39,7 @@ from penstock.shared.store.state import (
 )
 from tests.contract.redis_server import Server
 from tests.support.memory_store import MemoryStateStore
+from tests.support.waiting import eventually
 
 TTL_S = 0.3
 """Short enough to wait for, long enough for a busy machine to do a few calls in."""
@@ -87,12 +88,6 @@ async def leader(store: StateStore, ttl_s: float = 30.0) -> Lease:
     lease = await store.acquire_lease("a", ttl_s)
     assert lease is not None
     return lease
-
-
-async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
-        while not await check():
-            await asyncio.sleep(0.02)
 
 
 async def test_nothing_was_ever_written(store: StateStore) -> None:

@@ -25,8 +25,9 @@ import httpx
 from tests.e2e.folder import folder_system
 from tests.e2e.job_client import JobClient, numbers
 from tests.e2e.recording import FOLDER, Recorder, Recording
-from tests.e2e.system import LocalSystem, penstock, wait_until
+from tests.e2e.system import LocalSystem, penstock
 from tests.support import mlflow_models
+from tests.support.waiting import wait_until
 
 READY_TIMEOUT_S = 120.0
 MINUTE = 60.0

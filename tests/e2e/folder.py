@@ -13,8 +13,9 @@ from typing import Any
 import aiohttp
 import yaml
 
-from tests.e2e.system import LocalSystem, wait_until
+from tests.e2e.system import LocalSystem
 from tests.support.models import affine
+from tests.support.waiting import wait_until
 
 QUICK = {"PENSTOCK_POLL_INTERVAL_S": "0.2", "PENSTOCK_FOLDER_SETTLE_S": "0.2"}
 """Changes of the folder are seen in a fraction of a second, rather than in two."""

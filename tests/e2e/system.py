@@ -9,10 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from penstock.deploy.local.cli.failures import CommandError
 from penstock.deploy.local.status.status import read_status
 from penstock.deploy.local.system.system_file import read_system
 from penstock.shared.contracts.errors import StateStoreError
+from tests.support.waiting import wait_until
 
 START_TIMEOUT_S = 240.0
 """MLflow's first start takes 17 s on an idle machine; tests may share theirs with a build."""
@@ -48,14 +47,6 @@ def penstock(*arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedPr
         check=False,
         env=own_environment(),
     )
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Wait until a condition holds, or fail saying what never happened."""
-    give_up = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < give_up, f"not within {timeout_s:.0f} s: {what}"
-        time.sleep(0.05)
 
 
 def alive(pid: int) -> bool:

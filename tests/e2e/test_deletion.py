@@ -17,8 +17,9 @@ from redis import Redis
 from penstock.shared.store.keys import Keys
 from tests.contract.registries import mlflow_server
 from tests.e2e.folder import QUICK, SWAP_TIMEOUT_S, Multiplying, answers_with
-from tests.e2e.system import LocalSystem, penstock, wait_until
+from tests.e2e.system import LocalSystem, penstock
 from tests.support.models import affine
+from tests.support.waiting import wait_until
 
 CLIENTS = 4
 

@@ -12,8 +12,9 @@ import pytest
 
 from tests.e2e.folder import SWAP_TIMEOUT_S, folder_system, status_of
 from tests.e2e.job_client import JobClient, numbers
-from tests.e2e.system import LocalSystem, alive, penstock, wait_until
+from tests.e2e.system import LocalSystem, alive, penstock
 from tests.support.mlflow_models import NUMBERS, python_model, vectors
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(240)
 

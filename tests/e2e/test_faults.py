@@ -16,8 +16,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from tests.e2e.load import Load
-from tests.e2e.system import LocalSystem, wait_until
+from tests.e2e.system import LocalSystem
 from tests.e2e.test_swap import load_of
+from tests.support.waiting import wait_until
 
 CLIENTS = 16
 PAUSE_S = 0.03

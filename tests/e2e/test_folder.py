@@ -20,8 +20,9 @@ from tests.e2e.folder import (
     put_affine,
     status_of,
 )
-from tests.e2e.system import LocalSystem, alive, penstock, wait_until
+from tests.e2e.system import LocalSystem, alive, penstock
 from tests.support.models import affine
+from tests.support.waiting import wait_until
 
 CLIENTS = 4
 

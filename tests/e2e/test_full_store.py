@@ -17,8 +17,9 @@ from redis import Redis
 
 from tests.e2e.folder import SWAP_TIMEOUT_S, answers_with, folder_system, put_affine
 from tests.e2e.job_client import JobClient
-from tests.e2e.system import LocalSystem, wait_until
+from tests.e2e.system import LocalSystem
 from tests.support import mlflow_models
+from tests.support.waiting import wait_until
 
 MEMORY = "12mb"
 LONG_MS = 600_000.0

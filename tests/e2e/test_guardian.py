@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.system import alive, wait_until
+from tests.e2e.system import alive
+from tests.support.waiting import wait_until
 
 LAUNCHER = """
 import asyncio, os, sys

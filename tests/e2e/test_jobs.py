@@ -15,10 +15,11 @@ import pytest
 
 from tests.e2e.folder import folder_system
 from tests.e2e.job_client import Following, JobClient, Polling, numbers
-from tests.e2e.system import LocalSystem, penstock, wait_until
+from tests.e2e.system import LocalSystem, penstock
 from tests.e2e.webhook_receiver import is_signed, receiving
 from tests.support import mlflow_models
 from tests.support.models import affine
+from tests.support.waiting import wait_until
 
 READY_TIMEOUT_S = 60.0
 LARGE = 12_500_000

@@ -21,8 +21,9 @@ from penstock.shared.jobs.record import FINISHED
 from penstock.shared.jobs.store import JobStore
 from penstock.shared.store.keys import Keys
 from tests.e2e.folder import folder_system
-from tests.e2e.system import LocalSystem, alive, wait_until
+from tests.e2e.system import LocalSystem, alive
 from tests.support import mlflow_models
+from tests.support.waiting import wait_until
 
 JOBS = 2000
 SLEEP_MS = 80.0

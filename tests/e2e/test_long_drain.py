@@ -12,8 +12,9 @@ import pytest
 from penstock.deploy.local.up.system_plan import KILL_AFTER_GRACE_S
 from tests.e2e.folder import folder_system
 from tests.e2e.job_client import JobClient
-from tests.e2e.system import LocalSystem, alive, penstock, wait_until
+from tests.e2e.system import LocalSystem, alive, penstock
 from tests.support import mlflow_models
+from tests.support.waiting import wait_until
 
 EXECUTION_S = KILL_AFTER_GRACE_S + 8
 """Longer than a worker without grace would be left alive; it drains for as long as the tag says."""

@@ -13,8 +13,9 @@ from redis import Redis
 
 from penstock.deploy.local.system.system_file import read_system
 from tests.e2e.folder import SWAP_TIMEOUT_S, answers_with, folder_system
-from tests.e2e.system import LocalSystem, penstock, wait_until
+from tests.e2e.system import LocalSystem, penstock
 from tests.support.models import affine
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture

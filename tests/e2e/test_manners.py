@@ -15,8 +15,9 @@ import pytest
 
 from penstock.deploy.local.system.direct_http import open_direct
 from tests.e2e.folder import QUICK, answers_with, folder_system, status_of
-from tests.e2e.system import LocalSystem, penstock, wait_until
+from tests.e2e.system import LocalSystem, penstock
 from tests.support.models import affine
+from tests.support.waiting import wait_until
 
 NAMES = ["plain", "modèle-模型", "50%off&a=b?#", "with a space", 'quote"s', "a" * 120]
 CLOSED = "http://127.0.0.1:9"

@@ -10,8 +10,9 @@ import pytest
 
 from tests.e2e.folder import SWAP_TIMEOUT_S, answers_with, folder_system, put_affine, status_of
 from tests.e2e.footprint import MIB, Footprint, settled_footprint
-from tests.e2e.system import LocalSystem, alive, wait_until
+from tests.e2e.system import LocalSystem, alive
 from tests.support.models import affine
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.alone
 

@@ -18,7 +18,8 @@ import pytest
 from penstock.shared.store.keys import Keys
 from penstock.shared.store.state import RedisStateStore
 from tests.e2e.prometheus import RULES, Prometheus, needs_prometheus, promtool
-from tests.e2e.system import LocalSystem, wait_until
+from tests.e2e.system import LocalSystem
+from tests.support.waiting import wait_until
 from tests.unit.deploy.test_metrics_doc import documented
 
 CLIENT_SPAN = "00f067aa0ba902b7"

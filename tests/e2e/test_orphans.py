@@ -11,8 +11,9 @@ import mlflow
 import pytest
 
 from tests.e2e.folder import folder_system
-from tests.e2e.system import alive, wait_until
+from tests.e2e.system import alive
 from tests.support.mlflow_models import NUMBERS
+from tests.support.waiting import wait_until
 
 START_S = 60.0
 END_S = 20.0

@@ -20,8 +20,9 @@ import pytest
 import tritonclient.http as triton
 
 from tests.e2e.folder import folder_system
-from tests.e2e.system import LocalSystem, wait_until
+from tests.e2e.system import LocalSystem
 from tests.support.models import affine
+from tests.support.waiting import wait_until
 
 MODEL = "scaled"
 INFER = f"/v2/models/{MODEL}/infer"

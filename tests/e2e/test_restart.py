@@ -15,8 +15,9 @@ from penstock.shared.store.keys import Keys
 from penstock.shared.store.state import RedisStateStore
 from tests.e2e.folder import Multiplying, folder_system
 from tests.e2e.routing import until_routed
-from tests.e2e.system import LocalSystem, alive, penstock, wait_until
+from tests.e2e.system import LocalSystem, alive, penstock
 from tests.support.models import affine
+from tests.support.waiting import wait_until
 
 CLIENTS = 12
 SCALE = 3.0

@@ -29,7 +29,8 @@ from penstock.gateway.http.traced_app import TracedApp
 from penstock.shared.process.tracing import Kind, Tracer, make_tracer
 from tests.e2e.otlp_collector import Collector, Received
 from tests.support import models
-from tests.support.data_plane import DataPlane, data_plane, until
+from tests.support.data_plane import DataPlane, data_plane
+from tests.support.waiting import eventually
 
 SERVER, CLIENT, INTERNAL = 2, 3, 1
 CLIENT_SPAN = "00f067aa0ba902b7"
@@ -56,7 +57,7 @@ class System:
 
     async def spans(self, trace: str, enough: Callable[[list[Received]], bool]) -> list[Received]:
         """The spans of a trace, once there are enough."""
-        await until(lambda: enough(self.collector.spans(trace)), 10)
+        await eventually(lambda: enough(self.collector.spans(trace)), 10)
         return self.collector.spans(trace)
 
 
@@ -148,7 +149,7 @@ async def test_a_batch_links_to_the_requests_of_other_traces(
             (await it.spans(trace, lambda spans: any(s.name == "request" for s in spans)))
             for trace in traces
         ]
-        await until(lambda: sum(len(b.links) for b in collector.spans(name="batch")) == 6, 10)
+        await eventually(lambda: sum(len(b.links) for b in collector.spans(name="batch")) == 6, 10)
     members = {span.id: span for spans in requests for span in spans if span.name == "request"}
     batches = collector.spans(name="batch")
     shared = max(batches, key=lambda batch: len(batch.links))
@@ -168,7 +169,7 @@ async def test_each_attempt_is_a_span_and_a_lost_one_says_so(
         first = await it.plane.join(folder)
         os.kill(first.process.pid, signal.SIGSTOP)
         asking = asyncio.create_task(it.infer([1.0, 2.0], trace))
-        await until(lambda: it.plane.service.counters.first_attempts == 1)
+        await eventually(lambda: it.plane.service.counters.first_attempts == 1)
         first.kill()
         await it.plane.join(folder)
         assert (await asking).status_code == 200
@@ -263,6 +264,6 @@ async def test_without_tracing_the_clients_context_reaches_the_replica(
                 "/v2/models/m/infer", content=json.dumps(body), headers=headers
             )
             assert answer.status_code == 200
-        await until(lambda: len(collector.spans(trace)) == 2, 10)
+        await eventually(lambda: len(collector.spans(trace)) == 2, 10)
     request, batch = collector.spans(trace)
     assert (request.parent, batch.parent) == (CLIENT_SPAN, request.id)

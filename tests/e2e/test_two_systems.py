@@ -27,9 +27,10 @@ from penstock.shared.store.keys import Keys
 from penstock.shared.store.state import RedisStateStore
 from tests.contract.redis_server import Server
 from tests.contract.registries import mlflow_server
-from tests.e2e.system import free_port, own_environment, penstock, wait_until
+from tests.e2e.system import free_port, own_environment, penstock
 from tests.e2e.test_deletion import Registry
 from tests.support.models import affine
+from tests.support.waiting import wait_until
 
 WAIT_S = 90.0
 

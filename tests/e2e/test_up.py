@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.system import LocalSystem, alive, free_port, penstock, wait_until
+from tests.e2e.system import LocalSystem, alive, free_port, penstock
+from tests.support.waiting import wait_until
 
 SWAP_TIMEOUT_S = 30.0
 

@@ -31,8 +31,9 @@ from penstock.shared.contracts.deployment import ReplicaSettings
 from penstock.shared.contracts.routing import HedgePolicy, ModelRoute, VersionRoute
 from penstock.shared.process.lifecycle import environment_of_child
 from penstock.worker.control.messages import LoadFailed, Ready, RouteChanged
-from tests.e2e.system import free_port, own_environment, wait_until
+from tests.e2e.system import free_port, own_environment
 from tests.support.data_plane import ReplicaChild, ReplicaChildren
+from tests.support.waiting import wait_until
 
 NO_STORE = "redis://127.0.0.1:1/0"
 STOP_S = 20.0

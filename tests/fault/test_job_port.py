@@ -20,7 +20,8 @@ from penstock.worker.control.messages import Drained, DrainNow
 from penstock.worker.jobs.port_link import NICE
 from tests.fault.job_plane import JobBench, JobPlane, job_plane, looked_after
 from tests.support import mlflow_models, models
-from tests.support.data_plane import rows, until
+from tests.support.data_plane import rows
+from tests.support.waiting import eventually
 
 ONE_THREAD = ReplicaSettings(threads=1, max_batch_size=32)
 INPUT = "input-0"
@@ -43,7 +44,7 @@ async def port_of(replica: int, but: int = 0) -> int:
         found[:] = [pid for pid in found if title(pid).startswith("penstock job-port")]
         return len(found) == 1
 
-    await until(begun)
+    await eventually(begun)
     return found[0]
 
 
@@ -84,7 +85,7 @@ async def test_it_is_a_light_process_that_stands_behind_calls_and_drains_with_it
         assert not [name for name in ("onnxruntime", "libtorch") if name in mapped(port)]
         child.tell(DrainNow(grace_s=30))
         await asyncio.to_thread(child.hear, Drained)
-        await until(lambda: not alive(port))
+        await eventually(lambda: not alive(port))
 
 
 async def test_a_port_that_is_killed_again_and_again_loses_and_doubles_nothing(

@@ -17,7 +17,8 @@ from penstock.worker.control.messages import GatewayAddress, LoadFailed, Ready
 from tests.fault.calls import OpenCalls
 from tests.fault.proxy import Proxy, proxy
 from tests.support import models
-from tests.support.data_plane import DataPlane, data_plane, until
+from tests.support.data_plane import DataPlane, data_plane
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.alone
 
@@ -50,14 +51,14 @@ class BadNetwork:
         await fault(self.proxy)
         ended = time.monotonic()
         self.phases.append((name, began, ended))
-        await until(self.is_whole, RECOVERY_S_MAX)
+        await eventually(self.is_whole, RECOVERY_S_MAX)
         whole = time.monotonic()
         self.phases.append((f"after {name}", ended, whole))
         await asyncio.sleep(SETTLE_S)
         settled = time.monotonic()
         self.phases.append(("whole again", whole, settled))
         # What was sent until then is answered before the next fault can meet it.
-        await until(lambda: all(call.outcomes for call in calls.between(whole, settled)))
+        await eventually(lambda: all(call.outcomes for call in calls.between(whole, settled)))
 
     def is_whole(self) -> bool:
         """Whether both replicas can be called."""
@@ -79,7 +80,7 @@ async def bad_network(folder: Path, seed: int) -> AsyncIterator[BadNetwork]:
             message = await asyncio.to_thread(child.hear, (Ready, LoadFailed))
             assert isinstance(message, Ready), message
         network = BadNetwork(plane, between)
-        await until(network.is_whole)
+        await eventually(network.is_whole)
         yield network
 
 

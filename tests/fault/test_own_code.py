@@ -16,8 +16,9 @@ from penstock.shared.contracts.deployment import ReplicaSettings
 from penstock.worker.control.messages import Drained, DrainNow, LoadFailed, Ready
 from penstock.worker.replica.orderly_end import END_S
 from tests.support.agent_plane import agent_plane
-from tests.support.data_plane import DataPlane, ReplicaChild, data_plane, until
+from tests.support.data_plane import DataPlane, ReplicaChild, data_plane
 from tests.support.mlflow_models import NUMBERS
+from tests.support.waiting import eventually
 from tests.unit.worker.agent_bench import lives
 
 END_WAIT_S = END_S + 10.0
@@ -57,7 +58,7 @@ async def test_a_model_may_handle_signals_as_in_a_server_of_mlflow(tmp_path: Pat
     async with data_plane() as plane:
         child = await plane.join(loading(tmp_path / "m", handle))
         os.kill(child.process.pid, 10)
-        await until(notes.exists)
+        await eventually(notes.exists)
 
 
 async def test_a_model_that_exits_while_it_loads_is_refused_at_once(tmp_path: Path) -> None:
@@ -150,7 +151,7 @@ async def test_a_model_that_was_drained_under_an_agent_ends_in_time(tmp_path: Pa
         (replica,) = await plane.replicas()
         assert await plane.infer(7) == 7
         plane.agent.stop()
-        await until(lambda: not lives(replica.pid or 0))
+        await eventually(lambda: not lives(replica.pid or 0))
     assert (tmp_path / "exit").read_text() == "done"
 
 

@@ -16,7 +16,8 @@ from penstock.shared.contracts.deployment import ReplicaSettings
 from penstock.shared.contracts.errors import ErrorCode, PenstockError
 from penstock.worker.control.messages import LoadFailed
 from tests.support import models
-from tests.support.data_plane import data_plane, rows, until
+from tests.support.data_plane import data_plane, rows
+from tests.support.waiting import eventually
 
 
 async def test_answers_are_each_their_own_in_batches(tmp_path: Path) -> None:
@@ -52,12 +53,12 @@ async def test_a_killed_replica_loses_no_call(tmp_path: Path) -> None:
                 answered += 1
 
         clients = [asyncio.create_task(client(n)) for n in range(32)]
-        await until(lambda: answered > 500)
+        await eventually(lambda: answered > 500)
         os.kill(first.process.pid, signal.SIGSTOP)  # so that it holds calls
         await asyncio.sleep(0.2)
         await asyncio.to_thread(first.kill)
         before = answered
-        await until(lambda: answered > before + 500)
+        await eventually(lambda: answered > before + 500)
         await plane.join(folder)
         stop.set()
         await asyncio.gather(*clients)
@@ -71,7 +72,7 @@ async def test_a_replica_that_was_stopped_for_long_is_called_again(tmp_path: Pat
         child = await plane.join(folder)
         os.kill(child.process.pid, signal.SIGSTOP)
         call = asyncio.create_task(plane.infer(rows(3)))
-        await until(lambda: plane.service.counters.lost == 1)
+        await eventually(lambda: plane.service.counters.lost == 1)
         os.kill(child.process.pid, signal.SIGCONT)
         assert (await call).tolist() == [[6.0, 6.0]]
         assert (await plane.infer(rows(4))).tolist() == [[8.0, 8.0]]

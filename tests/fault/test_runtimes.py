@@ -17,7 +17,8 @@ from penstock.shared.wire.tensors import AnyArray, array_from_tensor, tensor_fro
 from penstock.worker.control.messages import LoadFailed
 from penstock.worker.environments.cache import Environments
 from tests.support import mlflow_models as models
-from tests.support.data_plane import DataPlane, data_plane, until
+from tests.support.data_plane import DataPlane, data_plane
+from tests.support.waiting import eventually
 
 ROWS = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [0.5, 0.0, -1.0]]
 SUMS = [[5.0, 8.0], [14.0, 17.0], [0.5, -2.0]]
@@ -202,7 +203,7 @@ async def test_a_row_too_few_is_the_answer_of_the_request_that_brings_it_and_end
         calls = [call(plane, {"input-0": np.array([float(value)])}) for value in values]
         answers = [answer["output-0"].tolist() for answer in await asyncio.gather(*calls)]
         assert answers == [[] if value == 79 else [value * 10.0] for value in values]
-        await until(lambda: interface_of(plane).max_batch_size == 0)
+        await eventually(lambda: interface_of(plane).max_batch_size == 0)
 
 
 REPLICAS = 4
@@ -218,7 +219,7 @@ async def killer_rounds(folder: Path, rounds: int) -> None:
         for number in range(1, rounds + 1):
             assert await among_good_ones(plane, 99.0) is ErrorCode.REPLICA_CRASHED
             # The gateway notices the last death a moment after its call has failed.
-            await until(lambda: processes(plane) == sum(plane.service.ready_counts().values()))
+            await eventually(lambda: processes(plane) == sum(plane.service.ready_counts().values()))
             alive = processes(plane)
             assert len(plane.children) - alive <= 2 * number + THIRDS_MAX
             if number < rounds:

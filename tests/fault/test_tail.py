@@ -28,7 +28,8 @@ from tests.fault.calls import OpenCalls
 from tests.fault.refusing import refusing_peers
 from tests.fault.served import Served, at_second_try, by_label, checked, served
 from tests.support import mlflow_models, models
-from tests.support.data_plane import data_plane, until
+from tests.support.data_plane import data_plane
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.alone
 
@@ -214,7 +215,7 @@ async def refuse(folder: Path, seconds: float, seed: int) -> None:
         service = plane.service
         interface = service.metadata("m", None).interface
         with refusing_peers(plane.endpoint, REFUSING, interface, SCALE) as peers:
-            await until(lambda: sum(service.ready_counts().values()) == 2 * REFUSING)
+            await eventually(lambda: sum(service.ready_counts().values()) == 2 * REFUSING)
             calls = OpenCalls(service, REFUSED_RATE, 1.0, seed)
             sending = asyncio.create_task(calls.run(1.0 + 1.0 + seconds))
             await asyncio.sleep(1.0)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 from structlog.testing import capture_logs
@@ -31,12 +29,6 @@ async def health(gateway: GatewayProcess) -> tuple[int, str]:
     return answer.status, body.get("reason", "")
 
 
-@asynccontextmanager
-async def until(timeout_s: float = PATIENCE_S) -> AsyncIterator[None]:
-    async with asyncio.timeout(timeout_s):
-        yield
-
-
 async def test_a_gateway_that_starts_without_a_store_says_so_until_it_is_there(
     tmp_path: Path,
 ) -> None:
@@ -45,7 +37,7 @@ async def test_a_gateway_that_starts_without_a_store_says_so_until_it_is_there(
         url = server.url.replace("unix://", "unix://someone:s3cret@")
         async with gateway_process(redis_url=url, state_poll_s=0.05) as gateway:
             await gateway.joined(tmp_path, 0)
-            async with until():
+            async with asyncio.timeout(PATIENCE_S):
                 while "waiting for it" not in gateway.log:
                     await asyncio.sleep(0.02)
             status, reason = await health(gateway)
@@ -71,7 +63,7 @@ async def test_a_store_that_comes_is_told_and_then_the_reason_is_another_one(
             await gateway.joined(tmp_path, 0)
             await asyncio.to_thread(server.start)
             try:
-                async with until():
+                async with asyncio.timeout(PATIENCE_S):
                     while "state store reachable again" not in gateway.log:
                         await asyncio.sleep(0.02)
                 assert "no registry_sync has deployed" in (await health(gateway))[1]
@@ -97,7 +89,7 @@ async def test_a_gateway_that_drains_says_so(tmp_path: Path) -> None:
     async with gateway_process(drain_wait_s=30.0) as gateway:
         await gateway.joined(affine(tmp_path / "m", 2.0))
         gateway.ask_to_leave()
-        async with until():
+        async with asyncio.timeout(PATIENCE_S):
             while (await health(gateway))[0] == 200:
                 await asyncio.sleep(0.02)
         assert (await health(gateway))[1] == "this gateway drains: it is about to end"
@@ -136,7 +128,7 @@ async def test_an_outage_is_told_at_once_again_and_when_it_is_over() -> None:
         def told(event: str) -> int:
             return sum(event in each["event"] for each in logs)
 
-        async with until():
+        async with asyncio.timeout(PATIENCE_S):
             while told("unreachable") < 3:
                 await asyncio.sleep(0.01)
             assert len(service.answers) > told("unreachable")  # most looks are told of by no line

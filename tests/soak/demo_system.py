@@ -8,8 +8,9 @@ from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 
-from tests.e2e.system import LocalSystem, alive, wait_until
+from tests.e2e.system import LocalSystem, alive
 from tests.e2e.test_faults import replicas
+from tests.support.waiting import wait_until
 
 
 @contextlib.contextmanager

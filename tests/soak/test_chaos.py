@@ -21,10 +21,11 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from tests.e2e.load import Load
-from tests.e2e.system import LocalSystem, alive, penstock, wait_until
+from tests.e2e.system import LocalSystem, alive, penstock
 from tests.e2e.test_faults import BROKEN_OFF, child, replicas
 from tests.e2e.test_swap import load_of
 from tests.soak.demo_system import demo_system
+from tests.support.waiting import wait_until
 
 CLIENTS = 16
 DURATION_S = float(os.environ.get("CHAOS_S", "600"))

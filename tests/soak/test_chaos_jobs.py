@@ -22,13 +22,14 @@ from mlflow.tracking import MlflowClient
 from penstock.shared.jobs.record import FINISHED
 from tests.e2e.job_client import numbers
 from tests.e2e.load import TOLERANCE, Load
-from tests.e2e.system import LocalSystem, wait_until
+from tests.e2e.system import LocalSystem
 from tests.e2e.test_jobs_survive import endings, executions
 from tests.e2e.test_swap import load_of
 from tests.soak.demo_system import demo_system
 from tests.soak.job_load import JobLoad, jobs_of, results_of
 from tests.soak.test_chaos import DURATION_S, RECOVERY_S, SEED, Chaos, running
 from tests.support import mlflow_models
+from tests.support.waiting import wait_until
 
 CALL_CLIENTS = 2
 """Calls go on as well: they are what `Chaos` knows by whether all is well."""

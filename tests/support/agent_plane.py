@@ -25,8 +25,9 @@ from penstock.worker.agent.agent import Agent
 from penstock.worker.agent.devices import Machine
 from penstock.worker.agent.job_losses import Losses
 from penstock.worker.control.agent_end import ProcessSpawner
-from tests.support.data_plane import DataPlane, data_plane, until
+from tests.support.data_plane import DataPlane, data_plane
 from tests.support.memory_store import MemoryStateStore
+from tests.support.waiting import eventually
 from tests.unit.worker.agent_bench import (
     FakeArtifacts,
     NoEnvironments,
@@ -85,7 +86,7 @@ class AgentPlane:
                 if [one.state for one in replicas] == [ReplicaState.READY] * count:
                     break
                 await asyncio.sleep(0.05)
-        await until(lambda: sum(self.service.ready_counts().values()) == count)
+        await eventually(lambda: sum(self.service.ready_counts().values()) == count)
         return replicas
 
     async def infer(self, number: float, timeout_s: float = 60.0) -> float:

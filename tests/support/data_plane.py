@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from penstock.worker.control.messages import (
     decode_for_agent,
     encode_line,
 )
+from tests.support.waiting import eventually
 
 WAIT_S = 30.0
 
@@ -151,7 +152,7 @@ class DataPlane(ReplicaChildren):
         message = await asyncio.to_thread(child.hear, (Ready, LoadFailed))
         assert isinstance(message, Ready), message
         alive = sum(other.process.poll() is None for other in self.children)
-        await until(lambda: sum(self.service.ready_counts().values()) >= alive)
+        await eventually(lambda: sum(self.service.ready_counts().values()) >= alive)
         return child
 
     async def infer(self, array: AnyArray, timeout_s: float = 20.0) -> AnyArray:
@@ -164,13 +165,6 @@ class DataPlane(ReplicaChildren):
 
     def drain(self, child: ReplicaChild) -> None:
         child.tell(DrainNow())
-
-
-async def until(condition: Callable[[], bool], timeout_s: float = WAIT_S) -> None:
-    """Wait for a condition; fails the test if it does not come true."""
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @contextlib.asynccontextmanager

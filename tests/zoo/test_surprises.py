@@ -14,8 +14,8 @@ import pytest
 from penstock.shared.contracts.deployment import ReplicaSettings
 from penstock.worker.control.messages import Found, Lower, Ready
 from penstock.worker.trial.unbatched import unbatched
-from tests.e2e.system import wait_until
 from tests.fault.served import Served, served
+from tests.support.waiting import wait_until
 from tests.zoo.onnx_cases import OPEN_SIGNATURE, graph
 from tests.zoo.pyfunc_cases import UNNAMED, python, tensors_in
 from tests.zoo.test_zoo import infer, max_batch_size

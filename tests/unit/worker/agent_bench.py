@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -156,14 +155,6 @@ def make_agent(
         spawner=ProcessSpawner(FAKE_REPLICA, {"FAKE_REPLICA_LOG": str(log)}, adopts=adopts),
         clock=SystemClock(),
     )
-
-
-async def eventually(true: Callable[[], bool]) -> None:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline, "it never came true"
-        await asyncio.sleep(0.02)
 
 
 def lives(pid: int) -> bool:

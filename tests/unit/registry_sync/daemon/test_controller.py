@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import threading
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -37,6 +37,7 @@ from penstock.shared.contracts.history import HistoryEvent, ModelPast
 from penstock.shared.process.clock import SystemClock
 from penstock.shared.store.state import Lease
 from tests.support.memory_store import MemoryStateStore
+from tests.support.waiting import eventually
 from tests.unit.registry_sync.worlds import (
     STABLE,
     gateway,
@@ -214,12 +215,6 @@ async def running(*coroutines: object) -> AsyncIterator[list[asyncio.Task[None]]
                 await task
 
 
-async def until(check: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not check():
-            await asyncio.sleep(0.01)
-
-
 @pytest.fixture
 def stage() -> Stage:
     return Stage()
@@ -228,11 +223,11 @@ def stage() -> Stage:
 async def test_it_deploys_swaps_and_tells(stage: Stage) -> None:
     async with running(stage.controller().run(), stage.obey()):
         await stage.until_routed("1")
-        await until(lambda: stage.status("1") == "serving")
+        await eventually(lambda: stage.status("1") == "serving")
         stage.registry.models = registry(observed(versions={"1": STABLE, "2": STABLE}))
         await stage.until_routed("2")
-        await until(lambda: stage.status("2") == "serving")
-        await until(lambda: stage.status("1") == "superseded")
+        await eventually(lambda: stage.status("2") == "serving")
+        await eventually(lambda: stage.status("1") == "superseded")
         deployment = await stage.store.deployment()
         assert stage.artifacts.kept == {
             each.manifest.digest for each in deployment.revisions.values()
@@ -249,18 +244,18 @@ async def test_it_deploys_swaps_and_tells(stage: Stage) -> None:
 async def test_nothing_is_written_while_nothing_changes(stage: Stage) -> None:
     async with running(stage.controller().run(), stage.obey()):
         await stage.until_routed("1")
-        await until(lambda: stage.status("1") == "serving")
+        await eventually(lambda: stage.status("1") == "serving")
         await asyncio.sleep(0.3)
         serial = (await stage.store.deployment()).serial
         writes, polls = len(stage.registry.writes), stage.registry.polls
-        await until(lambda: stage.registry.polls > polls + 3)
+        await eventually(lambda: stage.registry.polls > polls + 3)
         assert (await stage.store.deployment()).serial == serial
         assert len(stage.registry.writes) == writes
 
 
 async def test_a_hanging_registry_stops_neither_rollout_nor_lease(stage: Stage) -> None:
     async with running(stage.controller().run()):
-        await until(lambda: bool(stage.artifacts.fetched))
+        await eventually(lambda: bool(stage.artifacts.fetched))
         stage.registry.gate.clear()
         async with running(stage.obey()):
             await stage.until_routed("1")
@@ -277,7 +272,7 @@ async def test_without_the_registry_a_restart_goes_on(stage: Stage) -> None:
         before = await stage.store.routing()
         async with running(stage.controller("b").run()):
             polls = stage.registry.polls
-            await until(lambda: stage.registry.polls > polls + 2)
+            await eventually(lambda: stage.registry.polls > polls + 2)
             assert await stage.store.routing() == before
             stage.registry.down = False
             stage.registry.models = registry(observed(versions={"2": STABLE}))
@@ -313,8 +308,8 @@ async def test_two_daemons_never_both_lead(stage: Stage) -> None:
 async def test_a_failed_fetch_is_tried_again(stage: Stage) -> None:
     stage.artifacts.broken.add("models:/digits/1")
     async with running(stage.controller().run(), stage.obey()):
-        await until(lambda: stage.status("1") == "failed")
-        await until(lambda: len(stage.artifacts.fetched) >= 2)
+        await eventually(lambda: stage.status("1") == "failed")
+        await eventually(lambda: len(stage.artifacts.fetched) >= 2)
         assert await stage.routed() is None
         stage.artifacts.broken.clear()
         await stage.until_routed("1")
@@ -323,8 +318,8 @@ async def test_a_failed_fetch_is_tried_again(stage: Stage) -> None:
 async def test_a_fetch_that_the_machine_refuses_is_a_failed_one(stage: Stage) -> None:
     stage.artifacts.disk_is_full = True
     async with running(stage.controller().run(), stage.obey()):
-        await until(lambda: stage.status("1") == "failed")
-        await until(lambda: len(stage.artifacts.fetched) >= 2)
+        await eventually(lambda: stage.status("1") == "failed")
+        await eventually(lambda: len(stage.artifacts.fetched) >= 2)
         message = stage.registry.writes[-1].message
         assert message == "artifacts: models:/digits/1: OSError: No space left on device"
         stage.artifacts.disk_is_full = False
@@ -341,7 +336,7 @@ async def test_what_is_wrong_is_said_once_and_said_again_when_it_is_something_el
 
     async def polls(more: int) -> None:
         target = stage.registry.polls + more
-        await until(lambda: stage.registry.polls >= target)
+        await eventually(lambda: stage.registry.polls >= target)
 
     async with running(stage.controller().run(), stage.obey()):
         await stage.until_routed("1")
@@ -368,12 +363,12 @@ async def test_the_log_says_once_what_a_status_says(
         return sum(all(word in line for word in ("status", *words)) for line in lines)
 
     async with running(stage.controller().run(), stage.obey()):
-        await until(lambda: said("status=serving", "one row at a time") > 0)
+        await eventually(lambda: said("status=serving", "one row at a time") > 0)
         odd = {"1": STABLE, "2": {"penstock.role": "stabel"}}
         stage.registry.models = registry(observed(versions=odd))
-        await until(lambda: said("warning", "status=invalid", "stabel") > 0)
+        await eventually(lambda: said("warning", "status=invalid", "stabel") > 0)
         polls = stage.registry.polls
-        await until(lambda: stage.registry.polls >= polls + 3)
+        await eventually(lambda: stage.registry.polls >= polls + 3)
     assert said("status=invalid", "version=2") == 1
     assert said("status=serving", "version=1", "one row at a time") == 1
 
@@ -387,11 +382,11 @@ async def test_what_cannot_be_written_down_holds_up_nothing_and_is_told_later(
 
     async with running(stage.controller().run(), stage.obey()):
         await stage.until_routed("1")
-        await until(lambda: stage.status("1") == "serving")
+        await eventually(lambda: stage.status("1") == "serving")
         stage.store.forgetful = True
         stage.registry.models = registry(observed(versions={"1": STABLE, "2": STABLE}))
         await stage.until_routed("2")
-        await until(lambda: stage.status("2") == "serving")
+        await eventually(lambda: stage.status("2") == "serving")
         stage.store.forgetful = False
         async with asyncio.timeout(10):
             while await switches() != [("", "1"), ("1", "2")]:
@@ -403,12 +398,12 @@ async def test_a_new_leader_tells_no_event_again(stage: Stage) -> None:
     async with running(stage.obey()):
         async with running(stage.controller("a").run()):
             await stage.until_routed("1")
-            await until(lambda: stage.status("1") == "serving")
+            await eventually(lambda: stage.status("1") == "serving")
         before = await stage.store.history("digits")
         async with running(stage.controller("b").run()):
             stage.registry.models = registry(observed(versions={"1": STABLE, "2": STABLE}))
             await stage.until_routed("2")
-            await until(lambda: stage.status("2") == "serving")
+            await eventually(lambda: stage.status("2") == "serving")
     after = await stage.store.history("digits")
     assert after[: len(before)] == before
     assert [each.kind for each in after] == ["wanted", "switched"] * 2
@@ -420,11 +415,11 @@ async def test_leadership_ends_when_the_store_does_not_answer_in_time() -> None:
     troubles = Troubles(SyncCounts())
     leadership = Leadership(store, SystemClock(), "a", 0.3, lambda: changes.append(True), troubles)
     async with running(leadership.run()):
-        await until(lambda: leadership.lease is not None)
+        await eventually(lambda: leadership.lease is not None)
         store.away = True
-        await until(lambda: leadership.lease is None and len(changes) == 2)
+        await eventually(lambda: leadership.lease is None and len(changes) == 2)
         store.away = False
-        await until(lambda: leadership.lease is not None)
+        await eventually(lambda: leadership.lease is not None)
     assert await store.acquire_lease("b", 1.0) is not None
     assert len(changes) >= 3
 
@@ -433,9 +428,9 @@ async def test_a_fetch_that_raises_what_nobody_foresaw_is_a_failed_one(stage: St
     stage.artifacts = BrokenArtifacts()
     controller = stage.controller()
     async with running(controller.run(), stage.obey()):
-        await until(lambda: stage.status("1") == "failed")
+        await eventually(lambda: stage.status("1") == "failed")
         assert "KeyError: 'nobody foresaw this'" in stage.registry.writes[-1].message
-        await until(lambda: controller.counts.fetch_failures >= 3)
+        await eventually(lambda: controller.counts.fetch_failures >= 3)
         # Each waits twice as long as the one before; it used to be tried again at once.
         assert controller.counts.fetches <= 5
         assert controller.counts.faults == controller.counts.fetch_failures
@@ -459,7 +454,7 @@ async def test_a_fetch_that_was_given_up_before_it_began_is_made_when_it_is_wish
     fetches.want([], [])
     await asyncio.sleep(0.05)
     fetches.want([source], [source])
-    await until(lambda: source in fetches.prepared)
+    await eventually(lambda: source in fetches.prepared)
     await fetches.close()
 
 
@@ -470,7 +465,7 @@ async def test_the_registry_is_read_anew_after_a_lease_that_came_back_the_same()
     async with running(controller.run(), stage.obey()):
         await stage.until_routed("1")
         stage.store.deaf = True
-        await until(lambda: not controller.leading)
+        await eventually(lambda: not controller.leading)
         stage.registry.models = registry(observed(versions={"2": STABLE}))
         stage.store.deaf = False
         await stage.until_routed("2")
@@ -482,9 +477,9 @@ async def test_a_registry_that_is_away_or_empty_is_a_lasting_trouble(stage: Stag
         await stage.until_routed("1")
         assert controller.lasting_troubles == ()
         stage.registry.down = True
-        await until(lambda: controller.lasting_troubles == ("registry: down",))
+        await eventually(lambda: controller.lasting_troubles == ("registry: down",))
         stage.registry.down = False
-        await until(lambda: controller.lasting_troubles == ())
+        await eventually(lambda: controller.lasting_troubles == ())
 
 
 async def test_a_deleted_model_is_told_and_off_ends_it(stage: Stage) -> None:
@@ -492,7 +487,7 @@ async def test_a_deleted_model_is_told_and_off_ends_it(stage: Stage) -> None:
     async with running(controller.run(), stage.obey()):
         await stage.until_routed("1")
         stage.registry.models = {}
-        await until(lambda: controller.gone_versions == 1)
+        await eventually(lambda: controller.gone_versions == 1)
         assert await stage.routed() == "1"
         await stage.store.turn_off("digits", ["1"])
         async with asyncio.timeout(10):
@@ -500,17 +495,17 @@ async def test_a_deleted_model_is_told_and_off_ends_it(stage: Stage) -> None:
                 await asyncio.sleep(0.01)
             while await stage.store.turned_off():
                 await asyncio.sleep(0.01)
-        await until(lambda: controller.gone_versions == 0)
+        await eventually(lambda: controller.gone_versions == 0)
 
 
 async def test_a_system_that_writes_the_same_tags_is_noticed(stage: Stage) -> None:
     controller = stage.controller()
     async with running(controller.run(), stage.obey()):
         await stage.until_routed("1")
-        await until(lambda: stage.status("1") == "serving")
+        await eventually(lambda: stage.status("1") == "serving")
         other = StatusUpdate("digits", "1", Status.LOADING, owner="other system@elsewhere")
         stage.registry.models = with_status(stage.registry.models, other)
-        await until(lambda: controller.contested_versions == 1)
+        await eventually(lambda: controller.contested_versions == 1)
         (trouble,) = controller.lasting_troubles
         assert "another system writes them too, as other system@elsewhere" in trouble
-        await until(lambda: stage.status("1") == "serving")
+        await eventually(lambda: stage.status("1") == "serving")

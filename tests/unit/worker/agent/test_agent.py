@@ -28,12 +28,12 @@ from penstock.shared.store.state import Lease
 from penstock.worker.agent.agent import Agent
 from penstock.worker.agent.findings import own_environment
 from tests.support.memory_store import MemoryStateStore
+from tests.support.waiting import eventually
 from tests.unit.worker.agent_bench import (
     PATIENCE_S,
     WORKER,
     FakeArtifacts,
     deployment,
-    eventually,
     lives,
     make_agent,
     routing,

@@ -11,7 +11,7 @@ import pytest
 from penstock.shared.contracts.errors import StateStoreError
 from penstock.worker.agent import job_losses as losses
 from penstock.worker.agent.job_losses import LOSSES_MAX, Losses
-from tests.unit.worker.agent_bench import eventually
+from tests.support.waiting import eventually
 
 
 class FakeStore:

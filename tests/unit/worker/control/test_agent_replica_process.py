@@ -20,7 +20,7 @@ from penstock.worker.control.messages import (
     decode_for_replica,
     encode_line,
 )
-from tests.unit.worker.agent_bench import eventually
+from tests.support.waiting import eventually
 
 START = Start(
     key="k",

@@ -28,6 +28,7 @@ from penstock.worker.job_line.messages import Began, Ended, FromPort, Gone, Leav
 from penstock.worker.job_line.messages import Leased as LeasedToLoop
 from penstock.worker.job_port.port import JobPort
 from penstock.worker.replica.mailbox import Mailbox
+from tests.support.waiting import wait_until
 from tests.unit.shared.hostile_msgpack import array, nested
 from tests.unit.worker.job_port.test_leases import record
 
@@ -103,13 +104,6 @@ class FakeBlobs:
         return self.kept[name]
 
 
-def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 5
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 class Bench:
     """A port that runs; made by the fixture `bench`."""
 
@@ -168,7 +162,7 @@ def test_a_job_has_failed_when_its_timeout_is_over_and_what_comes_later_is_dropp
 ) -> None:
     (number,) = bench.lease(timeout_ms=50).numbers
     bench.port.tell(Began([number], 0.0, time.monotonic()))
-    until(lambda: bench.store.sent("fail"))
+    wait_until(lambda: bench.store.sent("fail"))
     bench.answer(Final(number))
     time.sleep(0.1)
     (failed,) = bench.store.sent("fail")
@@ -184,7 +178,7 @@ def test_an_answer_within_the_timeout_counts_however_late_the_port_hears_of_it(
     began = time.monotonic() - 60
     bench.port.tell(Began([number], 0.0, began))
     bench.port.tell(Ended([Final(number)], began + 0.01))
-    until(lambda: bench.store.sent("commit") or bench.store.sent("fail"))
+    wait_until(lambda: bench.store.sent("commit") or bench.store.sent("fail"))
     assert bench.store.sent("fail") == []
 
 
@@ -195,7 +189,7 @@ def test_the_last_large_output_is_told_before_the_job_ends(bench: Bench) -> None
     time.sleep(0.1)
     assert bench.store.sent("commit") == []
     bench.blobs.open.set()
-    until(lambda: bench.store.sent("commit"))
+    wait_until(lambda: bench.store.sent("commit"))
     assert [content.blob for content in bench.outputs()] == list(bench.blobs.kept)
 
 
@@ -206,7 +200,7 @@ def test_a_large_output_that_takes_too_long_keeps_no_result_waiting(
     (number,) = bench.lease().numbers
     bench.port.tell(Told(number, (LARGE_TYPE, LARGE)))
     bench.answer(Final(number))
-    until(lambda: bench.store.sent("commit"))
+    wait_until(lambda: bench.store.sent("commit"))
 
 
 def test_outputs_told_while_a_beat_was_unanswered_are_told_before_the_end(bench: Bench) -> None:
@@ -217,7 +211,7 @@ def test_outputs_told_while_a_beat_was_unanswered_are_told_before_the_end(bench:
         time.sleep(0.06)
     bench.answer(Final(number))
     bench.store.away = False
-    until(lambda: bench.store.sent("commit"))
+    wait_until(lambda: bench.store.sent("commit"))
     assert {content.size_bytes for content in bench.outputs()} == {0, 1, 2}
 
 
@@ -238,7 +232,7 @@ def test_an_input_of_another_version_is_given_back_after_a_while(
     leased = bench.lease(msgpack.packb([VERSION + 1, *rest]))
     assert (len(leased.numbers), leased.jobs) == (1, [])
     assert bench.store.sent("release") == []
-    until(lambda: bench.store.sent("release"))
+    wait_until(lambda: bench.store.sent("release"))
     assert bench.hear() == Gone(leased.numbers[0])
     assert bench.store.sent("fail") == []
 
@@ -246,7 +240,7 @@ def test_an_input_of_another_version_is_given_back_after_a_while(
 def test_a_moved_job_that_does_not_fit_fails_and_names_both_versions(bench: Bench) -> None:
     leased = bench.lease(body("old"), moved_from="7")
     assert (leased.numbers, leased.jobs) == ([], [])
-    until(lambda: bench.store.sent("fail"))
+    wait_until(lambda: bench.store.sent("fail"))
     (failed,) = bench.store.sent("fail")
     assert failed.arguments[2] == ErrorCode.INVALID_INPUT
     for words in ("version '7'", "version '1'", "'x' is missing"):
@@ -268,7 +262,7 @@ def test_a_job_whose_data_is_hostile_fails_with_a_reason_and_harms_no_other(
 ) -> None:
     leased = bench.lease(data)
     assert (leased.numbers, leased.jobs) == ([], [])
-    until(lambda: bench.store.sent("fail"))
+    wait_until(lambda: bench.store.sent("fail"))
     (failed,) = bench.store.sent("fail")
     assert failed.arguments[2] == ErrorCode.INTERNAL
     assert "the job's input cannot be read" in str(failed.arguments[3])
@@ -277,7 +271,7 @@ def test_a_job_whose_data_is_hostile_fails_with_a_reason_and_harms_no_other(
 
 def test_a_failure_does_not_repeat_names_of_any_length(bench: Bench) -> None:
     bench.lease(bytes(pack_input(JobInput("", _named("x", "y" * 100_000)))), moved_from="7")
-    until(lambda: bench.store.sent("fail"))
+    wait_until(lambda: bench.store.sent("fail"))
     (failed,) = bench.store.sent("fail")
     assert "it has no input 'yyy" in str(failed.arguments[3])
     assert len(str(failed.arguments[3])) < 1000
@@ -298,13 +292,13 @@ def test_a_result_is_sent_until_it_is_confirmed_as_long_as_heartbeats_are(
         call.script == "commit" and len(bench.store.sent("commit")) < 60
     )
     bench.answer(Final(number))
-    until(lambda: len(bench.store.sent("commit")) == 60)
+    wait_until(lambda: len(bench.store.sent("commit")) == 60)
 
 
 def test_a_refused_job_is_given_back(bench: Bench) -> None:
     (number,) = bench.lease().numbers
     bench.answer(Nack(number, NackReason.DRAINING))
-    until(lambda: bench.store.sent("release"))
+    wait_until(lambda: bench.store.sent("release"))
 
 
 def test_a_port_that_follows_another_returns_its_jobs_before_it_leases() -> None:
