@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.deploy.local.cli.completion import names_of_tags
 from penstock.registry_sync.plan.tags.table import TAGS
 from tests.e2e.system import own_environment
 
@@ -122,3 +123,10 @@ def test_nothing_heavy_is_imported() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.stderr.strip() == "[]"
+
+
+def test_names_are_completed() -> None:
+    assert names_of_tags("job_") == ["job_replicas", "job_concurrency", "job_slice_ms"]
+    completed = {"_PENSTOCK_COMPLETE": "complete_bash", "COMP_WORDS": "penstock tags hed"}
+    done = tags(**completed, COMP_CWORD="2")
+    assert done.stdout.split() == ["hedge", "hedge_budget"]
