@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from penstock.registry_sync.plan.model_filter import ModelFilter
-from penstock.registry_sync.plan.tag_names import DEFAULT_PREFIX, PREFIX_PATTERN, TagNames
+from penstock.registry_sync.plan.tags.names import DEFAULT_PREFIX, PREFIX_PATTERN, TagNames
 from penstock.registry_sync.plan.world import Policy
 from penstock.shared.contracts.settings import CommonSettings
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from penstock.registry_sync.plan.gone import off_of
 from penstock.registry_sync.plan.past import bounded_line, changed, revisions_by_model
 from penstock.registry_sync.plan.roles import OFF
-from penstock.registry_sync.plan.tag_names import TagNames
+from penstock.registry_sync.plan.tags.names import TagNames
 from penstock.registry_sync.plan.wishes import NO_ROLES, Wish
 from penstock.registry_sync.plan.world import World
 from penstock.registry_sync.sources.types import ROLE_TAG, STATUS_TAG, Status, StatusUpdate

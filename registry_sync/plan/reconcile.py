@@ -43,13 +43,15 @@ from penstock.registry_sync.plan.past import past_of
 from penstock.registry_sync.plan.placement import Placing, asked, place
 from penstock.registry_sync.plan.routes import next_generation, route_models
 from penstock.registry_sync.plan.statuses import all_statuses, not_shown
-from penstock.registry_sync.plan.tags import ServingSettings
+from penstock.registry_sync.plan.tags.settings import ServingSettings
+from penstock.registry_sync.plan.tags.table import SETTINGS
 from penstock.registry_sync.plan.wishes import Wish, wish_of, wish_without_registry
 from penstock.registry_sync.plan.world import FetchFailure, Plan, Policy, Reports, World
 from penstock.registry_sync.sources.types import Registry
 from penstock.shared.contracts.deployment import (
     ArtifactSource,
     Deployment,
+    InPlaceSettings,
     Phase,
     ReplicaPlacement,
     ReplicaState,
@@ -59,19 +61,10 @@ from penstock.shared.contracts.deployment import (
 STEPS_MAX = 12
 """More steps than any chain of phases has; reaching it is a mistake in here."""
 
-IN_PLACE = (
-    "source",
-    "replicas",
-    "job_replicas",
-    "timeout_ms",
-    "queue_timeout_ms",
-    "hedge",
-    "hedge_budget",
-    "swap",
-)
+IN_PLACE = ("source", *InPlaceSettings.model_fields)
 """What of a revision follows its tags while it runs."""
 
-PLACED_BY = ("replicas", "job_replicas", "swap")
+PLACED_BY = tuple(tag.field for tag in SETTINGS if tag.places)
 """What of that changes its places: one that could not be loaded is tried again at once."""
 
 

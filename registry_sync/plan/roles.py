@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from penstock.registry_sync.plan.tag_names import DEFAULT_NAMES, TagNames
+from penstock.registry_sync.plan.tags.names import DEFAULT_NAMES, TagNames
 from penstock.registry_sync.sources.types import ROLE_TAG, ObservedModel, version_order
 
 STABLE = "stable"

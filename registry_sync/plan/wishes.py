@@ -16,7 +16,11 @@ import orjson
 
 from penstock.registry_sync.plan.gone import why_gone
 from penstock.registry_sync.plan.roles import Roles, roles_of
-from penstock.registry_sync.plan.tags import ServingSettings, deployed_settings, read_settings
+from penstock.registry_sync.plan.tags.settings import (
+    ServingSettings,
+    deployed_settings,
+    read_settings,
+)
 from penstock.registry_sync.plan.world import FetchFailure, Policy, Prepared
 from penstock.registry_sync.sources.types import ObservedModel, ObservedVersion
 from penstock.shared.contracts.deployment import (
@@ -28,17 +32,11 @@ from penstock.shared.contracts.deployment import (
 )
 from penstock.shared.contracts.ids import is_model_name
 
-LATER_SETTINGS = (
-    "execution_timeout_ms",
-    "job_concurrency",
-    "job_slice_ms",
-    "drain_timeout_s",
-    "jobs",
-    "batching",
-    "warmup",
-    "trial",
+FIRST_SETTINGS = frozenset(
+    {"max_batch_size", "max_queue_delay_ms", "device", "threads", "environment"}
 )
-"""Replica settings that revision ids did not always know."""
+LATER_SETTINGS = frozenset(ReplicaSettings.model_fields) - FIRST_SETTINGS
+"""Replica settings that revision ids did not always know, as all that are still to come."""
 
 NO_ROLES = Roles(stable=None, off=frozenset(), superseded={}, unknown={})
 
@@ -216,14 +214,8 @@ def revision_of(
         source=seen.source,
         manifest=manifest,
         settings=replica,
-        replicas=settings.replicas,
-        job_replicas=settings.job_replicas,
-        timeout_ms=settings.timeout_ms,
-        queue_timeout_ms=settings.queue_timeout_ms,
-        hedge=settings.hedge,
-        hedge_budget=settings.hedge_budget,
-        swap=settings.swap,
         memory_bytes=policy.replica_overhead_bytes + artifact_bytes,
+        **settings.in_place,
     )
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from penstock.registry_sync.plan.tag_names import DEFAULT_NAMES, TagNames
-from penstock.registry_sync.plan.tags import ServingSettings
+from penstock.registry_sync.plan.tags.names import DEFAULT_NAMES, TagNames
+from penstock.registry_sync.plan.tags.settings import ServingSettings
 from penstock.registry_sync.sources.types import Registry, StatusUpdate, VersionKey
 from penstock.shared.contracts.deployment import (
     ArtifactManifest,

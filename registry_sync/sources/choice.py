@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 
-from penstock.registry_sync.plan.tag_names import TagNames
+from penstock.registry_sync.plan.tags.names import TagNames
 from penstock.registry_sync.settings import SyncSettings
 from penstock.registry_sync.sources.folder_source import FolderSource
 from penstock.registry_sync.sources.types import RegistryError, RegistrySource

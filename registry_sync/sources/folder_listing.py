@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from penstock.registry_sync.plan.tag_names import DEFAULT_PREFIX
+from penstock.registry_sync.plan.tags.names import DEFAULT_PREFIX
 from penstock.shared.artifacts.copy import STATUS_FILE, TAGS_FILE
 from penstock.shared.artifacts.folder import is_text
 from penstock.shared.process.telemetry import get_logger

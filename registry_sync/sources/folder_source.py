@@ -26,7 +26,7 @@ from typing import Literal
 
 from penstock.registry_sync.plan.model_filter import EVERY_MODEL, ModelFilter
 from penstock.registry_sync.plan.roles import OFF, STABLE, role_of
-from penstock.registry_sync.plan.tag_names import DEFAULT_NAMES, TagNames
+from penstock.registry_sync.plan.tags.names import DEFAULT_NAMES, TagNames
 from penstock.registry_sync.sources.folder_files import (
     STATUS_BYTES_MAX,
     TAGS_BYTES_MAX,

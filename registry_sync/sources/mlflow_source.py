@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from penstock.registry_sync.plan.model_filter import EVERY_MODEL, ModelFilter
-from penstock.registry_sync.plan.tag_names import DEFAULT_NAMES, TagNames
+from penstock.registry_sync.plan.tags.names import DEFAULT_NAMES, TagNames
 from penstock.registry_sync.sources.causes import told
 from penstock.registry_sync.sources.types import (
     OVER,

@@ -161,6 +161,26 @@ class ReplicaSettings(_Document):
     trial: int | None = None
 
 
+class InPlaceSettings(_Document):
+    """Settings that what runs can follow; a change of them makes no new revision.
+
+    Attributes:
+        replicas: how many in all, or `each`: one per matching worker.
+        job_replicas: how many more, for jobs alone, if it streams and takes both calls and jobs.
+        timeout_ms, queue_timeout_ms, hedge, hedge_budget: see
+            `penstock.shared.contracts.routing.VersionRoute`.
+        swap: whether what serves ends once this is loaded, or before.
+    """
+
+    replicas: int | Literal["each"] = 1
+    job_replicas: int = 1
+    timeout_ms: float | None = None
+    queue_timeout_ms: float | None = None
+    hedge: HedgePolicy = "auto"
+    hedge_budget: float = HEDGE_BUDGET
+    swap: Swap = "surge"
+
+
 class Phase(StrEnum):
     """What registry_sync wants of a revision."""
 
@@ -170,18 +190,15 @@ class Phase(StrEnum):
     FAILED = "failed"  # not placed; tried again at `retry_at`
 
 
-class RevisionDeployment(_Document):
-    """One revision of one version that is to exist.
+class RevisionDeployment(InPlaceSettings):
+    """One revision of one version that is to exist, with the settings that it follows in place.
 
     Attributes:
-        replicas: how many in all, or `each`: one per matching worker. job_replicas: how many more,
-        for jobs alone, if it streams and takes both calls and jobs. timeout_ms, queue_timeout_ms,
-        hedge, hedge_budget: see `penstock.shared.contracts.routing.VersionRoute`. memory_bytes:
-        estimate of what one replica takes, for placement. changed_at: wall-clock time at which the
-        phase began. wished_at: wall-clock time since which it is to serve; 0: written before this
-        was noted. drain_generation: gateways that acknowledged it no longer route here (phase
-        DRAINING). failures: loads that failed in a row. retry_at: wall-clock time of the next try
-        (phase FAILED); None: not before a change. message: for the operator.
+        memory_bytes: estimate of what one replica takes, for placement. changed_at: wall-clock time
+        at which the phase began. wished_at: wall-clock time since which it is to serve; 0: written
+        before this was noted. drain_generation: gateways that acknowledged it no longer route here
+        (phase DRAINING). failures: loads that failed in a row. retry_at: wall-clock time of the
+        next try (phase FAILED); None: not before a change. message: for the operator.
     """
 
     model: str
@@ -190,13 +207,6 @@ class RevisionDeployment(_Document):
     source: ArtifactSource
     manifest: ArtifactManifest
     settings: ReplicaSettings
-    replicas: int | Literal["each"] = 1
-    job_replicas: int = 1
-    timeout_ms: float | None = None
-    queue_timeout_ms: float | None = None
-    hedge: HedgePolicy = "auto"
-    hedge_budget: float = HEDGE_BUDGET
-    swap: Swap = "surge"
     memory_bytes: int = 0
     phase: Phase = Phase.LOADING
     changed_at: float = 0.0

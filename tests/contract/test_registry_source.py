@@ -11,7 +11,7 @@ import pytest
 
 from penstock.registry_sync.daemon.controller import Controller
 from penstock.registry_sync.plan.model_filter import ModelFilter
-from penstock.registry_sync.plan.tag_names import TagNames
+from penstock.registry_sync.plan.tags.names import TagNames
 from penstock.registry_sync.settings import SyncSettings
 from penstock.registry_sync.sources.mlflow_source import MlflowSource
 from penstock.registry_sync.sources.types import (

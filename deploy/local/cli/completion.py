@@ -71,6 +71,12 @@ def jobs_of_gateway(ctx: typer.Context, incomplete: str) -> Offer:
     return within(LOOK_S, look)
 
 
+def names_of_tags(incomplete: str) -> list[str]:
+    """Tags, without the prefix."""
+    tags = load("penstock.registry_sync.plan.tags.table", "penstock", "all").TAGS
+    return [tag.name for tag in tags if tag.name.startswith(incomplete)]
+
+
 def _call(ctx: typer.Context, method: str, path: str, query: dict[str, str]) -> bytes:
     url = ctx.params.get("url") or _system(ctx).url
     client = load("penstock.deploy.local.jobs.gateway_client", "penstock", "all").GatewayClient(

@@ -18,7 +18,12 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic_settings import BaseSettings
 
-from penstock.deploy.local.cli.completion import jobs_of_gateway, models_of_gateway, models_of_store
+from penstock.deploy.local.cli.completion import (
+    jobs_of_gateway,
+    models_of_gateway,
+    models_of_store,
+    names_of_tags,
+)
 from penstock.deploy.local.cli.config_file import VARIABLE as CONFIG_VARIABLE
 from penstock.deploy.local.cli.config_file import read_config
 from penstock.deploy.local.cli.extras import load
@@ -214,6 +219,31 @@ def wait(
     raise typer.Exit(
         module.run_wait(model, version, goal, timeout_s, data_dir, redis_url, namespace)
     )
+
+
+@app.command("tags", rich_help_panel=CommandGroup.LOOK)
+def tags(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            help="One tag, to be shown in full; with the prefix or without.",
+            autocompletion=names_of_tags,
+        ),
+    ] = None,
+    tag_prefix: Annotated[
+        str | None,
+        typer.Option(
+            help="What the tags of your system begin with; default: as registry-sync is set.",
+            envvar="PENSTOCK_TAG_PREFIX",
+            rich_help_panel=OptionGroup.SYSTEM,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Show the tags by which models are operated: where each stands, its default, its meaning."""
+    module = load("penstock.deploy.local.commands.tags", "penstock tags", "all")
+    module.run_tags(name, tag_prefix, os.environ, as_json)
 
 
 @app.command("doctor", rich_help_panel=CommandGroup.LOOK)

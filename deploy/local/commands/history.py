@@ -15,8 +15,7 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from penstock.deploy.local.cli.failures import CommandError
-from penstock.deploy.local.cli.tables import table_console
-from penstock.deploy.local.status.tables import folded_table, one_line
+from penstock.deploy.local.cli.tables import folded_table, one_line, table_console
 from penstock.deploy.local.system.system_file import read_system
 from penstock.shared.contracts.errors import StateStoreError
 from penstock.shared.contracts.history import EventKind, HistoryEvent, utc

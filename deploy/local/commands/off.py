@@ -15,10 +15,10 @@ from typing import TypeVar
 import typer
 
 from penstock.deploy.local.cli.failures import CommandError
+from penstock.deploy.local.cli.tables import one_line
 from penstock.deploy.local.commands.ending import Ending, ending_of, listed
 from penstock.deploy.local.commands.retry import deployed_models
 from penstock.deploy.local.status.document import summary_of
-from penstock.deploy.local.status.tables import one_line
 from penstock.deploy.local.system.system_file import read_system
 from penstock.shared.contracts.errors import StateStoreError
 from penstock.shared.store.keys import Keys

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from penstock.registry_sync.plan.tag_names import DEFAULT_PREFIX, TagNames
+from penstock.registry_sync.plan.tags.names import DEFAULT_PREFIX, TagNames
 from penstock.registry_sync.sources.types import ROLE_TAG
 
 PREFIX_VARIABLE = "PENSTOCK_TAG_PREFIX"

@@ -10,7 +10,7 @@ import orjson
 from rich.table import Table
 
 from penstock.deploy.local.cli.failures import CommandError
-from penstock.deploy.local.cli.tables import table_console
+from penstock.deploy.local.cli.tables import one_line, table_console
 from penstock.deploy.local.jobs.cause import StorePlace, read_cause
 from penstock.deploy.local.jobs.document import (
     lines_of,
@@ -20,7 +20,6 @@ from penstock.deploy.local.jobs.document import (
     table_of,
 )
 from penstock.deploy.local.jobs.gateway_client import GatewayClient, patiently
-from penstock.deploy.local.status.tables import one_line
 
 
 def run_list(

@@ -13,10 +13,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from rich.console import Console
 
 from penstock.deploy.local.cli.failures import CommandError
-from penstock.deploy.local.cli.tables import table_console
+from penstock.deploy.local.cli.tables import one_line, table_console
 from penstock.deploy.local.jobs.gateway_client import GatewayClient, RefusedError
 from penstock.deploy.local.status.goals import Goal, Judgement, Outcome, VersionState, judge
-from penstock.deploy.local.status.tables import models_table, one_line, print_table
+from penstock.deploy.local.status.tables import models_table, print_table
 from penstock.deploy.local.status.verdict import LOADING, WELL
 from penstock.registry_sync.sources.types import Status
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from penstock.deploy.local.cli.tables import is_narrow
+from penstock.deploy.local.cli.tables import folded_table, is_narrow, one_line
 from penstock.deploy.local.status.document import ModelStatus, SystemStatus
 from penstock.registry_sync.sources.types import version_order
 from penstock.shared.jobs.durability import Durability
@@ -54,19 +53,6 @@ def _messages(status: SystemStatus) -> Iterator[str]:
                     yield f"{replica.id}: {replica.message}"
     for sync in status.syncs:
         yield from (f"{sync.sync}: {one_line(trouble)}" for trouble in sync.troubles)
-
-
-def one_line(name: str) -> str:
-    """A name, with what would move the cursor written out."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
-
-
-def folded_table(*columns: str) -> Table:
-    """A table that folds what is too long for the terminal, rather than cutting it."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
 
 
 def print_table(table: Table, console: Console) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from penstock.deploy.local.cli.failures import CommandError
+from penstock.deploy.local.cli.tables import one_line
 from penstock.deploy.local.jobs.gateway_client import GatewayAwayError, GatewayClient
 from penstock.deploy.local.status.document import ModelStatus, SystemStatus, summary_of
 from penstock.deploy.local.status.gateway import TIMEOUT_S, ask, judge_gateway
@@ -24,7 +25,6 @@ from penstock.deploy.local.status.goals import (
     is_over,
     judge,
 )
-from penstock.deploy.local.status.tables import one_line
 from penstock.deploy.local.system.system_file import read_system
 from penstock.registry_sync.sources.types import Status
 from penstock.shared.contracts.errors import StateStoreError

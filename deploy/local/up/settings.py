@@ -8,7 +8,7 @@ from typing import Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from penstock.registry_sync.plan.tag_names import DEFAULT_PREFIX, PREFIX_PATTERN
+from penstock.registry_sync.plan.tags.names import DEFAULT_PREFIX, PREFIX_PATTERN
 
 
 class UpSettings(BaseSettings):

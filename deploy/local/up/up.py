@@ -43,7 +43,7 @@ from penstock.deploy.local.up.restart_socket import NAME as RESTART_SOCKET
 from penstock.deploy.local.up.restart_socket import RestartSocket
 from penstock.deploy.local.up.settings import UpSettings
 from penstock.deploy.local.up.system_plan import SystemPlan
-from penstock.registry_sync.plan.tag_names import TagNames
+from penstock.registry_sync.plan.tags.names import TagNames
 from penstock.registry_sync.sources.types import ROLE_TAG
 from penstock.shared.contracts.errors import StateStoreError
 from penstock.shared.jobs.store import durability_at

@@ -6,7 +6,7 @@ import pytest
 
 from penstock.registry_sync.plan.model_filter import ModelFilter
 from penstock.registry_sync.plan.ownership import CONTEST_S, REST_MAX_S, Ownership
-from penstock.registry_sync.plan.tag_names import TagNames
+from penstock.registry_sync.plan.tags.names import TagNames
 from penstock.registry_sync.sources.types import Registry, Status, StatusUpdate
 from tests.unit.registry_sync.worlds import STABLE, Scene, observed, registry
 

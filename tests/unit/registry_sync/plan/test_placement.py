@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from penstock.registry_sync.plan.placement import Placing, asked, place, rendezvous
-from penstock.registry_sync.plan.tags import ServingSettings
+from penstock.registry_sync.plan.tags.settings import ServingSettings
 from penstock.registry_sync.plan.wishes import revision_of
 from penstock.registry_sync.plan.world import Policy, Reports
 from penstock.shared.contracts.deployment import (
@@ -40,7 +40,7 @@ def revision(
 ) -> RevisionDeployment:
     (version,) = observed(model, versions={"1": {}}).versions
     settings = ServingSettings(
-        replicas=replicas,  # type: ignore[arg-type]
+        replicas=replicas,
         device=device,
         jobs=jobs,
         job_replicas=job_replicas,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.registry_sync.plan.roles import roles_of
-from penstock.registry_sync.plan.tags import ServingSettings, deployed_settings, read_settings
+from penstock.registry_sync.plan.tags.settings import (
+    ServingSettings,
+    deployed_settings,
+    read_settings,
+)
 from penstock.registry_sync.plan.wishes import LATER_SETTINGS, revision_id, revision_of
 from penstock.registry_sync.plan.world import Policy
 from penstock.shared.contracts.deployment import ReplicaSettings, RevisionDeployment
@@ -61,7 +63,7 @@ def test_version_tags_override_model_tags() -> None:
         DEFAULTS,
         None,
     )
-    assert settings == replace(DEFAULTS, threads=4, replicas="each")
+    assert settings == ServingSettings(threads=4, replicas="each")
     assert problems == ()
 
 
@@ -142,7 +144,7 @@ def test_bad_values_keep_what_runs(tag: str, text: str) -> None:
         replicas=7,
         device="cuda:7",
         threads=7,
-        env="isolated",
+        environment="isolated",
         swap="replace",
         queue_timeout_ms=7.0,
         execution_timeout_ms=7.0,
@@ -155,7 +157,8 @@ def test_bad_values_keep_what_runs(tag: str, text: str) -> None:
         drain_timeout_s=7.0,
     )
     settings, problems = read_settings({f"penstock.{tag}": text}, {}, DEFAULTS, running)
-    assert getattr(settings, tag) == getattr(running, tag)
+    field = {"env": "environment"}.get(tag, tag)
+    assert getattr(settings, field) == getattr(running, field)
     assert len(problems) == 1
     assert f"penstock.{tag} is {text!r}" in problems[0]
     settings, _ = read_settings({f"penstock.{tag}": text}, {}, DEFAULTS, None)
@@ -228,13 +231,13 @@ SETTINGS = st.builds(
     hedge=st.sampled_from(["auto", "off"]) | st.floats(0.1, 1e6),
     hedge_budget=st.floats(0, 1),
     replicas=st.integers(1, 9) | st.just("each"),
-    jobs=st.sampled_from(["shared", "only", "off"]),
+    jobs=st.sampled_from([None, "only", "off"]),
     job_replicas=st.integers(1, 9),
     job_concurrency=st.none() | st.integers(1, 99),
     job_slice_ms=st.none() | st.floats(1, 1e6),
     drain_timeout_s=st.none() | st.floats(0, 1e4),
-    batching=st.sampled_from(["auto", "on", "off"]),
-    warmup=st.sampled_from(["auto", "off"]),
+    batching=st.sampled_from([None, "on", "off"]),
+    warmup=st.sampled_from([None, "off"]),
 )
 
 
