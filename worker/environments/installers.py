@@ -15,6 +15,7 @@ import sysconfig
 import tempfile
 import venv
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -95,10 +96,12 @@ def install(target: Target, installer: Installer) -> Installed:
     if uv is not None:
         try:
             _install_by_uv(uv, target)
-            return Installed("uv")
-        except NotForUvError as error:
+        except (NotForUvError, OSError) as error:
             why_not_uv = str(error)
             shutil.rmtree(target.environment, ignore_errors=True)  # half of it may be there
+        else:
+            _bound_cache(uv, target.cache)
+            return Installed("uv")
     failed = _run([*_create(target), "install", "--progress-bar", "off", *_wanted(target)], target)
     if failed:
         raise InstallError(failed, why_not_uv)
@@ -122,30 +125,40 @@ def _wanted(target: Target) -> list[str]:
 
 def _install_by_uv(uv: str, target: Target) -> None:
     check_requirements((target.recipe.requirements, target.recipe.constraints))
-    listed = subprocess.run(
-        [*_create(target), "config", "list"],
-        cwd=target.model,
-        env={**os.environ, "PIP_NO_INPUT": "1"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    settings = pip_settings(listed.stdout)
-    ours = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("UV_") or name.startswith(OWN_VARIABLES)
-    }
-    variables = {"UV_CACHE_DIR": str(target.cache)} | ours | uv_variables(settings, target.model)
+    settings = _settings_of([*_create(target), "config", "list"], target)
+    variables = {"UV_CACHE_DIR": str(target.cache)} | _kept_variables()
+    variables |= uv_variables(settings, target.model)
     # The model's folder may hold settings for uv in a pyproject.toml.
     command = [uv, "--no-config", "--no-progress", "pip", "install", "--python", target.interpreter]
     command += ["--no-index"] if no_index(settings) else []
     failed = _run([*command, *_wanted(target)], target, variables)
     if failed:
         raise NotForUvError(f"uv failed: {failed}")
-    _bound_cache(uv, target.cache)
+
+
+def _settings_of(command: Sequence[str], target: Target) -> dict[str, str]:
+    listed = subprocess.run(
+        command,
+        cwd=target.model,
+        env={**os.environ, "PIP_NO_INPUT": "1"},  # as `pip_settings` wants it
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    return pip_settings(listed.stdout)
+
+
+def _kept_variables() -> dict[str, str]:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("UV_") or name.startswith(OWN_VARIABLES)
+    }
+    if "REQUESTS_CA_BUNDLE" in kept:  # pip trusts it, too
+        kept.setdefault("SSL_CERT_FILE", kept["REQUESTS_CA_BUNDLE"])
+    return kept
 
 
 def _run(command: Sequence[str], target: Target, variables: Mapping[str, str] = os.environ) -> str:
@@ -175,8 +188,12 @@ def _last_words(text: str) -> str:
 
 def _bound_cache(uv: str, cache: Path) -> None:
     """Empty the cache if it holds too much that no environment has a link to."""
-    files = (Path(folder, name).lstat() for folder, _, names in os.walk(cache) for name in names)
-    if sum(each.st_size for each in files if each.st_nlink == 1) > CACHE_BYTES_MAX:
+    unshared = 0
+    for path in (Path(folder, name) for folder, _, names in os.walk(cache) for name in names):
+        with suppress(OSError):  # another build was done with it
+            found = path.lstat()
+            unshared += found.st_size if found.st_nlink == 1 else 0
+    if unshared > CACHE_BYTES_MAX:
         subprocess.run(
             [uv, "--no-config", "--cache-dir", str(cache), "cache", "clean"],
             env={**os.environ, "UV_LOCK_TIMEOUT": str(CACHE_WAIT_S)},
