@@ -36,9 +36,9 @@ from penstock.gateway.memory.trim import keep_little
 from penstock.gateway.routing.feed import RoutingFeed
 from penstock.gateway.settings import GatewaySettings, read_codes
 from penstock.gateway.transport.router import advertised_endpoint, check_endpoint
+from penstock.shared.contracts.addresses import authority_of, is_loopback, url_of
 from penstock.shared.contracts.deployment import GatewayReport
 from penstock.shared.contracts.ids import new_incarnation, node_name
-from penstock.shared.process.addresses import authority_of, is_loopback, url_of
 from penstock.shared.process.clock import SystemClock
 from penstock.shared.process.compiled import is_compiled
 from penstock.shared.process.descriptors import DescriptorWatch

@@ -66,7 +66,9 @@ async def _run(settings: WorkerSettings) -> None:
         settings.cache_dir.resolve(), settings.cache_max_bytes, settings.fetch_timeout_s
     )
     environments = Environments(
-        settings.cache_dir.resolve() / "environments", settings.environments_max
+        settings.cache_dir.resolve() / "environments",
+        settings.environments_max,
+        settings.environment_installer,
     )
     machine = discover()
     agent = Agent(

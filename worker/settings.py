@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from penstock.shared.contracts.ids import node_name
 from penstock.shared.contracts.settings import CommonSettings
+from penstock.worker.environments.installers import Installer
 
 
 def default_worker_name() -> str:
@@ -43,6 +44,11 @@ class WorkerSettings(CommonSettings):
     )
     environments_max: int = Field(
         8, ge=1, description="Isolated environments kept; more are evicted, but never used ones."
+    )
+    environment_installer: Installer = Field(
+        "auto",
+        description="What installs packages into isolated environments: uv where it is installed, "
+        "and pip for what uv cannot do; or pip alone.",
     )
     handover_grace_s: float = Field(
         120.0,

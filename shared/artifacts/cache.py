@@ -9,33 +9,25 @@ then finds it there. Next stop: `penstock.shared.artifacts.folder`, the disk.
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Collection
-from contextlib import suppress
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from penstock.shared.artifacts.copy import copy_content
 from penstock.shared.artifacts.folder import ArtifactError, CacheFolder, source_key
 from penstock.shared.contracts.deployment import ArtifactManifest, ArtifactSource
 from penstock.shared.process.blocking import in_thread
-from penstock.shared.process.lifecycle import environment_of_child
+from penstock.shared.process.child_task import TaskOutcome, run_child_task
 from penstock.shared.process.telemetry import get_logger
 
 __all__ = ["ArtifactCache", "ArtifactError", "FetchOutcome", "FetchRequest"]
 
 PROGRESS_INTERVAL_S = 10.0
 """How often a download in progress is logged."""
-
-DIAGNOSTICS_BYTES_MAX = 4096
-"""Most of a failed child's standard error that is logged."""
 
 
 class FetchRequest(BaseModel):
@@ -45,11 +37,10 @@ class FetchRequest(BaseModel):
     manifest: ArtifactManifest | None = None
 
 
-class FetchOutcome(BaseModel):
+class FetchOutcome(TaskOutcome):
     """What it answers: a manifest, or an error."""
 
     manifest: ArtifactManifest | None = None
-    error: str = ""
 
 
 class ArtifactCache:
@@ -170,49 +161,21 @@ class ArtifactCache:
         return FetchOutcome(manifest=manifest)
 
     async def _run_child(self, request: FetchRequest, key: str) -> FetchOutcome:
-        command = [sys.executable, "-m", "penstock.shared.artifacts.fetch", str(self._disk.folder)]
-        with tempfile.TemporaryFile() as diagnostics:
-            child = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=diagnostics,
-                env=environment_of_child(),
-                process_group=0,  # to be killed whole; in our session (`end_orphans`)
-            )
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    answer = await self._answer_of(child, request, key)
-            except TimeoutError:
-                return FetchOutcome(error=f"no end after {self._timeout_s:.0f} s")
-            finally:
-                await _end(child)
-            try:
-                return FetchOutcome.model_validate_json(answer)
-            except ValidationError:
-                size = diagnostics.seek(0, os.SEEK_END)
-                diagnostics.seek(max(0, size - DIAGNOSTICS_BYTES_MAX))
-                text = diagnostics.read().decode(errors="replace")
-                self._log.error("the fetching process died", code=child.returncode, stderr=text)
-                return FetchOutcome(error=f"the fetching process died ({child.returncode})")
-
-    async def _answer_of(
-        self, child: asyncio.subprocess.Process, request: FetchRequest, key: str
-    ) -> bytes:
-        """What the child says at its end; its progress is logged meanwhile."""
-        reading = asyncio.create_task(child.communicate(request.model_dump_json().encode()))
+        progress = asyncio.create_task(self._tell_progress(request.source.uri, key))
         try:
-            while not (await asyncio.wait({reading}, timeout=PROGRESS_INTERVAL_S))[0]:
-                written = await in_thread(lambda: self._disk.written_bytes(key))
-                self._log.info("fetching", uri=request.source.uri, mib=round(written / 2**20, 1))
-            return (await reading)[0]
+            return await run_child_task(
+                "fetching",
+                "penstock.shared.artifacts.fetch",
+                self._disk.folder,
+                request,
+                FetchOutcome,
+                timeout_s=self._timeout_s,
+            )
         finally:
-            reading.cancel()
+            progress.cancel()
 
-
-async def _end(child: asyncio.subprocess.Process) -> None:
-    """Kill a child that still runs, with all that it started."""
-    if child.returncode is None:
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        await child.wait()
+    async def _tell_progress(self, uri: str, key: str) -> None:
+        while True:
+            await asyncio.sleep(PROGRESS_INTERVAL_S)
+            written = await in_thread(lambda: self._disk.written_bytes(key))
+            self._log.info("fetching", uri=uri, mib=round(written / 2**20, 1))

@@ -3,15 +3,13 @@
     python -m penstock.shared.artifacts.fetch CACHE_DIR < FetchRequest > FetchOutcome
 
 It exists because the download is long, blocks, and imports MLflow, none of which belongs into a
-service. The request comes on standard input, since a URI may hold a password and command lines are
-public.
+service (`penstock.shared.process.child_task`).
 """
 
 from __future__ import annotations
 
 import os
 import re
-import sys
 from pathlib import Path
 
 from setproctitle import setproctitle
@@ -19,7 +17,7 @@ from setproctitle import setproctitle
 from penstock.shared.artifacts.cache import FetchOutcome, FetchRequest
 from penstock.shared.artifacts.folder import ArtifactError, CacheFolder
 from penstock.shared.contracts.deployment import ArtifactManifest, ArtifactSource
-from penstock.shared.process.lifecycle import die_with_parent
+from penstock.shared.process.child_task import answer
 
 MESSAGE_LENGTH_MAX = 400
 """Longest error that is passed on: how what MLflow says begins, for the operator. Its first line
@@ -90,21 +88,19 @@ def _download(source: ArtifactSource, folder: Path) -> Path:
     return written
 
 
-def main() -> None:
-    """Read a request, fetch, write the outcome."""
-    die_with_parent()
-    answer = os.dup(sys.stdout.fileno())
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # MLflow prints
-    request = FetchRequest.model_validate_json(sys.stdin.buffer.read())
+def _outcome(cache: Path, request: FetchRequest) -> FetchOutcome:
     setproctitle(f"penstock fetch {request.source.uri.rpartition('@')[2]}")
     try:
-        outcome = FetchOutcome(manifest=fetch(CacheFolder(Path(sys.argv[1])), request))
+        return FetchOutcome(manifest=fetch(CacheFolder(cache), request))
     except ArtifactError as error:
-        outcome = FetchOutcome(error=error.message)
+        return FetchOutcome(error=error.message)
     except OSError as error:
-        outcome = FetchOutcome(error=f"the cache cannot be written: {error.strerror}")
-    with os.fdopen(answer, "wb") as out:
-        out.write(outcome.model_dump_json().encode())
+        return FetchOutcome(error=f"the cache cannot be written: {error.strerror}")
+
+
+def main() -> None:
+    """Read a request, fetch, write the outcome."""
+    answer(FetchRequest, _outcome)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What our processes agree on: documents of the store, errors, names, interfaces.
+"""What our processes agree on: documents of the store, errors, names, addresses, interfaces.
 
 Imports nothing of ours but its neighbours. Every other room may import it.
 """

@@ -14,7 +14,7 @@ from prometheus_client import (
     start_http_server,
 )
 
-from penstock.shared.process.addresses import authority_of
+from penstock.shared.contracts.addresses import authority_of
 from penstock.shared.process.build_info import BuildInfoCollector
 
 

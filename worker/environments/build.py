@@ -9,13 +9,9 @@ lock in a process of its own, and then finds it there.
 from __future__ import annotations
 
 import fcntl
-import importlib.util
 import os
 import shutil
 import subprocess
-import sys
-import tempfile
-import venv
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,16 +19,14 @@ from pathlib import Path
 from pydantic import BaseModel
 from setproctitle import setproctitle
 
-from penstock.shared.process.lifecycle import die_with_parent
+from penstock.shared.process.child_task import TaskOutcome, answer
+from penstock.worker.environments.installers import Installer, InstallError, Target, install
 from penstock.worker.environments.recipes import OWN_PACKAGES, Recipe
-from penstock.worker.environments.requirements import REQUIREMENTS_FILE
-
-LINES_MAX = 6
-"""Of what pip said last, so many lines are passed on."""
-
-MESSAGE_LENGTH_MAX = 1200
 
 PATH_FILE = "penstock.pth"
+
+UV_CACHE = "uv"
+"""In the cache's folder, so that environments have links to it and not copies."""
 
 
 class BuildRequest(BaseModel):
@@ -41,21 +35,18 @@ class BuildRequest(BaseModel):
     recipe: Recipe
     model: str
     environments_max: int
+    installer: Installer = "auto"
 
 
-class BuildOutcome(BaseModel):
-    """An error in words for the operator, or nothing."""
+class BuildOutcome(TaskOutcome):
+    """An error in words for the operator, or what installed it; both empty if it was there.
 
-    error: str = ""
+    Attributes:
+        why_not_uv: why pip did it though uv was to; empty if that was not so.
+    """
 
-
-class BuildError(Exception):
-    """The environment cannot be built; in words for the operator."""
-
-
-def interpreter_in(environment: Path) -> Path:
-    """The interpreter of an environment."""
-    return environment / "bin" / "python"
+    installer: str = ""
+    why_not_uv: str = ""
 
 
 def use_lock(folder: Path, digest: str) -> Path:
@@ -63,28 +54,30 @@ def use_lock(folder: Path, digest: str) -> Path:
     return folder / "locks" / f"{digest}.use"
 
 
-def build(folder: Path, request: BuildRequest) -> None:
+def build(folder: Path, request: BuildRequest) -> BuildOutcome:
     """Build the environment unless it is there, then evict others beyond the bound.
 
     Raises:
-        BuildError: if it cannot be built.
+        InstallError: if it cannot be built.
         OSError: if the folder cannot be written.
     """
     target = folder / request.recipe.digest
     (folder / "tmp").mkdir(parents=True, exist_ok=True)
     with _locked(folder / "locks" / f"{request.recipe.digest}.build"):
         if target.exists():
-            return
+            return BuildOutcome()
         temporary = folder / "tmp" / request.recipe.digest
         shutil.rmtree(temporary, ignore_errors=True)  # what a dead process left there
         try:
-            _install(temporary, request)
+            model, cache = Path(request.model), folder / UV_CACHE
+            made = install(Target(temporary, model, request.recipe, cache), request.installer)
             _link_own_code(temporary, target, request.recipe)
             temporary.rename(target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     _clean(folder)
     evict(folder, request.environments_max, keep=request.recipe.digest)
+    return BuildOutcome(installer=made.installer, why_not_uv=made.why_not_uv)
 
 
 def _clean(folder: Path) -> None:
@@ -124,37 +117,6 @@ def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _install(environment: Path, request: BuildRequest) -> None:
-    # Our own pip installs into it, which saves seconds; an interpreter without pip has one made.
-    borrowed = importlib.util.find_spec("pip") is not None
-    venv.create(environment, with_pip=not borrowed, symlinks=True)
-    interpreter = str(interpreter_in(environment))
-    pip = [sys.executable, "-m", "pip", "--python", interpreter]
-    command = pip if borrowed else [interpreter, "-m", "pip"]
-    command += ["--disable-pip-version-check", "--no-input", "install", "--progress-bar", "off"]
-    command += request.recipe.needs
-    if request.recipe.requirements.strip():
-        command += ["-r", str(Path(request.model) / REQUIREMENTS_FILE)]
-    with tempfile.TemporaryFile() as output:
-        done = subprocess.run(
-            command,
-            cwd=request.model,  # paths in requirements are relative to it
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-        if done.returncode != 0:
-            output.seek(0)
-            raise BuildError(_last_words(output.read().decode(errors="replace")))
-
-
-def _last_words(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if line.startswith("ERROR")] or lines
-    return " | ".join(telling[-LINES_MAX:])[-MESSAGE_LENGTH_MAX:]
-
-
 def _link_own_code(environment: Path, target: Path, recipe: Recipe) -> None:
     """Let the environment import our own packages, and nothing else of where they lie."""
     links = environment / "own" / "penstock"
@@ -165,22 +127,19 @@ def _link_own_code(environment: Path, target: Path, recipe: Recipe) -> None:
     (site_packages / PATH_FILE).write_text(f"{target / 'own'}\n")
 
 
+def _outcome(folder: Path, request: BuildRequest) -> BuildOutcome:
+    setproctitle("penstock environment build")
+    try:
+        return build(folder, request)
+    except InstallError as error:
+        return BuildOutcome(error=str(error), why_not_uv=error.why_not_uv)
+    except (OSError, subprocess.SubprocessError) as error:
+        return BuildOutcome(error=f"{type(error).__name__}: {error}")
+
+
 def main() -> None:
     """Read a request, build, write the outcome."""
-    die_with_parent()
-    setproctitle("penstock environment build")
-    answer = os.dup(sys.stdout.fileno())
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    request = BuildRequest.model_validate_json(sys.stdin.buffer.read())
-    try:
-        build(Path(sys.argv[1]), request)
-        outcome = BuildOutcome()
-    except BuildError as error:
-        outcome = BuildOutcome(error=str(error))
-    except (OSError, subprocess.SubprocessError) as error:
-        outcome = BuildOutcome(error=f"{type(error).__name__}: {error}")
-    with os.fdopen(answer, "wb") as out:
-        out.write(outcome.model_dump_json().encode())
+    answer(BuildRequest, _outcome)
 
 
 if __name__ == "__main__":

@@ -11,18 +11,15 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import signal
-import sys
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from penstock.shared.contracts.errors import ErrorCode, PenstockError
-from penstock.shared.process.lifecycle import environment_of_child
+from penstock.shared.process.child_task import run_child_task
 from penstock.shared.process.telemetry import get_logger
-from penstock.worker.environments.build import BuildOutcome, BuildRequest, interpreter_in, use_lock
+from penstock.worker.environments.build import BuildOutcome, BuildRequest, use_lock
+from penstock.worker.environments.installers import Installer, interpreter_in
 from penstock.worker.environments.recipes import Recipe, recipe_of
 
 log = get_logger("environments")
@@ -41,11 +38,13 @@ class Environments:
     Args:
         folder: the cache.
         environments_max: so many are kept, and those that are in use whatever it takes.
+        installer: what installs packages into them.
     """
 
-    def __init__(self, folder: Path, environments_max: int) -> None:
+    def __init__(self, folder: Path, environments_max: int, installer: Installer = "auto") -> None:
         self._folder = folder.absolute()
         self._environments_max = environments_max
+        self._installer = installer
         self._held: dict[Path, tuple[str, int]] = {}
 
     def interpreter(self, model: Path) -> str:
@@ -100,26 +99,16 @@ class Environments:
     async def _build(self, recipe: Recipe, model: Path) -> None:
         log.info("building an environment", digest=recipe.digest[:12], model=str(model))
         request = BuildRequest(
-            recipe=recipe, model=str(model), environments_max=self._environments_max
+            recipe=recipe,
+            model=str(model),
+            environments_max=self._environments_max,
+            installer=self._installer,
         )
-        child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "penstock.worker.environments.build", str(self._folder)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env=environment_of_child(),
-            process_group=0,  # to be killed whole; in our session (`end_orphans`)
+        outcome = await run_child_task(
+            *("building", "penstock.worker.environments.build", self._folder, request, BuildOutcome)
         )
-        try:
-            answer, _ = await child.communicate(request.model_dump_json().encode())
-        finally:
-            if child.returncode is None:  # nobody wants it any more
-                with suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
-                await child.wait()
-        try:
-            outcome = BuildOutcome.model_validate_json(answer)
-        except ValidationError:
-            outcome = BuildOutcome(error=f"the building process died ({child.returncode})")
+        if outcome.why_not_uv:
+            log.warning("pip is used, not uv", digest=recipe.digest[:12], reason=outcome.why_not_uv)
         if outcome.error:
             raise EnvironmentBuildError(f"the model's environment cannot be built: {outcome.error}")
-        log.info("environment built", digest=recipe.digest[:12])
+        log.info("environment built", digest=recipe.digest[:12], installer=outcome.installer)

@@ -76,7 +76,13 @@ SETTING_GROUPS: Mapping[OptionGroup, tuple[str, ...]] = {
         "memory_per_artifact_byte",
     ),
     OptionGroup.ARTIFACTS: (
-        *("cache_max_bytes", "environments_max", "fetch_timeout_s", "download_timeout_s"),
+        *(
+            "cache_max_bytes",
+            "environments_max",
+            "environment_installer",
+            "fetch_timeout_s",
+            "download_timeout_s",
+        ),
         "parallel_downloads",
     ),
     OptionGroup.REPLICAS: (

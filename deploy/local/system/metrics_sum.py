@@ -18,10 +18,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from penstock.deploy.local.system.direct_http import open_direct
 from penstock.deploy.local.system.metrics_pages import EndedCounters, sum_metrics
 from penstock.gateway.clients.origin_policy import OriginPolicy, origin_policy
+from penstock.shared.contracts.addresses import is_loopback
 from penstock.shared.contracts.deployment import GatewayReport, SyncReport, WorkerReport
 from penstock.shared.contracts.errors import StateStoreError
 from penstock.shared.contracts.ids import node_name
-from penstock.shared.process.addresses import is_loopback
 from penstock.shared.store.keys import Keys
 from penstock.shared.store.state import RedisStateStore
 

@@ -6,7 +6,7 @@ import errno
 import socket
 
 from penstock.deploy.local.cli.failures import CommandError
-from penstock.shared.process.addresses import authority_of
+from penstock.shared.contracts.addresses import authority_of
 
 BACKLOG = 2048
 """Connections the kernel holds while gateways are busy or restarting; capped by somaxconn."""

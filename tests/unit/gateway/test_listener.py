@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from penstock.gateway.__main__ import open_listener, policy_of
 from penstock.gateway.settings import GatewaySettings
-from penstock.shared.process.addresses import url_of
+from penstock.shared.contracts.addresses import url_of
 
 
 def test_a_port_that_is_taken_is_named() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,11 @@ from penstock.shared.contracts.errors import PenstockError
 from penstock.worker.environments import cache as environments
 from penstock.worker.environments.build import evict, use_lock
 from penstock.worker.environments.cache import Environments
+from penstock.worker.environments.installers import Installer
 from penstock.worker.environments.recipes import Recipe, recipe_of
+from tests.unit.worker.environments.tiny import model_with
+
+INSTALLERS: tuple[Installer, ...] = ("auto", "pip")
 
 
 @pytest.fixture(autouse=True)
@@ -26,32 +29,17 @@ def _no_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environments, "recipe_of", bare)
 
 
-def model_with(folder: Path, version: str) -> Path:
-    """A model that asks for a version of the package `tiny`."""
-    folder.mkdir()
-    wheel = f"tiny-{version}-py3-none-any.whl"
-    info = f"tiny-{version}.dist-info"
-    with zipfile.ZipFile(folder / wheel, "w") as archive:
-        archive.writestr("tiny.py", f"VERSION = {version!r}\n")
-        archive.writestr(
-            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tiny\nVersion: {version}\n"
-        )
-        archive.writestr(
-            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        archive.writestr(f"{info}/RECORD", "")
-    (folder / "requirements.txt").write_text(f"--no-index\n./{wheel}\n")
-    return folder
-
-
 def run(interpreter: str, code: str) -> str:
     command = [interpreter, "-I", "-c", code]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-async def test_built_once_for_all_who_want_it_and_apart_from_ours(tmp_path: Path) -> None:
+@pytest.mark.parametrize("installer", INSTALLERS)
+async def test_built_once_for_all_who_want_it_and_apart_from_ours(
+    tmp_path: Path, installer: Installer
+) -> None:
     one, other = model_with(tmp_path / "one", "1.0"), model_with(tmp_path / "other", "1.0")
-    first, second = (Environments(tmp_path / "cache", 4) for _ in range(2))
+    first, second = (Environments(tmp_path / "cache", 4, installer) for _ in range(2))
     await asyncio.gather(first.prepare(one), second.prepare(other), first.prepare(one))
     interpreter = first.interpreter(one)
     assert interpreter == second.interpreter(other)
@@ -62,10 +50,13 @@ async def test_built_once_for_all_who_want_it_and_apart_from_ours(tmp_path: Path
     assert not list((tmp_path / "cache" / "tmp").iterdir())
 
 
-async def test_a_failure_says_what_pip_said_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("installer", INSTALLERS)
+async def test_a_failure_says_what_pip_said_and_leaves_nothing(
+    tmp_path: Path, installer: Installer
+) -> None:
     model = model_with(tmp_path / "m", "1.0")
     (model / "requirements.txt").write_text("--no-index\nnot-there-at-all==3\n")
-    cache = Environments(tmp_path / "cache", 4)
+    cache = Environments(tmp_path / "cache", 4, installer)
     with pytest.raises(PenstockError, match="No matching distribution found for not-there-at-all"):
         await cache.prepare(model)
     assert not list((tmp_path / "cache" / "tmp").iterdir())
