@@ -12,7 +12,7 @@ QUIETER := grep --line-buffered -vE '^(Looking in|Requirement already|Installing
 COMPILE ?= 1
 TO_COMPILE := $(wildcard $(shell sed -n '/^compiled = /,/^]/s/^ *"\(.*\)",$$/\1/p' pyproject.toml))
 
-.PHONY: help install compiled interpreted demo test soak bench check format clean
+.PHONY: help install compiled interpreted demo test test-fast long soak bench check format clean
 
 help:
 	@echo 'make demo     install, then run Penstock with a model; Ctrl-C ends it'
@@ -20,8 +20,10 @@ help:
 	@echo 'make compiled compile what requests pass through (a minute); install, demo, test and bench do it,'
 	@echo '              unless there is no C compiler or COMPILE=0'
 	@echo 'make test     all tests but the long ones'
+	@echo 'make test-fast  those that start no processes, in a minute or so'
+	@echo 'make long     tests that take minutes: many models, environments, all examples of properties'
 	@echo 'make interpreted  remove what was compiled'
-	@echo 'make soak     the long tests'
+	@echo 'make soak     tests that take an hour and more'
 	@echo 'make bench    load tests of everything, about 15 minutes; SCENARIO=tiny for one of them'
 	@echo 'make check    format, lint, types, imports'
 	@echo 'make format   rewrite the code as make check wants it'
@@ -73,15 +75,25 @@ demo: install
 # Most tests wait more than they compute, so modules run side by side; those that measure follow.
 # Side by side, one thread computes in each: those of a pool spin while they wait for each other.
 # ARGS that choose tests may leave none to one of the two, which pytest tells by a 5.
-SIDE_BY_SIDE ?= 2
+SIDE_BY_SIDE ?= 4
 NONE_IS_WELL = $(if $(ARGS),|| [ $$? = 5 ])
+TOGETHER = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(SIDE_BY_SIDE) --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.installed-dev compiled
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow and not alone' -n $(SIDE_BY_SIDE) \
-	  --dist loadfile --no-loadscope-reorder $(ARGS) $(NONE_IS_WELL)
-	$(BIN)/python -m pytest -m 'not slow and alone' $(ARGS) $(NONE_IS_WELL)
+	$(TOGETHER) -m 'not slow and not long and not alone' $(ARGS) $(NONE_IS_WELL)
+	$(BIN)/python -m pytest -m 'not slow and not long and alone' $(ARGS) $(NONE_IS_WELL)
+
+# For the loop: nothing that starts more than a store, compiled or not, as it is.
+test-fast: $(VENV)/.installed-dev
+	$(TOGETHER) -m 'not slow and not long and not alone and not processes' tests/unit tests/simulation $(ARGS)
+
+# What takes minutes, which .ci/run wants too: models beside their own libraries, environments of
+# their own, and property tests with all their examples.
+long: $(VENV)/.installed-dev compiled
+	$(TOGETHER) -m 'long and not slow' $(ARGS) $(NONE_IS_WELL)
+	$(TOGETHER) -m 'property and not slow and not long' --hypothesis-profile full $(ARGS) $(NONE_IS_WELL)
 
 soak: $(VENV)/.installed-dev compiled
-	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
+	$(BIN)/python -m pytest -m slow --hypothesis-profile full --timeout 3600 $(ARGS)
 
 # As in make bench SCENARIO=tiny ARGS='--duration 2'. Run nothing else meanwhile.
 SCENARIO ?= all

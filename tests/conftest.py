@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import is_hypothesis_test
 from xdist.scheduler import LoadFileScheduling
+
+from tests.support.examples import register_profiles
 
 ROOT = Path(__file__).parent.parent
 
-# How long an example takes says more of the machine than of what is tested.
-settings.register_profile("patient", parent=settings(), deadline=None)
-settings.load_profile("patient")
+register_profiles()
 
 DEMO, MLFLOW = "the demo system", "the MLflow server"
 TOGETHER = {
@@ -57,3 +57,11 @@ def pytest_configure() -> None:
             if source.exists() and source.stat().st_mtime > compiled.stat().st_mtime:
                 name = source.relative_to(ROOT)
                 pytest.exit(f"{name} is newer than its compiled form: `make compiled`", 2)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark property tests, so that `.ci/long` can run them once more with all their examples."""
+    for item in items:
+        if is_hypothesis_test(getattr(item, "obj", None)):
+            item.add_marker(pytest.mark.property)

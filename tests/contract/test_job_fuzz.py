@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck
 
 from penstock.gateway.http.app import GatewayApp
 from penstock.gateway.http.settings import HttpSettings
@@ -21,6 +21,7 @@ from penstock.shared.jobs.news import JobNews
 from penstock.shared.jobs.store import JobStore
 from penstock.shared.store.keys import Keys
 from tests.contract.redis_server import Server
+from tests.support.examples import examples
 from tests.unit.gateway.http.fakes import FakeInference, app_of, serving, x_input
 
 SETTINGS = JobSettings(jobs_wait_s_max=0.01, jobs_stream_s_max=0.1, jobs_keepalive_s=0.05)
@@ -53,9 +54,8 @@ def client(job_server: Server) -> Iterator[httpx.Client]:
 
 
 @SCHEMA.parametrize()
-@settings(
-    max_examples=15,
-    deadline=None,
+@examples(
+    15,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )

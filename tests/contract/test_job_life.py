@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -35,6 +35,7 @@ from penstock.shared.store.keys import Keys
 from tests.contract.job_audit import Contents, audit
 from tests.contract.job_model import JobModel, ModelJob
 from tests.contract.redis_server import Server
+from tests.support.examples import examples
 
 KEYS = Keys("life")
 MINUTE_MS = 60_000
@@ -328,10 +329,9 @@ def test_any_order_of_calls(server: Server) -> None:
     JobLife.server = server
     run_state_machine_as_test(
         JobLife,
-        settings=settings(
-            max_examples=60,
+        settings=examples(
+            60,
             stateful_step_count=50,
-            deadline=None,
             derandomize=True,
             phases=[Phase.generate],  # to shrink a failure takes minutes
             suppress_health_check=list(HealthCheck),

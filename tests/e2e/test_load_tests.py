@@ -28,6 +28,7 @@ def load_tests(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     shutil.which("wrk") is None and not os.environ.get("CI"), reason="needs wrk: apt install wrk"
 )

@@ -252,7 +252,7 @@ async def test_a_model_that_lacks_packages_says_which(tmp_path: Path) -> None:
         assert "not <1" in message.message
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_model_with_an_environment_of_its_own(tmp_path: Path) -> None:
     """Another version of a package than ours, downloaded, in a real replica; ours is untouched."""
 

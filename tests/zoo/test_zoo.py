@@ -23,6 +23,8 @@ from tests.fault.served import Served, served
 from tests.zoo import onnx_cases, pyfunc_cases, torch_cases
 from tests.zoo.cases import BATCHED, NOT_BATCHED, Answers, Case, Inputs, difference
 
+pytestmark = pytest.mark.long
+
 CALLERS = 16
 ROUNDS = 4
 CASES: Sequence[Case] = [*onnx_cases.CASES, *torch_cases.CASES, *pyfunc_cases.CASES]

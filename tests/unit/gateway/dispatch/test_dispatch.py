@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -17,6 +16,7 @@ from penstock.gateway.dispatch.limits import DispatchLimits
 from penstock.gateway.inference.types import InferenceCall
 from penstock.shared.contracts.errors import ErrorCode, PenstockError
 from penstock.shared.wire.messages import Chunk, Final, Load, NackReason
+from tests.support.examples import examples
 from tests.unit.gateway.dispatch_world import World, X, table
 
 REPLIES = [
@@ -161,7 +161,7 @@ class Dispatching(RuleBasedStateMachine):
 
 
 TestDispatching = Dispatching.TestCase
-TestDispatching.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+TestDispatching.settings = examples(150, stateful_step_count=50)
 
 
 def test_a_call_goes_to_a_replica_with_its_remaining_budget() -> None:

@@ -10,10 +10,11 @@ from typing import Any
 
 import schemathesis
 import structlog
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck
 from schemathesis.core.transport import Response
 
 from penstock.gateway.http.settings import HttpSettings
+from tests.support.examples import examples
 from tests.unit.gateway.http.fakes import FakeInference, FakeModel, app_of
 from tests.unit.gateway.http.scoring.test_scoring import FRAME, score
 
@@ -35,9 +36,8 @@ def no_fault_of_ours(response: Response, path: str) -> None:
 
 
 @SCHEMA.parametrize()
-@settings(
-    max_examples=12,
-    deadline=None,
+@examples(
+    12,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.registry_sync.plan.history import FAILURES_TOLD_MAX
@@ -29,6 +29,7 @@ from penstock.shared.contracts.deployment import (
 )
 from penstock.shared.contracts.history import EventKind, HistoryEvent, ModelPast
 from penstock.shared.contracts.routing import RoutingTable
+from tests.support.examples import examples
 from tests.unit.registry_sync.worlds import (
     MIB,
     WALL,
@@ -331,7 +332,7 @@ def perform(system: System, moment: Moment) -> None:
     system.plan()
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(moments=st.lists(MOMENTS, min_size=20, max_size=40))
 def test_whatever_happens_invariants_hold_and_the_wish_comes_true(moments: list[Moment]) -> None:
     system = System()

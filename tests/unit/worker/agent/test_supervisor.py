@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -43,6 +42,7 @@ from penstock.worker.agent.events import (
 )
 from penstock.worker.agent.supervisor import PAUSE_S, Supervisor
 from penstock.worker.agent.wanted import Assignment
+from tests.support.examples import examples
 
 POLICY = Policy(parallel_loads=2)
 
@@ -810,4 +810,4 @@ class SupervisedMachine(RuleBasedStateMachine):
 
 
 TestSupervisedMachine = SupervisedMachine.TestCase
-TestSupervisedMachine.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestSupervisedMachine.settings = examples(120, stateful_step_count=40)

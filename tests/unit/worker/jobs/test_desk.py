@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -21,6 +20,7 @@ from penstock.worker.jobs.desk import (
     JobDesk,
 )
 from penstock.worker.jobs.pace import PACE_S, PACE_S_MAX
+from tests.support.examples import examples
 
 HELD_MAX = 8
 IDLE = Busyness(idle=True, crowded=False, slice_jobs=4, slice_s=0.001)
@@ -189,4 +189,4 @@ class Leasing(RuleBasedStateMachine):
 
 
 TestLeasing = Leasing.TestCase
-TestLeasing.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestLeasing.settings = examples(100, stateful_step_count=40)

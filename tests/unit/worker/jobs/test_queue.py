@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -17,6 +16,7 @@ from penstock.worker.jobs.queue import (
 )
 from penstock.worker.session.batching import BatchLimits, BatchQueue, Item
 from penstock.worker.session.latency_model import TYPICAL_AFTER, LatencyModel
+from tests.support.examples import examples
 from tests.unit.worker.session.test_batching import MAX_BATCH, item, planned
 
 
@@ -189,7 +189,7 @@ class CallsAndJobs(RuleBasedStateMachine):
 
 
 TestCallsAndJobs = CallsAndJobs.TestCase
-TestCallsAndJobs.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestCallsAndJobs.settings = examples(100, stateful_step_count=40)
 
 
 def numbers(batch: list[JobItem]) -> list[int]:

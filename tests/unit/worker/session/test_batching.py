@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -16,6 +16,7 @@ from penstock.worker.session.batching import (
     Release,
 )
 from penstock.worker.session.latency_model import LatencyModel
+from tests.support.examples import examples
 
 MAX_BATCH = 8
 QUEUE_ROWS = 64
@@ -188,9 +189,9 @@ class QueueingOneByOne(Queueing):
 
 
 TestQueueing = Queueing.TestCase
-TestQueueing.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestQueueing.settings = examples(150, stateful_step_count=40)
 TestQueueingOneByOne = QueueingOneByOne.TestCase
-TestQueueingOneByOne.settings = settings(max_examples=50, deadline=None)
+TestQueueingOneByOne.settings = examples(50)
 
 
 def test_an_idle_runtime_takes_what_there_is() -> None:

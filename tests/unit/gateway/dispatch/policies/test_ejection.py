@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from penstock.gateway.dispatch.policies.ejection import Ejection, EjectionSettings, Standing, State
+from tests.support.examples import examples
 
 SETTINGS = EjectionSettings()
 
@@ -93,7 +93,7 @@ class Ejecting(RuleBasedStateMachine):
 
 
 TestEjecting = Ejecting.TestCase
-TestEjecting.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestEjecting.settings = examples(100, stateful_step_count=40)
 
 
 def test_a_replica_that_fails_in_a_row_is_out_for_a_while_and_probed_back() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import orjson
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.gateway.http.oip.codec import build_response, parse_infer
@@ -22,9 +22,10 @@ from penstock.shared.wire.tensors import (
     array_from_tensor,
     tensor_from_array,
 )
+from tests.support.examples import examples
 from tests.unit.gateway.http.fakes import DOUBLE, TEXTS, interface, spec, x_input
 
-EXAMPLES = settings(max_examples=150, deadline=None)
+EXAMPLES = examples(150)
 
 SCALARS = (
     st.none()

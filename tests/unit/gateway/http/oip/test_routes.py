@@ -10,13 +10,14 @@ import numpy as np
 import orjson
 import pytest
 import structlog
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from penstock.gateway.http.errors import STATUS_OF
 from penstock.gateway.http.settings import HttpSettings
 from penstock.shared.contracts.errors import RETRYABLE, ErrorCode, FailedAttempt, PenstockError
+from tests.support.examples import examples
 from tests.unit.gateway.http.fakes import FakeInference, app_of, client_of, tensor_named, x_input
 
 INFER = "/v2/models/double/infer"
@@ -442,7 +443,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(JSON | JSON.map(lambda value: {"inputs": [x_input(data=value)]}))
 async def test_any_json_is_answered_200_or_400(document: Any) -> None:
     body = orjson.dumps(document)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.gateway.http.oip.codec import parse_infer
@@ -18,6 +18,7 @@ from penstock.gateway.http.oip.templates import (
 )
 from penstock.shared.contracts.deployment import ModelInterface
 from penstock.shared.contracts.errors import PenstockError
+from tests.support.examples import examples
 from tests.unit.gateway.http.fakes import DOUBLE, interface, spec, x_input
 
 INTEGERS = interface([spec("x", "INT64", -1, 4)], max_batch_size=8)
@@ -129,7 +130,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     before=st.lists(PIECES, max_size=4).map("".join),
     after=st.lists(PIECES, max_size=4).map("".join),

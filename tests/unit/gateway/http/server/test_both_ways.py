@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -25,6 +25,7 @@ from penstock.gateway.clients.unread_answers import ClientBounds
 from penstock.gateway.http.server.connection import HEAD_BYTES_MAX
 from penstock.gateway.http.settings import HttpSettings
 from penstock.shared.contracts.errors import ErrorCode, PenstockError
+from tests.support.examples import examples
 from tests.unit.gateway.http.fakes import FakeInference, app_of, serving, x_input
 
 MAX_BODY_BYTES = 100_000
@@ -307,9 +308,7 @@ def test_byte_by_byte(ways: tuple[Way, Way]) -> None:
     assert comparable(short) == comparable(ordinary)
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     names=st.lists(
         st.sampled_from([*(VALID.keys() - {"connection close", "http 1.0", "http 1.0 kept"})])

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.gateway.http.server.compression import (
@@ -22,6 +22,7 @@ from penstock.gateway.http.server.compression import (
 )
 from penstock.gateway.http.settings import HttpSettings
 from penstock.shared.contracts.errors import PenstockError
+from tests.support.examples import examples
 from tests.unit.gateway.http.fakes import FakeInference, app_of, client_of, x_input
 
 INFER = "/v2/models/double/infer"
@@ -43,7 +44,7 @@ def inflated(coding: Coding, data: bytes, cut: int = 7) -> bytes:
     return whole
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.binary(max_size=300), st.sampled_from(["gzip", "deflate"]), st.integers(1, 50))
 def test_the_way_out_and_back(data: bytes, coding: Coding, cut: int) -> None:
     packed = b"".join(deflated((data[:9], memoryview(data)[9:]), coding))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.gateway.http.oip.codec import parse_infer
@@ -21,6 +21,7 @@ from penstock.gateway.http.tensors.large_arrays import (
 )
 from penstock.shared.contracts.errors import ErrorCode, PenstockError
 from penstock.shared.wire.tensors import array_from_tensor
+from tests.support.examples import examples
 from tests.unit.gateway.http.fakes import interface, spec
 
 TOKENS = st.sampled_from(
@@ -47,7 +48,7 @@ def read_small(text: bytes, datatype: str, shape: tuple[int, ...]) -> bytes:
     return bytes_from_json("x", datatype, shape, data, booleans_in_text=False)
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(
     st.lists(TOKENS, max_size=14).map("".join),
     DATATYPES,
@@ -82,7 +83,7 @@ def test_rows_without_elements_are_counted_too(
     assert found == outcome(lambda: read_small(text, datatype, shape)) == f"x: expected {expected}"
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.data(), st.integers(1, 40), st.booleans(), st.booleans())
 def test_numbers_in_pieces_of_any_size(
     data: st.DataObject, piece_bytes: int, nested: bool, spaced: bool
