@@ -26,6 +26,7 @@ class Footprint:
 
     Attributes:
         pss: proportional memory by process, in bytes; pages that are shared count once in all.
+            Files that are mapped do not count: how they are shared depends on who else runs.
         descriptors: how many are open, by process of those that live as long as the system.
         files: paths in the runtime directory and in the cache's working folders.
         shared: what the processes map of /dev/shm, and what of ours lies there.
@@ -84,10 +85,9 @@ def _title(pid: int) -> str:
 
 
 def _pss(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    own = (line.split()[1] for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
+    return sum(map(int, own)) * 1024
 
 
 def _mapped_shared(pid: int) -> set[str]:

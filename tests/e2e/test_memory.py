@@ -14,8 +14,6 @@ from tests.e2e.system import LocalSystem, alive
 from tests.support.models import affine
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.alone
-
 GROWTH_SHARE = 0.10
 GROWTH_BYTES = 15 * MIB
 """Tolerance: what allocators keep. One replica that were left behind would take 50 MiB and more."""

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import orjson
-import pytest
 from onnx import TensorProto, helper
 
 from penstock.gateway.memory.trim import TRIM_AFTER_S
@@ -38,8 +37,6 @@ from tests.contract.redis_server import Server
 from tests.fault.connections import Answer
 from tests.fault.gateway_process import GatewayProcess, gateway_process
 from tests.support import models
-
-pytestmark = pytest.mark.alone
 
 MIB = 1024 * 1024
 BESIDE_BYTES = 16 * MIB

@@ -45,8 +45,6 @@ from tests.e2e.system import free_port
 from tests.fault.hosts import Host, Network, need_namespaces
 from tests.support import models
 
-pytestmark = pytest.mark.alone
-
 SCALE = 3.0
 CLIENTS = 8
 WAIT_S = 80.0
@@ -55,7 +53,7 @@ STRANGERS = 40
 FULL_CUT_S = 10.0
 DEADLINE_S = 2.0
 CLIENT_PATIENCE_S = 10.0
-LATE_S_MAX = 0.5
+LATE_S_MAX = 1.5
 """By how much an answer may miss its deadline, seen by a client on a busy machine."""
 
 GROWTH_BYTES_MAX = 8 * 1024 * 1024
