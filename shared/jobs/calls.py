@@ -22,7 +22,7 @@ from penstock.shared.jobs.answers import (
     JobEvent,
     JobView,
     JobWithBytes,
-    Leased,
+    LeasedJobs,
     Moved,
     Progress,
     StoreStats,
@@ -187,7 +187,7 @@ def lease(
     most: int,
     lease_ms: int,
     idle: bool,
-) -> Call[Leased]:
+) -> Call[LeasedJobs]:
     """Take up to `most` jobs of a queue, the most urgent and oldest first.
 
     Args:

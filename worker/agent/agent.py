@@ -23,9 +23,9 @@ from penstock.shared.process.restarts import Restarts, RestartsCollector
 from penstock.shared.process.telemetry import get_logger
 from penstock.shared.store.state import StateStore
 from penstock.worker.agent.devices import Machine
-from penstock.worker.agent.events import Placed, Policy, Shutdown
+from penstock.worker.agent.events import Placed, Shutdown, SupervisionLimits
 from penstock.worker.agent.findings import Findings
-from penstock.worker.agent.host import Artifacts, Environments, ReplicaHost
+from penstock.worker.agent.host import Artifacts, EnvironmentSource, ReplicaHost
 from penstock.worker.agent.job_losses import Losses
 from penstock.worker.agent.lifecycle import STAGES, Milestone, Stage
 from penstock.worker.agent.metrics import AgentCollector, ReplicaTotals
@@ -69,7 +69,7 @@ class Agent:
         machine: Machine,
         store: StateStore,
         artifacts: Artifacts,
-        environments: Environments,
+        environments: EnvironmentSource,
         spawner: Spawner,
         clock: Clock,
         losses: Losses | None = None,
@@ -210,8 +210,8 @@ class Agent:
         self._host.feed(Shutdown())
         self._host_changed()  # perhaps there is nothing to wait for
         # The supervisor ends every process in less, unless the kernel cannot end one at all.
-        limit_s = max(self._settings.drain_grace_s, self._host.drain_s) + 4 * Policy.end_grace_s
-        self._advance_after(limit_s, Milestone.DRAINED)
+        drain_s = max(self._settings.drain_grace_s, self._host.drain_s)
+        self._advance_after(drain_s + 4 * SupervisionLimits.end_grace_s, Milestone.DRAINED)
 
     async def _leave(self) -> None:
         """Leave nothing behind: no process, no report."""

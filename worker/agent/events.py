@@ -63,7 +63,7 @@ class Spawned:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class ReplicaReady:
     """A replica is ready; `provider` executes it in truth.
 
     Attributes:
@@ -96,7 +96,7 @@ class LoadRefused:
 
 
 @dataclass(frozen=True)
-class Beat:
+class ReplicaBeat:
     """A replica's loop turns; rows that wait and run in it.
 
     Attributes:
@@ -124,7 +124,7 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Ended:
+class ReplicaEnded:
     """A replica's process is gone, or could not be spawned.
 
     Attributes:
@@ -148,20 +148,10 @@ class Shutdown:
     """The worker leaves: everything is to be drained, and nothing is taken on any more."""
 
 
-Event = (
-    Placed
-    | Fetched
-    | FetchFailed
-    | Spawned
-    | Loaded
-    | Noted
-    | LoadRefused
-    | Beat
-    | Finished
-    | Ended
-    | Tick
-    | Shutdown
-)
+LifeEvent = Spawned | ReplicaReady | Noted | LoadRefused | ReplicaBeat | Finished | ReplicaEnded
+"""Of one life of a replica."""
+
+Event = Placed | Fetched | FetchFailed | LifeEvent | Tick | Shutdown
 
 
 # Commands
@@ -184,7 +174,7 @@ class CancelFetch:
 
 @dataclass(frozen=True)
 class Spawn:
-    """Start a process; answer with Spawned, or with Ended if it could not be started.
+    """Start a process; answer with Spawned, or with ReplicaEnded if it could not be started.
 
     Attributes:
         path: where the artifacts are.
@@ -198,7 +188,7 @@ class Spawn:
 
 
 @dataclass(frozen=True)
-class Drain:
+class DrainReplica:
     """Tell a replica to finish what it accepted, and to end."""
 
     replica: str
@@ -231,7 +221,7 @@ class Lose:
     begun: Collection[str] | None = None
 
 
-Command = Fetch | CancelFetch | Spawn | Drain | Terminate | Kill | Lose
+Command = Fetch | CancelFetch | Spawn | DrainReplica | Terminate | Kill | Lose
 
 
 @dataclass(frozen=True)
@@ -244,7 +234,7 @@ class Patience:
 
 
 @dataclass(frozen=True)
-class Policy:
+class SupervisionLimits:
     """Limits of supervision.
 
     Attributes:

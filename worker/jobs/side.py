@@ -17,10 +17,10 @@ from penstock.worker.job_line.messages import (
     Began,
     Begin,
     Ended,
-    Fetched,
     Gone,
+    InputFetched,
     Leased,
-    Place,
+    LeaseTerms,
     PortLost,
     Told,
 )
@@ -92,7 +92,7 @@ class Jobs:
             match message:
                 case Leased():
                     commands += session.jobs_arrived(message.jobs, now)
-                case Fetched():
+                case InputFetched():
                     commands += session.jobs_arrived([message.job], now)
                 case Gone():
                     self._gone(session, message.number, now)
@@ -182,7 +182,7 @@ def _run_stream(
 def _begin(start: Start, jobs: JobsStart, interface: ModelInterface) -> Begin:
     whose = (start.model, start.revision, start.replica)
     return Begin(
-        Place(*whose, jobs.lease_s, jobs.heartbeat_s, jobs.store_bytes_max),
+        LeaseTerms(*whose, jobs.lease_s, jobs.heartbeat_s, jobs.store_bytes_max),
         start.version,
         jobs.redis_url,
         jobs.namespace,
