@@ -352,7 +352,7 @@ class ReplicaHost:
             self.feed(ReplicaEnded(key, replica, f"cannot be started: {error.strerror}"))
             return
         drain_s = limits_of(self._settings).drain_s(assignment.settings.drain_timeout_s)
-        self._children[replica] = _Child(label, place, handle, drain_s, began_s)
+        self._children[replica] = _Child(label, place, handle, drain_s=drain_s, began_s=began_s)
         self._totals.began(label, replica, restart=command.restart)
         self.feed(Spawned(key, replica, handle.pid, start.device))
 

@@ -89,13 +89,13 @@ def _decode_begin(head: Head, _: Frames) -> Begin:
     terms, version, redis_url, namespace, blobs_url, interface, numbers_after, inherits = head
     return Begin(
         LeaseTerms(*terms),
-        version,
-        redis_url,
-        namespace,
-        blobs_url,
-        ModelInterface.model_validate_json(interface),
-        numbers_after,
-        inherits,
+        version=version,
+        redis_url=redis_url,
+        namespace=namespace,
+        blobs_url=blobs_url,
+        interface=ModelInterface.model_validate_json(interface),
+        numbers_after=numbers_after,
+        inherits=inherits,
     )
 
 
