@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zmq
 
+from penstock.shared.contracts.ids import ReplicaId
 from penstock.shared.wire.codec import SHARED_BYTES_MIN
 
 HIGH_WATER = 10_000
@@ -39,7 +40,7 @@ def gateway_socket(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zm
 
 
 def replica_socket(
-    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, identity: str
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, identity: ReplicaId
 ) -> zmq.Socket[bytes]:
     """A DEALER that is yet to be connected to the endpoint."""
     dealer = _socket(context, zmq.DEALER, endpoint)

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
+from penstock.shared.contracts.ids import ReplicaId
 from penstock.worker.agent.wanted import Assignment
 
 
@@ -57,7 +58,7 @@ class Spawned:
     """The process of a `Spawn` exists, on a device that is resolved."""
 
     key: str
-    replica: str
+    replica: ReplicaId
     pid: int
     device: str
 
@@ -71,7 +72,7 @@ class ReplicaReady:
     """
 
     key: str
-    replica: str
+    replica: ReplicaId
     provider: str
     note: str = ""
 
@@ -81,7 +82,7 @@ class Noted:
     """A replica that is ready found out something that the operator may want to know."""
 
     key: str
-    replica: str
+    replica: ReplicaId
     note: str
 
 
@@ -90,7 +91,7 @@ class LoadRefused:
     """A replica says that its model cannot be loaded, and will end; `invalid`: not ever."""
 
     key: str
-    replica: str
+    replica: ReplicaId
     message: str
     invalid: bool
 
@@ -104,7 +105,7 @@ class ReplicaBeat:
     """
 
     key: str
-    replica: str
+    replica: ReplicaId
     queued_rows: int
     executing_rows: int
     batch_ends_in_s: float | None = None
@@ -119,7 +120,7 @@ class Finished:
     """
 
     key: str
-    replica: str
+    replica: ReplicaId
     replace: bool = False
 
 
@@ -133,7 +134,7 @@ class ReplicaEnded:
     """
 
     key: str
-    replica: str
+    replica: ReplicaId
     how: str
     begun: Collection[str] | None = None
 
@@ -181,7 +182,7 @@ class Spawn:
         restart: an earlier life of this replica ended unasked.
     """
 
-    replica: str
+    replica: ReplicaId
     assignment: Assignment
     path: str
     restart: bool
@@ -191,21 +192,21 @@ class Spawn:
 class DrainReplica:
     """Tell a replica to finish what it accepted, and to end."""
 
-    replica: str
+    replica: ReplicaId
 
 
 @dataclass(frozen=True)
 class Terminate:
     """Ask a process to end (SIGTERM)."""
 
-    replica: str
+    replica: ReplicaId
 
 
 @dataclass(frozen=True)
 class Kill:
     """End a process and all that it started (SIGKILL)."""
 
-    replica: str
+    replica: ReplicaId
     reason: KillReason
 
 
@@ -217,7 +218,7 @@ class Lose:
         begun: ids of the jobs that it may have died of; None: any that it had leased.
     """
 
-    replica: str
+    replica: ReplicaId
     begun: Collection[str] | None = None
 
 

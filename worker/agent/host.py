@@ -23,6 +23,7 @@ from penstock.shared.contracts.deployment import (
 )
 from penstock.shared.contracts.errors import PenstockError
 from penstock.shared.contracts.findings import Finding
+from penstock.shared.contracts.ids import ReplicaId
 from penstock.shared.process.clock import Clock
 from penstock.shared.process.telemetry import get_logger
 from penstock.worker.agent.devices import Machine
@@ -404,7 +405,7 @@ class ReplicaHost:
             store_bytes_max=settings.jobs_bytes_max,
         )
 
-    def _said(self, key: str, replica: str, message: ToAgent) -> None:
+    def _said(self, key: str, replica: ReplicaId, message: ToAgent) -> None:
         """A replica speaks."""
         match message:
             case Ready():
@@ -448,7 +449,7 @@ class ReplicaHost:
             if child.place == place:
                 child.handle.send(Lower(finding=finding))
 
-    def _ended(self, key: str, replica: str, how: str) -> None:
+    def _ended(self, key: str, replica: ReplicaId, how: str) -> None:
         """A replica's process is gone."""
         child = self._children.pop(replica)
         model, version = child.label

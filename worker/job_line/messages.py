@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 from penstock.shared.contracts.deployment import ModelInterface
+from penstock.shared.contracts.ids import ReplicaId
 from penstock.shared.jobs.answers import Progress
 from penstock.shared.jobs.record import Content
 from penstock.shared.wire import messages
@@ -33,7 +34,7 @@ class LeaseTerms:
 
     model: str
     revision: str
-    holder: str
+    holder: ReplicaId
     lease_s: float
     heartbeat_s: float
     store_bytes_max: int

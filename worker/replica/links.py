@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import zmq
 
+from penstock.shared.contracts.ids import ReplicaId
 from penstock.shared.wire.curve import WorkerKeys, dial_with_keys
 from penstock.shared.wire.frames import has_unread, receive_frames
 from penstock.shared.wire.sockets import replica_socket
@@ -38,14 +39,14 @@ class Links:
 
     Args:
         poller: learns of every socket.
-        identity: the replica's incarnation.
+        identity: of the replica.
 
     Attributes:
         keys: by which it proves itself over tcp; None: it has none.
     """
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], poller: zmq.Poller, identity: str
+        self, context: zmq.Context[zmq.Socket[bytes]], poller: zmq.Poller, identity: ReplicaId
     ) -> None:
         self.keys: WorkerKeys | None = None
         self._context = context
@@ -113,7 +114,10 @@ def receive(link: zmq.Socket[bytes]) -> list[Buffer]:
 
 
 def dial(
-    context: zmq.Context[zmq.Socket[bytes]], identity: str, endpoint: str, keys: WorkerKeys | None
+    context: zmq.Context[zmq.Socket[bytes]],
+    identity: ReplicaId,
+    endpoint: str,
+    keys: WorkerKeys | None,
 ) -> zmq.Socket[bytes]:
     """A socket that connects to a gateway's endpoint, and stays connected.
 
