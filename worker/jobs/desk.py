@@ -21,8 +21,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from penstock.shared.wire.messages import Final, Nack, NackReason
+from penstock.shared.wire import messages
+from penstock.shared.wire.messages import Nack, NackReason
 from penstock.worker.job_line.messages import FromPort, Hinted, Leased, PortLost, Pull
 from penstock.worker.jobs.desk_states import QUEUE_STATES, QueueEvent, QueueState
 from penstock.worker.jobs.pace import Pace
@@ -41,8 +43,8 @@ PACED_JOBS = 4
 SUSPECT_RETRY_S = 0.1
 """How long after a suspect was kept off by calls it is asked for again."""
 
-_LOOK = QueueState.LOOK
-_LOOK_ALONE = QueueState.LOOK_ALONE
+_LOOK: Final = QueueState.LOOK
+_LOOK_ALONE: Final = QueueState.LOOK_ALONE
 """Every turn of the loop asks for these: to look one up in its class takes 0.1 us until Python
 3.12."""
 
@@ -121,7 +123,7 @@ class JobDesk:
         """A job is here no more, without an answer."""
         self._held.discard(number)
 
-    def ended(self, answers: Sequence[Final | Nack], now: float) -> None:
+    def ended(self, answers: Sequence[messages.Final | Nack], now: float) -> None:
         """Jobs were answered, or refused."""
         for answer in answers:
             self._held.discard(answer.attempt_id)

@@ -6,16 +6,18 @@
 Nobody polls, so no hint may be forgotten: one that comes in ASKED may be about what the request
 just missed, and has the desk look again whatever the answer is (ASKED_HINTED). Where suspects were
 passed over, the desk looks once it holds nothing (LOOK_ALONE), and no hint changes that.
+
+Members are integers, since those are looked up in a table the sooner.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Final
 
 
-class QueueState(Enum):
+class QueueState(IntEnum):
     """What is known of the queue."""
 
     EMPTY = auto()  # there was nothing in it
@@ -25,7 +27,7 @@ class QueueState(Enum):
     ASKED_HINTED = auto()  # the same, and there was a hint since
 
 
-class QueueEvent(Enum):
+class QueueEvent(IntEnum):
     """What the desk does and hears."""
 
     PULL = auto()  # it asks
