@@ -31,7 +31,7 @@ from penstock.gateway.transport.departures import Departures
 from penstock.gateway.transport.doorkeeper import Doorkeeper
 from penstock.shared.contracts.errors import ErrorCode, PenstockError, WireError
 from penstock.shared.process.telemetry import get_logger
-from penstock.shared.wire.codec import SHARED_BYTES_MIN, copied_on_send, decode, envelopes
+from penstock.shared.wire.codec import copied_on_send, decode, envelopes
 from penstock.shared.wire.curve import GatewayKeys, serve_with_keys
 from penstock.shared.wire.frames import (
     NOBLOCK,
@@ -41,12 +41,10 @@ from penstock.shared.wire.frames import (
     send_frames,
 )
 from penstock.shared.wire.messages import Message, Probe, Request
+from penstock.shared.wire.sockets import gateway_socket
 from penstock.shared.wire.tensors import Buffer
 
 log = get_logger("transport")
-
-SOCKET_HIGH_WATER = 10_000
-"""Envelopes that may wait in one direction for one replica; more means that it does not read."""
 
 ENVELOPE_MESSAGES: Final = 32
 """Messages that leave without waiting for the end of the turn: a replica works on the first ones
@@ -58,16 +56,9 @@ ENVELOPES_PER_TURN = 128
 PROBE_INTERVAL_S = 0.1
 """How often each replica is asked for its load, and found lost if it is."""
 
-ZMTP_HEARTBEAT_MS = 500
-ZMTP_TIMEOUT_MS = 2000
-"""Silence of a peer's process after which its connection is closed."""
-
 FAREWELL_READ_S = 0.1
 """What replicas get to read the last messages before the connection ends: what a DEALER with
 IMMEDIATE has received and not read by then is dropped (libzmq terminates its pipe at once)."""
-
-HANDSHAKE_MS = 5000
-"""Longest handshake; who connects and says nothing holds a descriptor no longer than that."""
 
 ZAP_DOMAIN = "penstock"
 
@@ -224,17 +215,7 @@ class Transport:
         Raises:
             EndpointError: if the endpoint is taken or cannot be bound.
         """
-        router: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
-        router.copy_threshold = SHARED_BYTES_MIN
-        router.setsockopt(zmq.LINGER, 0)
-        router.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        router.setsockopt(zmq.ROUTER_HANDOVER, 1)
-        router.setsockopt(zmq.SNDHWM, SOCKET_HIGH_WATER)
-        router.setsockopt(zmq.RCVHWM, SOCKET_HIGH_WATER)
-        router.setsockopt(zmq.HEARTBEAT_IVL, ZMTP_HEARTBEAT_MS)
-        router.setsockopt(zmq.HEARTBEAT_TIMEOUT, ZMTP_TIMEOUT_MS)
-        router.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-        router.setsockopt(zmq.IPV6, int("[" in self._endpoint))
+        router = gateway_socket(self._context, self._endpoint)
         if self._endpoint.startswith("ipc://"):
             _prepare_folder(Path(self._endpoint.removeprefix("ipc://")).parent)
         elif self._keys is not None:

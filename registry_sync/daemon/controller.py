@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from penstock.registry_sync.daemon.fetches import Artifacts, Fetches
+from penstock.registry_sync.daemon.fetches import Fetches, ManifestSource
 from penstock.registry_sync.daemon.follower import OUR_TAGS, RegistryFollower
 from penstock.registry_sync.daemon.leadership import Leadership
 from penstock.registry_sync.daemon.metrics import SyncCounts
@@ -66,7 +66,7 @@ class Controller:
         settings: SyncSettings,
         store: StateStore,
         make_source: Callable[[], RegistrySource],
-        artifacts: Artifacts,
+        artifacts: ManifestSource,
         clock: Clock,
         holder: str,
         run_in_thread: InThread = in_thread,

@@ -23,7 +23,7 @@ CLOSE_TIMEOUT_S = 5.0
 """Longest wait at the end for processes that were killed: one that waits for a disk does not go."""
 
 
-class Artifacts(Protocol):
+class ManifestSource(Protocol):
     """What registry_sync needs of the artifact cache."""
 
     def keep_only(self, digests: Collection[str]) -> None:
@@ -48,7 +48,7 @@ class Fetches:
 
     def __init__(
         self,
-        artifacts: Artifacts,
+        artifacts: ManifestSource,
         policy: Policy,
         clock: Clock,
         parallel: int,

@@ -15,6 +15,7 @@ from typing import Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
+from penstock.shared.contracts.ids import ReplicaId
 from penstock.shared.contracts.routing import HEDGE_BUDGET, HedgePolicy, JobsPolicy
 from penstock.shared.contracts.tensor_spec import TensorSpec
 
@@ -272,7 +273,7 @@ class ReplicaReport(_Document):
     """
 
     key: str
-    replica: str
+    replica: ReplicaId
     model: str
     version: str
     revision: str

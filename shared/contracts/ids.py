@@ -6,6 +6,11 @@ import os
 import re
 import secrets
 import socket
+from typing import TypeAlias
+
+ReplicaId: TypeAlias = str
+"""Names one life of a replica, never used again: gateways know its socket by it (`identity`), the
+job store its leases (`holder`), reports and logs the process (`replica`)."""
 
 MODEL_NAME_LENGTH_MAX = 256
 """Longest name that MLflow's database takes."""

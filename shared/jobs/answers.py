@@ -58,7 +58,7 @@ class JobWithBytes:
 
 
 @record
-class Leased:
+class LeasedJobs:
     """What a request for leases was given.
 
     Attributes:
@@ -288,9 +288,11 @@ def with_bytes_of(raw: Any) -> JobWithBytes | None:
     return JobWithBytes(record_of(_fields(raw[0])), raw[1]) if raw[0] else None
 
 
-def leased_of(raw: Any) -> Leased:
+def leased_of(raw: Any) -> LeasedJobs:
     """Leases."""
-    return Leased([JobWithBytes(record_of(_fields(flat)), body) for flat, body in raw[1:]], raw[0])
+    return LeasedJobs(
+        [JobWithBytes(record_of(_fields(flat)), body) for flat, body in raw[1:]], raw[0]
+    )
 
 
 def moved_of(raw: Any) -> Moved:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from penstock.shared.contracts.ids import ReplicaId
 from penstock.shared.jobs import answers
 from penstock.shared.jobs.answers import (
     Beat,
@@ -22,7 +23,7 @@ from penstock.shared.jobs.answers import (
     JobEvent,
     JobView,
     JobWithBytes,
-    Leased,
+    LeasedJobs,
     Moved,
     Progress,
     StoreStats,
@@ -181,13 +182,13 @@ def retry(job: JobRecord) -> Call[JobState | None]:
 def lease(
     model: str,
     revision: str,
-    holder: str,
+    holder: ReplicaId,
     request: str,
     *,
     most: int,
     lease_ms: int,
     idle: bool,
-) -> Call[Leased]:
+) -> Call[LeasedJobs]:
     """Take up to `most` jobs of a queue, the most urgent and oldest first.
 
     Args:
@@ -276,7 +277,9 @@ def release(job_id: str, token: int) -> Call[JobState | None]:
 # For those who watch over holders -----------------------------------------------------------------
 
 
-def lose(holder: str, begun: Collection[str] | None = None) -> Call[list[tuple[str, JobState]]]:
+def lose(
+    holder: ReplicaId, begun: Collection[str] | None = None
+) -> Call[list[tuple[str, JobState]]]:
     """A holder was seen to die: its jobs return, or end. Their states now.
 
     Args:

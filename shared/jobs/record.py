@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
+from penstock.shared.contracts.ids import ReplicaId
 from penstock.shared.wire.records import record
 
 
@@ -172,7 +173,7 @@ class JobRecord:
     error_message: str
     payload: Content | None
     result: Content | None
-    holder: str
+    holder: ReplicaId
     token: int
     lease_expires_ms: int
     dead: bool

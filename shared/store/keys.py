@@ -27,6 +27,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from penstock.shared.contracts.ids import ReplicaId
+
 
 @dataclass(frozen=True)
 class Keys:
@@ -102,7 +104,7 @@ class Keys:
         """The channel that tells of new jobs for one revision of a model."""
         return self._key(f"jobs:wake:{model}/{revision}")
 
-    def job_holder(self, holder: str) -> str:
+    def job_holder(self, holder: ReplicaId) -> str:
         """The channel that tells a holder of jobs to beat, since one of them is to be canceled."""
         return self._key(f"jobs:beat:{holder}")
 

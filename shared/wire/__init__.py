@@ -1,4 +1,4 @@
 """Bytes between our processes: tensors, messages, envelopes, frames, and keys for them.
 
-Pure but for `frames` and `curve`. What is read costs in proportion to its bytes.
+Pure but for `frames`, `sockets` and `curve`. What is read costs in proportion to its bytes.
 """

@@ -15,6 +15,7 @@ from enum import IntEnum
 from typing import TypeAlias
 
 from penstock.shared.contracts.errors import ErrorCode
+from penstock.shared.contracts.ids import ReplicaId
 from penstock.shared.wire.records import record
 from penstock.shared.wire.tensors import Tensor
 
@@ -120,14 +121,14 @@ class Hello:
     """A replica that is ready introduces itself.
 
     Attributes:
-        replica: the replica's incarnation. worker: the agent that spawned it. model, version,
+        replica: by which it is known. worker: the agent that spawned it. model, version,
         revision: what it has loaded. interface: JSON of
         `penstock.shared.contracts.deployment.ModelInterface`. route: JSON of the newest
         `penstock.shared.contracts.routing.ModelRoute` that it was told; empty if none. takes_calls:
         False for a replica that is there for jobs alone; it is sent no attempts.
     """
 
-    replica: str
+    replica: ReplicaId
     worker: str
     model: str
     version: str

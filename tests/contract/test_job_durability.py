@@ -19,7 +19,7 @@ from redis import Redis
 
 from penstock.shared.contracts.errors import StateStoreError
 from penstock.shared.jobs import calls
-from penstock.shared.jobs.answers import Leased, Submitted
+from penstock.shared.jobs.answers import LeasedJobs, Submitted
 from penstock.shared.jobs.blocking_store import BlockingJobStore, BlockingWakeUp
 from penstock.shared.jobs.calls import Call
 from penstock.shared.jobs.durability import Durability
@@ -55,7 +55,7 @@ def submit_call() -> Call[Submitted]:
     return calls.submit(job, Content(TEXT, 2), b"in")
 
 
-def lease_call(holder: str, most: int = 1) -> Call[Leased]:
+def lease_call(holder: str, most: int = 1) -> Call[LeasedJobs]:
     return calls.lease("m", "r1", holder, new_job_id(), most=most, lease_ms=60_000, idle=True)
 
 

@@ -23,7 +23,7 @@ from penstock.shared.jobs.answers import (
     Collected,
     IdempotencyMismatchError,
     JobWithBytes,
-    Leased,
+    LeasedJobs,
     Moved,
     Progress,
     Submitted,
@@ -138,7 +138,7 @@ def submit_call(body: bytes = b"in", *, digest: str = "", **options: Any) -> Cal
     return calls.submit(new_job(**options), content, body, digest=digest, limits=limits)
 
 
-def lease_call(most: int = 1, **options: Any) -> Call[Leased]:
+def lease_call(most: int = 1, **options: Any) -> Call[LeasedJobs]:
     given: dict[str, Any] = {
         "model": "m",
         "revision": "r1",

@@ -23,15 +23,17 @@ from penstock.shared.process.restarts import Restarts, RestartsCollector
 from penstock.shared.process.telemetry import get_logger
 from penstock.shared.store.state import StateStore
 from penstock.worker.agent.devices import Machine
-from penstock.worker.agent.events import Placed, Policy, Shutdown
+from penstock.worker.agent.events import Placed, Shutdown, SupervisionLimits
 from penstock.worker.agent.findings import Findings
-from penstock.worker.agent.host import Artifacts, Environments, ReplicaHost
+from penstock.worker.agent.host import Artifacts, EnvironmentSource, ReplicaHost
 from penstock.worker.agent.job_losses import Losses
+from penstock.worker.agent.lifecycle import STAGES, Milestone, Stage
 from penstock.worker.agent.metrics import AgentCollector, ReplicaTotals
 from penstock.worker.agent.wanted import GatewayBook, Wanted
 from penstock.worker.control.agent_end import Spawner
 from penstock.worker.control.messages import Gateways, RouteChanged
 from penstock.worker.settings import WorkerSettings
+from penstock.worker.transitions import after
 
 GATHER_S = 0.05
 """Changes within this time are read, or reported, together."""
@@ -67,7 +69,7 @@ class Agent:
         machine: Machine,
         store: StateStore,
         artifacts: Artifacts,
-        environments: Environments,
+        environments: EnvironmentSource,
         spawner: Spawner,
         clock: Clock,
         losses: Losses | None = None,
@@ -103,8 +105,7 @@ class Agent:
         self._collector = AgentCollector(settings.worker)
         self._metrics_port = 0
         self._store_answers = True
-        self._closing = False
-        self._handing_over = False
+        self._stage = Stage.RUN
         self._others_known_at = 0.0
         self._restarts = Restarts(PARTS)
         self._hinted = asyncio.Event()
@@ -112,7 +113,7 @@ class Agent:
         self._over = asyncio.Event()
 
     def __repr__(self) -> str:
-        return f"<Agent {self._incarnation} {self._host!r}>"
+        return f"<Agent {self._incarnation} {self._stage.name} {self._host!r}>"
 
     async def run(self) -> None:
         """Serve until `stop`, or SIGTERM or SIGINT, then drain and leave.
@@ -149,21 +150,37 @@ class Agent:
 
     def stop(self) -> None:
         """Hand over to other workers if there are any, drain and leave; again: leave at once."""
-        if self._closing:
-            self._over.set()
+        self._advance(Milestone.STOP)
+
+    def _advance(self, milestone: Milestone) -> None:
+        """Pass a milestone on the way out; a stage that is new begins."""
+        before, self._stage = self._stage, after(STAGES, self._stage, milestone)
+        if self._stage is before:
             return
+        match self._stage:
+            case Stage.HANDOVER:
+                self._hand_over()
+            case Stage.DRAIN:
+                self._drain()
+            case Stage.LEAVE:
+                self._over.set()
+
+    def _hand_over(self) -> None:
+        """Have others take over what serves here, while it still does."""
         logger.info("worker leaves", replicas=self._host.processes)
-        self._closing = self._handing_over = True
         self._others_known_at = self._clock.monotonic()
         self._changed.set()
         if not self._serves():
-            self._drain()
+            self._advance(Milestone.HANDED_OVER)
             return
         # As soon as registry_sync sees that we leave, it has substitutes made, and takes what we
         # run off our placement once they are ready. Others that could take it over are looked for
         # at every read of the documents.
         self._hinted.set()
-        asyncio.get_running_loop().call_later(self._settings.handover_grace_s, self._drain)
+        self._advance_after(self._settings.handover_grace_s, Milestone.HANDED_OVER)
+
+    def _advance_after(self, delay_s: float, milestone: Milestone) -> None:
+        asyncio.get_running_loop().call_later(delay_s, self._advance, milestone)
 
     def _serves(self) -> bool:
         """Whether any replica here is ready, and is to stay."""
@@ -180,24 +197,21 @@ class Agent:
         now = self._clock.monotonic()
         if workers is None or syncs is None:
             if now - self._others_known_at >= self._settings.report_ttl_s:
-                self._drain()
+                self._advance(Milestone.HANDED_OVER)
             return
         self._others_known_at = now
         others = [each for each in workers if each.worker != self._settings.worker]
         if not syncs or all(each.draining for each in others):
-            self._drain()
+            self._advance(Milestone.HANDED_OVER)
 
     def _drain(self) -> None:
         """Have all that still runs finish what it accepted, then leave."""
-        if not self._handing_over:
-            return
-        self._handing_over = False
         logger.info("worker drains", replicas=self._host.processes)
         self._host.feed(Shutdown())
         self._host_changed()  # perhaps there is nothing to wait for
         # The supervisor ends every process in less, unless the kernel cannot end one at all.
-        limit_s = max(self._settings.drain_grace_s, self._host.drain_s) + 4 * Policy.end_grace_s
-        asyncio.get_running_loop().call_later(limit_s, self._over.set)
+        drain_s = max(self._settings.drain_grace_s, self._host.drain_s)
+        self._advance_after(drain_s + 4 * SupervisionLimits.end_grace_s, Milestone.DRAINED)
 
     async def _leave(self) -> None:
         """Leave nothing behind: no process, no report."""
@@ -241,7 +255,7 @@ class Agent:
         if assignments is not None:
             self._host.feed(Placed(assignments))
         await self._host.catch_up()
-        if self._handing_over:
+        if self._stage is Stage.HANDOVER:
             await self._look_for_others()
 
     async def _ask(self, answer: Awaitable[Document]) -> Document | None:
@@ -293,7 +307,7 @@ class Agent:
             memory_bytes=self._settings.memory_bytes or self._machine.memory_bytes,
             device_memory_bytes=dict(self._machine.device_memory_bytes),
             deployment_serial=self._wanted.serial,
-            draining=self._closing,
+            draining=self._stage is not Stage.RUN,
             metrics_port=self._metrics_port,
             replicas=replicas,
         )
@@ -316,10 +330,10 @@ class Agent:
     def _host_changed(self) -> None:
         """What is to be reported is no longer what was."""
         self._changed.set()
-        if self._handing_over and not self._serves():
-            self._drain()
-        if self._closing and not self._handing_over and self._host.idle:
-            self._over.set()
+        if self._stage is Stage.HANDOVER and not self._serves():
+            self._advance(Milestone.HANDED_OVER)
+        if self._stage is Stage.DRAIN and self._host.idle:
+            self._advance(Milestone.DRAINED)
 
 
 async def _is_set(event: asyncio.Event, timeout_s: float) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
+from penstock.shared.contracts.ids import ReplicaId
 from penstock.worker.agent.wanted import Assignment
 
 
@@ -57,13 +58,13 @@ class Spawned:
     """The process of a `Spawn` exists, on a device that is resolved."""
 
     key: str
-    replica: str
+    replica: ReplicaId
     pid: int
     device: str
 
 
 @dataclass(frozen=True)
-class Loaded:
+class ReplicaReady:
     """A replica is ready; `provider` executes it in truth.
 
     Attributes:
@@ -71,7 +72,7 @@ class Loaded:
     """
 
     key: str
-    replica: str
+    replica: ReplicaId
     provider: str
     note: str = ""
 
@@ -81,7 +82,7 @@ class Noted:
     """A replica that is ready found out something that the operator may want to know."""
 
     key: str
-    replica: str
+    replica: ReplicaId
     note: str
 
 
@@ -90,13 +91,13 @@ class LoadRefused:
     """A replica says that its model cannot be loaded, and will end; `invalid`: not ever."""
 
     key: str
-    replica: str
+    replica: ReplicaId
     message: str
     invalid: bool
 
 
 @dataclass(frozen=True)
-class Beat:
+class ReplicaBeat:
     """A replica's loop turns; rows that wait and run in it.
 
     Attributes:
@@ -104,7 +105,7 @@ class Beat:
     """
 
     key: str
-    replica: str
+    replica: ReplicaId
     queued_rows: int
     executing_rows: int
     batch_ends_in_s: float | None = None
@@ -119,12 +120,12 @@ class Finished:
     """
 
     key: str
-    replica: str
+    replica: ReplicaId
     replace: bool = False
 
 
 @dataclass(frozen=True)
-class Ended:
+class ReplicaEnded:
     """A replica's process is gone, or could not be spawned.
 
     Attributes:
@@ -133,7 +134,7 @@ class Ended:
     """
 
     key: str
-    replica: str
+    replica: ReplicaId
     how: str
     begun: Collection[str] | None = None
 
@@ -148,20 +149,10 @@ class Shutdown:
     """The worker leaves: everything is to be drained, and nothing is taken on any more."""
 
 
-Event = (
-    Placed
-    | Fetched
-    | FetchFailed
-    | Spawned
-    | Loaded
-    | Noted
-    | LoadRefused
-    | Beat
-    | Finished
-    | Ended
-    | Tick
-    | Shutdown
-)
+LifeEvent = Spawned | ReplicaReady | Noted | LoadRefused | ReplicaBeat | Finished | ReplicaEnded
+"""Of one life of a replica."""
+
+Event = Placed | Fetched | FetchFailed | LifeEvent | Tick | Shutdown
 
 
 # Commands
@@ -184,38 +175,38 @@ class CancelFetch:
 
 @dataclass(frozen=True)
 class Spawn:
-    """Start a process; answer with Spawned, or with Ended if it could not be started.
+    """Start a process; answer with Spawned, or with ReplicaEnded if it could not be started.
 
     Attributes:
         path: where the artifacts are.
         restart: an earlier life of this replica ended unasked.
     """
 
-    replica: str
+    replica: ReplicaId
     assignment: Assignment
     path: str
     restart: bool
 
 
 @dataclass(frozen=True)
-class Drain:
+class DrainReplica:
     """Tell a replica to finish what it accepted, and to end."""
 
-    replica: str
+    replica: ReplicaId
 
 
 @dataclass(frozen=True)
 class Terminate:
     """Ask a process to end (SIGTERM)."""
 
-    replica: str
+    replica: ReplicaId
 
 
 @dataclass(frozen=True)
 class Kill:
     """End a process and all that it started (SIGKILL)."""
 
-    replica: str
+    replica: ReplicaId
     reason: KillReason
 
 
@@ -227,11 +218,11 @@ class Lose:
         begun: ids of the jobs that it may have died of; None: any that it had leased.
     """
 
-    replica: str
+    replica: ReplicaId
     begun: Collection[str] | None = None
 
 
-Command = Fetch | CancelFetch | Spawn | Drain | Terminate | Kill | Lose
+Command = Fetch | CancelFetch | Spawn | DrainReplica | Terminate | Kill | Lose
 
 
 @dataclass(frozen=True)
@@ -244,7 +235,7 @@ class Patience:
 
 
 @dataclass(frozen=True)
-class Policy:
+class SupervisionLimits:
     """Limits of supervision.
 
     Attributes:

@@ -23,15 +23,14 @@ from penstock.shared.contracts.deployment import (
 )
 from penstock.shared.contracts.errors import PenstockError
 from penstock.shared.contracts.findings import Finding
+from penstock.shared.contracts.ids import ReplicaId
 from penstock.shared.process.clock import Clock
 from penstock.shared.process.telemetry import get_logger
 from penstock.worker.agent.devices import Machine
 from penstock.worker.agent.events import (
-    Beat,
     CancelFetch,
     Command,
-    Drain,
-    Ended,
+    DrainReplica,
     Event,
     Fetch,
     Fetched,
@@ -39,18 +38,20 @@ from penstock.worker.agent.events import (
     Finished,
     Kill,
     KillReason,
-    Loaded,
     LoadRefused,
     Lose,
     Noted,
-    Policy,
+    ReplicaBeat,
+    ReplicaEnded,
+    ReplicaReady,
     Shutdown,
     Spawn,
     Spawned,
+    SupervisionLimits,
     Terminate,
     Tick,
 )
-from penstock.worker.agent.findings import OWN_ENVIRONMENT, Place
+from penstock.worker.agent.findings import OWN_ENVIRONMENT, Findings, Place
 from penstock.worker.agent.metrics import Label, ReplicaTotals
 from penstock.worker.agent.supervisor import Supervisor
 from penstock.worker.agent.wanted import (
@@ -84,8 +85,8 @@ END_TIMEOUT_S = 2.0
 logger = get_logger("agent")
 
 
-class Environments(Protocol):
-    """Interpreters for models that want packages of their own: `Environments` in life."""
+class EnvironmentSource(Protocol):
+    """Interpreters for models that want packages of their own."""
 
     def interpreter(self, model: Path) -> str:
         """The interpreter for the model in a folder; `prepare` was called for it before."""
@@ -121,30 +122,6 @@ class Artifacts(Protocol):
 
     def keep_only(self, digests: Collection[str]) -> None:
         """Name the digests that must not be evicted from now on."""
-        ...
-
-
-class Findings(Protocol):
-    """What loads found out about models; `penstock.worker.agent.findings` in life."""
-
-    def known(self, place: Place) -> Finding | None:
-        """What is known of a revision in an environment, on a device."""
-        ...
-
-    async def look(self, revision: str, environment: str) -> None:
-        """Learn what others know of a revision, soon and as far as it can be had."""
-        ...
-
-    def remember(self, place: Place, finding: Finding) -> None:
-        """Take in what a replica found out."""
-        ...
-
-    def listen(self, on_lowered: Callable[[Place], None]) -> None:
-        """Have it called when less is known to hold for a place than was before."""
-        ...
-
-    async def catch_up(self, revisions: Collection[str]) -> None:
-        """Learn what other workers lowered of these revisions."""
         ...
 
 
@@ -188,7 +165,7 @@ class ReplicaHost:
         wanted: Wanted,
         gateways: GatewayBook,
         artifacts: Artifacts,
-        environments: Environments,
+        environments: EnvironmentSource,
         findings: Findings,
         spawner: Spawner,
         totals: ReplicaTotals,
@@ -209,7 +186,7 @@ class ReplicaHost:
         self._clock = clock
         self._on_change = on_change
         self._on_loss = on_loss
-        self._supervisor = Supervisor(incarnation, policy_of(settings))
+        self._supervisor = Supervisor(incarnation, limits_of(settings))
         self._children: dict[str, _Child] = {}
         self._fetches: dict[int, asyncio.Task[None]] = {}
         self._inbox: deque[Event] = deque()
@@ -317,12 +294,12 @@ class ReplicaHost:
         self._fetches[command.ticket] = task
         task.add_done_callback(lambda _: self._fetches.pop(command.ticket))
 
-    def _end(self, command: Drain | Terminate | Kill) -> None:
+    def _end(self, command: DrainReplica | Terminate | Kill) -> None:
         child = self._children.get(command.replica)
         if child is None:
             return  # it could not be started; the event that says so is under way
         match command:
-            case Drain():
+            case DrainReplica():
                 child.handle.send(DrainNow(grace_s=child.drain_s))
             case Terminate():
                 child.handle.terminate()
@@ -373,10 +350,10 @@ class ReplicaHost:
                 lambda how: self._ended(key, replica, how),
             )
         except OSError as error:
-            self.feed(Ended(key, replica, f"cannot be started: {error.strerror}"))
+            self.feed(ReplicaEnded(key, replica, f"cannot be started: {error.strerror}"))
             return
-        drain_s = policy_of(self._settings).drain_s(assignment.settings.drain_timeout_s)
-        self._children[replica] = _Child(label, place, handle, drain_s, began_s)
+        drain_s = limits_of(self._settings).drain_s(assignment.settings.drain_timeout_s)
+        self._children[replica] = _Child(label, place, handle, drain_s=drain_s, began_s=began_s)
         self._totals.began(label, replica, restart=command.restart)
         self.feed(Spawned(key, replica, handle.pid, start.device))
 
@@ -428,7 +405,7 @@ class ReplicaHost:
             store_bytes_max=settings.jobs_bytes_max,
         )
 
-    def _said(self, key: str, replica: str, message: ToAgent) -> None:
+    def _said(self, key: str, replica: ReplicaId, message: ToAgent) -> None:
         """A replica speaks."""
         match message:
             case Ready():
@@ -439,7 +416,7 @@ class ReplicaHost:
                     self._remember(child, message.finding)
                 child.unmet = message.unmet
                 note = _note(child.unmet, message.finding.reason)
-                self.feed(Loaded(key, replica, message.provider, note))
+                self.feed(ReplicaReady(key, replica, message.provider, note))
                 known = self._findings.known(child.place)
                 if known not in (None, message.finding):  # lower than when the load began
                     child.handle.send(Lower(finding=known))
@@ -452,7 +429,7 @@ class ReplicaHost:
             case Heartbeat():
                 self._totals.beat(self._children[replica].label, replica, message)
                 rows = (message.queued_rows, message.executing_rows)
-                self.feed(Beat(key, replica, *rows, message.batch_ends_in_s))
+                self.feed(ReplicaBeat(key, replica, *rows, message.batch_ends_in_s))
             case Drained():
                 if message.replace:
                     self._totals.killed(self._children[replica].label, KillReason.JOB_CANCELED)
@@ -472,7 +449,7 @@ class ReplicaHost:
             if child.place == place:
                 child.handle.send(Lower(finding=finding))
 
-    def _ended(self, key: str, replica: str, how: str) -> None:
+    def _ended(self, key: str, replica: ReplicaId, how: str) -> None:
         """A replica's process is gone."""
         child = self._children.pop(replica)
         model, version = child.label
@@ -486,7 +463,7 @@ class ReplicaHost:
         )
         self._totals.ended(child.label, replica)
         self._child_ended.set()
-        self.feed(Ended(key, replica, how, child.handle.begun_jobs))
+        self.feed(ReplicaEnded(key, replica, how, child.handle.begun_jobs))
 
     def _log_changes(self) -> None:
         """Log which replicas changed state since the last time."""
@@ -514,9 +491,9 @@ def _log_state(report: ReplicaReport) -> None:
     )
 
 
-def policy_of(settings: WorkerSettings) -> Policy:
+def limits_of(settings: WorkerSettings) -> SupervisionLimits:
     """The limits of supervision that the settings give."""
-    return Policy(
+    return SupervisionLimits(
         parallel_loads=settings.parallel_loads,
         fetch_timeout_s=settings.fetch_timeout_s,
         load_timeout_s=settings.load_timeout_s,

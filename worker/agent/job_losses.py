@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import TypeAlias
 
 from penstock.shared.contracts.errors import StateStoreError
+from penstock.shared.contracts.ids import ReplicaId
 from penstock.shared.process.telemetry import get_logger
 
 LOSSES_MAX = 200
@@ -40,7 +41,7 @@ class Losses:
         self._waiting: deque[tuple[str, Begun]] = deque(maxlen=LOSSES_MAX)
         self._news = asyncio.Event()
 
-    def add(self, replica: str, begun: Begun) -> None:
+    def add(self, replica: ReplicaId, begun: Begun) -> None:
         """A replica died, with these jobs or any that it held."""
         self._waiting.append((replica, begun))
         self._news.set()

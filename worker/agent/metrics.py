@@ -24,6 +24,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from penstock.shared.contracts.deployment import ReplicaReport
+from penstock.shared.contracts.ids import ReplicaId
 from penstock.shared.process.bounded_histogram import BoundedHistogram
 from penstock.worker.agent.events import KillReason
 from penstock.worker.agent.resident import by_replica, largest_named
@@ -127,13 +128,13 @@ class ReplicaTotals:
         self._versions_max = versions_max
         self._versions: dict[Label, _Version] = {}
 
-    def began(self, label: Label, replica: str, *, restart: bool) -> None:
+    def began(self, label: Label, replica: ReplicaId, *, restart: bool) -> None:
         """A replica was spawned."""
         version = self._versions.setdefault(label, _Version())
         version.lives[replica] = Heartbeat()
         version.restarts += restart
 
-    def beat(self, label: Label, replica: str, heartbeat: Heartbeat) -> None:
+    def beat(self, label: Label, replica: ReplicaId, heartbeat: Heartbeat) -> None:
         """A replica that lives told its totals."""
         version = self._versions.get(label)
         if version is not None and replica in version.lives:
@@ -145,7 +146,7 @@ class ReplicaTotals:
         if version is not None:
             version.kills[reason.value] += 1
 
-    def ended(self, label: Label, replica: str) -> None:
+    def ended(self, label: Label, replica: ReplicaId) -> None:
         """A replica's life is over."""
         version = self._versions.pop(label, None)
         if version is None:

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 from penstock.shared.contracts.deployment import ReplicaReport, ReplicaState
+from penstock.shared.contracts.ids import ReplicaId
 from penstock.worker.agent.events import Patience
 from penstock.worker.agent.wanted import Assignment
 
@@ -59,7 +60,7 @@ class Life:
         replace: it ends to make room for the next one, without fault.
     """
 
-    replica: str
+    replica: ReplicaId
     device: str
     pid: int | None = None
     provider: str = ""

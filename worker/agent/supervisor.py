@@ -11,7 +11,7 @@ ends each:
     LOADING       the replica to be ready       KILLED, then GIVEN_UP
     READY         (serves; each heartbeat       KILLED, then BACKOFF
                   moves the deadline, which
-                  `Policy.patience` tells)
+                  `SupervisionLimits.patience` tells)
     DRAINING      the process to end by itself  TERMINATING
     TERMINATING   the process to end (SIGTERM)  KILLED
     KILLED        the process to end (SIGKILL)
@@ -43,11 +43,9 @@ from collections.abc import Callable, Iterable
 
 from penstock.shared.contracts.deployment import ReplicaReport, ReplicaState
 from penstock.worker.agent.events import (
-    Beat,
     CancelFetch,
     Command,
-    Drain,
-    Ended,
+    DrainReplica,
     Event,
     Fetch,
     Fetched,
@@ -55,15 +53,18 @@ from penstock.worker.agent.events import (
     Finished,
     Kill,
     KillReason,
-    Loaded,
+    LifeEvent,
     LoadRefused,
     Lose,
     Noted,
     Placed,
-    Policy,
+    ReplicaBeat,
+    ReplicaEnded,
+    ReplicaReady,
     Shutdown,
     Spawn,
     Spawned,
+    SupervisionLimits,
     Terminate,
     Tick,
 )
@@ -82,12 +83,12 @@ class Supervisor:
 
     Args:
         incarnation: this life of the worker; names of its replicas begin with it.
-        policy: limits.
+        limits: how long it waits, and for how much at a time.
     """
 
-    def __init__(self, incarnation: str, policy: Policy) -> None:
+    def __init__(self, incarnation: str, limits: SupervisionLimits) -> None:
         self._incarnation = incarnation
-        self._policy = policy
+        self._limits = limits
         self._slots: dict[str, Slot] = {}
         self._closing = False
         self._serial = 0
@@ -178,8 +179,8 @@ class Supervisor:
         if slot.life is None:
             self._vacate(slot)
         elif slot.step is Step.READY:
-            self._commands.append(Drain(slot.life.replica))
-            grace_s = self._policy.drain_s(slot.assignment.settings.drain_timeout_s)
+            self._commands.append(DrainReplica(slot.life.replica))
+            grace_s = self._limits.drain_s(slot.assignment.settings.drain_timeout_s)
             self._enter(slot, Step.DRAINING, now + grace_s)
         elif slot.step is Step.LOADING:
             self._terminate(slot, slot.life, now)  # it has accepted nothing that it could finish
@@ -202,14 +203,14 @@ class Supervisor:
         running = [slot.assignment.routed for slot in self._slots.values() if slot.step is busy]
         for slot in sorted(queue, key=lambda slot: not slot.assignment.routed):
             routed = slot.assignment.routed
-            if (sum(running) if routed else len(running)) < self._policy.parallel_loads:
+            if (sum(running) if routed else len(running)) < self._limits.parallel_loads:
                 running.append(routed)
                 begin(slot, now)
 
     def _fetch(self, slot: Slot, now: float) -> None:
         slot.ticket = self._next_serial()
         self._commands.append(Fetch(slot.ticket, slot.assignment))
-        self._enter(slot, Step.FETCHING, now + self._policy.fetch_timeout_s)
+        self._enter(slot, Step.FETCHING, now + self._limits.fetch_timeout_s)
 
     def _fetch_over(self, event: Fetched | FetchFailed, now: float) -> None:
         slot = self._slots.get(event.key)
@@ -224,9 +225,9 @@ class Supervisor:
     def _fetch_failed(self, slot: Slot, message: str, retryable: bool, now: float) -> None:
         slot.fetch_failures += 1
         slot.message = message
-        tries_left = slot.fetch_failures < self._policy.fetch_failures_max
+        tries_left = slot.fetch_failures < self._limits.fetch_failures_max
         if retryable and (tries_left or slot.assignment.routed):
-            delay_s = self._policy.restart_delay_s(slot.fetch_failures + 1)
+            delay_s = self._limits.restart_delay_s(slot.fetch_failures + 1)
             self._enter(slot, Step.BACKOFF, now + delay_s)
         else:
             slot.verdict = ReplicaState.FAILED
@@ -241,13 +242,11 @@ class Supervisor:
         restart = slot.crashes > 0
         slot.restarts += restart
         self._commands.append(Spawn(replica, slot.assignment, slot.path, restart))
-        self._enter(slot, Step.LOADING, now + self._policy.load_timeout_s)
+        self._enter(slot, Step.LOADING, now + self._limits.load_timeout_s)
 
     # The life of a process
 
-    def _lived(
-        self, event: Spawned | Loaded | Noted | LoadRefused | Beat | Finished | Ended, now: float
-    ) -> None:
+    def _lived(self, event: LifeEvent, now: float) -> None:
         slot = self._slots.get(event.key)
         if slot is None or slot.life is None or slot.life.replica != event.replica:
             return
@@ -256,7 +255,7 @@ class Supervisor:
             case Spawned():
                 life.pid, life.device = event.pid, event.device
                 self.transitions += 1
-            case Loaded() if slot.step is Step.LOADING:
+            case ReplicaReady() if slot.step is Step.LOADING:
                 life.provider, life.note, life.ready_at = event.provider, event.note, now
                 slot.load_crashes, slot.message = 0, ""
                 self._enter(slot, Step.READY)
@@ -267,28 +266,28 @@ class Supervisor:
             case LoadRefused() if slot.step not in ENDING:
                 slot.verdict = ReplicaState.INVALID if event.invalid else ReplicaState.FAILED
                 slot.message = event.message
-                self._enter(slot, Step.DRAINING, now + self._policy.end_grace_s)
-            case Beat():
+                self._enter(slot, Step.DRAINING, now + self._limits.end_grace_s)
+            case ReplicaBeat():
                 life.queued_rows, life.executing_rows = event.queued_rows, event.executing_rows
                 if slot.step is Step.READY:
                     self._heard(slot, life, event.batch_ends_in_s, now)
             case Finished() if slot.step not in (Step.TERMINATING, Step.KILLED):
                 life.replace = event.replace
-                at_once = now + self._policy.end_grace_s
+                at_once = now + self._limits.end_grace_s
                 # Said again, it moves nothing: a drain ends in time whatever the replica says.
                 limit = slot.deadline if slot.step is Step.DRAINING else NEVER
                 self._enter(slot, Step.DRAINING, min(limit, at_once))
-            case Ended():
+            case ReplicaEnded():
                 self._ended(slot, life, event, now)
 
     def _heard(self, slot: Slot, life: Life, batch_ends_in_s: float | None, now: float) -> None:
         """A replica that serves said what runs in it."""
         timeout_ms = slot.assignment.settings.execution_timeout_ms
         timeout_s = None if timeout_ms is None else timeout_ms / 1000
-        life.patience = self._policy.patience(batch_ends_in_s, timeout_s)
+        life.patience = self._limits.patience(batch_ends_in_s, timeout_s)
         slot.deadline = now + life.patience.seconds
 
-    def _ended(self, slot: Slot, life: Life, event: Ended, now: float) -> None:
+    def _ended(self, slot: Slot, life: Life, event: ReplicaEnded, now: float) -> None:
         slot.life = None
         if life.ready_at is not None and not slot.leaving and slot.step is not Step.DRAINING:
             self._commands.append(Lose(life.replica, event.begun))
@@ -300,7 +299,7 @@ class Supervisor:
         if slot.verdict is None:
             # A process that we killed has said nothing of itself: our reason is the better one.
             slot.message = slot.message if slot.step is Step.KILLED else event.how
-            if loading and slot.load_crashes >= self._policy.load_crashes_max:
+            if loading and slot.load_crashes >= self._limits.load_crashes_max:
                 slot.verdict = ReplicaState.FAILED
                 slot.message = f"ended {slot.load_crashes} times while loading: {slot.message}"
         if slot.verdict is not None:
@@ -310,21 +309,21 @@ class Supervisor:
             slot.crashes, slot.message = 0, ""
             self._enter(slot, Step.LOAD_QUEUED)
             return
-        healthy = not loading and now - (life.ready_at or now) >= self._policy.healthy_after_s
+        healthy = not loading and now - (life.ready_at or now) >= self._limits.healthy_after_s
         slot.crashes = 1 if healthy else slot.crashes + 1
-        self._enter(slot, Step.BACKOFF, now + self._policy.restart_delay_s(slot.crashes))
+        self._enter(slot, Step.BACKOFF, now + self._limits.restart_delay_s(slot.crashes))
 
     def _overdue(self, slot: Slot, now: float) -> None:
         match slot.step:
             case Step.FETCHING:
                 self._commands.append(CancelFetch(slot.ticket))
-                message = f"the download took longer than {self._policy.fetch_timeout_s:g} s"
+                message = f"the download took longer than {self._limits.fetch_timeout_s:g} s"
                 self._fetch_failed(slot, message, True, now)
             case Step.BACKOFF:
                 self._enter(slot, Step.FETCH_QUEUED if slot.path is None else Step.LOAD_QUEUED)
             case Step.LOADING:
                 slot.verdict = ReplicaState.FAILED
-                slot.message = f"not ready within {self._policy.load_timeout_s:g} s"
+                slot.message = f"not ready within {self._limits.load_timeout_s:g} s"
                 self._kill(slot, KillReason.LOAD_TIMEOUT)
             case Step.READY if slot.life is not None and slot.life.patience is not None:
                 slot.message = slot.life.patience.message
@@ -336,7 +335,7 @@ class Supervisor:
 
     def _terminate(self, slot: Slot, life: Life, now: float) -> None:
         self._commands.append(Terminate(life.replica))
-        self._enter(slot, Step.TERMINATING, now + self._policy.end_grace_s)
+        self._enter(slot, Step.TERMINATING, now + self._limits.end_grace_s)
 
     def _kill(self, slot: Slot, reason: KillReason) -> None:
         assert slot.life is not None

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from penstock.shared.contracts.deployment import Duty, ReplicaSettings
 from penstock.shared.contracts.findings import Finding
+from penstock.shared.contracts.ids import ReplicaId
 from penstock.shared.contracts.routing import ModelRoute
 
 LINE_BYTES_MAX = 4 * 1024 * 1024
@@ -80,7 +81,7 @@ class Start(_Control):
 
     type: Literal["start"] = "start"
     key: str
-    replica: str
+    replica: ReplicaId
     worker: str
     model: str
     version: str

@@ -1,7 +1,7 @@
 """What a replica's loop and its job port tell each other. Pure.
 
     loop -> port    Begin (once, first)  Pull  Began  Told  Ended  Leave
-    port -> loop    Hinted  Leased  Fetched  Gone  Alive
+    port -> loop    Hinted  Leased  InputFetched  Gone  Alive
 
 Jobs have numbers within a replica, which stand in the place of attempt ids: to the session, jobs
 are what comes over the link `JOBS`.
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 from penstock.shared.contracts.deployment import ModelInterface
+from penstock.shared.contracts.ids import ReplicaId
 from penstock.shared.jobs.answers import Progress
 from penstock.shared.jobs.record import Content
 from penstock.shared.wire import messages
@@ -28,12 +29,12 @@ Output: TypeAlias = tuple[Content, Buffer]
 
 
 @record
-class Place:
+class LeaseTerms:
     """Whose jobs are leased, by whom, how long without a heartbeat; how much the store holds."""
 
     model: str
     revision: str
-    holder: str
+    holder: ReplicaId
     lease_s: float
     heartbeat_s: float
     store_bytes_max: int
@@ -70,7 +71,7 @@ class Leased:
 
     Attributes:
         numbers: of all jobs that are held now because of it.
-        jobs: those whose inputs are here; the others' come as `Fetched`.
+        jobs: those whose inputs are here; the others' come as `InputFetched`.
         more: whether the queue may hold more than was asked for.
         suspects_waiting: whether a suspect was passed over, since it wants an idle replica.
     """
@@ -82,7 +83,7 @@ class Leased:
 
 
 @record
-class Fetched:
+class InputFetched:
     """The input of a job that was held before."""
 
     job: Job
@@ -100,7 +101,7 @@ class Alive:
     """The port's process runs: its first word, and said whenever nothing else was for a while."""
 
 
-FromPort: TypeAlias = Hinted | Leased | Fetched | Gone | Alive
+FromPort: TypeAlias = Hinted | Leased | InputFetched | Gone | Alive
 
 
 @record
@@ -124,7 +125,7 @@ class Begin:
         inherits: another port led this replica's jobs, and died.
     """
 
-    place: Place
+    terms: LeaseTerms
     version: str
     redis_url: str
     namespace: str

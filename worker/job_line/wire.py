@@ -29,14 +29,14 @@ from penstock.worker.job_line.messages import (
     Began,
     Begin,
     Ended,
-    Fetched,
     FromPort,
     Gone,
     Hinted,
+    InputFetched,
     Job,
     Leased,
+    LeaseTerms,
     Leave,
-    Place,
     Pull,
     Told,
     ToPort,
@@ -76,9 +76,9 @@ def _packb(value: object) -> bytes:
 
 
 def _encode_begin(message: Begin) -> tuple[Head, Frames]:
-    place = message.place
-    whose = (place.model, place.revision, place.holder)
-    limits = (place.lease_s, place.heartbeat_s, place.store_bytes_max)
+    terms = message.terms
+    whose = (terms.model, terms.revision, terms.holder)
+    limits = (terms.lease_s, terms.heartbeat_s, terms.store_bytes_max)
     store = (message.version, message.redis_url, message.namespace, message.blobs_url)
     interface = message.interface.model_dump_json()
     rest = (*store, interface, message.numbers_after, message.inherits)
@@ -86,16 +86,16 @@ def _encode_begin(message: Begin) -> tuple[Head, Frames]:
 
 
 def _decode_begin(head: Head, _: Frames) -> Begin:
-    place, version, redis_url, namespace, blobs_url, interface, numbers_after, inherits = head
+    terms, version, redis_url, namespace, blobs_url, interface, numbers_after, inherits = head
     return Begin(
-        Place(*place),
-        version,
-        redis_url,
-        namespace,
-        blobs_url,
-        ModelInterface.model_validate_json(interface),
-        numbers_after,
-        inherits,
+        LeaseTerms(*terms),
+        version=version,
+        redis_url=redis_url,
+        namespace=namespace,
+        blobs_url=blobs_url,
+        interface=ModelInterface.model_validate_json(interface),
+        numbers_after=numbers_after,
+        inherits=inherits,
     )
 
 
@@ -157,14 +157,14 @@ def _decode_leased(head: Head, frames: Frames) -> Leased:
     return Leased(numbers, _jobs(jobs, frames), more, suspects_waiting)
 
 
-def _encode_fetched(message: Fetched) -> tuple[Head, Frames]:
+def _encode_fetched(message: InputFetched) -> tuple[Head, Frames]:
     job = message.job
     return (_FETCHED, (job.number, job.timeout_s, job.id)), frames_of(Envelope("", (job.request,)))
 
 
-def _decode_fetched(head: Head, frames: Frames) -> Fetched:
+def _decode_fetched(head: Head, frames: Frames) -> InputFetched:
     (job,) = _jobs(head, frames)
-    return Fetched(job)
+    return InputFetched(job)
 
 
 def _jobs(heads: Sequence[Head], frames: Frames) -> list[Job]:
@@ -189,7 +189,7 @@ _ENCODERS: dict[type, Callable[[Any], tuple[Head, Frames]]] = {
     Leave: lambda m: ((_LEAVE,), ()),
     Hinted: lambda m: ((_HINTED,), ()),
     Leased: _encode_leased,
-    Fetched: _encode_fetched,
+    InputFetched: _encode_fetched,
     Gone: lambda m: ((_GONE, m.number), ()),
     Alive: lambda m: ((_ALIVE,), ()),
 }

@@ -55,15 +55,15 @@ def main() -> None:
 
 
 def _run(begin: Begin, connection: socket.socket, messages: Iterator[ToPort]) -> NoReturn:
-    place = begin.place
-    setproctitle.setproctitle(f"penstock job-port {place.model}/{begin.version}")
+    terms = begin.terms
+    setproctitle.setproctitle(f"penstock job-port {terms.model}/{begin.version}")
     inherit_logging(
         process="job-port",
-        replica=place.holder,
-        model=place.model,
+        replica=terms.holder,
+        model=terms.model,
         version=begin.version,
     )
-    writer = _Writer(connection, place.heartbeat_s)
+    writer = _Writer(connection, terms.heartbeat_s)
     threading.Thread(target=writer.run, name="writer", daemon=True).start()
     port = _port(begin, writer)
     port.start()
@@ -77,15 +77,15 @@ def _run(begin: Begin, connection: socket.socket, messages: Iterator[ToPort]) ->
 
 
 def _port(begin: Begin, writer: _Writer) -> JobPort:
-    place, url, keys = begin.place, begin.redis_url, Keys(begin.namespace)
+    terms, url, keys = begin.terms, begin.redis_url, Keys(begin.namespace)
     return JobPort(
-        place,
+        terms,
         begin.interface,
         BlockingJobStore(url, keys),
-        BlockingWakeUp(url, keys.job_queue(place.model, place.revision)),
-        BlockingWakeUp(url, keys.job_holder(place.holder)),
-        BlobStore(begin.blobs_url, begin.namespace) if begin.blobs_url else None,
-        writer.put,
+        wake_up=BlockingWakeUp(url, keys.job_queue(terms.model, terms.revision)),
+        cancels=BlockingWakeUp(url, keys.job_holder(terms.holder)),
+        blobs=BlobStore(begin.blobs_url, begin.namespace) if begin.blobs_url else None,
+        to_loop=writer.put,
         numbers_after=begin.numbers_after,
         inherits=begin.inherits,
     )

@@ -58,7 +58,7 @@ class Blobs(Protocol):
 
 
 @record
-class Loaded:
+class BlobLoaded:
     """An input came, or why it cannot be had."""
 
     number: int
@@ -82,7 +82,7 @@ class OutputStored:
     content: Content | None
 
 
-Carried: TypeAlias = Loaded | Stored | OutputStored
+Carried: TypeAlias = BlobLoaded | Stored | OutputStored
 
 
 @record
@@ -120,7 +120,7 @@ class BlobCarrier:
 
     def load(self, number: int, name: str) -> None:
         """Get a job's input."""
-        self._do(lambda: Loaded(number, self._try(lambda blobs: blobs.get(name))))
+        self._do(lambda: BlobLoaded(number, self._try(lambda blobs: blobs.get(name))))
 
     def store(self, number: int, job_id: str, data: Buffer) -> None:
         """Keep a job's result."""

@@ -28,8 +28,7 @@ from typing import Any, TypeAlias
 from penstock.shared.contracts.deployment import ModelInterface
 from penstock.shared.contracts.ids import new_request_id
 from penstock.shared.jobs import calls
-from penstock.shared.jobs.answers import Beat, Progress
-from penstock.shared.jobs.answers import Leased as LeasedFromStore
+from penstock.shared.jobs.answers import Beat, LeasedJobs, Progress
 from penstock.shared.jobs.calls import Call
 from penstock.shared.jobs.payload import RESULT_TYPE
 from penstock.shared.jobs.record import Content, JobState
@@ -40,15 +39,15 @@ from penstock.shared.wire.tensors import Buffer
 from penstock.worker.job_line.messages import (
     Began,
     Ended,
-    Fetched,
     FromPort,
     Gone,
     Hinted,
+    InputFetched,
     Job,
     Leased,
+    LeaseTerms,
     Leave,
     Output,
-    Place,
     Pull,
     Told,
     ToPort,
@@ -56,16 +55,16 @@ from penstock.worker.job_line.messages import (
 from penstock.worker.job_port.blob_carrier import (
     NO_ROOM,
     BlobCarrier,
+    BlobLoaded,
     Blobs,
     Carried,
-    Loaded,
     OutputStored,
     Stored,
 )
 from penstock.worker.job_port.hints import Hints, WakeUp
 from penstock.worker.job_port.inputs import Read, Unreadable, read_input
 from penstock.worker.job_port.leases import Leases
-from penstock.worker.job_port.store_calls import Owed, Store, StoreCalls
+from penstock.worker.job_port.store_calls import OwedCall, Store, StoreCalls
 
 LEASE_WAIT_S = 1.0
 """How long who leaves asks what it was leased by a call that got no answer; then the leases end by
@@ -93,7 +92,7 @@ class JobPort:
     """See the module's docstring.
 
     Args:
-        place: whose jobs.
+        terms: whose jobs, by whom, for how long.
         interface: of the model, which their inputs must fit.
         store, wake_up, cancels: connections to the job store, one for each thread; the latter two
             for hints of new jobs, and of jobs of this holder that are to be canceled.
@@ -105,7 +104,7 @@ class JobPort:
 
     def __init__(
         self,
-        place: Place,
+        terms: LeaseTerms,
         interface: ModelInterface,
         store: Store,
         wake_up: WakeUp,
@@ -116,7 +115,7 @@ class JobPort:
         numbers_after: int = 0,
         inherits: bool = False,
     ) -> None:
-        self._place = place
+        self._terms = terms
         self._interface = interface
         self._to_loop = to_loop
         self._inbox: queue.SimpleQueue[_Inbox] = queue.SimpleQueue()
@@ -124,9 +123,9 @@ class JobPort:
         self._hints = Hints(wake_up, cancels, *hints)
         self._carrier = BlobCarrier(blobs, self._inbox.put)
         self._leases = Leases(
-            place.lease_s, place.heartbeat_s, place.store_bytes_max, numbers_after
+            terms.lease_s, terms.heartbeat_s, terms.store_bytes_max, numbers_after
         )
-        self._calls = StoreCalls(store, self._leases, place.lease_s)
+        self._calls = StoreCalls(store, self._leases, terms.lease_s)
         self._inherits = inherits
         self._pulled: Pull | None = None  # while the jobs of the port before return
         self._leaving = False
@@ -136,7 +135,7 @@ class JobPort:
     def start(self) -> None:
         """Start the threads; they end with the process; the port's own when it has left."""
         if self._inherits:
-            self._owe(calls.lose(self._place.holder, ()), self._returned)
+            self._owe(calls.lose(self._terms.holder, ()), self._returned)
         self._thread.start()
         self._hints.start()
         self._carrier.start()
@@ -194,7 +193,7 @@ class JobPort:
                 self._leases.beat_soon(now)
             case OutputStored():
                 self._output_stored(message, now)
-            case Loaded():
+            case BlobLoaded():
                 self._loaded(message, now)
             case Stored():
                 self._stored(message)
@@ -209,15 +208,15 @@ class JobPort:
                 self._give_back(number)
 
     def _owe(self, call: Call[Any], then: Callable[[Any], None]) -> None:
-        self._calls.owe(Owed(call, then))
+        self._calls.owe(OwedCall(call, then))
 
     def _owe_end(self, number: int, call: Call[JobState | None]) -> None:
-        self._calls.owe(Owed(call, partial(self._ended, number), ends=number))
+        self._calls.owe(OwedCall(call, partial(self._ended, number), ends=number))
 
     def _send(self, now: float) -> None:
         """All that is due."""
         leases = self._leases
-        beats = [Owed(leases.beat(n, now), partial(self._beaten, n)) for n in leases.due(now)]
+        beats = [OwedCall(leases.beat(n, now), partial(self._beaten, n)) for n in leases.due(now)]
         self._calls.send(beats)
 
     # Leasing
@@ -234,19 +233,19 @@ class JobPort:
         if self._inherits:  # sent again, that call would take back what is leased with it
             self._pulled = pull
             return
-        place = self._place
+        terms = self._terms
         call = calls.lease(
-            place.model,
-            place.revision,
-            place.holder,
+            terms.model,
+            terms.revision,
+            terms.holder,
             new_request_id(),
             most=pull.most,
-            lease_ms=int(place.lease_s * 1000),
+            lease_ms=int(terms.lease_s * 1000),
             idle=pull.idle,
         )
         self._owe(call, partial(self._leased, pull))
 
-    def _leased(self, pull: Pull, answer: LeasedFromStore | None) -> None:
+    def _leased(self, pull: Pull, answer: LeasedJobs | None) -> None:
         leased = answer.jobs if answer is not None else []
         now = time.monotonic()
         numbers = self._leases.add(leased, now)
@@ -285,7 +284,7 @@ class JobPort:
                 self._end(number, Final(number, failure=failure), now)
         return None
 
-    def _loaded(self, loaded: Loaded, now: float) -> None:
+    def _loaded(self, loaded: BlobLoaded, now: float) -> None:
         number = loaded.number
         if number not in self._leases or self._leases[number].ending:
             return
@@ -295,7 +294,7 @@ class JobPort:
             return
         job = self._read(number, loaded.data, now)
         if job is not None:
-            self._to_loop(Fetched(job))
+            self._to_loop(InputFetched(job))
         elif self._leases[number].ending:
             self._to_loop(Gone(number))
 
@@ -369,7 +368,7 @@ class JobPort:
             return
         commit = self._leases.commit(number, Content(RESULT_TYPE, len(body)), body)
         if_full = partial(self._store_is_full, number, body)
-        self._calls.owe(Owed(commit, partial(self._ended, number), if_full, ends=number))
+        self._calls.owe(OwedCall(commit, partial(self._ended, number), if_full, ends=number))
 
     def _store_is_full(self, number: int, body: Buffer) -> None:
         """The store has no room for a result."""

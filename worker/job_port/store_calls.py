@@ -42,7 +42,7 @@ class Store(Protocol):
 
 
 @dataclass
-class Owed:
+class OwedCall:
     """A call that the store has not answered, and what is to be done with its answer.
 
     Attributes:
@@ -79,7 +79,7 @@ class StoreCalls:
         self._store = store
         self._leases = leases
         self._lease_s = lease_s
-        self._owed: list[Owed] = []
+        self._owed: list[OwedCall] = []
         self._durability: Durability | None = None
         self._told: Durability | None = None
         self.retry_at = 0.0
@@ -89,7 +89,7 @@ class StoreCalls:
     def __len__(self) -> int:
         return len(self._owed)
 
-    def owe(self, owed: Owed) -> None:
+    def owe(self, owed: OwedCall) -> None:
         """Something to be sent, after what was owed before."""
         self._owed.append(owed)
 
@@ -103,7 +103,7 @@ class StoreCalls:
             each for each in self._owed if not each.is_lease or (each.sent and not also_sent)
         ]
 
-    def send(self, beats: Sequence[Owed]) -> None:
+    def send(self, beats: Sequence[OwedCall]) -> None:
         """Send all that is owed, and heartbeats, which the next one replaces; heed the answers."""
         owed, self._owed = self._owed, []
         if not owed and not beats:
@@ -150,7 +150,7 @@ class StoreCalls:
             log.warning("job store", durability=durability.value, meaning=durability.meaning)
         self._told = durability
 
-    def _refused(self, owed: Owed, error: Exception, *, keep: bool) -> None:
+    def _refused(self, owed: OwedCall, error: Exception, *, keep: bool) -> None:
         """The store is there, and did not carry this out."""
         owed.errors += 1
         goes_on = owed.errors < ERRORS_MAX or self._is_kept(owed.ends)

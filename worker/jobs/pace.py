@@ -20,6 +20,9 @@ PACE_S_MAX = 10 * PACE_S
 WAITED_MAX = 0.05
 """Share of time that the loop may wait for a processor before jobs are slowed down."""
 
+CALLS_PAST_S = 0.1
+"""How long without a call until jobs are leased as fast as they go."""
+
 LOOK_S = 0.02
 """Shortest time that tells anything: a wait for a processor lasts some milliseconds."""
 
@@ -31,9 +34,21 @@ class Pace:
         self._seconds = PACE_S
         self._looked_at = 0.0
         self._waited_s = 0.0
+        self._calls = 0
+        self._calls_until = 0.0
 
     def __repr__(self) -> str:
         return f"<Pace {self._seconds * 1e3:.0f} ms>"
+
+    def calls_come(self, calls: int, now: float) -> bool:
+        """Whether calls come, so that jobs keep to the pace.
+
+        Args:
+            calls: how many were accepted until now.
+        """
+        if calls != self._calls:
+            self._calls, self._calls_until = calls, now + CALLS_PAST_S
+        return now < self._calls_until
 
     def next(self, now: float, waited_s: float) -> float:
         """How long each job is to take.

@@ -50,9 +50,18 @@ class JobItem(Item):
     def __init__(
         self, job: Job, bucket: Hashable, rows: int, now: float, *, alone: bool = False
     ) -> None:
-        request, key, never = job.request, (JOBS, job.number), inf
+        request = job.request
         super().__init__(
-            key, bucket, rows, request.priority, never, never, now, request, request.suspect, alone
+            (JOBS, job.number),
+            bucket,
+            rows=rows,
+            priority=request.priority,
+            deadline=inf,
+            start_by=inf,
+            enqueued=now,
+            payload=request,
+            suspect=request.suspect,
+            alone=alone,
         )
         self.timeout_s = job.timeout_s
         self.job_id = job.id

@@ -17,10 +17,10 @@ from penstock.worker.job_line.messages import (
     Began,
     Begin,
     Ended,
-    Fetched,
     Gone,
+    InputFetched,
     Leased,
-    Place,
+    LeaseTerms,
     PortLost,
     Told,
 )
@@ -92,7 +92,7 @@ class Jobs:
             match message:
                 case Leased():
                     commands += session.jobs_arrived(message.jobs, now)
-                case Fetched():
+                case InputFetched():
                     commands += session.jobs_arrived([message.job], now)
                 case Gone():
                     self._gone(session, message.number, now)
@@ -180,14 +180,21 @@ def _run_stream(
 
 
 def _begin(start: Start, jobs: JobsStart, interface: ModelInterface) -> Begin:
-    whose = (start.model, start.revision, start.replica)
+    terms = LeaseTerms(
+        start.model,
+        start.revision,
+        holder=start.replica,
+        lease_s=jobs.lease_s,
+        heartbeat_s=jobs.heartbeat_s,
+        store_bytes_max=jobs.store_bytes_max,
+    )
     return Begin(
-        Place(*whose, jobs.lease_s, jobs.heartbeat_s, jobs.store_bytes_max),
-        start.version,
-        jobs.redis_url,
-        jobs.namespace,
-        jobs.blobs_url,
-        interface,
+        terms,
+        version=start.version,
+        redis_url=jobs.redis_url,
+        namespace=jobs.namespace,
+        blobs_url=jobs.blobs_url,
+        interface=interface,
         numbers_after=0,
         inherits=False,
     )

@@ -14,7 +14,7 @@ from penstock.shared.process.telemetry import inherit_logging
 from penstock.shared.process.tracing import make_tracer
 from penstock.worker.control.messages import Start
 from penstock.worker.control.replica_end import ControlSocket
-from penstock.worker.replica.loop import Replica
+from penstock.worker.replica.loop import ReplicaLoop
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
         version=start.version,
     )
     tracer = make_tracer("penstock-replica", start.replica, os.environ)
-    Replica(start, control, tracer).run(early)
+    ReplicaLoop(start, control, tracer).run(early)
 
 
 if __name__ == "__main__":

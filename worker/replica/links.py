@@ -13,24 +13,12 @@ from dataclasses import dataclass
 
 import zmq
 
-from penstock.shared.wire.codec import SHARED_BYTES_MIN
+from penstock.shared.contracts.ids import ReplicaId
 from penstock.shared.wire.curve import WorkerKeys, dial_with_keys
 from penstock.shared.wire.frames import has_unread, receive_frames
+from penstock.shared.wire.sockets import replica_socket
 from penstock.shared.wire.tensors import Buffer
 from penstock.worker.control.messages import GatewayAddress
-
-SOCKET_HIGH_WATER = 10_000
-"""Envelopes that may wait in one direction of one link; a gateway that far behind is stuck."""
-
-ZMTP_HEARTBEAT_MS = 500
-ZMTP_TIMEOUT_MS = 2000
-"""Silence of the peer's process after which its connection is closed."""
-
-RECONNECT_MS = 50
-RECONNECT_MS_MAX = 1000
-CONNECT_TIMEOUT_MS = 2000
-"""After a network's outage the kernel may wait long before it asks again; we do not."""
-
 
 REDIAL_S = 5.0
 """Silence of a gateway after which it is dialled with a new socket."""
@@ -51,14 +39,14 @@ class Links:
 
     Args:
         poller: learns of every socket.
-        identity: the replica's incarnation.
+        identity: of the replica.
 
     Attributes:
         keys: by which it proves itself over tcp; None: it has none.
     """
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], poller: zmq.Poller, identity: str
+        self, context: zmq.Context[zmq.Socket[bytes]], poller: zmq.Poller, identity: ReplicaId
     ) -> None:
         self.keys: WorkerKeys | None = None
         self._context = context
@@ -126,27 +114,17 @@ def receive(link: zmq.Socket[bytes]) -> list[Buffer]:
 
 
 def dial(
-    context: zmq.Context[zmq.Socket[bytes]], identity: str, endpoint: str, keys: WorkerKeys | None
+    context: zmq.Context[zmq.Socket[bytes]],
+    identity: ReplicaId,
+    endpoint: str,
+    keys: WorkerKeys | None,
 ) -> zmq.Socket[bytes]:
     """A socket that connects to a gateway's endpoint, and stays connected.
 
     With keys, a tcp endpoint is never dialled without them: nobody can talk us into that. A Unix
     socket has its folder's permissions instead.
     """
-    link: zmq.Socket[bytes] = context.socket(zmq.DEALER)
-    link.setsockopt(zmq.IDENTITY, identity.encode())
-    link.copy_threshold = SHARED_BYTES_MIN
-    link.setsockopt(zmq.LINGER, 0)
-    link.setsockopt(zmq.IMMEDIATE, 1)
-    link.setsockopt(zmq.PROBE_ROUTER, 1)
-    link.setsockopt(zmq.SNDHWM, SOCKET_HIGH_WATER)
-    link.setsockopt(zmq.RCVHWM, SOCKET_HIGH_WATER)
-    link.setsockopt(zmq.HEARTBEAT_IVL, ZMTP_HEARTBEAT_MS)
-    link.setsockopt(zmq.HEARTBEAT_TIMEOUT, ZMTP_TIMEOUT_MS)
-    link.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
-    link.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
-    link.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS)
-    link.setsockopt(zmq.IPV6, int("[" in endpoint))
+    link = replica_socket(context, endpoint, identity)
     if keys is not None and endpoint.startswith("tcp://"):
         dial_with_keys(link, keys)
     link.connect(endpoint)

@@ -79,7 +79,7 @@ EXIT_LOAD_FAILED = 3
 EXIT_FATAL = 70
 
 
-class Replica:
+class ReplicaLoop:
     """The shell around a `Session`."""
 
     def __init__(self, start: Start, control: ControlSocket, tracer: Tracer | None = None) -> None:

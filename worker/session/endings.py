@@ -103,7 +103,9 @@ class Endings:
             owed.settle(item)
             if not item.unwanted:
                 link, attempt_id = item.key
-                final = Final(attempt_id, outputs, None, queue_us, infer_us, rows)
+                final = Final(
+                    attempt_id, outputs, queue_us=queue_us, infer_us=infer_us, batch_rows=rows
+                )
                 commands.append(Send(link, final))
         counters.queue_us += queued_us
         return commands
@@ -126,7 +128,13 @@ class Endings:
         commands: list[Command] = []
         for item in items:
             queue_us = int((running.started - item.enqueued) * 1e6)
-            final = Final(item.payload.attempt_id, (), failure, queue_us, infer_us, item.rows)
+            final = Final(
+                item.payload.attempt_id,
+                failure=failure,
+                queue_us=queue_us,
+                infer_us=infer_us,
+                batch_rows=item.rows,
+            )
             commands += self._owed.answer(item, final)
         return commands
 

@@ -92,7 +92,12 @@ class Session:
         self._turns = SuspectTurns(self._owed)
         full_batch = max(limits.max_batch_size, 1)
         self._endings = Endings(
-            identity, full_batch, self._queue, latency, self.counters, self._owed
+            identity,
+            full_batch,
+            queue=self._queue,
+            latency=latency,
+            counters=self.counters,
+            owed=self._owed,
         )
         merges = self._batches and not interface.streams
         self._jobs = WaitingJobs(latency, job_slice_s, merges=merges)
@@ -373,14 +378,14 @@ class Session:
         item = Item(
             key,
             bucket,
-            self._rows_of(request),
-            request.priority,
-            deadline,
-            start_by,
-            now,
-            request,
-            request.suspect,
-            alone,
+            rows=self._rows_of(request),
+            priority=request.priority,
+            deadline=deadline,
+            start_by=start_by,
+            enqueued=now,
+            payload=request,
+            suspect=request.suspect,
+            alone=alone,
         )
         if not self._queue.offer(item):
             commands.append(Send(link, Nack(request.attempt_id, NackReason.FULL)))

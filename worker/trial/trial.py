@@ -151,7 +151,7 @@ def check_size(row: Row, rows: int) -> None:
 
 
 @dataclass
-class Alone:
+class AloneRuns:
     """Rows that a model took alone, and what it answered to each.
 
     Attributes:
@@ -173,7 +173,7 @@ class Alone:
 
 def run_alone(
     runner: Runner, specs: Sequence[TensorSpec], example: Row | None, static: int | None = None
-) -> Alone:
+) -> AloneRuns:
     """Run ordinary rows and an extreme one, each alone.
 
     Args:
@@ -184,7 +184,7 @@ def run_alone(
         RunFailedError: if memory does not suffice for a single row.
         UnprovenError: if rows are too large to be compared in one batch.
     """
-    found = Alone([], [])
+    found = AloneRuns([], [])
     for free_size in FREE_SIZES if example is None and is_open(specs) else FREE_SIZES[:1]:
         for row in candidates(specs, example, free_size, careful=runner.careful):
             if len(found.rows) < ROWS_WANTED and runner.spent_s < TRIAL_S_MAX:
@@ -202,13 +202,13 @@ def run_alone(
     return found
 
 
-def run_without(runner: Runner, alone: Alone, left_out: Collection[str]) -> Alone:
+def run_without(runner: Runner, alone: AloneRuns, left_out: Collection[str]) -> AloneRuns:
     """Run the rows again, each alone, without some of their inputs.
 
     Raises:
         RunFailedError: if memory does not suffice for a single row.
     """
-    found = Alone([], [])
+    found = AloneRuns([], [])
     for position, row in enumerate(alone.rows):
         if runner.spent_s < TRIAL_S_MAX:
             fewer = {name: array for name, array in row.items() if name not in left_out}
@@ -218,7 +218,7 @@ def run_without(runner: Runner, alone: Alone, left_out: Collection[str]) -> Alon
     return found
 
 
-def _try_first(runner: Runner, choice: Sequence[Row], found: Alone, static: int | None) -> None:
+def _try_first(runner: Runner, choice: Sequence[Row], found: AloneRuns, static: int | None) -> None:
     """Try rows until one is taken."""
     count = len(found.rows)
     for row in choice:
@@ -231,7 +231,7 @@ def is_open(specs: Sequence[TensorSpec]) -> bool:
     return any(-1 in spec.shape[1:] for spec in specs)
 
 
-def _try(runner: Runner, row: Row, found: Alone, static: int | None) -> None:
+def _try(runner: Runner, row: Row, found: AloneRuns, static: int | None) -> None:
     # Rows of which no two may be in one batch would be made for nothing.
     runtime = runner.runtime
     check_size(row, runtime.static_rows or min(runtime.interface.max_batch_size, 2))
@@ -270,7 +270,7 @@ class Proof:
     """
 
     def __init__(
-        self, runner: Runner, alone: Alone, names: Sequence[str], *, coarse: bool = False
+        self, runner: Runner, alone: AloneRuns, names: Sequence[str], *, coarse: bool = False
     ) -> None:
         self._runner = runner
         self._alone = alone
@@ -326,7 +326,7 @@ def check_rows(name: str, answer: AnyArray, rows: int) -> None:
         )
 
 
-def check_enough(alone: Alone, inputs: Sequence[TensorSpec]) -> None:
+def check_enough(alone: AloneRuns, inputs: Sequence[TensorSpec]) -> None:
     """See that enough rows ran to show something: some, or all that there can be.
 
     Raises:
@@ -342,7 +342,7 @@ def check_enough(alone: Alone, inputs: Sequence[TensorSpec]) -> None:
         )
 
 
-def check_different(alone: Alone) -> None:
+def check_different(alone: AloneRuns) -> None:
     """See that rows had different answers: else one could stand in another's place unseen.
 
     Raises:
@@ -355,7 +355,9 @@ def check_different(alone: Alone) -> None:
         )
 
 
-def check_sizes(alone: Alone, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+def check_sizes(
+    alone: AloneRuns, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+) -> None:
     """See that outputs whose size no input tells had different sizes.
 
     Else such rows may be padded to the longest of their batch, as generated text is, unseen.

@@ -37,7 +37,7 @@ from penstock.worker.trial.invented import invented_inputs, is_guess
 from penstock.worker.trial.rows import Row, candidates
 from penstock.worker.trial.trial import (
     TRIAL_S_MAX,
-    Alone,
+    AloneRuns,
     Answers,
     Proof,
     RunFailedError,
@@ -173,7 +173,7 @@ class WarmUp:
             self._leave_out(alone)
         return self._batched()
 
-    def _leave_out(self, alone: Alone) -> None:
+    def _leave_out(self, alone: AloneRuns) -> None:
         """Compare once more without the inputs that requests may leave out.
 
         Where that shows nothing good, requests without them are not batched, and others are.
@@ -210,7 +210,7 @@ class WarmUp:
                 self._sets.append(tuple(alone.rows[0]))
         return self._batched()
 
-    def _run_alone(self, static: int) -> Alone:
+    def _run_alone(self, static: int) -> AloneRuns:
         inputs = self.runtime.interface.inputs
         try:
             alone = run_alone(self._runner, inputs, self.example, static=static)
@@ -223,14 +223,14 @@ class WarmUp:
                 f"the model failed its warm-up with {static} row(s): {error.reason}"
             ) from error
 
-    def _refused(self, alone: Alone) -> Exception:
+    def _refused(self, alone: AloneRuns) -> Exception:
         """What it means that no row was taken."""
         if is_guess(self.runtime.interface.inputs, batches=True):
             return UnprovenError(f"it refused all made-up rows ({alone.refusal[:200]})")
         rows = self._static or 1
         return ModelLoadError(f"the model failed its warm-up with {rows} row(s): {alone.refusal}")
 
-    def _find_static(self, guessed: bool, alone: Alone) -> None:
+    def _find_static(self, guessed: bool, alone: AloneRuns) -> None:
         """No row runs alone: look for the one size that does."""
         specs = self.runtime.interface.inputs
         row = next(candidates(specs, self.example, 1, careful=self._runner.careful), None)
@@ -252,19 +252,19 @@ class WarmUp:
             return False
         return True
 
-    def _check_alone(self, alone: Alone) -> None:
+    def _check_alone(self, alone: AloneRuns) -> None:
         names = [spec.name for spec in self.runtime.interface.outputs]
         rows = self._static or 1
         for answers in alone.answers:
             for name, answer in zip(names, answers, strict=True):
                 check_rows(name, answer, rows)
 
-    def _check_different(self, alone: Alone) -> None:
+    def _check_different(self, alone: AloneRuns) -> None:
         interface = self.runtime.interface
         check_different(alone)
         check_sizes(alone, interface.inputs, interface.outputs)
 
-    def _prove_together(self, alone: Alone) -> None:
+    def _prove_together(self, alone: AloneRuns) -> None:
         """Compare; where no two rows run together, the batch size is a static one."""
         try:
             self._runner.run(tiled(alone.rows, 2))
@@ -282,10 +282,10 @@ class WarmUp:
         if self.batching == "auto":
             self._prove(alone, static=None)
 
-    def _any_pair_runs(self, alone: Alone) -> bool:
+    def _any_pair_runs(self, alone: AloneRuns) -> bool:
         return any(self._runs([row, row]) for row in alone.rows)
 
-    def _prove(self, alone: Alone, *, static: int | None) -> None:
+    def _prove(self, alone: AloneRuns, *, static: int | None) -> None:
         proof, count = self._proof(alone), len(alone.rows)
         try:
             if static is None:
@@ -310,11 +310,11 @@ class WarmUp:
             else:
                 return
 
-    def _proof(self, alone: Alone) -> Proof:
+    def _proof(self, alone: AloneRuns) -> Proof:
         names = [spec.name for spec in self.runtime.interface.outputs]
         return Proof(self._runner, alone, names, coarse=self.runtime.coarse)
 
-    def _take_sizes(self, alone: Alone) -> None:
+    def _take_sizes(self, alone: AloneRuns) -> None:
         """Run sizes up to the limit, and lower it to what runs."""
         rows = alone.ordinary_rows()
         for size in _sizes(self._limit):
@@ -328,7 +328,7 @@ class WarmUp:
                 self._lower(max(size // 2, 1), error.reason)
                 return
 
-    def _compare_size(self, alone: Alone, size: int) -> None:
+    def _compare_size(self, alone: AloneRuns, size: int) -> None:
         """What follows from one more row shows in the first batch that has it."""
         self._proof(alone).compare(
             self._last, [position % alone.ordinary for position in range(size)]

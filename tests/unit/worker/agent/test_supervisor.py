@@ -16,11 +16,9 @@ from penstock.shared.contracts.deployment import (
     ReplicaState,
 )
 from penstock.worker.agent.events import (
-    Beat,
     CancelFetch,
     Command,
-    Drain,
-    Ended,
+    DrainReplica,
     Event,
     Fetch,
     Fetched,
@@ -28,15 +26,17 @@ from penstock.worker.agent.events import (
     Finished,
     Kill,
     KillReason,
-    Loaded,
     LoadRefused,
     Lose,
     Noted,
     Placed,
-    Policy,
+    ReplicaBeat,
+    ReplicaEnded,
+    ReplicaReady,
     Shutdown,
     Spawn,
     Spawned,
+    SupervisionLimits,
     Terminate,
     Tick,
 )
@@ -44,7 +44,7 @@ from penstock.worker.agent.supervisor import PAUSE_S, Supervisor
 from penstock.worker.agent.wanted import Assignment
 from tests.support.examples import examples
 
-POLICY = Policy(parallel_loads=2)
+LIMITS = SupervisionLimits(parallel_loads=2)
 
 
 def assignment(key: str, revision: str = "r1", *, routed: bool = True) -> Assignment:
@@ -64,9 +64,9 @@ def assignment(key: str, revision: str = "r1", *, routed: bool = True) -> Assign
 class Bench:
     """A supervisor on a workbench: time by hand, and the newest life of each key."""
 
-    def __init__(self, policy: Policy = POLICY) -> None:
+    def __init__(self, limits: SupervisionLimits = LIMITS) -> None:
         self.now = 100.0
-        self.supervisor = Supervisor("w-1", policy)
+        self.supervisor = Supervisor("w-1", limits)
         self.commands: list[Command] = []
         self.replicas: dict[str, str] = {}
         self.tickets: dict[str, int] = {}
@@ -87,10 +87,10 @@ class Bench:
         return self.do(Fetched(key, self.tickets[key], f"/cache/{key}"))
 
     def loaded(self, key: str = "a") -> list[Command]:
-        return self.do(Loaded(key, self.replicas[key], "CPUExecutionProvider"))
+        return self.do(ReplicaReady(key, self.replicas[key], "CPUExecutionProvider"))
 
     def ended(self, key: str = "a", how: str = "ended by SIGKILL") -> list[Command]:
-        return self.do(Ended(key, self.replicas[key], how))
+        return self.do(ReplicaEnded(key, self.replicas[key], how))
 
     def make_ready(self, key: str = "a") -> None:
         self.fetched(key)
@@ -107,7 +107,7 @@ class Bench:
                 return commands
             self.now = max(self.now, due)
             for key in beating:
-                commands += self.do(Beat(key, self.replicas[key], 0, 0))
+                commands += self.do(ReplicaBeat(key, self.replicas[key], 0, 0))
             commands += self.do(Tick())
 
     def states(self) -> dict[str, ReplicaState]:
@@ -154,7 +154,9 @@ def test_a_note_is_reported_changes_and_ends_with_its_process(bench: Bench) -> N
 
     bench.place(assignment("a"))
     bench.fetched()
-    bench.do(Loaded("a", bench.replicas["a"], "CPUExecutionProvider", "not batched: by its names"))
+    bench.do(
+        ReplicaReady("a", bench.replicas["a"], "CPUExecutionProvider", "not batched: by its names")
+    )
     assert note() == "not batched: by its names"
     before = bench.supervisor.transitions
     bench.do(Noted("a", bench.replicas["a"], "not batched: lost rows"))
@@ -199,7 +201,7 @@ def test_who_served_and_ended_unasked_is_told_of_and_who_leaves_is_not(bench: Be
     assert Lose not in kinds(bench.ended())
     bench.loaded()
     served = bench.replicas["a"]
-    assert Lose(served, {"job"}) in bench.do(Ended("a", served, "exited", {"job"}))
+    assert Lose(served, {"job"}) in bench.do(ReplicaEnded("a", served, "exited", {"job"}))
     bench.advance(10)
     bench.loaded()
     bench.place()
@@ -227,20 +229,20 @@ def test_who_ends_to_stop_what_nobody_wants_is_replaced_at_once_and_did_not_cras
 
 
 def test_an_operator_may_let_a_drain_take_longer(bench: Bench) -> None:
-    long = ReplicaSettings(drain_timeout_s=POLICY.drain_grace_s + 60)
+    long = ReplicaSettings(drain_timeout_s=LIMITS.drain_grace_s + 60)
     bench.place(replace(assignment("a"), settings=long))
     bench.make_ready()
     bench.place()
-    assert bench.advance(POLICY.drain_grace_s + 59) == []
+    assert bench.advance(LIMITS.drain_grace_s + 59) == []
     assert kinds(bench.advance(1)) == [Terminate]
 
 
 def test_whoever_runs_the_worker_bounds_that(bench: Bench) -> None:
-    longest = ReplicaSettings(drain_timeout_s=POLICY.drain_timeout_s_max + 60)
+    longest = ReplicaSettings(drain_timeout_s=LIMITS.drain_timeout_s_max + 60)
     bench.place(replace(assignment("a"), settings=longest))
     bench.make_ready()
     bench.do(Shutdown())
-    assert bench.advance(POLICY.drain_timeout_s_max - 1) == []
+    assert bench.advance(LIMITS.drain_timeout_s_max - 1) == []
     assert kinds(bench.advance(1)) == [Terminate]
 
 
@@ -249,9 +251,9 @@ def test_health_wipes_the_record(bench: Bench) -> None:
     bench.make_ready()
     for _ in range(3):
         bench.ended()
-        bench.advance(POLICY.backoff_s_max)
+        bench.advance(LIMITS.backoff_s_max)
         bench.loaded()
-    bench.advance(POLICY.healthy_after_s, beating=["a"])
+    bench.advance(LIMITS.healthy_after_s, beating=["a"])
     assert spawned_keys(bench.ended()) == ["a"]
 
 
@@ -304,7 +306,7 @@ def test_two_crashes_while_loading_are_a_failed_load(bench: Bench) -> None:
 def test_load_timeout_kills_and_fails(bench: Bench) -> None:
     bench.place(assignment("a"))
     bench.fetched()
-    assert bench.advance(POLICY.load_timeout_s - 1) == []
+    assert bench.advance(LIMITS.load_timeout_s - 1) == []
     assert kinds(bench.advance(1)) == [Kill]
     assert bench.states() == {"a": ReplicaState.FAILED}
     assert bench.ended() == []
@@ -317,7 +319,7 @@ def timed(key: str, execution_timeout_ms: float) -> Assignment:
 
 
 def beat(bench: Bench, batch_ends_in_s: float | None = None, key: str = "a") -> list[Command]:
-    return bench.do(Beat(key, bench.replicas[key], 0, 1, batch_ends_in_s))
+    return bench.do(ReplicaBeat(key, bench.replicas[key], 0, 1, batch_ends_in_s))
 
 
 def killed(bench: Bench, reason: KillReason, key: str = "a") -> list[Command]:
@@ -341,7 +343,7 @@ def test_a_batch_that_was_told_of_is_ended_in_time_without_another_word(bench: B
     bench.place(timed("a", 2000))
     bench.make_ready()
     beat(bench, 1.5)
-    assert bench.advance(1.5 + POLICY.overrun_slack_s - 0.01) == []
+    assert bench.advance(1.5 + LIMITS.overrun_slack_s - 0.01) == []
     assert bench.advance(0.01) == killed(bench, KillReason.EXECUTION_TIMEOUT)
 
 
@@ -351,7 +353,7 @@ def test_a_batch_that_holds_the_interpreter_is_ended_though_it_was_never_told_of
     bench.place(timed("a", 2000))
     bench.make_ready()
     beat(bench)
-    silence_s = POLICY.heartbeat_interval_s + 2 + POLICY.overrun_slack_s
+    silence_s = LIMITS.heartbeat_interval_s + 2 + LIMITS.overrun_slack_s
     assert bench.advance(silence_s - 0.01) == []
     assert bench.advance(0.01) == killed(bench, KillReason.EXECUTION_TIMEOUT)
 
@@ -359,7 +361,7 @@ def test_a_batch_that_holds_the_interpreter_is_ended_though_it_was_never_told_of
 def test_a_short_silence_kills_nobody_however_short_executions_are(bench: Bench) -> None:
     bench.place(timed("a", 10))
     bench.make_ready()
-    assert bench.advance(POLICY.silence_s_min - 0.01) == []
+    assert bench.advance(LIMITS.silence_s_min - 0.01) == []
     assert bench.advance(0.01) == killed(bench, KillReason.EXECUTION_TIMEOUT)
 
 
@@ -367,7 +369,7 @@ def test_a_batch_that_nobody_waits_for_ends_its_replica(bench: Bench) -> None:
     bench.place(assignment("a"))
     bench.make_ready()
     beat(bench, 10.0)
-    assert bench.advance(10 + POLICY.overrun_slack_s) == killed(bench, KillReason.HUNG)
+    assert bench.advance(10 + LIMITS.overrun_slack_s) == killed(bench, KillReason.HUNG)
     bench.ended()
     assert (
         bench.message()
@@ -381,14 +383,14 @@ def test_a_batch_that_ended_is_forgotten(bench: Bench) -> None:
     beat(bench, 1.0)
     bench.now += 0.9
     beat(bench, None)
-    assert bench.advance(POLICY.hung_after_s - 0.01) == []
+    assert bench.advance(LIMITS.hung_after_s - 0.01) == []
 
 
 def test_holding_the_interpreter_kills_nobody_before_hung_after(bench: Bench) -> None:
     bench.place(assignment("a"))
     bench.make_ready()
     beat(bench, 60.0)
-    assert bench.advance(POLICY.hung_after_s - 0.01) == []
+    assert bench.advance(LIMITS.hung_after_s - 0.01) == []
     assert bench.advance(0.01) == killed(bench, KillReason.HUNG)
 
 
@@ -396,7 +398,7 @@ def test_loads_are_limited_by_their_own_timeout_alone(bench: Bench) -> None:
     bench.place(timed("a", 10))
     bench.fetched()
     beat(bench)
-    assert bench.advance(POLICY.load_timeout_s - 1) == []
+    assert bench.advance(LIMITS.load_timeout_s - 1) == []
     assert bench.advance(1) == killed(bench, KillReason.LOAD_TIMEOUT)
 
 
@@ -414,7 +416,7 @@ def test_hung_replica_is_killed_and_restarted(bench: Bench) -> None:
     bench.place(assignment("a"))
     bench.make_ready()
     assert bench.advance(600, beating=["a"]) == []
-    assert kinds(bench.advance(POLICY.hung_after_s)) == [Kill]
+    assert kinds(bench.advance(LIMITS.hung_after_s)) == [Kill]
     assert bench.states() == {"a": ReplicaState.BACKOFF}
     assert spawned_keys(bench.ended()) == ["a"]
     assert bench.message() == "hung: silent for 30 s"
@@ -432,11 +434,11 @@ def test_a_pause_of_the_agent_kills_nobody(bench: Bench) -> None:
 def test_unplaced_replica_drains_then_is_ended(bench: Bench) -> None:
     bench.place(assignment("a"))
     bench.make_ready()
-    assert kinds(bench.place()) == [Drain]
+    assert kinds(bench.place()) == [DrainReplica]
     assert bench.states() == {"a": ReplicaState.DRAINING}
-    assert bench.advance(POLICY.drain_grace_s - 1) == []
+    assert bench.advance(LIMITS.drain_grace_s - 1) == []
     assert kinds(bench.advance(1)) == [Terminate]
-    assert kinds(bench.advance(POLICY.end_grace_s)) == [Kill]
+    assert kinds(bench.advance(LIMITS.end_grace_s)) == [Kill]
     assert bench.advance(10_000) == []
     assert bench.ended() == []
     assert bench.supervisor.idle
@@ -447,9 +449,9 @@ def test_drained_replica_must_end_soon(bench: Bench) -> None:
     bench.make_ready()
     bench.place()
     bench.do(Finished("a", bench.replicas["a"]))
-    bench.advance(POLICY.end_grace_s / 2)
+    bench.advance(LIMITS.end_grace_s / 2)
     bench.do(Finished("a", bench.replicas["a"]))
-    assert kinds(bench.advance(POLICY.end_grace_s / 2)) == [Terminate]
+    assert kinds(bench.advance(LIMITS.end_grace_s / 2)) == [Terminate]
 
 
 def test_unplaced_before_ready_is_ended_without_drain(bench: Bench) -> None:
@@ -472,14 +474,14 @@ def test_placed_again_while_draining_is_a_new_life_after_the_old(bench: Bench) -
     assert kinds(bench.ended()) == [Fetch]
     bench.make_ready()
     assert bench.replicas["a"] != old
-    assert bench.do(Ended("a", old, "late")) == []
+    assert bench.do(ReplicaEnded("a", old, "late")) == []
     assert bench.states() == {"a": ReplicaState.READY}
 
 
 def test_another_revision_at_the_same_key_replaces(bench: Bench) -> None:
     bench.place(assignment("a"))
     bench.make_ready()
-    assert kinds(bench.place(assignment("a", "r2"))) == [Drain]
+    assert kinds(bench.place(assignment("a", "r2"))) == [DrainReplica]
     (command,) = bench.ended()
     assert isinstance(command, Fetch)
     assert command.assignment.revision == "r2"
@@ -494,10 +496,10 @@ def test_replica_that_drains_by_itself_is_restarted(bench: Bench) -> None:
 
 def test_fetch_that_may_succeed_later_is_tried_again(bench: Bench) -> None:
     bench.place(assignment("a", routed=False))
-    for _ in range(POLICY.fetch_failures_max - 1):
+    for _ in range(LIMITS.fetch_failures_max - 1):
         assert bench.do(FetchFailed("a", bench.tickets["a"], "MLflow is away", True)) == []
         assert bench.states() == {"a": ReplicaState.BACKOFF}
-        assert kinds(bench.advance(POLICY.backoff_s_max)) == [Fetch]
+        assert kinds(bench.advance(LIMITS.backoff_s_max)) == [Fetch]
     bench.do(FetchFailed("a", bench.tickets["a"], "MLflow is away", True))
     assert bench.states() == {"a": ReplicaState.FAILED}
 
@@ -506,7 +508,7 @@ def test_routed_fetch_is_tried_for_ever(bench: Bench) -> None:
     bench.place(assignment("a"))
     for _ in range(100):
         bench.do(FetchFailed("a", bench.tickets["a"], "MLflow is away", True))
-        assert kinds(bench.advance(POLICY.backoff_s_max)) == [Fetch]
+        assert kinds(bench.advance(LIMITS.backoff_s_max)) == [Fetch]
 
 
 def test_fetch_of_broken_artifacts_has_failed(bench: Bench) -> None:
@@ -518,8 +520,8 @@ def test_fetch_of_broken_artifacts_has_failed(bench: Bench) -> None:
 
 def test_fetch_timeout(bench: Bench) -> None:
     bench.place(assignment("a"))
-    assert kinds(bench.advance(POLICY.fetch_timeout_s)) == [CancelFetch]
-    assert kinds(bench.advance(POLICY.backoff_s_max)) == [Fetch]
+    assert kinds(bench.advance(LIMITS.fetch_timeout_s)) == [CancelFetch]
+    assert kinds(bench.advance(LIMITS.backoff_s_max)) == [Fetch]
 
 
 def test_answer_to_a_fetch_that_was_given_up_is_ignored(bench: Bench) -> None:
@@ -551,7 +553,7 @@ def test_shutdown_ends_everything_and_takes_nothing_on(bench: Bench) -> None:
     bench.make_ready("a")
     bench.fetched("b")
     commands = bench.do(Shutdown())
-    assert set(kinds(commands)) == {Drain, Terminate, CancelFetch}
+    assert set(kinds(commands)) == {DrainReplica, Terminate, CancelFetch}
     assert bench.place(assignment("a"), assignment("d")) == []
     bench.ended("a")
     bench.ended("b")
@@ -561,7 +563,10 @@ def test_shutdown_ends_everything_and_takes_nothing_on(bench: Bench) -> None:
 
 @dataclass
 class Child:
-    """A process of the modelled machine; it ends at `Drain` (0), `Terminate` (1) or `Kill` (2)."""
+    """A process of the modelled machine.
+
+    It ends at `DrainReplica` (0), `Terminate` (1) or `Kill` (2).
+    """
 
     key: str
     stubborn: int
@@ -584,7 +589,7 @@ class SupervisedMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.supervisor = Supervisor("w", POLICY)
+        self.supervisor = Supervisor("w", LIMITS)
         self.placed: dict[str, Assignment] = {}
         self.fetches: dict[int, str] = {}
         self.children: dict[str, Child] = {}
@@ -607,7 +612,7 @@ class SupervisedMachine(RuleBasedStateMachine):
                     del self.fetches[command.ticket]
                 case Spawn():
                     self.spawn(command)
-                case Drain():
+                case DrainReplica():
                     self.ask(command.replica, 0)
                 case Terminate():
                     self.ask(command.replica, 1)
@@ -627,7 +632,7 @@ class SupervisedMachine(RuleBasedStateMachine):
             for child in self.children.values()
             if not child.ready and child.asked < 0 and child.key in self.placed
         ]
-        assert len(loading) <= 2 * POLICY.parallel_loads
+        assert len(loading) <= 2 * LIMITS.parallel_loads
 
     def check_wanted(self, assignment: Assignment) -> None:
         assert not self.closed
@@ -661,11 +666,13 @@ class SupervisedMachine(RuleBasedStateMachine):
         """What replicas and the kernel do by themselves."""
         while self.ending:
             replica = self.ending.pop()
-            self.do(Ended(self.children.pop(replica).key, replica, "ended"))
+            self.do(ReplicaEnded(self.children.pop(replica).key, replica, "ended"))
         for replica, child in list(self.children.items()):
             if child.ready and not child.hung:
                 by = child.batch_ends_by
-                self.do(Beat(child.key, replica, 1, 1, None if by is None else by - self.now))
+                self.do(
+                    ReplicaBeat(child.key, replica, 1, 1, None if by is None else by - self.now)
+                )
 
     def pick(self, index: int, *, ready: bool | None = None) -> tuple[str, Child] | None:
         """Some child that nobody asked to end."""
@@ -700,7 +707,7 @@ class SupervisedMachine(RuleBasedStateMachine):
         for replica, child in list(self.children.items()):
             if not child.ready and child.asked < 0:
                 child.ready = True
-                self.do(Loaded(child.key, replica, "CPU"))
+                self.do(ReplicaReady(child.key, replica, "CPU"))
 
     @precondition(lambda self: self.fetches)
     @rule(index=st.integers(0, 3), outcome=st.sampled_from(["ok", "ok", "later", "never"]))
@@ -720,7 +727,7 @@ class SupervisedMachine(RuleBasedStateMachine):
         replica, child = picked
         if refuse is None:
             child.ready = True
-            self.do(Loaded(child.key, replica, "CPU"))
+            self.do(ReplicaReady(child.key, replica, "CPU"))
         else:
             self.do(LoadRefused(child.key, replica, "refused", refuse))
 
@@ -730,7 +737,7 @@ class SupervisedMachine(RuleBasedStateMachine):
         if (picked := self.pick(index)) is not None:
             replica, child = picked
             del self.children[replica]
-            self.do(Ended(child.key, replica, "crashed"))
+            self.do(ReplicaEnded(child.key, replica, "crashed"))
 
     @precondition(lambda self: self.children)
     @rule(index=st.integers(0, 3))
@@ -775,8 +782,8 @@ class SupervisedMachine(RuleBasedStateMachine):
     def late_events_of_former_lives(self) -> None:
         for replica in sorted(self.seen - self.children.keys())[:5]:
             for key in ("a", "b"):
-                self.do(Ended(key, replica, "late"))
-                self.do(Loaded(key, replica, "late"))
+                self.do(ReplicaEnded(key, replica, "late"))
+                self.do(ReplicaReady(key, replica, "late"))
 
     @invariant()
     def reports_are_one_per_slot(self) -> None:
@@ -796,7 +803,7 @@ class SupervisedMachine(RuleBasedStateMachine):
             for child in self.children.values():
                 child.hung, child.batch_ends_by = False, None
             self.all_goes_well()
-            self.pass_time(POLICY.backoff_s_max / 4)
+            self.pass_time(LIMITS.backoff_s_max / 4)
         final = {ReplicaState.READY, ReplicaState.FAILED, ReplicaState.INVALID}
         assert {report.state for report in self.supervisor.reports()} <= final
 
@@ -804,7 +811,7 @@ class SupervisedMachine(RuleBasedStateMachine):
         self.settle()
         self.placed, self.closed = {}, True
         self.do(Shutdown())
-        self.pass_time(POLICY.drain_grace_s + 3 * POLICY.end_grace_s)
+        self.pass_time(LIMITS.drain_grace_s + 3 * LIMITS.end_grace_s)
         assert not self.children, "a child was never ended"
         assert self.supervisor.idle
 

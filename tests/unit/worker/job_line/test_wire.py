@@ -24,14 +24,14 @@ from penstock.worker.job_line.messages import (
     Began,
     Begin,
     Ended,
-    Fetched,
     FromPort,
     Gone,
     Hinted,
+    InputFetched,
     Job,
     Leased,
+    LeaseTerms,
     Leave,
-    Place,
     Pull,
     Told,
     ToPort,
@@ -41,7 +41,7 @@ from tests.unit.shared.hostile_msgpack import array, nested
 
 SPEC = TensorSpec(name="x", datatype="FP64", shape=(-1,))
 INTERFACE = ModelInterface(inputs=(SPEC,), outputs=(), max_batch_size=4, platform="test")
-PLACE = Place("m", "m/1", "replica", lease_s=15.0, heartbeat_s=3.0, store_bytes_max=1 << 30)
+TERMS = LeaseTerms("m", "m/1", "replica", lease_s=15.0, heartbeat_s=3.0, store_bytes_max=1 << 30)
 
 
 def tensor(size: int) -> Tensor:
@@ -54,7 +54,7 @@ def request(number: int, size: int = 3) -> Request:
 
 
 MESSAGES: list[ToPort | FromPort] = [
-    Begin(PLACE, "1", "redis://h", "penstock", "", INTERFACE, 17, inherits=True),
+    Begin(TERMS, "1", "redis://h", "penstock", "", INTERFACE, 17, inherits=True),
     Pull(4, idle=True),
     Began([1, 2], 1.5, 100.25),
     Told(3, Progress(0.5, "half", estimated=False)),
@@ -72,7 +72,7 @@ MESSAGES: list[ToPort | FromPort] = [
         False,
     ),
     Leased([], [], False, True),
-    Fetched(Job(4, request(4, 1_000_000), 1.0, "c")),
+    InputFetched(Job(4, request(4, 1_000_000), 1.0, "c")),
     Gone(9),
     Alive(),
 ]
@@ -84,11 +84,11 @@ def test_a_message_comes_as_it_was_sent(message: ToPort | FromPort) -> None:
 
 
 def test_large_tensors_are_views_at_both_ends() -> None:
-    message = Fetched(Job(4, request(4, 100_000)))
+    message = InputFetched(Job(4, request(4, 100_000)))
     frames = encode(message)
     assert frames[-1] is message.job.request.inputs[0].data
     received = decode(frames)
-    assert isinstance(received, Fetched)
+    assert isinstance(received, InputFetched)
     assert received.job.request.inputs[0].data is frames[-1]
 
 

@@ -17,22 +17,31 @@ import pytest
 from penstock.shared.contracts.deployment import ModelInterface
 from penstock.shared.contracts.errors import ErrorCode, StateStoreError
 from penstock.shared.contracts.tensor_spec import TensorSpec
-from penstock.shared.jobs.answers import Beat, JobWithBytes, Leased
+from penstock.shared.jobs.answers import Beat, JobWithBytes, LeasedJobs
 from penstock.shared.jobs.calls import OUTPUT_BYTES_MAX, Call
 from penstock.shared.jobs.durability import Durability
 from penstock.shared.jobs.payload import VERSION, JobInput, pack_input
 from penstock.shared.jobs.record import Content, JobState
 from penstock.shared.wire.messages import Final, Nack, NackReason, Request
 from penstock.shared.wire.tensors import Buffer, tensor_from_array
-from penstock.worker.job_line.messages import Began, Ended, FromPort, Gone, Leave, Place, Pull, Told
-from penstock.worker.job_line.messages import Leased as LeasedToLoop
+from penstock.worker.job_line.messages import (
+    Began,
+    Ended,
+    FromPort,
+    Gone,
+    Leased,
+    LeaseTerms,
+    Leave,
+    Pull,
+    Told,
+)
 from penstock.worker.job_port.port import JobPort
 from penstock.worker.replica.mailbox import Mailbox
 from tests.support.waiting import wait_until
 from tests.unit.shared.hostile_msgpack import array, nested
 from tests.unit.worker.job_port.test_leases import record
 
-PLACE = Place("m", "r", "holder", lease_s=15.0, heartbeat_s=0.05, store_bytes_max=1 << 30)
+TERMS = LeaseTerms("m", "r", "holder", lease_s=15.0, heartbeat_s=0.05, store_bytes_max=1 << 30)
 SPEC = TensorSpec(name="x", datatype="FP64", shape=(-1,))
 INTERFACE = ModelInterface(inputs=(SPEC,), outputs=(), max_batch_size=4, platform="test")
 LARGE = bytes(OUTPUT_BYTES_MAX + 1)
@@ -67,7 +76,7 @@ class FakeStore:
             return StateStoreError("not confirmed")
         match call.script:
             case "lease":
-                return Leased([self.waiting.popleft()] if self.waiting else [], 0)
+                return LeasedJobs([self.waiting.popleft()] if self.waiting else [], 0)
             case "heartbeat":
                 return Beat.CONTINUE
             case "commit":
@@ -111,7 +120,7 @@ class Bench:
         self.store, self.blobs = FakeStore(), FakeBlobs()
         self._mailbox: Mailbox[FromPort] = Mailbox()
         places = (self.store, NoHints(), NoHints(), self.blobs)
-        self.port = JobPort(PLACE, INTERFACE, *places, self._mailbox.put, **options)
+        self.port = JobPort(TERMS, INTERFACE, *places, self._mailbox.put, **options)
 
     def close(self, timeout_s: float) -> bool:
         """Have the port leave; whether it did in time."""
@@ -124,13 +133,13 @@ class Bench:
         (message,) = self._mailbox.collect()
         return message
 
-    def lease(self, data: bytes | None = None, **changes: Any) -> LeasedToLoop:
+    def lease(self, data: bytes | None = None, **changes: Any) -> Leased:
         """Have the port lease one job."""
         one = replace(record(JOB_ID, timeout_ms=changes.pop("timeout_ms", 0)), **changes)
         self.store.waiting.append(JobWithBytes(one, body() if data is None else data))
         self.port.tell(Pull(1, idle=True))
         message = self.hear()
-        assert isinstance(message, LeasedToLoop)
+        assert isinstance(message, Leased)
         return message
 
     def answer(self, answer: Final | Nack) -> None:
@@ -310,9 +319,9 @@ def test_a_port_that_follows_another_returns_its_jobs_before_it_leases() -> None
     time.sleep(0.15)
     bench.store.away = False
     leased = bench.hear()
-    assert isinstance(leased, LeasedToLoop)
+    assert isinstance(leased, Leased)
     assert list(leased.numbers) == [18]
     scripts = [call.script for call in bench.store.calls]
     assert scripts[:2] == ["lose", "lease"]
-    assert bench.store.sent("lose")[0].arguments[0] == PLACE.holder
+    assert bench.store.sent("lose")[0].arguments[0] == TERMS.holder
     assert bench.close(5)

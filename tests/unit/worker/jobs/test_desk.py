@@ -10,16 +10,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from penstock.shared.wire.messages import Final, Nack, NackReason
-from penstock.worker.job_line.messages import Hinted, Leased, Pull
+from penstock.worker.job_line.messages import Hinted, Leased, PortLost, Pull
 from penstock.worker.jobs.desk import (
-    CALLS_PAST_S,
     PACED_JOBS,
     PREFETCH_S,
     SUSPECT_RETRY_S,
     Busyness,
     JobDesk,
 )
-from penstock.worker.jobs.pace import PACE_S, PACE_S_MAX
+from penstock.worker.jobs.pace import CALLS_PAST_S, PACE_S, PACE_S_MAX
 from tests.support.examples import examples
 
 HELD_MAX = 8
@@ -176,6 +175,15 @@ class Leasing(RuleBasedStateMachine):
         self.held.remove(number)
         answer = Nack(number, NackReason.SUSPECT_BUSY) if busy else Final(number)
         self.desk.ended([answer], self.now)
+
+    @rule()
+    def port_dies(self) -> None:
+        self.asked = None
+        self.desk.heard(PortLost(), self.now)
+        for number in self.held:
+            self.desk.left(number)
+        self.held.clear()
+        assert self.desk.wants(self.now + SUSPECT_RETRY_S)
 
     @rule(seconds=st.floats(0, 1))
     def time_passes(self, seconds: float) -> None:
