@@ -7,6 +7,7 @@ rules ask for, and does what they allow.
 from __future__ import annotations
 
 from penstock.gateway.dispatch.attempts import NEVER, AttemptReason, Call
+from penstock.gateway.dispatch.call_state import CallState
 from penstock.gateway.dispatch.commands import Command, SendProbe
 from penstock.gateway.dispatch.counters import DispatchCounters
 from penstock.gateway.dispatch.in_flight import InFlight
@@ -43,7 +44,7 @@ class Hedges:
 
     def look_at(self, call: Call, now: float) -> float:
         """When a call whose attempt was sent, or whose hedge was denied, is to be looked at."""
-        if not call.revision.several or call.suspect or call.streaming:
+        if not call.revision.several or call.blame.suspect:
             return NEVER
         delay_s = self._delay_s(call)
         if delay_s is None:
@@ -65,11 +66,11 @@ class Hedges:
 
     def consider(self, call: Call, now: float) -> list[Command]:
         """Send another attempt beside the one in flight, if that may be; else look again later."""
-        call.hedge_at = NEVER
-        attempt = call.attempt
-        if attempt is None or call.suspect or call.streaming or call.start_by <= now:
+        schedule, attempt = call.schedule, call.attempt
+        schedule.hedge_at = NEVER
+        if attempt is None or call.state is not CallState.IN_FLIGHT or call.blame.suspect:
             return []
-        if call.hedge is not None or call.sent >= self._attempts_max:
+        if schedule.start_by <= now or call.sent >= self._attempts_max:
             return []
         asking = self._asking(call, attempt.replica, now)
         if asking is not None:
@@ -80,8 +81,8 @@ class Hedges:
                 self._counters.denied[choice] += 1
             call.denials += 1
             if choice is not HedgeDenial.DEADLINE:
-                call.hedge_at = self.look_at(call, now)
-                self._timers.set(call, call.next_timer())
+                schedule.hedge_at = self.look_at(call, now)
+                self._timers.set(call, schedule.next_sent())
             return []
         call.hedged = True
         call.model.hedges.spend()
@@ -100,8 +101,8 @@ class Hedges:
         again_at = self._ask_again_at(source, now)
         if again_at is None:
             return None
-        call.hedge_at = again_at
-        self._timers.set(call, call.next_timer())
+        call.schedule.hedge_at = again_at
+        self._timers.set(call, call.schedule.next_sent())
         if source.asked_at > source.heard_at:
             return []
         source.asked_at = now
@@ -149,7 +150,7 @@ class Hedges:
             untried=len(untried),
             open_to=len(open_to),
             unsaturated=len(free),
-            remaining_s=call.deadline - now,
+            remaining_s=call.schedule.deadline - now,
             throttle_allows=call.model.throttle.allows(call.model.open),
         )
         latency = revision.latencies.of(call.rows)

@@ -89,10 +89,18 @@ class Intake:
             message = f"model {model.name!r} has too much to do to answer within {timeout_s:.3f} s"
             raise self._shed(ShedReason.BACKLOG, message, wait_s)
         call = Call(
-            call_id, request, model, route, revision, ticket, size_bytes, now, now + timeout_s
+            call_id=call_id,
+            request=request,
+            model=model,
+            route=route,
+            revision=revision,
+            ticket=ticket,
+            size_bytes=size_bytes,
+            submitted=now,
+            deadline=now + timeout_s,
         )
         if route.queue_timeout_ms is not None:
-            call.start_by = now + route.queue_timeout_ms / 1000
+            call.schedule.start_by = now + route.queue_timeout_ms / 1000
         self._held.add(OPEN, size_bytes, ordinary)
         model.open += 1
         model.bytes += size_bytes

@@ -32,9 +32,9 @@ class CallTimers:
 
     def set(self, call: Call, when: float) -> None:
         """Have the call's timer go off at `when`, and at no other time."""
-        if when == call.timer_at:
+        if when == call.schedule.timer_at:
             return
-        call.timer_at = when
+        call.schedule.timer_at = when
         heapq.heappush(self._heap, (when, call.id))
         if len(self._heap) > 2 * len(self._calls) + SWEEP_FLOOR:
             self._heap = [entry for entry in self._heap if self._is_live(entry)]
@@ -46,7 +46,7 @@ class CallTimers:
             entry = heapq.heappop(self._heap)
             if self._is_live(entry):
                 call = self._calls[entry[1]]
-                call.timer_at = NEVER
+                call.schedule.timer_at = NEVER
                 yield call
 
     def next(self) -> float | None:
@@ -57,4 +57,4 @@ class CallTimers:
 
     def _is_live(self, entry: tuple[float, int]) -> bool:
         call = self._calls.get(entry[1])
-        return call is not None and call.timer_at == entry[0]
+        return call is not None and call.schedule.timer_at == entry[0]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from penstock.gateway.dispatch.attempts import EXTRA
+from penstock.gateway.dispatch.call_state import CallState
 from penstock.gateway.dispatch.commands import (
     Answered,
     Failed,
@@ -23,11 +24,20 @@ REPLIES = [
     "answer",
     "late",
     "turn",
+    "part",
     *NackReason,
     ErrorCode.MODEL_ERROR,
     ErrorCode.OUT_OF_MEMORY,
     ErrorCode.DEADLINE_EXCEEDED,
 ]
+
+ATTEMPTS = {
+    CallState.PARKED: (False, False),
+    CallState.IN_FLIGHT: (True, False),
+    CallState.RACING: (True, True),
+    CallState.STREAMING: (True, False),
+}
+"""The states of calls between events, and whether they have a first attempt, and a hedge."""
 
 
 class Dispatching(RuleBasedStateMachine):
@@ -82,6 +92,9 @@ class Dispatching(RuleBasedStateMachine):
             self.world.answer(attempt, data.draw(st.integers(0, 10**6)))
         elif how == "turn":
             self.world.take_turn(attempt)
+        elif how == "part":
+            chunk = Chunk(attempt, 0, (X,))
+            self.world.do(self.world.dispatch.chunk(self.world.sent[attempt].replica, chunk))
         else:
             command = self.world.sent[attempt]
             late = self.world.dispatch.final("nobody", Final(attempt), self.world.now)
@@ -130,6 +143,14 @@ class Dispatching(RuleBasedStateMachine):
             extra += attempt.reason in EXTRA
         assert all(len(where) <= 2 for where in holders.values())
         assert extra == sum(model.throttle.extra for model in self.world.dispatch.models())
+
+    @invariant()
+    def every_call_is_in_a_state_that_its_attempts_bear_out(self) -> None:
+        parked = self.world.dispatch._parked._calls
+        for call in self.world.dispatch._calls.values():
+            both = (call.attempt is not None, call.hedge is not None)
+            assert both == ATTEMPTS[call.state]
+            assert (call.state is CallState.PARKED) == (call.id in parked)
 
     @invariant()
     def one_of_a_replicas_calls_is_hedged_at_each_other(self) -> None:
@@ -333,6 +354,17 @@ def test_a_cancelled_call_is_cancelled_at_its_replica() -> None:
     assert not world.outcomes
     assert world.dispatch.final("r1", Final(1), world.now) == []
     assert world.dispatch.counters.late == 1
+
+
+def test_a_stream_that_its_replica_then_refuses_is_not_run_again_either() -> None:
+    world = World()
+    world.join()
+    world.submit(1)
+    world.join()
+    world.do(world.dispatch.chunk(world.sent[1].replica, Chunk(1, 0, (X,))))
+    world.nack(1, NackReason.DRAINING)
+    assert not world.sent
+    assert world.code(1) is ErrorCode.INTERNAL
 
 
 def test_a_stream_that_began_is_never_run_again() -> None:
