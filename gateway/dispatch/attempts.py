@@ -60,7 +60,12 @@ class Attempt:
     )
 
     def __init__(
-        self, attempt_id: int, call: Call, replica: Replica, reason: AttemptReason, sent_at: float
+        self,
+        attempt_id: int,
+        call: OpenCall,
+        replica: Replica,
+        reason: AttemptReason,
+        sent_at: float,
     ) -> None:
         self.id = attempt_id
         self.call = call
@@ -129,7 +134,7 @@ class Schedule:
         return self.hedge_at if self.hedge_at < self.deadline else self.deadline
 
 
-class Call:
+class OpenCall:
     """The one record of an open call; the class's attributes tell what is true of most.
 
     Attributes:
@@ -189,7 +194,9 @@ class Call:
         self.schedule = Schedule(deadline)
 
     def __repr__(self) -> str:
-        return f"<Call {self.id} of {self.request.model!r} version {self.version}, {self.state}>"
+        return (
+            f"<OpenCall {self.id} of {self.request.model!r} version {self.version}, {self.state}>"
+        )
 
     def on(self, event: CallEvent) -> None:
         """Something happened to it.
@@ -205,7 +212,7 @@ class Call:
         self.failed += (FailedAttempt(attempt.id, replica.id, replica.worker),)
 
 
-def request_of(call: Call, attempt_id: int, now: float) -> messages.Request:
+def request_of(call: OpenCall, attempt_id: int, now: float) -> messages.Request:
     """What a replica is sent."""
     request, schedule = call.request, call.schedule
     queue_budget_us = 0

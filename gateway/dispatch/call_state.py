@@ -37,7 +37,7 @@ CLOSED: the caller has its one answer or error, or cancelled. Nothing leads out 
 "exactly once" is held.
 
 What is true of a call in several of these states is no state: that it is a suspect, when it has to
-be looked at, how often it was tried. Those are fields of `penstock.gateway.dispatch.attempts.Call`.
+be looked at, how often it was tried. `penstock.gateway.dispatch.attempts` has fields for those.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ TRANSITIONS: Final[dict[CallState, dict[CallEvent, CallState]]] = {
 }
 
 
-class IllegalTransitionError(RuntimeError):
+class IllegalTransitionError(Exception):
     """An event that cannot happen to a call in its state: an error of dispatch, not of a peer."""
 
     def __init__(self, state: CallState, event: CallEvent) -> None:

@@ -46,14 +46,14 @@ from penstock.gateway.dispatch.attempts import (
     NEVER,
     Attempt,
     AttemptReason,
-    Call,
+    OpenCall,
     answer_of,
 )
 from penstock.gateway.dispatch.call_state import CallEvent, CallState
 from penstock.gateway.dispatch.commands import (
     Answered,
+    CallFailed,
     Command,
-    Failed,
     SendCancel,
     SendProceed,
     Streamed,
@@ -110,7 +110,7 @@ class Dispatch:
         self._replicas = replicas
         self._rng = rng
         self._intake = Intake(limits, routes, replicas, self.counters, held or HeldBytes())
-        self._calls: dict[int, Call] = {}
+        self._calls: dict[int, OpenCall] = {}
         self._in_flight = InFlight(self.counters)
         self._timers = CallTimers(self._calls)
         self._parked = Parked(limits, self._timers, self.counters)
@@ -282,7 +282,7 @@ class Dispatch:
         """When `advance` must be called at the latest; None: not by itself."""
         return self._timers.next()
 
-    def _timer_fired(self, call: Call, now: float) -> list[Command]:
+    def _timer_fired(self, call: OpenCall, now: float) -> list[Command]:
         schedule = call.schedule
         if schedule.deadline <= now:
             return self._expire(call, now)
@@ -293,7 +293,7 @@ class Dispatch:
             return self._give_up(call, found)
         return self._resolve_all_again(found, now)
 
-    def _expire(self, call: Call, now: float) -> list[Command]:
+    def _expire(self, call: OpenCall, now: float) -> list[Command]:
         self.counters.expired += 1
         for attempt in (call.attempt, call.hedge):
             if attempt is not None:
@@ -305,7 +305,7 @@ class Dispatch:
 
     # Attempts
 
-    def _dispatch(self, call: Call, now: float) -> list[Command]:
+    def _dispatch(self, call: OpenCall, now: float) -> list[Command]:
         """Start an attempt at a replica that can take it, or park the call."""
         revision = call.revision
         ready = revision.ready(now)
@@ -337,7 +337,7 @@ class Dispatch:
         self._timers.set(call, call.schedule.next_sent())
         return commands
 
-    def _candidates(self, call: Call, now: float) -> list[Replica]:
+    def _candidates(self, call: OpenCall, now: float) -> list[Replica]:
         """The replicas that may be sent the call's next attempt."""
         revision = call.revision
         found = revision.ready(now)
@@ -398,7 +398,7 @@ class Dispatch:
     # What calls come to
 
     def _retry(
-        self, call: Call, reason: AttemptReason, code: ErrorCode, message: str, now: float
+        self, call: OpenCall, reason: AttemptReason, code: ErrorCode, message: str, now: float
     ) -> list[Command]:
         """Try again at another replica: at once the first time, and then after a wait."""
         limits = self._limits
@@ -412,12 +412,12 @@ class Dispatch:
         self._parked.add(call, now, wake=now + self._rng.random() * most_s)
         return []
 
-    def _start_again(self, call: Call, reason: AttemptReason, now: float) -> list[Command]:
+    def _start_again(self, call: OpenCall, reason: AttemptReason, now: float) -> list[Command]:
         """An attempt ended that the throttle has no say in: as if there had been none."""
         call.reason, call.instead, call.tried = reason, None, frozenset()
         return self._resolve_again(call, now)
 
-    def _resolve_again(self, call: Call, now: float) -> list[Command]:
+    def _resolve_again(self, call: OpenCall, now: float) -> list[Command]:
         """Choose a version anew, unless the call is pinned to one, and make an attempt."""
         try:
             route = self._routes.resolve(call.model.name, call.request.version)
@@ -432,35 +432,35 @@ class Dispatch:
             call.ordinary = False
         return self._dispatch(call, now)
 
-    def _resolve_all_again(self, calls: list[Call], now: float) -> list[Command]:
+    def _resolve_all_again(self, calls: list[OpenCall], now: float) -> list[Command]:
         commands: list[Command] = []
         for call in calls:
             commands += self._resolve_again(call, now)
         return commands
 
-    def _suspects_after(self, call: Call, now: float) -> list[Command]:
+    def _suspects_after(self, call: OpenCall, now: float) -> list[Command]:
         """The replica that had a call can take a suspect again, if it was one."""
         if not call.blame.suspect:
             return []
         first = self._parked.first_suspect(call.revision)
         return [] if first is None else self._resolve_again(first, now)
 
-    def _give_up(self, call: Call, error: PenstockError) -> list[Command]:
+    def _give_up(self, call: OpenCall, error: PenstockError) -> list[Command]:
         if error.code is ErrorCode.QUEUE_FULL:
             self.counters.sheds[ShedReason.REPLICAS_FULL] += 1
         return self._fail(call, error.code, error.message, error.retry_after_s)
 
     def _fail(
-        self, call: Call, code: ErrorCode, message: str, retry_after_s: float | None = None
+        self, call: OpenCall, code: ErrorCode, message: str, retry_after_s: float | None = None
     ) -> list[Command]:
         error = PenstockError(code, message, retry_after_s)
         error.attempts = call.sent
         error.version = call.version
         error.hedged = "failed" if call.hedged else ""
         error.failed = call.failed
-        return [*self._close(call), Failed(call.id, error)]
+        return [*self._close(call), CallFailed(call.id, error)]
 
-    def _close(self, call: Call, result: HedgeResult = HedgeResult.FAILED) -> list[Command]:
+    def _close(self, call: OpenCall, result: HedgeResult = HedgeResult.FAILED) -> list[Command]:
         """Forget the call; attempts that are in flight are cancelled."""
         commands: list[Command] = []
         while call.attempt is not None:
@@ -475,7 +475,7 @@ class Dispatch:
         return commands
 
 
-def _next_timer(call: Call) -> float:
+def _next_timer(call: OpenCall) -> float:
     schedule = call.schedule
     is_parked = call.state is CallState.PARKED
     return schedule.next_parked() if is_parked else schedule.next_sent()

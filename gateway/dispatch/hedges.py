@@ -6,7 +6,7 @@ rules ask for, and does what they allow.
 
 from __future__ import annotations
 
-from penstock.gateway.dispatch.attempts import NEVER, AttemptReason, Call
+from penstock.gateway.dispatch.attempts import NEVER, AttemptReason, OpenCall
 from penstock.gateway.dispatch.call_state import CallState
 from penstock.gateway.dispatch.commands import Command, SendProbe
 from penstock.gateway.dispatch.counters import DispatchCounters
@@ -42,7 +42,7 @@ class Hedges:
         self._timers = timers
         self._counters = counters
 
-    def look_at(self, call: Call, now: float) -> float:
+    def look_at(self, call: OpenCall, now: float) -> float:
         """When a call whose attempt was sent, or whose hedge was denied, is to be looked at."""
         if not call.revision.several or call.blame.suspect:
             return NEVER
@@ -55,7 +55,7 @@ class Hedges:
             delay_s = min(delay_s * 2.0 ** min(call.denials, 16), longest_s)
         return now + delay_s
 
-    def overdue(self, call: Call, now: float) -> list[Command]:
+    def overdue(self, call: OpenCall, now: float) -> list[Command]:
         """The call's attempt takes longer than most."""
         attempt = call.attempt
         if attempt is not None and not attempt.overdue:
@@ -64,7 +64,7 @@ class Hedges:
             attempt.replica.overdue_now += 1
         return self.consider(call, now)
 
-    def consider(self, call: Call, now: float) -> list[Command]:
+    def consider(self, call: OpenCall, now: float) -> list[Command]:
         """Send another attempt beside the one in flight, if that may be; else look again later."""
         schedule, attempt = call.schedule, call.attempt
         schedule.hedge_at = NEVER
@@ -96,7 +96,7 @@ class Hedges:
                 return self.consider(attempt.call, now)
         return []
 
-    def _asking(self, call: Call, source: Replica, now: float) -> list[Command] | None:
+    def _asking(self, call: OpenCall, source: Replica, now: float) -> list[Command] | None:
         """Ask the slow replica of a call whether it lives, and look again; None: that is known."""
         again_at = self._ask_again_at(source, now)
         if again_at is None:
@@ -108,7 +108,7 @@ class Hedges:
         source.asked_at = now
         return [SendProbe(source.id)]
 
-    def _delay_s(self, call: Call) -> float | None:
+    def _delay_s(self, call: OpenCall) -> float | None:
         """How long is slow for such a call, in seconds; None if that is not known."""
         latency = call.revision.latencies.of(call.rows)
         return hedge_delay(call.policy, latency, self._settings)
@@ -125,7 +125,7 @@ class Hedges:
             return None
         return now + settings.answer_look_s
 
-    def _choose(self, call: Call, now: float) -> Replica | HedgeDenial:
+    def _choose(self, call: OpenCall, now: float) -> Replica | HedgeDenial:
         """Where to send the hedge of a call that has one attempt in flight; or why not to.
 
         It goes to another worker if there is one, since the replicas of a worker are lost together.

@@ -6,7 +6,7 @@ from penstock.gateway.dispatch.attempts import (
     EXTRA,
     Attempt,
     AttemptReason,
-    Call,
+    OpenCall,
     request_of,
 )
 from penstock.gateway.dispatch.call_state import CallEvent
@@ -39,7 +39,9 @@ class InFlight:
         """All attempts at a replica."""
         return [self._attempts[attempt_id] for attempt_id in replica.attempts]
 
-    def begin(self, call: Call, replica: Replica, reason: AttemptReason, now: float) -> SendRequest:
+    def begin(
+        self, call: OpenCall, replica: Replica, reason: AttemptReason, now: float
+    ) -> SendRequest:
         """An attempt of a call at a replica, beside the one in flight if there is one."""
         attempt_id = self._next
         self._next += 1

@@ -15,7 +15,7 @@ Used by `penstock.gateway.dispatch.dispatch`, which tries what is named here.
 
 from __future__ import annotations
 
-from penstock.gateway.dispatch.attempts import NEVER, Call
+from penstock.gateway.dispatch.attempts import NEVER, OpenCall
 from penstock.gateway.dispatch.call_state import CallEvent
 from penstock.gateway.dispatch.counters import DispatchCounters
 from penstock.gateway.dispatch.limits import DispatchLimits
@@ -36,7 +36,7 @@ class Parked:
         self._limits = limits
         self._timers = timers
         self._counters = counters
-        self._calls: dict[int, Call] = {}  # in the order in which they came
+        self._calls: dict[int, OpenCall] = {}  # in the order in which they came
 
     def __repr__(self) -> str:
         return f"<Parked {len(self._calls)} calls>"
@@ -44,7 +44,7 @@ class Parked:
     def __len__(self) -> int:
         return len(self._calls)
 
-    def add(self, call: Call, now: float, wake: float = NEVER) -> None:
+    def add(self, call: OpenCall, now: float, wake: float = NEVER) -> None:
         """Have a call wait, and be tried again at `wake` if nothing helps it before."""
         self._calls[call.id] = call
         call.on(CallEvent.PARK)
@@ -56,32 +56,32 @@ class Parked:
             schedule.give_up = now + self._limits.replica_wait_s
         self._timers.set(call, schedule.next_parked())
 
-    def add_suspect(self, call: Call, now: float) -> None:
+    def add_suspect(self, call: OpenCall, now: float) -> None:
         """Every replica holds another suspect. Most of ours are tried when one of those ends; what
         others hold is not told of, so look again, the more rarely the more calls do so."""
         rounds = 1 + len(self._calls) // SUSPECTS_AT_ONCE
         self.add(call, now, wake=now + self._limits.suspect_retry_s * rounds)
 
-    def remove(self, call: Call) -> None:
+    def remove(self, call: OpenCall) -> None:
         """A call gets an attempt, or is over."""
         del self._calls[call.id]
         call.on(CallEvent.UNPARK)
         call.schedule.give_up = call.schedule.wake = NEVER
 
-    def to_retry(self, now: float) -> list[Call]:
+    def to_retry(self, now: float) -> list[OpenCall]:
         """All that are to be tried, in their order, since something changed that may help."""
         calls = sorted(self._calls.values(), key=_priority)
         return [
             call for call in calls if call.blame.suspect or not now < call.schedule.wake < NEVER
         ]
 
-    def first_suspect(self, revision: Revision) -> Call | None:
+    def first_suspect(self, revision: Revision) -> OpenCall | None:
         """Of the most urgent suspects that wait for a replica of a revision, the oldest."""
         waiting = [call for call in self._calls.values() if call.blame.suspect]
         mine = [call for call in waiting if call.revision is revision]
         return min(mine, key=_priority, default=None)
 
-    def timer_fired(self, call: Call, now: float) -> list[Call] | PenstockError:
+    def timer_fired(self, call: OpenCall, now: float) -> list[OpenCall] | PenstockError:
         """A parked call's time has come: the calls that are to be tried, or what it fails with."""
         schedule = call.schedule
         if schedule.start_by <= now:
@@ -99,7 +99,7 @@ class Parked:
                 return PenstockError(ErrorCode.NO_READY_REPLICA, message, 1.0)
         return []
 
-    def _with_more_urgent(self, call: Call) -> list[Call]:
+    def _with_more_urgent(self, call: OpenCall) -> list[OpenCall]:
         """A suspect looks at all replicas again; one that is more urgent goes first."""
         call.tried = frozenset()
         first = self.first_suspect(call.revision)
@@ -109,5 +109,5 @@ class Parked:
         return [first, call]
 
 
-def _priority(call: Call) -> int:
+def _priority(call: OpenCall) -> int:
     return call.priority

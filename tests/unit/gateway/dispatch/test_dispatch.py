@@ -11,7 +11,7 @@ from penstock.gateway.dispatch.attempts import EXTRA
 from penstock.gateway.dispatch.call_state import CallState
 from penstock.gateway.dispatch.commands import (
     Answered,
-    Failed,
+    CallFailed,
 )
 from penstock.gateway.dispatch.counters import ShedReason
 from penstock.gateway.dispatch.limits import DispatchLimits
@@ -420,7 +420,7 @@ def test_a_call_whose_request_cannot_be_encoded_fails_at_once_and_alone() -> Non
     first, second = sorted(world.sent)
     world.do(world.dispatch.not_encoded(first, world.sent.pop(first).replica, world.now))
     failed = world.outcomes[1]
-    assert isinstance(failed, Failed)
+    assert isinstance(failed, CallFailed)
     assert failed.error.code is ErrorCode.INTERNAL
     world.answer(second)
     assert set(world.outcomes) == {1, 2}
@@ -437,7 +437,7 @@ def test_a_call_that_failed_names_the_attempts_that_it_failed_with() -> None:
     second = world.sent[2].replica
     world.fail(2, ErrorCode.MODEL_ERROR)
     outcome = world.outcomes[1]
-    assert isinstance(outcome, Failed)
+    assert isinstance(outcome, CallFailed)
     assert [(each.attempt, each.replica) for each in outcome.error.failed] == [
         (1, first),
         (2, second),
@@ -452,7 +452,7 @@ def test_a_call_whose_time_is_over_names_the_replica_that_did_not_answer() -> No
     world.now = 1.0
     world.do(world.dispatch.advance(world.now))
     outcome = world.outcomes[1]
-    assert isinstance(outcome, Failed)
+    assert isinstance(outcome, CallFailed)
     assert [each.replica for each in outcome.error.failed] == [name]
 
 
@@ -462,7 +462,7 @@ def test_a_call_that_failed_names_the_version_that_was_to_answer() -> None:
     world.submit(1)
     world.fail(1, ErrorCode.MODEL_ERROR)
     outcome = world.outcomes[1]
-    assert isinstance(outcome, Failed)
+    assert isinstance(outcome, CallFailed)
     assert outcome.error.version == "1"
 
 
@@ -475,5 +475,5 @@ def test_a_call_that_moved_to_another_version_names_that_one() -> None:
     world.join("2")
     world.fail(2, ErrorCode.MODEL_ERROR)
     outcome = world.outcomes[1]
-    assert isinstance(outcome, Failed)
+    assert isinstance(outcome, CallFailed)
     assert outcome.error.version == "2"
