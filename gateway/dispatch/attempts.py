@@ -33,6 +33,10 @@ EXTRA = frozenset({AttemptReason.NACK, AttemptReason.ERROR, AttemptReason.HEDGE}
 """What the throttle must allow; the rest happens once in the life of a replica."""
 
 
+NONE_TRIED: Final[frozenset[str]] = frozenset()
+"""Shared, as a default that is an expression is evaluated for each call once it is compiled."""
+
+
 class Attempt:
     """One call at one replica, until that has answered or is not to answer any more.
 
@@ -161,7 +165,7 @@ class OpenCall:
     retries: int = 0
     reason: AttemptReason = AttemptReason.FIRST
     instead: PenstockError | None = None
-    tried: frozenset[str] = frozenset()
+    tried: frozenset[str] = NONE_TRIED
     ordinary: bool = True
     hedged: bool = False
     denials: int = 0

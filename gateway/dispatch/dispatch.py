@@ -72,7 +72,7 @@ from penstock.gateway.dispatch.model_state import ModelState
 from penstock.gateway.dispatch.parked import Parked
 from penstock.gateway.dispatch.policies.balancer import Rng, choose
 from penstock.gateway.dispatch.policies.throttle import backoff_s_max
-from penstock.gateway.dispatch.replicas import Replica, Replicas
+from penstock.gateway.dispatch.replicas import Replica, Replicas, Revision
 from penstock.gateway.dispatch.timers import CallTimers
 from penstock.gateway.inference.types import InferenceCall
 from penstock.gateway.memory.held_bytes import HeldBytes
@@ -162,7 +162,9 @@ class Dispatch:
             commands = self._answered(attempt, final, now)
         else:
             commands = self._failed(attempt, final.failure, now)
-        return commands + self._suspects_after(call, now)
+        if call.blame.suspect:
+            commands += self._retry_suspects(call.revision, now)
+        return commands
 
     def chunk(self, replica_id: str, chunk: Chunk) -> list[Command]:
         """A replica sent a part of an answer; from now on there is no way back."""
@@ -231,7 +233,9 @@ class Dispatch:
         self._in_flight.end(attempt)
         message = "the request cannot be told to a replica; the gateway's log says why"
         commands = self._fail(call, ErrorCode.INTERNAL, message)
-        return commands + self._suspects_after(call, now)
+        if call.blame.suspect:
+            commands += self._retry_suspects(call.revision, now)
+        return commands
 
     def load(self, replica: Replica, load: Load, now: float) -> None:
         """A replica told its load."""
@@ -438,11 +442,9 @@ class Dispatch:
             commands += self._resolve_again(call, now)
         return commands
 
-    def _suspects_after(self, call: OpenCall, now: float) -> list[Command]:
-        """The replica that had a call can take a suspect again, if it was one."""
-        if not call.blame.suspect:
-            return []
-        first = self._parked.first_suspect(call.revision)
+    def _retry_suspects(self, revision: Revision, now: float) -> list[Command]:
+        """A replica can take a suspect again."""
+        first = self._parked.first_suspect(revision)
         return [] if first is None else self._resolve_again(first, now)
 
     def _give_up(self, call: OpenCall, error: PenstockError) -> list[Command]:
