@@ -21,7 +21,7 @@ from penstock.gateway.dispatch.replicas import RevisionSettings
 from penstock.gateway.http.app import create_app
 from penstock.gateway.http.bodies.readers import body_readers
 from penstock.gateway.http.metrics import HttpMetrics
-from penstock.gateway.http.server.connection import Drain
+from penstock.gateway.http.server.connection import DrainState
 from penstock.gateway.http.server.direct import DirectConnection, ShortWay
 from penstock.gateway.http.server.server import GracefulServer
 from penstock.gateway.http.settings import HttpSettings
@@ -238,7 +238,7 @@ def _http_server(
     traced = app if gateway.tracer is None else TracedApp(app, gateway.tracer)
     return GracefulServer(
         traced,
-        Drain(settings.drain_quiet_s, settings.drain_grace_s),
+        DrainState(settings.drain_quiet_s, settings.drain_grace_s),
         partial(DirectConnection, way=ShortWay(app.infer, gateway.tracer)),
         gateway.bounds,
     )

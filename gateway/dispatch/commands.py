@@ -52,7 +52,7 @@ class Answered:
 
 
 @record
-class Failed:
+class CallFailed:
     """The call came to nothing."""
 
     call_id: int
@@ -68,5 +68,5 @@ class Streamed:
 
 
 Command: TypeAlias = (
-    SendRequest | SendProceed | SendProbe | SendCancel | Answered | Failed | Streamed
+    SendRequest | SendProceed | SendProbe | SendCancel | Answered | CallFailed | Streamed
 )

@@ -45,9 +45,6 @@ class HedgeResult(StrEnum):
     FAILED = "failed"  # refused, or lost with its replica, or too late as well
 
 
-WON, LOST, FAILED = HedgeResult.WON, HedgeResult.LOST, HedgeResult.FAILED
-
-
 @dataclass
 class DispatchCounters:
     """Totals since the start, by reason where there are several.

@@ -21,9 +21,8 @@ for word to proceed. The loss of a replica after that word names the culprit: th
 what else was in the replica is innocent. A call that was hedged, and hung both replicas until they
 were killed, is a culprit too; to tell, only one of a replica's calls is hedged at a time.
 
-    parked --replica ready--> attempted --answer--> resolved
-      ^                         |   |
-      +--Nack, loss-------------+   +--loss in its turn, deadline, cancelled--> resolved
+The states of a call, and what leads from one to another, are in
+`penstock.gateway.dispatch.call_state`.
 
 `penstock.gateway.dispatch.policies.admission` says which calls are let in. Deadlines are kept by a
 heap, so that `advance` answers on time whatever a replica does. An answer that comes after its
@@ -39,27 +38,27 @@ Previous stop of a request: `penstock.gateway.inference.service`. Next:
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from penstock.gateway.dispatch import lessons, suspects
 from penstock.gateway.dispatch.attempts import (
     EXTRA,
     NEVER,
     Attempt,
     AttemptReason,
-    Call,
+    OpenCall,
     answer_of,
 )
+from penstock.gateway.dispatch.call_state import CallEvent, CallState
 from penstock.gateway.dispatch.commands import (
     Answered,
+    CallFailed,
     Command,
-    Failed,
     SendCancel,
     SendProceed,
     Streamed,
 )
 from penstock.gateway.dispatch.counters import (
-    FAILED,
-    LOST,
-    WON,
     CancelReason,
     DispatchCounters,
     HedgeResult,
@@ -111,7 +110,7 @@ class Dispatch:
         self._replicas = replicas
         self._rng = rng
         self._intake = Intake(limits, routes, replicas, self.counters, held or HeldBytes())
-        self._calls: dict[int, Call] = {}
+        self._calls: dict[int, OpenCall] = {}
         self._in_flight = InFlight(self.counters)
         self._timers = CallTimers(self._calls)
         self._parked = Parked(limits, self._timers, self.counters)
@@ -163,7 +162,9 @@ class Dispatch:
             commands = self._answered(attempt, final, now)
         else:
             commands = self._failed(attempt, final.failure, now)
-        return commands + self._retry_suspects(call.revision, now) if call.suspect else commands
+        if call.blame.suspect:
+            commands += self._retry_suspects(call.revision, now)
+        return commands
 
     def chunk(self, replica_id: str, chunk: Chunk) -> list[Command]:
         """A replica sent a part of an answer; from now on there is no way back."""
@@ -171,20 +172,22 @@ class Dispatch:
         if attempt is None:
             return []
         call = attempt.call
-        call.streaming = True
+        commands: list[Command] = []
         other = call.hedge if attempt is call.attempt else call.attempt
-        if other is None:
-            return [Streamed(call.id, chunk)]
-        self.counters.cancels[CancelReason.HEDGE] += 1
-        self._in_flight.end(other, LOST)
-        return [SendCancel(other.replica.id, Cancel(other.id)), Streamed(call.id, chunk)]
+        if other is not None:
+            self.counters.cancels[CancelReason.HEDGE] += 1
+            self._in_flight.end(other, HedgeResult.LOST)
+            commands.append(SendCancel(other.replica.id, Cancel(other.id)))
+        call.on(CallEvent.STREAM)
+        commands.append(Streamed(call.id, chunk))
+        return commands
 
     def suspect_turn(self, replica_id: str, attempt_id: int) -> list[Command]:
         """A replica is about to execute a suspect."""
         attempt = self._in_flight.at(replica_id, attempt_id)
         if attempt is None:
             return [SendCancel(replica_id, Cancel(attempt_id))]
-        attempt.call.in_turn = attempt.suspect
+        attempt.in_turn = attempt.suspect
         return [SendProceed(replica_id, Proceed(attempt_id))]
 
     def nack(self, replica_id: str, nack: Nack, now: float) -> list[Command]:
@@ -195,6 +198,8 @@ class Dispatch:
         call, replica = attempt.call, attempt.replica
         self.counters.nacks[nack.reason.name.lower()] += 1
         self._in_flight.end(attempt)
+        if call.state is CallState.SPENT:
+            return self._fail(call, ErrorCode.INTERNAL, "a replica refused what it had begun")
         if nack.reason is NackReason.DRAINING:
             replica.draining = True
         else:
@@ -210,7 +215,7 @@ class Dispatch:
             return []
         if nack.reason is NackReason.DRAINING:
             return self._start_again(call, AttemptReason.DRAINING, now)
-        if call.suspect:
+        if call.blame.suspect:
             return self._resolve_again(call, now)
         message = f"every replica of model {call.model.name!r} is full"
         return self._retry(call, AttemptReason.NACK, ErrorCode.QUEUE_FULL, message, now)
@@ -228,7 +233,9 @@ class Dispatch:
         self._in_flight.end(attempt)
         message = "the request cannot be told to a replica; the gateway's log says why"
         commands = self._fail(call, ErrorCode.INTERNAL, message)
-        return commands + self._retry_suspects(call.revision, now) if call.suspect else commands
+        if call.blame.suspect:
+            commands += self._retry_suspects(call.revision, now)
+        return commands
 
     def load(self, replica: Replica, load: Load, now: float) -> None:
         """A replica told its load."""
@@ -272,36 +279,37 @@ class Dispatch:
         for call in self._timers.due(now):
             commands += self._timer_fired(call, now)
             if call.id in self._calls:
-                self._timers.set(call, call.next_timer())
+                self._timers.set(call, _next_timer(call))
         return commands
 
     def next_deadline(self) -> float | None:
         """When `advance` must be called at the latest; None: not by itself."""
         return self._timers.next()
 
-    def _timer_fired(self, call: Call, now: float) -> list[Command]:
-        if call.deadline <= now:
+    def _timer_fired(self, call: OpenCall, now: float) -> list[Command]:
+        schedule = call.schedule
+        if schedule.deadline <= now:
             return self._expire(call, now)
-        if not call.parked:
-            return self._hedges.overdue(call, now) if call.hedge_at <= now else []
+        if call.state is not CallState.PARKED:
+            return self._hedges.overdue(call, now) if schedule.hedge_at <= now else []
         found = self._parked.timer_fired(call, now)
         if isinstance(found, PenstockError):
             return self._give_up(call, found)
         return self._resolve_all_again(found, now)
 
-    def _expire(self, call: Call, now: float) -> list[Command]:
+    def _expire(self, call: OpenCall, now: float) -> list[Command]:
         self.counters.expired += 1
         for attempt in (call.attempt, call.hedge):
             if attempt is not None:
                 self.counters.cancels[CancelReason.DEADLINE] += 1
                 lessons.expired(attempt, now)
                 call.note_failed(attempt)
-        message = f"no answer within {call.deadline - call.submitted:.3f} s"
+        message = f"no answer within {call.schedule.deadline - call.submitted:.3f} s"
         return self._fail(call, ErrorCode.DEADLINE_EXCEEDED, message)
 
     # Attempts
 
-    def _dispatch(self, call: Call, now: float) -> list[Command]:
+    def _dispatch(self, call: OpenCall, now: float) -> list[Command]:
         """Start an attempt at a replica that can take it, or park the call."""
         revision = call.revision
         ready = revision.ready(now)
@@ -310,7 +318,7 @@ class Dispatch:
         else:
             replica = choose(ready, self._rng, revision.heard_since(now))
         if replica is None:
-            if ready and call.suspect:
+            if ready and call.blame.suspect:
                 self._parked.add_suspect(call, now)
                 return []
             if ready and call.instead is not None:
@@ -326,14 +334,14 @@ class Dispatch:
             if not call.model.throttle.allows(call.model.open):
                 return self._give_up(call, call.instead)
             call.model.throttle.retried()
-        if call.parked:
+        if call.state is CallState.PARKED:
             self._parked.remove(call)
         commands: list[Command] = [self._in_flight.begin(call, replica, call.reason, now)]
-        call.hedge_at = self._hedges.look_at(call, now) if revision.several else NEVER
-        self._timers.set(call, min(call.hedge_at, call.deadline))
+        call.schedule.hedge_at = self._hedges.look_at(call, now) if revision.several else NEVER
+        self._timers.set(call, call.schedule.next_sent())
         return commands
 
-    def _candidates(self, call: Call, now: float) -> list[Replica]:
+    def _candidates(self, call: OpenCall, now: float) -> list[Replica]:
         """The replicas that may be sent the call's next attempt."""
         revision = call.revision
         found = revision.ready(now)
@@ -341,7 +349,7 @@ class Dispatch:
             found = [replica for replica in found if replica.id not in call.tried]
         if not revision.ejection.all_in:
             found = [replica for replica in found if replica.standing.takes_calls] or found
-        if call.suspect:
+        if call.blame.suspect:
             found = [replica for replica in found if replica.suspect is None]
         return found
 
@@ -351,11 +359,11 @@ class Dispatch:
         call = attempt.call
         answer = answer_of(attempt, final)
         lessons.answered(attempt, final, now)
-        self.counters.answered(call.deadline - now)
-        self._in_flight.end(attempt, WON)
+        self.counters.answered(call.schedule.deadline - now)
+        self._in_flight.end(attempt, HedgeResult.WON)
         if call.attempt is not None:
             self.counters.cancels[CancelReason.HEDGE] += 1
-        commands = self._close(call, LOST)
+        commands = self._close(call, HedgeResult.LOST)
         commands.append(Answered(call.id, answer))
         if attempt.source is not None:
             commands += self._hedges.consider_next(attempt.source, now)
@@ -363,7 +371,7 @@ class Dispatch:
 
     def _failed(self, attempt: Attempt, failure: Failure, now: float) -> list[Command]:
         call, code = attempt.call, failure.code
-        again = code in self._limits.retry_codes and not call.streaming
+        again = code in self._limits.retry_codes and call.state is not CallState.STREAMING
         if again:
             lessons.refused(attempt, now)
         elif code is ErrorCode.DEADLINE_EXCEEDED:
@@ -374,18 +382,19 @@ class Dispatch:
         if call.attempt is not None and (again or code in PASSING):
             return self._hedges.consider(call, now)
         if again:
-            call.start_by = NEVER  # it was executed
+            call.schedule.start_by = NEVER  # it was executed
             return self._retry(call, AttemptReason.ERROR, code, failure.message, now)
         return self._fail(call, code, failure.message)
 
     def _after_loss(self, attempt: Attempt, innocent: bool, now: float) -> list[Command]:
         """An attempt has ended with its replica; unless it is `innocent`, that may be its doing."""
         call = attempt.call
-        if call.streaming:
+        if call.state is CallState.SPENT:
             message = "the replica died while it streamed its answer"
             return self._fail(call, ErrorCode.REPLICA_CRASHED, message)
-        call.suspect = call.suspect or not innocent
-        call.start_by = NEVER  # it may have been executed
+        if not innocent:
+            call.blame = replace(call.blame, suspect=True)
+        call.schedule.start_by = NEVER  # it may have been executed
         if call.attempt is not None:
             return []  # the other attempt may still answer; it gets no further one beside it
         return self._start_again(call, AttemptReason.LOST, now)
@@ -393,11 +402,11 @@ class Dispatch:
     # What calls come to
 
     def _retry(
-        self, call: Call, reason: AttemptReason, code: ErrorCode, message: str, now: float
+        self, call: OpenCall, reason: AttemptReason, code: ErrorCode, message: str, now: float
     ) -> list[Command]:
         """Try again at another replica: at once the first time, and then after a wait."""
         limits = self._limits
-        wait_s = call.revision.admission.retry_after_s(call.priority, call.deadline - now)
+        wait_s = call.revision.admission.retry_after_s(call.priority, call.schedule.deadline - now)
         call.reason = reason
         call.instead = PenstockError(code, message, wait_s)
         call.retries += 1
@@ -407,12 +416,12 @@ class Dispatch:
         self._parked.add(call, now, wake=now + self._rng.random() * most_s)
         return []
 
-    def _start_again(self, call: Call, reason: AttemptReason, now: float) -> list[Command]:
+    def _start_again(self, call: OpenCall, reason: AttemptReason, now: float) -> list[Command]:
         """An attempt ended that the throttle has no say in: as if there had been none."""
         call.reason, call.instead, call.tried = reason, None, frozenset()
         return self._resolve_again(call, now)
 
-    def _resolve_again(self, call: Call, now: float) -> list[Command]:
+    def _resolve_again(self, call: OpenCall, now: float) -> list[Command]:
         """Choose a version anew, unless the call is pinned to one, and make an attempt."""
         try:
             route = self._routes.resolve(call.model.name, call.request.version)
@@ -427,7 +436,7 @@ class Dispatch:
             call.ordinary = False
         return self._dispatch(call, now)
 
-    def _resolve_all_again(self, calls: list[Call], now: float) -> list[Command]:
+    def _resolve_all_again(self, calls: list[OpenCall], now: float) -> list[Command]:
         commands: list[Command] = []
         for call in calls:
             commands += self._resolve_again(call, now)
@@ -438,30 +447,37 @@ class Dispatch:
         first = self._parked.first_suspect(revision)
         return [] if first is None else self._resolve_again(first, now)
 
-    def _give_up(self, call: Call, error: PenstockError) -> list[Command]:
+    def _give_up(self, call: OpenCall, error: PenstockError) -> list[Command]:
         if error.code is ErrorCode.QUEUE_FULL:
             self.counters.sheds[ShedReason.REPLICAS_FULL] += 1
         return self._fail(call, error.code, error.message, error.retry_after_s)
 
     def _fail(
-        self, call: Call, code: ErrorCode, message: str, retry_after_s: float | None = None
+        self, call: OpenCall, code: ErrorCode, message: str, retry_after_s: float | None = None
     ) -> list[Command]:
         error = PenstockError(code, message, retry_after_s)
         error.attempts = call.sent
         error.version = call.version
         error.hedged = "failed" if call.hedged else ""
         error.failed = call.failed
-        return [*self._close(call), Failed(call.id, error)]
+        return [*self._close(call), CallFailed(call.id, error)]
 
-    def _close(self, call: Call, result: HedgeResult = FAILED) -> list[Command]:
+    def _close(self, call: OpenCall, result: HedgeResult = HedgeResult.FAILED) -> list[Command]:
         """Forget the call; attempts that are in flight are cancelled."""
         commands: list[Command] = []
-        del self._calls[call.id]
-        if call.parked:
-            self._parked.remove(call)
-        self._intake.close(call)
         while call.attempt is not None:
             attempt = call.attempt
             self._in_flight.end(attempt, result)
             commands.append(SendCancel(attempt.replica.id, Cancel(attempt.id)))
+        if call.state is CallState.PARKED:
+            self._parked.remove(call)
+        call.on(CallEvent.CLOSE)
+        del self._calls[call.id]
+        self._intake.close(call)
         return commands
+
+
+def _next_timer(call: OpenCall) -> float:
+    schedule = call.schedule
+    is_parked = call.state is CallState.PARKED
+    return schedule.next_parked() if is_parked else schedule.next_sent()

@@ -6,7 +6,8 @@ rules ask for, and does what they allow.
 
 from __future__ import annotations
 
-from penstock.gateway.dispatch.attempts import NEVER, AttemptReason, Call
+from penstock.gateway.dispatch.attempts import NEVER, AttemptReason, OpenCall
+from penstock.gateway.dispatch.call_state import CallState
 from penstock.gateway.dispatch.commands import Command, SendProbe
 from penstock.gateway.dispatch.counters import DispatchCounters
 from penstock.gateway.dispatch.in_flight import InFlight
@@ -41,9 +42,9 @@ class Hedges:
         self._timers = timers
         self._counters = counters
 
-    def look_at(self, call: Call, now: float) -> float:
+    def look_at(self, call: OpenCall, now: float) -> float:
         """When a call whose attempt was sent, or whose hedge was denied, is to be looked at."""
-        if not call.revision.several or call.suspect or call.streaming:
+        if not call.revision.several or call.blame.suspect:
             return NEVER
         delay_s = self._delay_s(call)
         if delay_s is None:
@@ -54,7 +55,7 @@ class Hedges:
             delay_s = min(delay_s * 2.0 ** min(call.denials, 16), longest_s)
         return now + delay_s
 
-    def overdue(self, call: Call, now: float) -> list[Command]:
+    def overdue(self, call: OpenCall, now: float) -> list[Command]:
         """The call's attempt takes longer than most."""
         attempt = call.attempt
         if attempt is not None and not attempt.overdue:
@@ -63,13 +64,13 @@ class Hedges:
             attempt.replica.overdue_now += 1
         return self.consider(call, now)
 
-    def consider(self, call: Call, now: float) -> list[Command]:
+    def consider(self, call: OpenCall, now: float) -> list[Command]:
         """Send another attempt beside the one in flight, if that may be; else look again later."""
-        call.hedge_at = NEVER
-        attempt = call.attempt
-        if attempt is None or call.suspect or call.streaming or call.start_by <= now:
+        schedule, attempt = call.schedule, call.attempt
+        schedule.hedge_at = NEVER
+        if attempt is None or call.state is not CallState.IN_FLIGHT or call.blame.suspect:
             return []
-        if call.hedge is not None or call.sent >= self._attempts_max:
+        if schedule.start_by <= now or call.sent >= self._attempts_max:
             return []
         asking = self._asking(call, attempt.replica, now)
         if asking is not None:
@@ -80,8 +81,8 @@ class Hedges:
                 self._counters.denied[choice] += 1
             call.denials += 1
             if choice is not HedgeDenial.DEADLINE:
-                call.hedge_at = self.look_at(call, now)
-                self._timers.set(call, call.next_timer())
+                schedule.hedge_at = self.look_at(call, now)
+                self._timers.set(call, schedule.next_sent())
             return []
         call.hedged = True
         call.model.hedges.spend()
@@ -95,19 +96,19 @@ class Hedges:
                 return self.consider(attempt.call, now)
         return []
 
-    def _asking(self, call: Call, source: Replica, now: float) -> list[Command] | None:
+    def _asking(self, call: OpenCall, source: Replica, now: float) -> list[Command] | None:
         """Ask the slow replica of a call whether it lives, and look again; None: that is known."""
         again_at = self._ask_again_at(source, now)
         if again_at is None:
             return None
-        call.hedge_at = again_at
-        self._timers.set(call, call.next_timer())
+        call.schedule.hedge_at = again_at
+        self._timers.set(call, call.schedule.next_sent())
         if source.asked_at > source.heard_at:
             return []
         source.asked_at = now
         return [SendProbe(source.id)]
 
-    def _delay_s(self, call: Call) -> float | None:
+    def _delay_s(self, call: OpenCall) -> float | None:
         """How long is slow for such a call, in seconds; None if that is not known."""
         latency = call.revision.latencies.of(call.rows)
         return hedge_delay(call.policy, latency, self._settings)
@@ -124,7 +125,7 @@ class Hedges:
             return None
         return now + settings.answer_look_s
 
-    def _choose(self, call: Call, now: float) -> Replica | HedgeDenial:
+    def _choose(self, call: OpenCall, now: float) -> Replica | HedgeDenial:
         """Where to send the hedge of a call that has one attempt in flight; or why not to.
 
         It goes to another worker if there is one, since the replicas of a worker are lost together.
@@ -149,7 +150,7 @@ class Hedges:
             untried=len(untried),
             open_to=len(open_to),
             unsaturated=len(free),
-            remaining_s=call.deadline - now,
+            remaining_s=call.schedule.deadline - now,
             throttle_allows=call.model.throttle.allows(call.model.open),
         )
         latency = revision.latencies.of(call.rows)

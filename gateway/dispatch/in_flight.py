@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from penstock.gateway.dispatch.attempts import (
     EXTRA,
-    FIRST,
     Attempt,
     AttemptReason,
-    Call,
+    OpenCall,
     request_of,
 )
+from penstock.gateway.dispatch.call_state import CallEvent
 from penstock.gateway.dispatch.commands import SendRequest
-from penstock.gateway.dispatch.counters import FAILED, DispatchCounters, HedgeResult
+from penstock.gateway.dispatch.counters import DispatchCounters, HedgeResult
 from penstock.gateway.dispatch.policies.ejection import IN
 from penstock.gateway.dispatch.replicas import Replica
 
@@ -39,32 +39,36 @@ class InFlight:
         """All attempts at a replica."""
         return [self._attempts[attempt_id] for attempt_id in replica.attempts]
 
-    def begin(self, call: Call, replica: Replica, reason: AttemptReason, now: float) -> SendRequest:
+    def begin(
+        self, call: OpenCall, replica: Replica, reason: AttemptReason, now: float
+    ) -> SendRequest:
         """An attempt of a call at a replica, beside the one in flight if there is one."""
         attempt_id = self._next
         self._next += 1
         attempt = Attempt(attempt_id, call, replica, reason, now)
         if call.attempt is None:
+            call.on(CallEvent.SEND)
             call.attempt = attempt
         else:
+            call.on(CallEvent.HEDGE)
             call.hedge = attempt
             attempt.source = call.attempt.replica
             attempt.source.hedged_at.add(replica.id)
         if call.sent:
             call.ordinary = False
         call.sent += 1
-        if reason is FIRST:
+        if reason is AttemptReason.FIRST:
             self._counters.first_attempts += 1
         else:
             self._counters.more_attempts[reason] += 1
         self._attempts[attempt_id] = attempt
-        replica.assign(attempt_id, call.rows, suspect=call.suspect)
+        replica.assign(attempt_id, call.rows, suspect=attempt.suspect)
         if replica.standing.state is not IN:
             attempt.probe = True
             call.revision.ejection.sent(replica.standing)
         return SendRequest(replica.id, request_of(call, attempt_id, now), call.sent)
 
-    def end(self, attempt: Attempt, result: HedgeResult = FAILED) -> None:
+    def end(self, attempt: Attempt, result: HedgeResult = HedgeResult.FAILED) -> None:
         """An attempt is not in flight any more; if it was a hedge, that is what it came to."""
         call, replica = attempt.call, attempt.replica
         del self._attempts[attempt.id]
@@ -73,12 +77,12 @@ class InFlight:
             call.revision.ejection.ended(replica.standing)
         if attempt.overdue:
             replica.overdue_now -= 1
+        call.on(CallEvent.END)
         if call.hedge is attempt:
             call.hedge = None
         else:
             call.attempt, call.hedge = call.hedge, None
-        call.in_turn = False
-        if attempt.reason is FIRST:
+        if attempt.reason is AttemptReason.FIRST:
             return
         if attempt.reason in EXTRA:
             call.model.throttle.ended()

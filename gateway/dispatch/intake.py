@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from penstock.gateway.dispatch.attempts import Call
+from penstock.gateway.dispatch.attempts import OpenCall
 from penstock.gateway.dispatch.counters import DispatchCounters, ShedReason
 from penstock.gateway.dispatch.limits import DispatchLimits
 from penstock.gateway.dispatch.model_state import ModelState
@@ -50,7 +50,7 @@ class Intake:
         """What is kept of each model that was called."""
         return list(self._models.values())
 
-    def accept(self, call_id: int, request: InferenceCall, now: float) -> Call:
+    def accept(self, call_id: int, request: InferenceCall, now: float) -> OpenCall:
         """A new call, which is open from now on.
 
         Raises:
@@ -88,11 +88,19 @@ class Intake:
             wait_s = revision.admission.retry_after_s(request.priority, timeout_s)
             message = f"model {model.name!r} has too much to do to answer within {timeout_s:.3f} s"
             raise self._shed(ShedReason.BACKLOG, message, wait_s)
-        call = Call(
-            call_id, request, model, route, revision, ticket, size_bytes, now, now + timeout_s
+        call = OpenCall(
+            call_id=call_id,
+            request=request,
+            model=model,
+            route=route,
+            revision=revision,
+            ticket=ticket,
+            size_bytes=size_bytes,
+            submitted=now,
+            deadline=now + timeout_s,
         )
         if route.queue_timeout_ms is not None:
-            call.start_by = now + route.queue_timeout_ms / 1000
+            call.schedule.start_by = now + route.queue_timeout_ms / 1000
         self._held.add(OPEN, size_bytes, ordinary)
         model.open += 1
         model.bytes += size_bytes
@@ -100,7 +108,7 @@ class Intake:
         self._bytes += size_bytes
         return call
 
-    def close(self, call: Call) -> None:
+    def close(self, call: OpenCall) -> None:
         """An accepted call is over."""
         size_bytes = call.size_bytes
         self._held.give_back(OPEN, size_bytes, size_bytes > SMALL_BYTES_MAX)

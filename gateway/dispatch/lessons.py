@@ -6,7 +6,7 @@ those, admission learns if the call was sent at once, and once.
 
 from __future__ import annotations
 
-from penstock.gateway.dispatch.attempts import FIRST, Attempt, Call
+from penstock.gateway.dispatch.attempts import Attempt, AttemptReason, OpenCall
 from penstock.gateway.dispatch.policies.ejection import IN
 from penstock.shared.wire.messages import Final
 
@@ -57,8 +57,8 @@ def _failed(attempt: Attempt, now: float) -> None:
         attempt.call.revision.ejection.failed(standing, now)
 
 
-def _observe(call: Call, now: float) -> None:
+def _observe(call: OpenCall, now: float) -> None:
     """How long the first attempt took; if it lost, it would have taken longer than that."""
     first = call.attempt
-    if call.revision.several and first is not None and first.reason is FIRST:
+    if call.revision.several and first is not None and first.reason is AttemptReason.FIRST:
         call.revision.latencies.of(call.rows).observe(now - first.sent_at)

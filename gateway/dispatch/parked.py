@@ -15,7 +15,8 @@ Used by `penstock.gateway.dispatch.dispatch`, which tries what is named here.
 
 from __future__ import annotations
 
-from penstock.gateway.dispatch.attempts import NEVER, Call
+from penstock.gateway.dispatch.attempts import NEVER, OpenCall
+from penstock.gateway.dispatch.call_state import CallEvent
 from penstock.gateway.dispatch.counters import DispatchCounters
 from penstock.gateway.dispatch.limits import DispatchLimits
 from penstock.gateway.dispatch.replicas import Revision
@@ -27,7 +28,7 @@ SUSPECTS_AT_ONCE = 16
 
 
 class Parked:
-    """See the module's docstring. A call knows whether it is among them (`Call.parked`)."""
+    """See the module's docstring. A call knows by its state whether it is among them."""
 
     def __init__(
         self, limits: DispatchLimits, timers: CallTimers, counters: DispatchCounters
@@ -35,7 +36,7 @@ class Parked:
         self._limits = limits
         self._timers = timers
         self._counters = counters
-        self._calls: dict[int, Call] = {}  # in the order in which they came
+        self._calls: dict[int, OpenCall] = {}  # in the order in which they came
 
     def __repr__(self) -> str:
         return f"<Parked {len(self._calls)} calls>"
@@ -43,58 +44,62 @@ class Parked:
     def __len__(self) -> int:
         return len(self._calls)
 
-    def add(self, call: Call, now: float, wake: float = NEVER) -> None:
+    def add(self, call: OpenCall, now: float, wake: float = NEVER) -> None:
         """Have a call wait, and be tried again at `wake` if nothing helps it before."""
         self._calls[call.id] = call
-        call.parked = True
+        call.on(CallEvent.PARK)
         call.ordinary = False
-        call.hedge_at = NEVER
-        call.wake = wake
-        if wake == NEVER and call.give_up == NEVER and not call.revision.connected:
-            call.give_up = now + self._limits.replica_wait_s
-        self._timers.set(call, call.next_timer())
+        schedule = call.schedule
+        schedule.hedge_at = NEVER
+        schedule.wake = wake
+        if wake == NEVER and schedule.give_up == NEVER and not call.revision.connected:
+            schedule.give_up = now + self._limits.replica_wait_s
+        self._timers.set(call, schedule.next_parked())
 
-    def add_suspect(self, call: Call, now: float) -> None:
+    def add_suspect(self, call: OpenCall, now: float) -> None:
         """Every replica holds another suspect. Most of ours are tried when one of those ends; what
         others hold is not told of, so look again, the more rarely the more calls do so."""
         rounds = 1 + len(self._calls) // SUSPECTS_AT_ONCE
         self.add(call, now, wake=now + self._limits.suspect_retry_s * rounds)
 
-    def remove(self, call: Call) -> None:
-        """A call has an attempt, or is over."""
+    def remove(self, call: OpenCall) -> None:
+        """A call gets an attempt, or is over."""
         del self._calls[call.id]
-        call.parked = False
-        call.give_up = call.wake = NEVER
+        call.on(CallEvent.UNPARK)
+        call.schedule.give_up = call.schedule.wake = NEVER
 
-    def to_retry(self, now: float) -> list[Call]:
+    def to_retry(self, now: float) -> list[OpenCall]:
         """All that are to be tried, in their order, since something changed that may help."""
         calls = sorted(self._calls.values(), key=_priority)
-        return [call for call in calls if call.suspect or not now < call.wake < NEVER]
+        return [
+            call for call in calls if call.blame.suspect or not now < call.schedule.wake < NEVER
+        ]
 
-    def first_suspect(self, revision: Revision) -> Call | None:
+    def first_suspect(self, revision: Revision) -> OpenCall | None:
         """Of the most urgent suspects that wait for a replica of a revision, the oldest."""
-        waiting = [call for call in self._calls.values() if call.suspect]
+        waiting = [call for call in self._calls.values() if call.blame.suspect]
         mine = [call for call in waiting if call.revision is revision]
         return min(mine, key=_priority, default=None)
 
-    def timer_fired(self, call: Call, now: float) -> list[Call] | PenstockError:
+    def timer_fired(self, call: OpenCall, now: float) -> list[OpenCall] | PenstockError:
         """A parked call's time has come: the calls that are to be tried, or what it fails with."""
-        if call.start_by <= now:
+        schedule = call.schedule
+        if schedule.start_by <= now:
             self._counters.expired += 1
-            waited_s = call.start_by - call.submitted
+            waited_s = schedule.start_by - call.submitted
             message = f"waited {waited_s:.3f} s without being executed, as long as it may"
             return PenstockError(ErrorCode.QUEUE_TIMEOUT, message)
-        if call.wake <= now:
-            call.wake = NEVER
-            return self._with_more_urgent(call) if call.suspect else [call]
-        if call.give_up <= now:
-            call.give_up = NEVER
+        if schedule.wake <= now:
+            schedule.wake = NEVER
+            return self._with_more_urgent(call) if call.blame.suspect else [call]
+        if schedule.give_up <= now:
+            schedule.give_up = NEVER
             if not call.revision.connected:
                 message = f"no replica of model {call.model.name!r} is ready"
                 return PenstockError(ErrorCode.NO_READY_REPLICA, message, 1.0)
         return []
 
-    def _with_more_urgent(self, call: Call) -> list[Call]:
+    def _with_more_urgent(self, call: OpenCall) -> list[OpenCall]:
         """A suspect looks at all replicas again; one that is more urgent goes first."""
         call.tried = frozenset()
         first = self.first_suspect(call.revision)
@@ -104,5 +109,5 @@ class Parked:
         return [first, call]
 
 
-def _priority(call: Call) -> int:
+def _priority(call: OpenCall) -> int:
     return call.priority

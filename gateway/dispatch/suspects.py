@@ -16,6 +16,7 @@ A call is the culprit beyond doubt in two cases:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from penstock.gateway.dispatch.attempts import Attempt
 from penstock.gateway.dispatch.replicas import Replica
@@ -40,12 +41,13 @@ def verdict(attempt: Attempt) -> str:
 
 def _is_culprit(replica: Replica, attempt: Attempt, now: float) -> bool:
     call = attempt.call
-    if call.in_turn:
-        revision, before = call.revision, call.lost_unheard
-        call.lost_unheard = True
+    blame = call.blame
+    if attempt.in_turn:
+        revision, before = call.revision, blame.lost_unheard
+        call.blame = replace(blame, lost_unheard=True)
         stopped = revision.has_stopped(replica, now)
         return before or not stopped or revision.stopped_alone(replica, now)
     if attempt.id not in replica.executing or call.revision.has_stopped(replica, now):
         return False
-    hung_before, call.hung = call.hung, True
-    return hung_before
+    call.blame = replace(blame, hung=True)
+    return blame.hung

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Mapping
 
-from penstock.gateway.dispatch.attempts import NEVER, Call
+from penstock.gateway.dispatch.attempts import NEVER, OpenCall
 
 SWEEP_FLOOR = 1024
 """The heap is not swept for fewer dead entries than this."""
@@ -23,30 +23,30 @@ class CallTimers:
         calls: the open calls, by id; whoever is not there has no timer.
     """
 
-    def __init__(self, calls: Mapping[int, Call]) -> None:
+    def __init__(self, calls: Mapping[int, OpenCall]) -> None:
         self._calls = calls
         self._heap: list[tuple[float, int]] = []
 
     def __repr__(self) -> str:
         return f"<CallTimers {len(self._heap)} entries for {len(self._calls)} calls>"
 
-    def set(self, call: Call, when: float) -> None:
+    def set(self, call: OpenCall, when: float) -> None:
         """Have the call's timer go off at `when`, and at no other time."""
-        if when == call.timer_at:
+        if when == call.schedule.timer_at:
             return
-        call.timer_at = when
+        call.schedule.timer_at = when
         heapq.heappush(self._heap, (when, call.id))
         if len(self._heap) > 2 * len(self._calls) + SWEEP_FLOOR:
             self._heap = [entry for entry in self._heap if self._is_live(entry)]
             heapq.heapify(self._heap)
 
-    def due(self, now: float) -> Iterator[Call]:
+    def due(self, now: float) -> Iterator[OpenCall]:
         """The calls whose timers go off now; each is to be set again, or closed."""
         while self._heap and self._heap[0][0] <= now:
             entry = heapq.heappop(self._heap)
             if self._is_live(entry):
                 call = self._calls[entry[1]]
-                call.timer_at = NEVER
+                call.schedule.timer_at = NEVER
                 yield call
 
     def next(self) -> float | None:
@@ -57,4 +57,4 @@ class CallTimers:
 
     def _is_live(self, entry: tuple[float, int]) -> bool:
         call = self._calls.get(entry[1])
-        return call is not None and call.timer_at == entry[0]
+        return call is not None and call.schedule.timer_at == entry[0]

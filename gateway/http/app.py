@@ -118,5 +118,7 @@ def create_app(
     add_scoring_routes(app.router, ScoringEndpoints(context))
     show = _MetricsEndpoint(metrics.registry).show
     responses: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {}}}}
-    add_get(app.router, "/metrics", show, "Prometheus metrics", "operations", responses)
+    add_get(
+        app.router, "/metrics", show, "Prometheus metrics", tag="operations", responses=responses
+    )
     return app

@@ -203,12 +203,12 @@ class CallSteps(Generic[P]):
         """
         headers = exchange.headers
         parsed = await body_readers.read(
-            self.payload,
-            body,
-            headers,
-            interface,
-            self.settings.max_request_elements,
-            timeout_s_header(headers),
+            payload=self.payload,
+            body=body,
+            headers=headers,
+            interface=interface,
+            max_elements=self.settings.max_request_elements,
+            timeout_s=timeout_s_header(headers),
         )
         call = self.parsed_call(exchange, parsed)
         if call.timeout_s is None:
@@ -227,14 +227,14 @@ class CallSteps(Generic[P]):
         if TIMEOUT_HEADER in headers:
             timeout_s = shorter(timeout_s, timeout_s_header(headers))
         return InferenceCall(
-            model,
-            version,
-            parsed.inputs,
-            parsed.outputs,
-            parsed.parameters,
-            parsed.priority,
-            timeout_s,
-            trace_context_of(headers) if b"traceparent" in headers else "",
+            model=model,
+            version=version,
+            inputs=parsed.inputs,
+            outputs=parsed.outputs,
+            parameters=parsed.parameters,
+            priority=parsed.priority,
+            timeout_s=timeout_s,
+            traceparent=trace_context_of(headers) if b"traceparent" in headers else "",
         )
 
     def body(self, exchange: Exchange[P], answer: InferenceAnswer) -> Body:
@@ -265,21 +265,26 @@ class CallSteps(Generic[P]):
         ended_s = time.perf_counter()
         total_s = ended_s - exchange.started_s
         self.metrics.record(
-            answer.model, answer.version, OK, total_s, exchange.request_bytes, body.size
+            model=answer.model,
+            version=answer.version,
+            code=OK,
+            latency_s=total_s,
+            request_bytes=exchange.request_bytes,
+            response_bytes=body.size,
         )
         assert exchange.parsed is not None
         inputs = exchange.parsed.inputs
         self._statistics.succeeded(
-            answer.model,
-            answer.version,
-            inputs[0].rows if inputs else 1,
-            answer.batch_rows,
-            total_s,
-            answer.queue_s,
-            exchange.parsed_s - exchange.read_s,
-            answer.infer_s,
-            ended_s - exchange.answered_s,
-            int(time.time() * 1000),
+            model=answer.model,
+            version=answer.version,
+            rows=inputs[0].rows if inputs else 1,
+            batch_rows=answer.batch_rows,
+            total_s=total_s,
+            queue_s=answer.queue_s,
+            parse_s=exchange.parsed_s - exchange.read_s,
+            infer_s=answer.infer_s,
+            encode_s=ended_s - exchange.answered_s,
+            at_ms=int(time.time() * 1000),
         )
         return Reply(reply_head(exchange, answer, body, total_s), body.parts)
 
@@ -290,12 +295,12 @@ class CallSteps(Generic[P]):
             code, version = error.code, error.version or version
         total_s = time.perf_counter() - exchange.started_s
         self.metrics.record(
-            exchange.model_label,
-            version,
-            code.value,
-            total_s,
-            exchange.request_bytes,
-            0,
+            model=exchange.model_label,
+            version=version,
+            code=code.value,
+            latency_s=total_s,
+            request_bytes=exchange.request_bytes,
+            response_bytes=0,
         )
         if exchange.parsed_s:  # a request that could not be read was no call
             self._statistics.failed(exchange.model, version, total_s)
@@ -336,7 +341,12 @@ class CallRoute(Generic[P]):
         share = HeldShare(steps.held, ARRIVING)
         try:
             content = await read_body(
-                headers, coding, receive, settings.max_body_bytes, settings.body_timeout_s, share
+                headers=headers,
+                coding=coding,
+                receive=receive,
+                max_bytes=settings.max_body_bytes,
+                timeout_s=settings.body_timeout_s,
+                share=share,
             )
             interface = steps.interface(exchange, content)
             if steps.payload.takes_long(content, headers, interface):

@@ -17,7 +17,7 @@ from penstock.gateway.inference.types import (
 from penstock.shared.contracts.errors import PenstockError
 from penstock.shared.contracts.routing import VersionRoute
 
-Outcome: TypeAlias = InferenceAnswer | PenstockError
+CallOutcome: TypeAlias = InferenceAnswer | PenstockError
 """What a call comes to."""
 
 
@@ -64,7 +64,7 @@ class Inference(Protocol):
         """
         ...
 
-    def submit(self, call: InferenceCall, on_outcome: Callable[[Outcome], None]) -> int:
+    def submit(self, call: InferenceCall, on_outcome: Callable[[CallOutcome], None]) -> int:
         """Start a call, named by a number; `on_outcome` is called once, unless it is cancelled.
 
         Raises:

@@ -20,8 +20,8 @@ from pydantic import ValidationError
 
 from penstock.gateway.dispatch.commands import (
     Answered,
+    CallFailed,
     Command,
-    Failed,
     SendCancel,
     SendProbe,
     SendProceed,
@@ -33,7 +33,7 @@ from penstock.gateway.dispatch.dispatch import Dispatch
 from penstock.gateway.dispatch.limits import DispatchLimits
 from penstock.gateway.dispatch.model_state import ModelState
 from penstock.gateway.dispatch.replicas import Replica, Replicas, Revision
-from penstock.gateway.inference.port import Outcome
+from penstock.gateway.inference.port import CallOutcome
 from penstock.gateway.inference.readiness import why_not_ready
 from penstock.gateway.inference.spans import AttemptSpans
 from penstock.gateway.inference.types import (
@@ -112,7 +112,7 @@ class InferenceService:
         self._replicas = Replicas(silence_s, limits.revisions)
         self._dispatch = Dispatch(limits, self._routes, self._replicas, random.Random(), held)
         self._transport = Transport(endpoint, incarnation, self, keys)
-        self._waiting: dict[int, Callable[[Outcome], None]] = {}
+        self._waiting: dict[int, Callable[[CallOutcome], None]] = {}
         self._interfaces: dict[str, ModelInterface] = {}
         self._metadata: dict[tuple[str, str | None], ModelMetadata] = {}  # found out before
         self._next_call = 1
@@ -182,7 +182,7 @@ class InferenceService:
         )
 
     async def infer(self, call: InferenceCall) -> InferenceAnswer:
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[CallOutcome] = asyncio.get_running_loop().create_future()
         call_id = self.submit(call, partial(_resolve, future))
         try:
             outcome = await future
@@ -193,7 +193,7 @@ class InferenceService:
             raise outcome
         return outcome
 
-    def submit(self, call: InferenceCall, on_outcome: Callable[[Outcome], None]) -> int:
+    def submit(self, call: InferenceCall, on_outcome: Callable[[CallOutcome], None]) -> int:
         call_id = self._next_call
         self._next_call += 1
         self._waiting[call_id] = on_outcome
@@ -441,7 +441,7 @@ class InferenceService:
                     self._transport.send(command.replica, request)
                 case Answered():
                     self._tell(command.call_id, command.answer)
-                case Failed(call_id, error):
+                case CallFailed(call_id, error):
                     self._tell(call_id, error)
                 case SendProbe(replica_id):
                     self._transport.send(replica_id, Probe(known=True))
@@ -454,7 +454,7 @@ class InferenceService:
                 case Streamed():
                     pass  # no protocol in front streams yet
 
-    def _tell(self, call_id: int, outcome: Outcome) -> None:
+    def _tell(self, call_id: int, outcome: CallOutcome) -> None:
         on_outcome = self._waiting.pop(call_id, None)
         if on_outcome is not None:
             on_outcome(outcome)
@@ -477,6 +477,6 @@ class InferenceService:
         self._arm_timer(now)
 
 
-def _resolve(future: asyncio.Future[Outcome], outcome: Outcome) -> None:
+def _resolve(future: asyncio.Future[CallOutcome], outcome: CallOutcome) -> None:
     if not future.done():
         future.set_result(outcome)

@@ -46,7 +46,7 @@ class GaveUp:
     reason: str
 
 
-Outcome: TypeAlias = Delivered | Retry | GaveUp
+DeliveryOutcome: TypeAlias = Delivered | Retry | GaveUp
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class RetrySchedule:
 
     def after_answer(
         self, status: int, retry_after: str | None, attempt: int, chance: float
-    ) -> Outcome:
+    ) -> DeliveryOutcome:
         """What follows an answer.
 
         Args:

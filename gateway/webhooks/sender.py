@@ -22,7 +22,7 @@ from penstock.gateway.webhooks.connections import (
     resolve,
 )
 from penstock.gateway.webhooks.event import WebhookEvent
-from penstock.gateway.webhooks.retries import GaveUp, Outcome, Retry
+from penstock.gateway.webhooks.retries import DeliveryOutcome, GaveUp, Retry
 from penstock.gateway.webhooks.settings import WebhookSettings
 from penstock.gateway.webhooks.signing import signed_headers
 from penstock.gateway.webhooks.slots import BusyError, Slots
@@ -76,7 +76,7 @@ class WebhookSender:
             network_backend=CheckedBackend(settings.allow_networks, look_up),
         )
 
-    async def send(self, url: str, event: WebhookEvent, attempt: int = 1) -> Outcome:
+    async def send(self, url: str, event: WebhookEvent, attempt: int = 1) -> DeliveryOutcome:
         """Make one attempt to deliver an event, after the wait for a turn of its host.
 
         Args:
@@ -101,7 +101,7 @@ class WebhookSender:
         """Close the connections that are kept, once no attempt is under way."""
         await self._pool.aclose()
 
-    async def _attempt(self, target: Target, event: WebhookEvent, attempt: int) -> Outcome:
+    async def _attempt(self, target: Target, event: WebhookEvent, attempt: int) -> DeliveryOutcome:
         try:
             async with asyncio.timeout(self._settings.timeout_s):
                 response = await self._pool.handle_async_request(self._request(target, event))

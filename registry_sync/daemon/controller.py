@@ -81,31 +81,36 @@ class Controller:
         self._clock = SteadyClock(clock)
         self._wake = asyncio.Event()
         self._leadership = Leadership(
-            store, clock, holder, settings.lease_ttl_s, self._leadership_changed, self.troubles
+            store=store,
+            clock=clock,
+            holder=holder,
+            ttl_s=settings.lease_ttl_s,
+            on_change=self._leadership_changed,
+            troubles=self.troubles,
         )
         self._fetches = Fetches(
-            artifacts,
-            self._policy,
-            self._clock,
-            settings.parallel_downloads,
-            settings.download_timeout_s,
-            self._wake.set,
-            self.counts,
-            self.troubles,
+            artifacts=artifacts,
+            policy=self._policy,
+            clock=self._clock,
+            parallel=settings.parallel_downloads,
+            timeout_s=settings.download_timeout_s,
+            on_change=self._wake.set,
+            counts=self.counts,
+            troubles=self.troubles,
         )
         self._calls = SourceCalls(
             make_source, settings.registry_timeout_s, clock, self.troubles, run_in_thread
         )
         self._ownership = Ownership()
         self._follower = RegistryFollower(
-            self._calls,
-            settings,
-            clock,
-            self.counts,
-            self.troubles,
-            self._ownership,
-            lambda: self._leadership.lease,
-            self._wake.set,
+            calls=self._calls,
+            settings=settings,
+            clock=clock,
+            counts=self.counts,
+            troubles=self.troubles,
+            ownership=self._ownership,
+            lease=lambda: self._leadership.lease,
+            on_seen=self._wake.set,
         )
         self._told: tuple[StatusUpdate, ...] = ()
         self._settled_at = 0.0

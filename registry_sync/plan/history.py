@@ -69,7 +69,14 @@ def written_of(
         if known is None and name not in past and wish.version is None:
             continue  # nobody ever asked for anything of it
         all_revisions = {**before.get(name, {}), **kept}
-        tale = _Tale(name, world, wish, past.get(name, ModelPast()), all_revisions, names)
+        tale = _Tale(
+            model=name,
+            world=world,
+            wish=wish,
+            past=past.get(name, ModelPast()),
+            revisions=all_revisions,
+            names=names,
+        )
         events += tale.tell(kept, statuses.get(name, {}))
         if tale.is_gone and not kept:
             following |= {name: None} if known is not None else {}

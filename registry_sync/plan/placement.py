@@ -148,7 +148,16 @@ def _spread(
     for duty, count in duties_of(revision):
         mine = [each for each in places if each.duty == duty]
         others = [each for each in places if each.duty != duty]
-        spreading = _Spreading(revision, duty, count, mine, others, room, reports, settling)
+        spreading = _Spreading(
+            revision=revision,
+            duty=duty,
+            count=count,
+            own=mine,
+            others=others,
+            room=room,
+            reports=reports,
+            settling=settling,
+        )
         spread, reason = spreading.run()
         places = others + spread
         reasons += [reason] if reason is not None else []
@@ -191,7 +200,7 @@ class _Room:
             self._devices_with_room(worker, revision)
         )
 
-    def told(self, worker: str, revision: RevisionDeployment) -> str:
+    def describe(self, worker: str, revision: RevisionDeployment) -> str:
         """What is left of a worker's memory and its GPUs', and who has most, in words."""
         report = self._reports.workers[worker]
         free = [("", self.free[worker], report.memory_bytes)]
@@ -420,7 +429,7 @@ class _Spreading:
             return Unplaced(f"no live worker has the device {device}", lasting=True)
         if not takers:
             return Unplaced("its workers could not load it", lasting=False)
-        room = ", ".join(self.room.told(name, self.revision) for name in takers[:5])
+        room = ", ".join(self.room.describe(name, self.revision) for name in takers[:5])
         need = self.revision.memory_bytes / _GIB
         return Unplaced(
             f"too little memory: {len(self.kept)} of {wanted} replicas"

@@ -80,7 +80,14 @@ def plan(world: World, policy: Policy) -> Plan:
         wishes = _wishes(current, policy)
         following, placing = _step(current, wishes, reports, policy)
         if following == current:
-            return _plan(world, following, wishes, placing, reports, policy)
+            return _plan(
+                world=world,
+                result=following,
+                wishes=wishes,
+                placing=placing,
+                reports=reports,
+                policy=policy,
+            )
         current = following
     raise AssertionError(f"no fixed point after {STEPS_MAX} steps")
 
@@ -100,8 +107,23 @@ def _plan(
         deployment = deployment.model_copy(update={"serial": serial})
     gone = gone_versions(result, policy)
     past = past_of(world, deployment, wishes, placing)
-    told = all_statuses(world.observed, deployment, wishes, placing, reports, gone, past)
-    written = written_of(world, deployment, wishes, told, past, policy.tag_names)
+    told = all_statuses(
+        observed=world.observed,
+        deployment=deployment,
+        wishes=wishes,
+        placing=placing,
+        reports=reports,
+        gone=gone,
+        past=past,
+    )
+    written = written_of(
+        world=world,
+        deployment=deployment,
+        wishes=wishes,
+        told=told,
+        past=past,
+        names=policy.tag_names,
+    )
     return Plan(
         deployment=deployment,
         routing=result.routing,
@@ -156,7 +178,15 @@ def _wishes(world: World, policy: Policy) -> dict[str, Wish]:
     for name in sorted({*registry, *deployed}):
         revisions, off = deployed.get(name, []), off_of(world, name)
         try:
-            wish = wish_of(name, registry.get(name), revisions, prepared, policy, trials, off)
+            wish = wish_of(
+                name=name,
+                model=registry.get(name),
+                revisions=revisions,
+                prepared=prepared,
+                policy=policy,
+                trials=trials,
+                turned_off=off,
+            )
         except Exception as error:  # what nobody thought of in one model must not stop the others
             problem = f"its wishes cannot be told: {type(error).__name__}: {error}"
             kept = wish_without_registry(revisions, off)

@@ -116,13 +116,29 @@ def wish_of(
     if not is_model_name(name):
         return Wish(because=f"{name} is no valid name", roles=roles)
     if roles.stable is not None:
-        return _towards(model, roles.stable, revisions, prepared, policy, roles, trial)
+        return _towards(
+            model=model,
+            version=roles.stable,
+            revisions=revisions,
+            prepared=prepared,
+            policy=policy,
+            roles=roles,
+            trial=trial,
+        )
     last = next((each for each in revisions if each.phase is Phase.SERVING), None)
     if last is None or last.version in roles.off:
         return Wish(because=_because_off(revisions), roles=roles)
     if why_gone(model, last):
         return replace(_what_serves(revisions, turned_off), roles=roles)
-    wish = _towards(model, last.version, revisions, prepared, policy, roles, trial)
+    wish = _towards(
+        model=model,
+        version=last.version,
+        revisions=revisions,
+        prepared=prepared,
+        policy=policy,
+        roles=roles,
+        trial=trial,
+    )
     return replace(wish, lingering=True)
 
 

@@ -28,7 +28,7 @@ _PASSWORD = re.compile(r"//[^/@\s]*@")
 _LOGIN = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 
-def told(error: BaseException, place: str) -> str:
+def explained(error: BaseException, place: str) -> str:
     """An error for the log: its cause first, then where, then its own words as far as they fit."""
     line = _PASSWORD.sub("//", " ".join(str(error).split()))[:TEXT_LENGTH_MAX]
     text = f"{type(error).__name__}: {line}"

@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 
 from penstock.registry_sync.plan.model_filter import EVERY_MODEL, ModelFilter
 from penstock.registry_sync.plan.tags.names import DEFAULT_NAMES, TagNames
-from penstock.registry_sync.sources.causes import told
+from penstock.registry_sync.sources.causes import explained
 from penstock.registry_sync.sources.types import (
     OVER,
     ROLE_TAG,
@@ -223,7 +223,7 @@ class MlflowSource:
         except RegistryError:
             raise
         except Exception as error:  # its own, requests', and protobuf's where a proxy answers
-            raise RegistryError(told(error, self.place)) from error
+            raise RegistryError(explained(error, self.place)) from error
 
     @property
     def place(self) -> str:

@@ -18,7 +18,7 @@ from penstock.shared.jobs.durability import Durability
 from penstock.shared.jobs.scripts import (
     ANOTHER_SERVER,
     Command,
-    Exchange,
+    ScriptRun,
     Scripts,
     detect,
     waits_for_disk,
@@ -82,10 +82,10 @@ class BlockingJobStore:
     def _connected(self) -> None:
         self._connects += 1
 
-    def _scripts_run(self, calls: Sequence[Call[Any]], wait: bool) -> Exchange:
+    def _scripts_run(self, calls: Sequence[Call[Any]], wait: bool) -> ScriptRun:
         return self.scripts.run(calls, wait_for_disk=wait)
 
-    def _drive(self, exchange: Exchange) -> Any:
+    def _drive(self, exchange: ScriptRun) -> Any:
         try:
             commands = next(exchange)
             while True:

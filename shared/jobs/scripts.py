@@ -1,6 +1,6 @@
 """From calls to commands of the server and back, without a connection.
 
-`Exchange`s decide what to send; whoever has a connection (`store`, `blocking_store`) sends it in
+`ScriptRun`s decide what to send; whoever has a connection (`store`, `blocking_store`) sends it in
 one pipeline and hands the answers back, until there is an outcome. A server that was restarted
 does not know our scripts, so they may have to be loaded on the way.
 """
@@ -24,7 +24,7 @@ from penstock.shared.store.keys import Keys
 from penstock.shared.wire.records import record
 
 Command: TypeAlias = tuple[Any, ...]
-Exchange: TypeAlias = Generator[Sequence[Command], Sequence[Any], Any]
+ScriptRun: TypeAlias = Generator[Sequence[Command], Sequence[Any], Any]
 """Yields commands for one pipeline, is sent their answers (errors among them), and returns."""
 
 WAIT_FOR_DISK_MS = 3_000
@@ -92,7 +92,7 @@ class Scripts:
         self._keys = keys
         self.clock_offset_ms = clock_offset_ms
 
-    def run(self, calls: Sequence[Call[Any]], *, wait_for_disk: bool) -> Exchange:
+    def run(self, calls: Sequence[Call[Any]], *, wait_for_disk: bool) -> ScriptRun:
         """Run all calls, in their order.
 
         Returns:
@@ -116,7 +116,7 @@ class Scripts:
         return ("EVALSHA", sha, 1, self._keys.jobs, self.clock_offset_ms, *call.arguments)
 
 
-def detect() -> Exchange:
+def detect() -> ScriptRun:
     """Find out what the server's acknowledgements are worth.
 
     Returns:

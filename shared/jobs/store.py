@@ -21,7 +21,7 @@ from penstock.shared.jobs.durability import Durability
 from penstock.shared.jobs.scripts import (
     ANOTHER_SERVER,
     Command,
-    Exchange,
+    ScriptRun,
     Scripts,
     detect,
     waits_for_disk,
@@ -187,14 +187,14 @@ class _Lane:
     def _connected(self) -> None:
         self._connects += 1
 
-    async def _drive_safely(self, exchange: Exchange) -> Any:
+    async def _drive_safely(self, exchange: ScriptRun) -> Any:
         try:
             return await self._drive(exchange)
         except (RedisError, OSError) as error:
             where = without_password(self._url)
             raise StateStoreError(f"job store at {where}: {error}") from error
 
-    async def _drive(self, exchange: Exchange) -> Any:
+    async def _drive(self, exchange: ScriptRun) -> Any:
         commands = next(exchange)
         while True:
             answers = await self._pipeline(commands)

@@ -298,15 +298,15 @@ def _decode_request(fields: Packed, reader: _TensorReader) -> Request:
     ):
         raise WireError("a request has a field of a wrong type or size")
     return Request(
-        attempt_id,
-        budget_us,
-        reader.read(inputs, EMPTY_INPUT_SIZES_MAX),
-        priority,
-        suspect,
-        traceparent,
-        tuple([text_of(name) for name in array_of(outputs)]) if outputs != () else (),
-        _parameters(parameters) if parameters != () else (),
-        queue_budget_us,
+        attempt_id=attempt_id,
+        budget_us=budget_us,
+        inputs=reader.read(inputs, EMPTY_INPUT_SIZES_MAX),
+        priority=priority,
+        suspect=suspect,
+        traceparent=traceparent,
+        outputs=tuple([text_of(name) for name in array_of(outputs)]) if outputs != () else (),
+        parameters=_parameters(parameters) if parameters != () else (),
+        queue_budget_us=queue_budget_us,
     )
 
 
@@ -324,12 +324,12 @@ def _decode_final(fields: Packed, reader: _TensorReader) -> Final:
     ):
         raise WireError("a final has a field of a wrong type or size")
     return Final(
-        attempt_id,
-        reader.read(outputs),
-        None if failure is None else _failure(failure),
-        queue_us,
-        infer_us,
-        batch_rows,
+        attempt_id=attempt_id,
+        outputs=reader.read(outputs),
+        failure=None if failure is None else _failure(failure),
+        queue_us=queue_us,
+        infer_us=infer_us,
+        batch_rows=batch_rows,
     )
 
 
@@ -341,14 +341,14 @@ def _decode_chunk(fields: Packed, reader: _TensorReader) -> Chunk:
 def _decode_hello(fields: Packed, reader: _TensorReader) -> Hello:
     _, replica, worker, model, version, revision, interface, route, takes_calls = fields
     return Hello(
-        text_of(replica),
-        text_of(worker),
-        text_of(model),
-        text_of(version),
-        text_of(revision),
-        bytes_of(interface),
-        bytes_of(route),
-        bool_of(takes_calls),
+        replica=text_of(replica),
+        worker=text_of(worker),
+        model=text_of(model),
+        version=text_of(version),
+        revision=text_of(revision),
+        interface=bytes_of(interface),
+        route=bytes_of(route),
+        takes_calls=bool_of(takes_calls),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from load_tests.arrivals import poisson_arrivals
-from penstock.gateway.inference.port import Outcome
+from penstock.gateway.inference.port import CallOutcome
 from penstock.gateway.inference.service import InferenceService
 from penstock.gateway.inference.types import InferenceCall
 from penstock.shared.contracts.errors import ErrorCode, PenstockError
@@ -33,7 +33,7 @@ class Sent:
     number: int
     at: float
     timeout_s: float
-    outcomes: list[tuple[float, Outcome]] = field(default_factory=list)
+    outcomes: list[tuple[float, CallOutcome]] = field(default_factory=list)
 
     @property
     def code(self) -> ErrorCode | None:
@@ -95,5 +95,5 @@ class OpenCalls:
             _note(sent, error)
 
 
-def _note(sent: Sent, outcome: Outcome) -> None:
+def _note(sent: Sent, outcome: CallOutcome) -> None:
     sent.outcomes.append((time.monotonic(), outcome))

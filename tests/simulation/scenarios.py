@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from penstock.gateway.dispatch.attempts import AttemptReason
-from penstock.gateway.dispatch.commands import Answered, Failed
+from penstock.gateway.dispatch.commands import Answered, CallFailed
 from penstock.shared.contracts.errors import ErrorCode
 from penstock.shared.contracts.routing import HedgePolicy
 from tests.simulation.world import DEATH, POISON, SimulatedGateway, Weather, World
@@ -148,7 +148,7 @@ def failures(world: World) -> dict[tuple[str, int], ErrorCode]:
     return {
         key: outcome.error.code
         for key, outcome in world.outcomes.items()
-        if isinstance(outcome, Failed)
+        if isinstance(outcome, CallFailed)
     }
 
 

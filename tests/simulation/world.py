@@ -23,7 +23,7 @@ import numpy as np
 from penstock.gateway.dispatch.attempts import EXTRA, AttemptReason
 from penstock.gateway.dispatch.commands import (
     Answered,
-    Failed,
+    CallFailed,
     SendCancel,
     SendProbe,
     SendProceed,
@@ -191,7 +191,7 @@ class SimulatedGateway:
                     self.world.to_replica(self, replica, cancel)
                 case Answered():
                     self.world.resolved(self, command.call_id, command)
-                case Failed():
+                case CallFailed():
                     self.world.resolved(self, command.call_id, command)
                 case Streamed():
                     raise AssertionError("nothing streams here")
@@ -290,7 +290,7 @@ class World:
         self.generation = 0
         self.version = "1"
         self.inputs: dict[tuple[str, int], tuple[float, float]] = {}  # value, gateway's deadline
-        self.outcomes: dict[tuple[str, int], Answered | Failed] = {}
+        self.outcomes: dict[tuple[str, int], Answered | CallFailed] = {}
         self.deaths = 0
         self.calm = False
         self.hedge: HedgePolicy = self.rng.choice(HEDGE_POLICIES)
@@ -524,11 +524,13 @@ class World:
         try:
             commands = gateway.dispatch.submit(number, call, now)
         except PenstockError as error:
-            self.resolved(gateway, number, Failed(number, error))
+            self.resolved(gateway, number, CallFailed(number, error))
             return
         gateway.carry_out(commands)
 
-    def resolved(self, gateway: SimulatedGateway, number: int, outcome: Answered | Failed) -> None:
+    def resolved(
+        self, gateway: SimulatedGateway, number: int, outcome: Answered | CallFailed
+    ) -> None:
         key = (gateway.name, number)
         value, deadline = self.inputs[key]
         assert key not in self.outcomes, f"call {key} resolved twice"

@@ -164,7 +164,7 @@ class Leases:
             if lease.ends_as is not None and lease.ends_at <= now and not lease.ending
         ]
 
-    def told(self, number: int, said: Progress | Output, now: float) -> None:
+    def model_said(self, number: int, said: Progress | Output, now: float) -> None:
         """A model that is being executed said something."""
         lease = self._leases.get(number)
         if lease is None or lease.ending:

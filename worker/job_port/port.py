@@ -302,10 +302,10 @@ class JobPort:
 
     def _told(self, told: Told, now: float) -> None:
         if isinstance(told.said, Progress) or told.number not in self._leases:
-            self._leases.told(told.number, told.said, now)
+            self._leases.model_said(told.number, told.said, now)
             return
         if len(told.said[1]) <= calls.OUTPUT_BYTES_MAX:
-            self._leases.told(told.number, told.said, now)
+            self._leases.model_said(told.number, told.said, now)
             return
         self._store_output(told.number, told.said)
 
@@ -324,7 +324,7 @@ class JobPort:
         lease = self._leases[stored.number]
         lease.uploads -= 1
         if stored.content is not None:
-            self._leases.told(stored.number, (stored.content, b""), now)
+            self._leases.model_said(stored.number, (stored.content, b""), now)
         if lease.answered and not lease.uploads and lease.ends_as is not None:
             self._end(stored.number, lease.ends_as, now)
 

@@ -39,7 +39,7 @@ def execution_error(error: BaseException, device: str, *, trust_words: bool) -> 
 
 
 @contextmanager
-def told(device: str, *, trust_words: bool) -> Iterator[None]:
+def as_execution_errors(device: str, *, trust_words: bool) -> Iterator[None]:
     """Turn whatever is raised inside into an `ExecutionError`, `sys.exit` included."""
     try:
         yield

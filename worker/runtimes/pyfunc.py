@@ -22,7 +22,7 @@ from penstock.shared.process.telemetry import get_logger
 from penstock.shared.wire.messages import Parameters
 from penstock.shared.wire.tensors import AnyArray
 from penstock.worker.runtimes.base import ModelLoadError
-from penstock.worker.runtimes.failures import told
+from penstock.worker.runtimes.failures import as_execution_errors
 from penstock.worker.runtimes.frames import frame_of, result_of, strings, without_frames
 from penstock.worker.runtimes.graph import batches
 from penstock.worker.runtimes.mlflow_model import Column, MLmodel, MLmodelError, column_specs, named
@@ -84,25 +84,25 @@ class PyfuncRuntime:
         Raises:
             ExecutionError: if it failed.
         """
-        with told(self._device, trust_words=False):
+        with as_execution_errors(self._device, trust_words=False):
             returned = self._model.predict(self._data(inputs), params=self._params(parameters))
             return result_of(returned, self.interface.outputs)
 
     def stream(
         self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()
     ) -> Generator[object]:
-        with told(self._device, trust_words=False):
+        with as_execution_errors(self._device, trust_words=False):
             params = self._params(parameters)
             values = self._model.predict_stream(self._data(inputs), params=params)
         try:
             while (value := self._next(values)) is not _END:
                 yield value
         finally:
-            with told(self._device, trust_words=False):
+            with as_execution_errors(self._device, trust_words=False):
                 values.close()
 
     def _next(self, values: Any) -> object:
-        with told(self._device, trust_words=False):
+        with as_execution_errors(self._device, trust_words=False):
             value = next(values, _END)
             return value if value is _END else without_frames(value, self.interface.outputs)
 

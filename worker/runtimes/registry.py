@@ -11,7 +11,7 @@ from penstock.worker.runtimes.mlflow_model import MLmodel, MLmodelError, read_ml
 
 
 @dataclass(frozen=True)
-class Kind:
+class RuntimeKind:
     """A runtime: the module and function that load it, and the extra that installs it."""
 
     title: str
@@ -20,9 +20,9 @@ class Kind:
     extra: str
 
 
-_ONNX = Kind("ONNX", "penstock.worker.runtimes.onnx", "load_onnx", "onnx")
-_TORCH = Kind("PyTorch", "penstock.worker.runtimes.torch", "load_torch", "torch")
-_PYFUNC = Kind("MLflow pyfunc", "penstock.worker.runtimes.pyfunc", "load_pyfunc", "pyfunc")
+_ONNX = RuntimeKind("ONNX", "penstock.worker.runtimes.onnx", "load_onnx", "onnx")
+_TORCH = RuntimeKind("PyTorch", "penstock.worker.runtimes.torch", "load_torch", "torch")
+_PYFUNC = RuntimeKind("MLflow pyfunc", "penstock.worker.runtimes.pyfunc", "load_pyfunc", "pyfunc")
 
 
 def load_runtime(
@@ -75,7 +75,7 @@ def describe(folder: Path) -> MLmodel | None:
         raise ModelLoadError(str(error), invalid=True) from error
 
 
-def kind_of(folder: Path, mlmodel: MLmodel | None) -> Kind:
+def kind_of(folder: Path, mlmodel: MLmodel | None) -> RuntimeKind:
     """Which runtime fits the model in a folder.
 
     Raises:

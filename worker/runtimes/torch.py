@@ -29,7 +29,7 @@ from penstock.shared.contracts.tensor_spec import TensorSpec
 from penstock.shared.wire.messages import Parameters
 from penstock.shared.wire.tensors import DATATYPE_OF, NUMPY_OF, AnyArray
 from penstock.worker.runtimes.base import ModelLoadError
-from penstock.worker.runtimes.failures import told
+from penstock.worker.runtimes.failures import as_execution_errors
 from penstock.worker.runtimes.graph import batch_limit, batches, named_apart, reconcile, static_rows
 from penstock.worker.runtimes.mlflow_model import MLmodel, named
 from penstock.worker.runtimes.model_code import add_code_paths, check_requirements, model_code_runs
@@ -87,7 +87,10 @@ class TorchRuntime:
         Raises:
             ExecutionError: if it failed.
         """
-        with told(self._device, trust_words=self._trust_words), torch.inference_mode():
+        with (
+            as_execution_errors(self._device, trust_words=self._trust_words),
+            torch.inference_mode(),
+        ):
             tensors = {name: self._tensor(array) for name, array in inputs.items()}
             returned = self._call(tensors)
             self.coarse = self.coarse or _has_bfloat16(returned)

@@ -115,7 +115,16 @@ def submit(
     )
     client = _client(url, data_dir)
     raise typer.Exit(
-        module.run_submit(client, model, version, source, options, idempotency_key, wait, output)
+        module.run_submit(
+            client=client,
+            model=model,
+            version=version,
+            source=source,
+            options=options,
+            idempotency_key=idempotency_key,
+            wait=wait,
+            output=output,
+        )
     )
 
 
@@ -132,7 +141,17 @@ def list_jobs(
     """List jobs, newest first."""
     wanted = state.value if state else None
     client = _client(url, data_dir)
-    raise typer.Exit(_jobs().run_list(client, model, wanted, False, limit, cursor, as_json))
+    raise typer.Exit(
+        _jobs().run_list(
+            client=client,
+            model=model,
+            state=wanted,
+            dead=False,
+            limit=limit,
+            cursor=cursor,
+            as_json=as_json,
+        )
+    )
 
 
 @jobs.command("dead")
@@ -146,7 +165,17 @@ def dead_letters(
 ) -> None:
     """List dead letters: jobs that ran out of attempts, or killed their replicas."""
     client = _client(url, data_dir)
-    raise typer.Exit(_jobs().run_list(client, model, None, True, limit, cursor, as_json))
+    raise typer.Exit(
+        _jobs().run_list(
+            client=client,
+            model=model,
+            state=None,
+            dead=True,
+            limit=limit,
+            cursor=cursor,
+            as_json=as_json,
+        )
+    )
 
 
 @jobs.command("webhooks")

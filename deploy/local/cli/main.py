@@ -180,7 +180,16 @@ def history(
     The exit code is 1 if nothing was written down of it.
     """
     module = load("penstock.deploy.local.commands.history", "penstock history", "all")
-    raise typer.Exit(module.run_history(model, limit, data_dir, redis_url, namespace, as_json))
+    raise typer.Exit(
+        module.run_history(
+            model=model,
+            limit=limit,
+            data_dir=data_dir,
+            redis_url=redis_url,
+            namespace=namespace,
+            as_json=as_json,
+        )
+    )
 
 
 @app.command("wait", rich_help_panel=CommandGroup.LOOK)
@@ -217,7 +226,15 @@ def wait(
     if url is not None:
         raise typer.Exit(module.run_gateway_wait(model, version, goal, timeout_s, url))
     raise typer.Exit(
-        module.run_wait(model, version, goal, timeout_s, data_dir, redis_url, namespace)
+        module.run_wait(
+            model=model,
+            version=version,
+            goal=goal,
+            timeout_s=timeout_s,
+            data_dir=data_dir,
+            redis_url=redis_url,
+            namespace=namespace,
+        )
     )
 
 

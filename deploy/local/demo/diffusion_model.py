@@ -103,7 +103,14 @@ def draw(weights: Weights, digits: Floats, steps: Floats, seeds: Floats) -> Iter
         rows = np.flatnonzero(done < steps)
         fresh = np.stack([chances[row].standard_normal(PIXELS) for row in rows])
         begin, end = 1 - done / steps[rows], 1 - (done + 1) / steps[rows]
-        images[rows] = _step(weights, images[rows], digits[rows], begin, end, fresh)
+        images[rows] = _step(
+            weights=weights,
+            images=images[rows],
+            digits=digits[rows],
+            begin=begin,
+            end=end,
+            fresh=fresh,
+        )
         yield images
 
 

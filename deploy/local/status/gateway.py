@@ -15,7 +15,7 @@ from rich.console import Console
 from penstock.deploy.local.cli.failures import CommandError
 from penstock.deploy.local.cli.tables import one_line, table_console
 from penstock.deploy.local.jobs.gateway_client import GatewayClient, RefusedError
-from penstock.deploy.local.status.goals import Goal, Judgement, Outcome, VersionState, judge
+from penstock.deploy.local.status.goals import Goal, GoalOutcome, Judgement, VersionState, judge
 from penstock.deploy.local.status.tables import models_table, print_table
 from penstock.deploy.local.status.verdict import LOADING, WELL
 from penstock.registry_sync.sources.types import Status
@@ -131,11 +131,11 @@ def states_of_routes(status: RoutingStatus, model: str) -> list[VersionState]:
 def judge_gateway(status: RoutingStatus, goal: Goal, model: str, version: str | None) -> Judgement:
     """How far a model is from being served by a gateway; why not, in the gateway's words."""
     found = judge(goal, states_of_routes(status, model), version)
-    if found.outcome is Outcome.REACHED and not status.ready:
-        found = Judgement(Outcome.PENDING, "the gateway is not ready")
+    if found.outcome is GoalOutcome.REACHED and not status.ready:
+        found = Judgement(GoalOutcome.PENDING, "the gateway is not ready")
     reasons = [each.reason for each in status.models if each.model == model and not each.version]
     told = [found.reason, *reasons, f"the gateway says: {status.reason}" if status.reason else ""]
-    if found.outcome is Outcome.PENDING:
+    if found.outcome is GoalOutcome.PENDING:
         return Judgement(found.outcome, "; ".join(each for each in told if each))
     return found
 

@@ -28,7 +28,7 @@ class Goal(StrEnum):
     RETIRED = "retired"
 
 
-class Outcome(StrEnum):
+class GoalOutcome(StrEnum):
     """How a wait stands."""
 
     REACHED = "reached"
@@ -59,7 +59,7 @@ class VersionState:
 class Judgement:
     """How far it is, and why."""
 
-    outcome: Outcome
+    outcome: GoalOutcome
     reason: str
 
 
@@ -70,30 +70,30 @@ def judge(goal: Goal, states: Iterable[VersionState], version: str | None) -> Ju
         return _retired(seen)
     if not seen:
         what = "the model" if version is None else f"version {version}"
-        return Judgement(Outcome.PENDING, f"nobody asked for {what} yet")
+        return Judgement(GoalOutcome.PENDING, f"nobody asked for {what} yet")
     good = {Status.SERVING} if goal is Goal.SERVING else {Status.SERVING, Status.READY}
     return _model(good, seen) if version is None else _version(good, seen[0])
 
 
 def is_over(now: Judgement, first: Judgement, waited_s: float) -> bool:
     """Whether there is nothing to wait for any more; `first` is what the first look came to."""
-    if now.outcome is Outcome.FAILED and now == first:
+    if now.outcome is GoalOutcome.FAILED and now == first:
         return waited_s >= SETTLE_S
-    return now.outcome is not Outcome.PENDING
+    return now.outcome is not GoalOutcome.PENDING
 
 
 def _retired(seen: Sequence[VersionState]) -> Judgement:
     left = [each for each in seen if each.deployed or each.word not in _RUNS_NO_MORE]
     if left:
-        return Judgement(Outcome.PENDING, _sentence(left))
-    return Judgement(Outcome.REACHED, "nothing of it is deployed")
+        return Judgement(GoalOutcome.PENDING, _sentence(left))
+    return Judgement(GoalOutcome.REACHED, "nothing of it is deployed")
 
 
 def _version(good: set[Status], state: VersionState) -> Judgement:
     if state.word in good:
-        return Judgement(Outcome.REACHED, str(state))
+        return Judgement(GoalOutcome.REACHED, str(state))
     hopeless = state.word in (Status.INVALID, Status.SUPERSEDED)
-    return Judgement(Outcome.FAILED if hopeless else Outcome.PENDING, str(state))
+    return Judgement(GoalOutcome.FAILED if hopeless else GoalOutcome.PENDING, str(state))
 
 
 def _model(good: set[Status], seen: Sequence[VersionState]) -> Judgement:
@@ -105,14 +105,14 @@ def _model(good: set[Status], seen: Sequence[VersionState]) -> Judgement:
     served = [each for each in seen if each.word in good]
     coming = [each for each in seen if each.word in _ON_ITS_WAY and each not in served]
     if coming:
-        return Judgement(Outcome.PENDING, _sentence(coming))
+        return Judgement(GoalOutcome.PENDING, _sentence(coming))
     invalid = [each for each in seen if each.word == Status.INVALID]
     failed = [each for each in invalid if each.deployed or not served]
     if failed:
-        return Judgement(Outcome.FAILED, _sentence(failed))
+        return Judgement(GoalOutcome.FAILED, _sentence(failed))
     if served:
-        return Judgement(Outcome.REACHED, _sentence(served))
-    return Judgement(Outcome.PENDING, _sentence(seen))
+        return Judgement(GoalOutcome.REACHED, _sentence(served))
+    return Judgement(GoalOutcome.PENDING, _sentence(seen))
 
 
 def _sentence(states: Iterable[VersionState]) -> str:

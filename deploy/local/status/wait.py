@@ -19,8 +19,8 @@ from penstock.deploy.local.status.document import ModelStatus, SystemStatus, sum
 from penstock.deploy.local.status.gateway import TIMEOUT_S, ask, judge_gateway
 from penstock.deploy.local.status.goals import (
     Goal,
+    GoalOutcome,
     Judgement,
-    Outcome,
     VersionState,
     is_over,
     judge,
@@ -34,7 +34,7 @@ from penstock.shared.store.state import RedisStateStore
 LOOK_EVERY_S = 0.5
 """Between two looks: statuses are written to the store once a second."""
 
-EXIT_CODES = {Outcome.REACHED: 0, Outcome.FAILED: 1, Outcome.PENDING: 3}
+EXIT_CODES = {GoalOutcome.REACHED: 0, GoalOutcome.FAILED: 1, GoalOutcome.PENDING: 3}
 """2 is a mistake in how the command was called."""
 
 Seen = TypeVar("Seen")
@@ -72,9 +72,9 @@ async def wait_for(
         try:
             now = decide(await look())
         except StateStoreError as error:
-            now = Judgement(Outcome.PENDING, f"the state store does not answer: {error}")
+            now = Judgement(GoalOutcome.PENDING, f"the state store does not answer: {error}")
         except GatewayAwayError as away:
-            now = Judgement(Outcome.PENDING, away.message)
+            now = Judgement(GoalOutcome.PENDING, away.message)
         else:
             first = first or now
         waited_s = time.monotonic() - began_at
@@ -128,7 +128,7 @@ def run_wait(
 
     def decide(status: SystemStatus) -> Judgement:
         if goal is Goal.RETIRED and not status.syncs:  # what is only wished for is told by them
-            return Judgement(Outcome.PENDING, "no registry_sync tells what is asked for")
+            return Judgement(GoalOutcome.PENDING, "no registry_sync tells what is asked for")
         return judge(goal, _states(status, model), version)
 
     tell = _teller(model)
@@ -171,10 +171,10 @@ def _teller(model: str) -> Callable[[str], None]:
 
 def _conclude(now: Judgement, waited_s: float, goal: Goal, tell: Callable[[str], None]) -> int:
     match now.outcome:
-        case Outcome.REACHED:
+        case GoalOutcome.REACHED:
             tell(now.reason)
-        case Outcome.FAILED:
+        case GoalOutcome.FAILED:
             tell(f"{now.outcome.value}: {now.reason}")
-        case Outcome.PENDING:
+        case GoalOutcome.PENDING:
             tell(f"not {goal.value} after {waited_s:.0f} s: {now.reason}")
     return EXIT_CODES[now.outcome]

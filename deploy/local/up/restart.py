@@ -33,7 +33,7 @@ from penstock.shared.store.state import RedisStateStore, StateStore
 Say = Callable[[str], None]
 
 
-class Kind(StrEnum):
+class RestartKind(StrEnum):
     """What can be restarted; the value begins the names of its processes."""
 
     GATEWAYS = "gateway"
@@ -42,9 +42,9 @@ class Kind(StrEnum):
 
 
 KIND_BY_WORD = {
-    "gateways": Kind.GATEWAYS,
-    "workers": Kind.WORKERS,
-    "registry-sync": Kind.REGISTRY_SYNC,
+    "gateways": RestartKind.GATEWAYS,
+    "workers": RestartKind.WORKERS,
+    "registry-sync": RestartKind.REGISTRY_SYNC,
 }
 """As `penstock restart` is told."""
 
@@ -63,7 +63,7 @@ class Rolling:
     namespace: str
     timeout_s: float
 
-    async def restart(self, kind: Kind, say: Say) -> None:
+    async def restart(self, kind: RestartKind, say: Say) -> None:
         """Replace all processes of a kind, one after the other.
 
         Raises:
@@ -76,18 +76,18 @@ class Rolling:
         finally:
             await store.close()
 
-    async def _replace(self, kind: Kind, old: Part, store: StateStore, say: Say) -> None:
+    async def _replace(self, kind: RestartKind, old: Part, store: StateStore, say: Say) -> None:
         spec = self.plan.numbered(kind.value, self._free_number(kind))
         begun, name = time.monotonic(), old.spec.name
         say(f"{name}: {spec.name} starts in its place")
 
         def ready(new: Part) -> Condition:
             match kind:
-                case Kind.GATEWAYS:
+                case RestartKind.GATEWAYS:
                     return _sees_as_much(store, new, old)
-                case Kind.WORKERS:
+                case RestartKind.WORKERS:
                     return worker_reports(store, new)
-                case Kind.REGISTRY_SYNC:
+                case RestartKind.REGISTRY_SYNC:
                     return sync_reports(store, new)
 
         def leaving(new: Part) -> None:
@@ -95,7 +95,7 @@ class Rolling:
             say(f"{name}: {new.spec.name} (pid {new.pid}) is ready after {took_s:.1f} s; drains")
 
         await self.launcher.replace(old, spec, ready, self.timeout_s, leaving)
-        if kind is Kind.REGISTRY_SYNC:
+        if kind is RestartKind.REGISTRY_SYNC:
             await self._await_leader()
         say(f"{name}: ended after {time.monotonic() - begun:.1f} s")
 
@@ -106,7 +106,7 @@ class Rolling:
         except TimeoutError:
             raise CommandError("no registry-sync has taken the lease over") from None
 
-    def _free_number(self, kind: Kind) -> int:
+    def _free_number(self, kind: RestartKind) -> int:
         taken = {part.spec.name for part in self.launcher.parts(f"{kind.value}-")}
         return next(n for n in range(len(taken) + 1) if f"{kind.value}-{n}" not in taken)
 

@@ -20,13 +20,13 @@ import orjson
 
 from penstock.deploy.local.cli.failures import CommandError
 from penstock.deploy.local.system.system_file import read_system
-from penstock.deploy.local.up.restart import KIND_BY_WORD, Kind, Say
+from penstock.deploy.local.up.restart import KIND_BY_WORD, RestartKind, Say
 
 NAME = "restart.sock"
 
 REQUEST_BYTES_MAX = 1024
 
-Restart = Callable[[Kind, Say], Awaitable[None]]
+Restart = Callable[[RestartKind, Say], Awaitable[None]]
 
 
 class RestartSocket:
@@ -81,7 +81,7 @@ class RestartSocket:
         return ""
 
 
-def _kind_of(line: bytes) -> Kind | None:
+def _kind_of(line: bytes) -> RestartKind | None:
     try:
         request: Any = orjson.loads(line)
         return KIND_BY_WORD.get(request["restart"])

@@ -17,10 +17,10 @@ queueing delay itself to a target. Ours is a share of the call's own timeout:
   own, which are known exactly, and those of other gateways by the replicas' last reports. Replicas
   run higher classes and earlier deadlines first, so rows of lower classes, and of calls with far
   longer timeouts, are not in front.
-- *intercept* and *slope* are a line through the times of recent batches
-  (`penstock.gateway.dispatch.policies.batch_line`). It says before it happens what larger batches
-  will give: a burst after a quiet time is no overload. While only one size is known, others are
-  taken to cost the same: rather too much is let in, until the next batch shows.
+- *intercept* and *slope* are a line through the times of recent batches (`BatchLine`). It says
+  before it happens what larger batches will give: a burst after a quiet time is no overload. While
+  only one size is known, others are taken to cost the same: rather too much is let in, until the
+  next batch shows.
 - *bias* is by how much expectations were wrong lately, as a factor: rows that cannot share a batch,
   work between batches, a processor that others use too. It makes the rule right where the line is
   not. A call that expires counts with the time that it had. Only calls that nothing can overtake
@@ -53,12 +53,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import frexp
+from typing import Final
 
-from penstock.gateway.dispatch.policies.batch_line import BatchLine
 from penstock.shared.wire.messages import PRIORITY_DEFAULT, PRIORITY_HIGHEST, PRIORITY_LOWEST
 from penstock.shared.wire.records import record
 
-NEVER = float("inf")
+NEVER: Final = float("inf")
+
+VARIANCE_MIN: Final = 1e-9
+"""Below this, in rows squared, sizes do not vary, and a slope could be anything."""
 
 BANDS = 32
 """Powers of two of timeouts that are told apart: from 2**-11 s, half a millisecond, to 12 days."""
@@ -125,6 +128,60 @@ class Ticket:
     band: int
     batches: int
     rows_in_all: float
+
+
+class BatchLine:
+    """A batch of n rows takes `intercept_s + slope_s * n` seconds; both 0 while nothing is known.
+
+    Batches are as good as linear in their size (Clipper, NSDI 2017; Nexus, SOSP 2019). The line is
+    fitted by exponentially weighted least squares, which needs four averages and no history. Time
+    does not fall with the size, and grows at most in proportion to it. Where the sizes vary no
+    more, what was known of the slope stays.
+
+    Attributes:
+        known: whether any batch was learned from.
+    """
+
+    __slots__ = (
+        "_covariance",
+        "_mean_rows",
+        "_mean_s",
+        "_variance",
+        "intercept_s",
+        "known",
+        "slope_s",
+    )
+
+    def __init__(self) -> None:
+        self.intercept_s = 0.0
+        self.slope_s = 0.0
+        self.known = False
+        self._mean_rows = 0.0
+        self._mean_s = 0.0
+        self._variance = 0.0
+        self._covariance = 0.0
+
+    def __repr__(self) -> str:
+        return f"<BatchLine {self.intercept_s:.6f} + {self.slope_s:.6f} * rows s>"
+
+    def learn(self, rows: int, seconds: float, weight: float) -> None:
+        """A batch of so many rows, at least one, took so long; the first one counts whole."""
+        if not self.known:
+            self.known = True
+            weight = 1.0
+        more_rows = rows - self._mean_rows
+        more_s = seconds - self._mean_s
+        self._mean_rows += weight * more_rows
+        self._mean_s += weight * more_s
+        rest = 1.0 - weight
+        self._variance = rest * (self._variance + weight * more_rows * more_rows)
+        self._covariance = rest * (self._covariance + weight * more_rows * more_s)
+        slope_s = self.slope_s
+        if self._variance > VARIANCE_MIN:
+            slope_s = self._covariance / self._variance
+        steepest_s = self._mean_s / self._mean_rows
+        self.slope_s = slope_s = min(max(slope_s, 0.0), steepest_s)
+        self.intercept_s = max(self._mean_s - slope_s * self._mean_rows, 0.0)
 
 
 class Admission:

@@ -165,7 +165,12 @@ class JobIntake:
         share = HeldShare(self._held, ARRIVING)
         try:  # from then on, the submit's own share counts
             body = await read_body(
-                headers, coding, receive, settings.max_body_bytes, settings.body_timeout_s, share
+                headers=headers,
+                coding=coding,
+                receive=receive,
+                max_bytes=settings.max_body_bytes,
+                timeout_s=settings.body_timeout_s,
+                share=share,
             )
             apart, body = [body], b""
             return await self._parsed(apart, headers, model, pin)
@@ -183,7 +188,12 @@ class JobIntake:
         if self._payload.takes_long(body[0], headers, interface):
             most, timeout_s = self._settings.max_request_elements, timeout_s_header(headers)
             parsed = await body_readers.read(
-                self._payload, body, headers, interface, most, timeout_s
+                payload=self._payload,
+                body=body,
+                headers=headers,
+                interface=interface,
+                max_elements=most,
+                timeout_s=timeout_s,
             )
         else:
             parsed = self._payload.parse(body.pop(), headers, interface)
@@ -211,7 +221,14 @@ class JobIntake:
             parameters=parameters,
         )
         job_input = JobInput(parsed.id or "", request)
-        return Submission(model, pin, route.version, route.revision, job_input, options)
+        return Submission(
+            model=model,
+            pin=pin,
+            version=route.version,
+            revision=route.revision,
+            input=job_input,
+            options=options,
+        )
 
     def job_response(
         self, view: JobView, *, accepted: bool = False, partial: PartialOutput | None = None

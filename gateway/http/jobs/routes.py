@@ -91,7 +91,16 @@ class JobEndpoints:
         found = await self._jobs.result(job_id)
         binary = accepts_binary(headers.get(b"accept"))
         client_id = found.client_id or None
-        asked = ParsedInfer(client_id, (), (), frozenset(), binary, (), PRIORITY_DEFAULT, None)
+        asked = ParsedInfer(
+            id=client_id,
+            inputs=(),
+            outputs=(),
+            binary_outputs=frozenset(),
+            binary_default=binary,
+            parameters=(),
+            priority=PRIORITY_DEFAULT,
+            timeout_s=None,
+        )
         exchange.parsed = asked
         return await self._intake.result_response(exchange, found)
 
@@ -156,7 +165,15 @@ def add_job_routes(router: APIRouter, endpoints: JobEndpoints) -> None:
         (f"{model}/jobs", endpoints.submit),
         (f"{version}/jobs", endpoints.submit_version),
     ):
-        add_post(router, path, submit, "Submit a job", "jobs", accepted, SUBMIT_OPENAPI)
+        add_post(
+            router,
+            path,
+            submit,
+            "Submit a job",
+            tag="jobs",
+            responses=accepted,
+            openapi=SUBMIT_OPENAPI,
+        )
     shown: dict[int | str, dict[str, Any]] = {200: {"model": JobBody}, **ERRORS}
     result: dict[int | str, dict[str, Any]] = {200: {"model": InferResponse}, **ERRORS}
     stream: dict[int | str, dict[str, Any]] = {
@@ -165,17 +182,41 @@ def add_job_routes(router: APIRouter, endpoints: JobEndpoints) -> None:
         **ERRORS,
     }
     pages: dict[int | str, dict[str, Any]] = {200: {"model": JobPage}, **ERRORS}
-    add_get(router, "/v2/jobs", endpoints.page, "List jobs", "jobs", pages, LIST_OPENAPI)
-    add_get(router, job, endpoints.show, "A job", "jobs", shown, WAIT_OPENAPI)
-    add_get(router, f"{job}/result", endpoints.result, "Its result", "jobs", result)
-    add_get(router, f"{job}/events", endpoints.events, "Its events", "jobs", stream, EVENTS_OPENAPI)
+    add_get(
+        router,
+        "/v2/jobs",
+        endpoints.page,
+        "List jobs",
+        tag="jobs",
+        responses=pages,
+        openapi=LIST_OPENAPI,
+    )
+    add_get(router, job, endpoints.show, "A job", tag="jobs", responses=shown, openapi=WAIT_OPENAPI)
+    add_get(router, f"{job}/result", endpoints.result, "Its result", tag="jobs", responses=result)
+    add_get(
+        router,
+        f"{job}/events",
+        endpoints.events,
+        "Its events",
+        tag="jobs",
+        responses=stream,
+        openapi=EVENTS_OPENAPI,
+    )
     for action, endpoint in (("cancel", endpoints.cancel), ("retry", endpoints.retry)):
         answers: dict[int | str, dict[str, Any]] = {**shown, 202: JOB_ACCEPTED}
         summary = f"{action.capitalize()} it"
-        add_post(router, f"{job}/{action}", endpoint, summary, "jobs", answers, NO_BODY_OPENAPI)
+        add_post(
+            router,
+            f"{job}/{action}",
+            endpoint,
+            summary,
+            tag="jobs",
+            responses=answers,
+            openapi=NO_BODY_OPENAPI,
+        )
     lost: dict[int | str, dict[str, Any]] = {200: {"model": UndeliveredPage}, **ERRORS}
     summary, listed = "Webhooks that were given up", endpoints.undelivered_webhooks
     path = "/v2/webhooks/undelivered"  # below /v2/jobs it would be taken for a job's id
-    add_get(router, path, listed, summary, "jobs", lost, UNDELIVERED_OPENAPI)
+    add_get(router, path, listed, summary, tag="jobs", responses=lost, openapi=UNDELIVERED_OPENAPI)
     gone: dict[int | str, dict[str, Any]] = {204: {"description": "It is gone."}, **ERRORS}
-    add_delete(router, job, endpoints.forget, "Delete it", "jobs", gone)
+    add_delete(router, job, endpoints.forget, "Delete it", tag="jobs", responses=gone)

@@ -110,14 +110,14 @@ def parse_infer(
     check_elements(inputs, max_elements)
     outputs, binary_outputs = _requested(document.get("outputs"), interface, said.binary_default)
     return ParsedInfer(
-        request_id,
-        inputs,
-        outputs,
-        binary_outputs,
-        said.binary_default,
-        said.parameters,
-        said.priority,
-        said.timeout_s,
+        id=request_id,
+        inputs=inputs,
+        outputs=outputs,
+        binary_outputs=binary_outputs,
+        binary_default=said.binary_default,
+        parameters=said.parameters,
+        priority=said.priority,
+        timeout_s=said.timeout_s,
     )
 
 

@@ -187,7 +187,15 @@ def add_oip_routes(router: APIRouter, endpoints: OipEndpoints) -> None:
         (f"{version}/infer", endpoints.version_infer),
     ):
         responses = {200: {"model": InferResponse}, **ERRORS}
-        add_post(router, path, infer, "Run an inference", "inference", responses, INFER_OPENAPI)
+        add_post(
+            router,
+            path,
+            infer,
+            "Run an inference",
+            tag="inference",
+            responses=responses,
+            openapi=INFER_OPENAPI,
+        )
     for path, asks, summary, body, of_model in (
         ("/v2/health/live", endpoints.live, "Is the server alive?", LiveBody, False),
         ("/v2/health/ready", endpoints.ready, "Is the server ready?", ReadyBody, False),
@@ -201,13 +209,20 @@ def add_oip_routes(router: APIRouter, endpoints: OipEndpoints) -> None:
         ),
     ):
         answers = _health_answers(body, of_model=of_model)
-        add_get(router, path, asks, summary, "health", answers)
+        add_get(router, path, asks, summary, tag="health", responses=answers)
     alive: dict[int | str, dict[str, Any]] = {200: {"model": AliveBody}}
-    add_get(router, "/", endpoints.alive, "Is the server alive? (KServe v1)", "health", alive)
+    add_get(
+        router,
+        "/",
+        endpoints.alive,
+        "Is the server alive? (KServe v1)",
+        tag="health",
+        responses=alive,
+    )
     for path, endpoint, summary, schema in (
         ("/v2", endpoints.server, "Server metadata", ServerMetadata),
         (model, endpoints.model, "Model metadata", ModelMetadataBody),
         (version, endpoints.version, "Version metadata", ModelMetadataBody),
     ):
         responses = {200: {"model": schema}, **ERRORS}
-        add_get(router, path, endpoint, summary, "metadata", responses)
+        add_get(router, path, endpoint, summary, tag="metadata", responses=responses)

@@ -64,14 +64,14 @@ class _Template:
         """What a document says with this data."""
         said = self.said
         return ParsedInfer(
-            None,
-            (Tensor(self.name, self.datatype, self.shape, data),),
-            said.outputs,
-            said.binary_outputs,
-            said.binary_default,
-            said.parameters,
-            said.priority,
-            said.timeout_s,
+            id=None,
+            inputs=(Tensor(self.name, self.datatype, self.shape, data),),
+            outputs=said.outputs,
+            binary_outputs=said.binary_outputs,
+            binary_default=said.binary_default,
+            parameters=said.parameters,
+            priority=said.priority,
+            timeout_s=said.timeout_s,
         )
 
 

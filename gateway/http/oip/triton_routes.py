@@ -187,22 +187,22 @@ def add_extension_routes(router: APIRouter, endpoints: ExtensionEndpoints) -> No
         (f"{version}/stats", endpoints.version_statistics),
     ):
         answers = {200: {"model": StatisticsBody}, **ERRORS}
-        add_get(router, path, endpoint, "Statistics", "statistics", answers)
+        add_get(router, path, endpoint, "Statistics", tag="statistics", responses=answers)
     for path, endpoint in (
         (f"{model}/config", endpoints.config),
         (f"{version}/config", endpoints.version_config),
     ):
         answers = {200: {"model": ModelConfigBody}, **ERRORS}
-        add_get(router, path, endpoint, "Model configuration", "metadata", answers)
+        add_get(router, path, endpoint, "Model configuration", tag="metadata", responses=answers)
     index: dict[int | str, dict[str, Any]] = {200: {"model": list[IndexEntry]}, **ERRORS}
     add_post(
         router,
         "/v2/repository/index",
         endpoints.index,
         "What is deployed",
-        "repository",
-        index,
-        INDEX_OPENAPI,
+        tag="repository",
+        responses=index,
+        openapi=INDEX_OPENAPI,
     )
     refused: dict[int | str, dict[str, Any]] = {
         501: {**ERRORS["5XX"], "description": "Tags in the registry decide."},
@@ -214,7 +214,7 @@ def add_extension_routes(router: APIRouter, endpoints: ExtensionEndpoints) -> No
             f"/v2/repository/models/{{model}}/{action}",
             endpoint,
             f"Not offered: {action} a model",
-            "repository",
-            refused,
-            NO_BODY_OPENAPI,
+            tag="repository",
+            responses=refused,
+            openapi=NO_BODY_OPENAPI,
         )

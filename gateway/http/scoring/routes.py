@@ -94,16 +94,22 @@ def add_scoring_routes(router: APIRouter, endpoints: ScoringEndpoints) -> None:
     ):
         responses = {**answers, **MLFLOW_ERRORS}
         add_post(
-            router, path, endpoint, "Score as MLflow does", "mlflow", responses, MLFLOW_OPENAPI
+            router,
+            path,
+            endpoint,
+            "Score as MLflow does",
+            tag="mlflow",
+            responses=responses,
+            openapi=MLFLOW_OPENAPI,
         )
     add_post(
         router,
         "/v1/models/{model}:predict",
         endpoints.predict,
         "Predict",
-        "kserve v1",
-        {**answers, **ERRORS},
-        KSERVE_OPENAPI,
+        tag="kserve v1",
+        responses={**answers, **ERRORS},
+        openapi=KSERVE_OPENAPI,
     )
     listed: dict[int | str, dict[str, Any]] = {200: {"model": KserveModels}}
     one: dict[int | str, dict[str, Any]] = {
@@ -111,5 +117,14 @@ def add_scoring_routes(router: APIRouter, endpoints: ScoringEndpoints) -> None:
         **ERRORS,
         503: {"model": KserveModel, "description": "It is deployed, and cannot be called now."},
     }
-    add_get(router, "/v1/models", endpoints.models, "Deployed models", "kserve v1", listed)
-    add_get(router, "/v1/models/{model}", endpoints.model, "Is it ready?", "kserve v1", one)
+    add_get(
+        router, "/v1/models", endpoints.models, "Deployed models", tag="kserve v1", responses=listed
+    )
+    add_get(
+        router,
+        "/v1/models/{model}",
+        endpoints.model,
+        "Is it ready?",
+        tag="kserve v1",
+        responses=one,
+    )

@@ -78,7 +78,7 @@ def was_given_up(scope: Scope) -> bool:
 
 
 @dataclass
-class Drain:
+class DrainState:
     """Whether a server leaves, and how; shared by all of its connections.
 
     Attributes:
@@ -127,7 +127,9 @@ class GracefulConnection(HttpToolsProtocol):
     unread: UnreadAnswers
     _answering: AnsweringTransport
 
-    def __init__(self, *arguments: Any, drain: Drain, bounds: ClientBounds, **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, drain: DrainState, bounds: ClientBounds, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
         self._drain = drain
         self.bounds = bounds

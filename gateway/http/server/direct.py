@@ -45,7 +45,7 @@ from penstock.gateway.http.server.connection import GIVEN_UP, GracefulConnection
 from penstock.gateway.http.server.heads import Head, KnownHeads, head_of
 from penstock.gateway.http.server.origin_checks import is_form, is_from_browser
 from penstock.gateway.http.traced_app import begin_span, end_span, with_context
-from penstock.gateway.inference.port import Inference, Outcome
+from penstock.gateway.inference.port import CallOutcome, Inference
 from penstock.gateway.inference.types import InferenceAnswer, InferenceCall
 from penstock.gateway.memory.held_bytes import (
     ARRIVING,
@@ -124,7 +124,7 @@ def _submit(
     service: Inference,
     request: DirectRequest,
     call: InferenceCall,
-    on_outcome: Callable[[Outcome], None],
+    on_outcome: Callable[[CallOutcome], None],
 ) -> None:
     """Have a call executed. A function, because to call a connection's methods takes longer."""
     if request.share is not None:
@@ -406,7 +406,7 @@ class DirectConnection(GracefulConnection):
             error = BodyTimeoutError(self._steps.settings.body_timeout_s)
             self._respond(self._steps.fail(request, error))
 
-    def _answered(self, outcome: Outcome) -> None:
+    def _answered(self, outcome: CallOutcome) -> None:
         """The service is done with the call; it calls this at most once for each."""
         request, steps = self._direct, self._steps
         assert request is not None

@@ -19,7 +19,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from penstock.gateway.clients.unread_answers import ClientBounds
-from penstock.gateway.http.server.connection import Drain, GracefulConnection
+from penstock.gateway.http.server.connection import DrainState, GracefulConnection
 
 ACCEPTED_S = 0.1
 """A connection that was accepted in the last moment shows itself within this time."""
@@ -39,7 +39,7 @@ class GracefulServer(uvicorn.Server):
     def __init__(
         self,
         app: ASGIApp,
-        drain: Drain,
+        drain: DrainState,
         connection: Callable[..., GracefulConnection] = GracefulConnection,
         bounds: ClientBounds | None = None,
     ) -> None:

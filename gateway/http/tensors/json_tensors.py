@@ -130,7 +130,9 @@ def bytes_from_json(
             target.fromlist(row)
     except (TypeError, OverflowError):
         raise _explain(what, datatype, dims, data) from None
-    return encode_numbers(what, datatype, numbers, target, dims, data)
+    return encode_numbers(
+        what=what, datatype=datatype, numbers=numbers, target=target, dims=dims, data=data
+    )
 
 
 def may_hold_booleans(text: bytes | bytearray) -> bool:

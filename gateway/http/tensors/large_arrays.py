@@ -218,7 +218,9 @@ def _read(
             target.fromlist(values)
     if len(target) != math.prod(shape) or (nested and rows_found != shape[0]):
         raise ValueError  # rows are counted too: those without elements add none
-    return encode_numbers(what, datatype, numbers, target, shape, [])
+    return encode_numbers(
+        what=what, datatype=datatype, numbers=numbers, target=target, dims=shape, data=[]
+    )
 
 
 def _read_floats(datatype: str, count: int, inner: memoryview, piece_bytes: int) -> bytes:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from penstock.gateway.jobs.keeper.notices import notice, told
+from penstock.gateway.jobs.keeper.notices import notice, report_of
 from penstock.gateway.jobs.outages import Outage
 from penstock.gateway.webhooks.event import WebhookEvent
-from penstock.gateway.webhooks.retries import Delivered, GaveUp, Outcome, Retry
+from penstock.gateway.webhooks.retries import Delivered, DeliveryOutcome, GaveUp, Retry
 from penstock.shared.contracts.errors import StateStoreError
 from penstock.shared.jobs import calls
 from penstock.shared.jobs.answers import WebhookDue
@@ -38,7 +38,7 @@ REPORT_S = 30.0
 class Sender(Protocol):
     """What the courier needs of `penstock.gateway.webhooks.sender.WebhookSender`."""
 
-    async def send(self, url: str, event: WebhookEvent, attempt: int = 1) -> Outcome:
+    async def send(self, url: str, event: WebhookEvent, attempt: int = 1) -> DeliveryOutcome:
         """Make one attempt; raises nothing."""
         ...
 
@@ -114,9 +114,9 @@ class WebhookCourier:
         except TimeoutError:  # of its own, an attempt would have ended before
             outcome = Retry(POLL_S, attempt, "waited too long for its turn")
         self._count(due, outcome)
-        await self._report(told(due, outcome))
+        await self._report(report_of(due, outcome))
 
-    def _count(self, due: WebhookDue, outcome: Outcome) -> None:
+    def _count(self, due: WebhookDue, outcome: DeliveryOutcome) -> None:
         match outcome:
             case Delivered():
                 self.counts["delivered"] += 1

@@ -110,12 +110,12 @@ class JobKeeper:
         self._totals_at = float("-inf")
         self._durability: Durability | None = None
         self._collector = JobCollector(
-            store,
-            blobs,
-            is_known,
-            settings.jobs_collect_s,
-            settings.jobs_orphan_look_s,
-            settings.jobs_orphan_age_s,
+            store=store,
+            blobs=blobs,
+            is_known=is_known,
+            collect_s=settings.jobs_collect_s,
+            sweep_s=settings.jobs_orphan_look_s,
+            orphan_age_s=settings.jobs_orphan_age_s,
         )
         attempt_s = settings.webhook_timeout_s + ANSWER_S
         self._courier = WebhookCourier(store, sender, attempt_s) if sender else None

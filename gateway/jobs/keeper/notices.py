@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from penstock.gateway.webhooks.event import WebhookEvent, webhook_event
-from penstock.gateway.webhooks.retries import Delivered, GaveUp, Outcome, Retry
+from penstock.gateway.webhooks.retries import Delivered, DeliveryOutcome, GaveUp, Retry
 from penstock.shared.jobs import calls
 from penstock.shared.jobs.answers import WebhookDue
 from penstock.shared.jobs.calls import Call
@@ -55,7 +55,7 @@ def _error(record: JobRecord) -> dict[str, str]:
     return {"code": record.error_code, "message": record.error_message}
 
 
-def told(due: WebhookDue, outcome: Outcome) -> Call[None]:
+def report_of(due: WebhookDue, outcome: DeliveryOutcome) -> Call[None]:
     """What the store is to know of an attempt's outcome."""
     match outcome:
         case Delivered():

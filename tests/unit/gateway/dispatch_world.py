@@ -6,8 +6,8 @@ import random
 
 from penstock.gateway.dispatch.commands import (
     Answered,
+    CallFailed,
     Command,
-    Failed,
     SendCancel,
     SendProbe,
     SendProceed,
@@ -58,7 +58,7 @@ class World:
         )
         self.routes.take_table(table(1, "1", hedge=hedge))
         self.now = 0.0
-        self.outcomes: dict[int, Answered | Failed] = {}
+        self.outcomes: dict[int, Answered | CallFailed] = {}
         self.sent: dict[int, SendRequest] = {}
         self.cancels: list[int] = []
         self.streamed: list[int] = []
@@ -78,7 +78,7 @@ class World:
                 case SendCancel():
                     self.cancels.append(command.cancel.attempt_id)
                     self.sent.pop(command.cancel.attempt_id, None)
-                case Answered() | Failed():
+                case Answered() | CallFailed():
                     assert command.call_id not in self.outcomes, "a call resolved twice"
                     self.outcomes[command.call_id] = command
                 case Streamed():
@@ -139,5 +139,5 @@ class World:
 
     def code(self, number: int) -> ErrorCode:
         outcome = self.outcomes[number]
-        assert isinstance(outcome, Failed)
+        assert isinstance(outcome, CallFailed)
         return outcome.error.code

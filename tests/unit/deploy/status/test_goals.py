@@ -7,15 +7,15 @@ import pytest
 from penstock.deploy.local.status.goals import (
     SETTLE_S,
     Goal,
+    GoalOutcome,
     Judgement,
-    Outcome,
     VersionState,
     is_over,
     judge,
 )
 from penstock.registry_sync.sources.types import Status
 
-REACHED, FAILED, PENDING = Outcome.REACHED, Outcome.FAILED, Outcome.PENDING
+REACHED, FAILED, PENDING = GoalOutcome.REACHED, GoalOutcome.FAILED, GoalOutcome.PENDING
 
 
 def at(version: str, word: str, message: str = "", *, deployed: bool = True) -> VersionState:
@@ -60,7 +60,7 @@ def test_every_word_of_a_version_means_one_thing_for_a_goal(
     ],
 )
 def test_a_model_serves_once_what_is_on_its_way_has_come(
-    states: list[VersionState], expected: Outcome
+    states: list[VersionState], expected: GoalOutcome
 ) -> None:
     assert judge(Goal.SERVING, states, None).outcome is expected
 

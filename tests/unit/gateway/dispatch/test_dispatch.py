@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from penstock.gateway.dispatch.attempts import EXTRA
+from penstock.gateway.dispatch.call_state import CallState
 from penstock.gateway.dispatch.commands import (
     Answered,
-    Failed,
+    CallFailed,
 )
 from penstock.gateway.dispatch.counters import ShedReason
 from penstock.gateway.dispatch.limits import DispatchLimits
@@ -23,11 +24,20 @@ REPLIES = [
     "answer",
     "late",
     "turn",
+    "part",
     *NackReason,
     ErrorCode.MODEL_ERROR,
     ErrorCode.OUT_OF_MEMORY,
     ErrorCode.DEADLINE_EXCEEDED,
 ]
+
+ATTEMPTS = {
+    CallState.PARKED: (False, False),
+    CallState.IN_FLIGHT: (True, False),
+    CallState.RACING: (True, True),
+    CallState.STREAMING: (True, False),
+}
+"""The states of calls between events, and whether they have a first attempt, and a hedge."""
 
 
 class Dispatching(RuleBasedStateMachine):
@@ -82,6 +92,9 @@ class Dispatching(RuleBasedStateMachine):
             self.world.answer(attempt, data.draw(st.integers(0, 10**6)))
         elif how == "turn":
             self.world.take_turn(attempt)
+        elif how == "part":
+            chunk = Chunk(attempt, 0, (X,))
+            self.world.do(self.world.dispatch.chunk(self.world.sent[attempt].replica, chunk))
         else:
             command = self.world.sent[attempt]
             late = self.world.dispatch.final("nobody", Final(attempt), self.world.now)
@@ -130,6 +143,14 @@ class Dispatching(RuleBasedStateMachine):
             extra += attempt.reason in EXTRA
         assert all(len(where) <= 2 for where in holders.values())
         assert extra == sum(model.throttle.extra for model in self.world.dispatch.models())
+
+    @invariant()
+    def every_call_is_in_a_state_that_its_attempts_bear_out(self) -> None:
+        parked = self.world.dispatch._parked._calls
+        for call in self.world.dispatch._calls.values():
+            both = (call.attempt is not None, call.hedge is not None)
+            assert both == ATTEMPTS[call.state]
+            assert (call.state is CallState.PARKED) == (call.id in parked)
 
     @invariant()
     def one_of_a_replicas_calls_is_hedged_at_each_other(self) -> None:
@@ -335,6 +356,17 @@ def test_a_cancelled_call_is_cancelled_at_its_replica() -> None:
     assert world.dispatch.counters.late == 1
 
 
+def test_a_stream_that_its_replica_then_refuses_is_not_run_again_either() -> None:
+    world = World()
+    world.join()
+    world.submit(1)
+    world.join()
+    world.do(world.dispatch.chunk(world.sent[1].replica, Chunk(1, 0, (X,))))
+    world.nack(1, NackReason.DRAINING)
+    assert not world.sent
+    assert world.code(1) is ErrorCode.INTERNAL
+
+
 def test_a_stream_that_began_is_never_run_again() -> None:
     world = World()
     name = world.join()
@@ -388,7 +420,7 @@ def test_a_call_whose_request_cannot_be_encoded_fails_at_once_and_alone() -> Non
     first, second = sorted(world.sent)
     world.do(world.dispatch.not_encoded(first, world.sent.pop(first).replica, world.now))
     failed = world.outcomes[1]
-    assert isinstance(failed, Failed)
+    assert isinstance(failed, CallFailed)
     assert failed.error.code is ErrorCode.INTERNAL
     world.answer(second)
     assert set(world.outcomes) == {1, 2}
@@ -405,7 +437,7 @@ def test_a_call_that_failed_names_the_attempts_that_it_failed_with() -> None:
     second = world.sent[2].replica
     world.fail(2, ErrorCode.MODEL_ERROR)
     outcome = world.outcomes[1]
-    assert isinstance(outcome, Failed)
+    assert isinstance(outcome, CallFailed)
     assert [(each.attempt, each.replica) for each in outcome.error.failed] == [
         (1, first),
         (2, second),
@@ -420,7 +452,7 @@ def test_a_call_whose_time_is_over_names_the_replica_that_did_not_answer() -> No
     world.now = 1.0
     world.do(world.dispatch.advance(world.now))
     outcome = world.outcomes[1]
-    assert isinstance(outcome, Failed)
+    assert isinstance(outcome, CallFailed)
     assert [each.replica for each in outcome.error.failed] == [name]
 
 
@@ -430,7 +462,7 @@ def test_a_call_that_failed_names_the_version_that_was_to_answer() -> None:
     world.submit(1)
     world.fail(1, ErrorCode.MODEL_ERROR)
     outcome = world.outcomes[1]
-    assert isinstance(outcome, Failed)
+    assert isinstance(outcome, CallFailed)
     assert outcome.error.version == "1"
 
 
@@ -443,5 +475,5 @@ def test_a_call_that_moved_to_another_version_names_that_one() -> None:
     world.join("2")
     world.fail(2, ErrorCode.MODEL_ERROR)
     outcome = world.outcomes[1]
-    assert isinstance(outcome, Failed)
+    assert isinstance(outcome, CallFailed)
     assert outcome.error.version == "2"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.gateway.dispatch.attempts import Call
+from penstock.gateway.dispatch.attempts import OpenCall
 from penstock.gateway.dispatch.counters import DispatchCounters, ShedReason
 from penstock.gateway.dispatch.intake import Intake
 from penstock.gateway.dispatch.limits import DispatchLimits
@@ -27,7 +27,7 @@ class Bench:
     def __init__(self, held: HeldBytes) -> None:
         self.held = held
         self.counters = DispatchCounters()
-        self.calls: list[Call] = []
+        self.calls: list[OpenCall] = []
         self.refusals: list[ErrorCode] = []
         routes = Routes()
         models = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.gateway.dispatch.commands import Answered, Failed
+from penstock.gateway.dispatch.commands import Answered, CallFailed
 from penstock.gateway.dispatch.counters import CancelReason, HedgeResult, ShedReason
 from penstock.gateway.dispatch.limits import DispatchLimits
 from penstock.gateway.dispatch.policies.hedging import HedgeDenial
@@ -59,7 +59,7 @@ def test_a_failure_says_whether_a_hedge_was_sent() -> None:
         world.advance(wait_s)
         world.fail(next(iter(world.sent)), ErrorCode.MODEL_ERROR)
         outcome = world.outcomes[number]
-        assert isinstance(outcome, Failed)
+        assert isinstance(outcome, CallFailed)
         assert outcome.error.hedged == hedged
 
 
@@ -422,7 +422,7 @@ def test_named_failures_are_tried_at_another_replica_and_then_told() -> None:
     world.fail(2, ErrorCode.MODEL_ERROR)
     assert world.code(1) is ErrorCode.MODEL_ERROR
     outcome = world.outcomes[1]
-    assert isinstance(outcome, Failed)
+    assert isinstance(outcome, CallFailed)
     assert outcome.error.attempts == 2
 
 

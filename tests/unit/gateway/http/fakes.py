@@ -17,11 +17,11 @@ from penstock.gateway.clients.unread_answers import ClientBounds
 from penstock.gateway.http import errors
 from penstock.gateway.http.app import GatewayApp, create_app
 from penstock.gateway.http.metrics import HttpMetrics
-from penstock.gateway.http.server.connection import Drain, GracefulConnection
+from penstock.gateway.http.server.connection import DrainState, GracefulConnection
 from penstock.gateway.http.server.direct import DirectConnection, ShortWay
 from penstock.gateway.http.server.server import GracefulServer
 from penstock.gateway.http.settings import HttpSettings
-from penstock.gateway.inference.port import Outcome
+from penstock.gateway.inference.port import CallOutcome
 from penstock.gateway.inference.types import (
     DeployedModel,
     InferenceAnswer,
@@ -130,7 +130,7 @@ class FakeInference:
                 raise
         return self._run(call)
 
-    def submit(self, call: InferenceCall, on_outcome: Callable[[Outcome], None]) -> int:
+    def submit(self, call: InferenceCall, on_outcome: Callable[[CallOutcome], None]) -> int:
         self.submitted += 1
         self._begin(call)
         if not self.hang:
@@ -195,7 +195,7 @@ def serving(
     bounds = bounds or ClientBounds()
     bounds.held = app.infer.held
     connection = short if direct else GracefulConnection
-    server = GracefulServer(app, Drain(0.1, 5.0), connection, bounds)
+    server = GracefulServer(app, DrainState(0.1, 5.0), connection, bounds)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
     thread.start()
     try:

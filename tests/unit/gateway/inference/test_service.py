@@ -6,7 +6,7 @@ import pytest
 import uvloop
 
 from penstock.gateway.dispatch.limits import DispatchLimits
-from penstock.gateway.inference.port import Outcome
+from penstock.gateway.inference.port import CallOutcome
 from penstock.gateway.inference.service import InferenceService
 from penstock.gateway.inference.types import InferenceCall
 from penstock.shared.contracts.errors import ErrorCode, PenstockError
@@ -30,9 +30,9 @@ def _service_without_replicas() -> InferenceService:
     return service
 
 
-async def _submit_with_deadlines_that_have_come() -> list[Outcome]:
+async def _submit_with_deadlines_that_have_come() -> list[CallOutcome]:
     service = _service_without_replicas()
-    outcomes: list[Outcome] = []
+    outcomes: list[CallOutcome] = []
     for _ in range(2):
         service.submit(InferenceCall("m", None, (), timeout_s=0.0), outcomes.append)
     try:

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from penstock.gateway.webhooks.addresses import Address
 from penstock.gateway.webhooks.connections import Resolve, resolve, tls_context
 from penstock.gateway.webhooks.event import WebhookEvent, webhook_event
-from penstock.gateway.webhooks.retries import Delivered, GaveUp, Outcome, Retry
+from penstock.gateway.webhooks.retries import Delivered, DeliveryOutcome, GaveUp, Retry
 from penstock.gateway.webhooks.sender import WebhookSender
 from penstock.gateway.webhooks.settings import WebhookSettings
 from penstock.shared.process.clock import FakeClock
@@ -65,7 +65,7 @@ async def sender(
         await made.close()
 
 
-def failed(outcome: Outcome) -> str:
+def failed(outcome: DeliveryOutcome) -> str:
     """The reason of the retry that it must be."""
     assert isinstance(outcome, Retry), outcome
     assert outcome.after_s == 5.0

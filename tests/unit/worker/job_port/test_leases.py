@@ -72,10 +72,10 @@ def test_a_lease_is_kept_by_beats_that_are_numbered() -> None:
 
 def test_a_beat_that_was_not_answered_is_the_same_when_it_is_sent_again() -> None:
     leases, number = one_lease()
-    leases.told(number, Progress(0.5, "half"), 101.0)
+    leases.model_said(number, Progress(0.5, "half"), 101.0)
     first = beat(leases, number, 101.0)
     assert first == (1, 0.5, "half", 0)
-    leases.told(number, (TEXT, b"ab"), 101.5)
+    leases.model_said(number, (TEXT, b"ab"), 101.5)
     assert beat(leases, number, 102.0) == first
     leases.beaten(number, Beat.CONTINUE, 102.0)
     assert beat(leases, number, 103.0) == (2, "", "", "", "text/plain", 2, "", b"ab")
@@ -83,13 +83,13 @@ def test_a_beat_that_was_not_answered_is_the_same_when_it_is_sent_again() -> Non
 
 def test_what_a_model_tells_leaves_soon_but_not_too_often() -> None:
     leases, number = one_lease()
-    leases.told(number, (TEXT, b"ab"), 101.0)
+    leases.model_said(number, (TEXT, b"ab"), 101.0)
     assert leases.due(101.0) == [number]
     beat(leases, number, 101.0)
     assert len(leases.last_beats(number, 101.0)) == 1
     leases.beaten(number, Beat.CONTINUE, 101.0)
     assert leases.last_beats(number, 101.0) == []
-    leases.told(number, (TEXT, b"cd"), 101.05)
+    leases.model_said(number, (TEXT, b"cd"), 101.05)
     assert leases.next_due() == 101.0 + OUTPUT_GAP_S
 
 
@@ -167,12 +167,12 @@ def test_what_a_full_store_did_not_keep_may_be_told_as_blobs_until_the_lease_end
     bodies = [b"x" * SMALL_BYTES, b"x" * (SMALL_BYTES + 1)]
     outputs = [(Content("t", len(body)), body) for body in bodies]
     for output in outputs:
-        leases.told(number, output, 101.0)
+        leases.model_said(number, output, 101.0)
     beat(leases, number, 101.0)
     assert leases.not_kept(number) == outputs[1:]
     assert not leases.beaten(number, Beat.FULL, 101.0)  # it is wanted all the same
     assert leases.not_kept(number) == []
-    leases.told(number, outputs[1], 102.0)
+    leases.model_said(number, outputs[1], 102.0)
     beat(leases, number, 102.0)
     leases[number].ending = True
     assert leases.not_kept(number) == []

@@ -21,7 +21,7 @@ from penstock.worker.replica.failure_log import (
     cause_of,
 )
 from penstock.worker.runtimes.base import ExecutionError, ModelLoadError
-from penstock.worker.runtimes.failures import told
+from penstock.worker.runtimes.failures import as_execution_errors
 from penstock.worker.session.batching import Item
 
 Lines = list[MutableMapping[str, Any]]
@@ -38,7 +38,7 @@ def job(name: str) -> JobItem:
 def raised(error: Exception) -> ExecutionError:
     """As a runtime turns what a model raises."""
     try:
-        with told("cpu", trust_words=False):
+        with as_execution_errors("cpu", trust_words=False):
             predict(error)
     except ExecutionError as turned:
         return turned
@@ -91,7 +91,7 @@ def test_a_failure_of_a_job_names_the_job() -> None:
 )
 def test_a_cause_is_a_type_and_a_first_line(error: BaseException, cause: str) -> None:
     assert cause_of(error) == cause
-    with pytest.raises(ExecutionError) as turned, told("cpu", trust_words=False):
+    with pytest.raises(ExecutionError) as turned, as_execution_errors("cpu", trust_words=False):
         raise error
     assert cause_of(turned.value) == cause
 

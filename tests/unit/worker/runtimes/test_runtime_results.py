@@ -13,7 +13,7 @@ from mlflow.pyfunc.scoring_server import predictions_to_json
 
 from penstock.shared.contracts.tensor_spec import TensorSpec
 from penstock.worker.runtimes.base import ExecutionError
-from penstock.worker.runtimes.failures import kind_of, told
+from penstock.worker.runtimes.failures import as_execution_errors, kind_of
 from penstock.worker.runtimes.frames import frame_of, result_of
 from penstock.worker.runtimes.mlflow_model import Column
 from penstock.worker.runtimes.results import ResultError, arrange, as_text, discover_outputs
@@ -167,6 +167,6 @@ def test_what_an_exception_means(
     error: BaseException, device: str, trust: bool, kind: FailureKind
 ) -> None:
     assert kind_of(error, device, trust_words=trust) is kind
-    with pytest.raises(ExecutionError) as told_so, told(device, trust_words=trust):
+    with pytest.raises(ExecutionError) as told_so, as_execution_errors(device, trust_words=trust):
         raise error
     assert told_so.value.kind is kind

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.gateway.dispatch.policies.batch_line import BatchLine
+from penstock.gateway.dispatch.policies.admission import BatchLine
 
 BATCHES = st.lists(
     st.tuples(st.integers(1, 1024), st.floats(1e-5, 10.0), st.floats(0.01, 1.0)), min_size=1

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from penstock.gateway.clients.unread_answers import ClientBounds
 from penstock.gateway.http.server import connection as graceful_connection
-from penstock.gateway.http.server.connection import Drain
+from penstock.gateway.http.server.connection import DrainState
 from penstock.gateway.http.server.server import GracefulServer
 
 QUIET_S = 0.4
@@ -74,7 +74,7 @@ async def running(grace_s: float = 5.0, keep_alive_s: float = 5.0) -> AsyncItera
         await holder[0].app(scope, receive, send)
 
     bounds = ClientBounds(keep_alive_s=keep_alive_s)
-    server = GracefulServer(app, Drain(quiet_s=QUIET_S, grace_s=grace_s), bounds=bounds)
+    server = GracefulServer(app, DrainState(quiet_s=QUIET_S, grace_s=grace_s), bounds=bounds)
     holder.append(Running(server, listener.getsockname()[1]))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:

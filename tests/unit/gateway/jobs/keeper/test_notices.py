@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.gateway.jobs.keeper.notices import notice, told
-from penstock.gateway.webhooks.retries import Delivered, GaveUp, Outcome, Retry
+from penstock.gateway.jobs.keeper.notices import notice, report_of
+from penstock.gateway.webhooks.retries import Delivered, DeliveryOutcome, GaveUp, Retry
 from penstock.shared.jobs.answers import WebhookDue
 from penstock.shared.jobs.ids import new_job_id
 from penstock.shared.jobs.record import JobState, record_of
@@ -83,8 +83,8 @@ def test_an_event_keeps_its_id_from_attempt_to_attempt(
     ],
 )
 def test_the_store_is_told_what_follows(
-    outcome: Outcome, tries: int, wait: Any, reason: str
+    outcome: DeliveryOutcome, tries: int, wait: Any, reason: str
 ) -> None:
     event = due(JobState.SUCCEEDED, tries=2)
-    call = told(event, outcome)
+    call = report_of(event, outcome)
     assert call.arguments == (event.record.id, "succeeded", NOON_MS, tries, wait, reason)
