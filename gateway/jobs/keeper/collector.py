@@ -12,7 +12,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from penstock.gateway.jobs.outages import Outage
+from penstock.gateway.jobs.keeper.outages import LoopOutage
 from penstock.shared.contracts.errors import StateStoreError
 from penstock.shared.jobs import calls
 from penstock.shared.jobs.calls import STEP_JOBS
@@ -74,13 +74,13 @@ class JobCollector:
 
     async def _forever(self, what: str, step: Callable[[], Awaitable[int]]) -> None:
         """Go step by step, without a pause as long as steps are full."""
-        outage = Outage(what)
+        outage = LoopOutage(what)
         while True:
             try:
                 pause_s = 0.0 if await step() == STEP_JOBS else self._collect_s
                 outage.worked()
             except StateStoreError as error:
-                pause_s = outage.failed(error)
+                pause_s = outage.pause_after(error)
             await asyncio.sleep(pause_s)
 
     async def _erase(self) -> int:
@@ -107,7 +107,7 @@ class JobCollector:
             log.warning("blobs of erased jobs stay: no blob store is set", blobs=count)
 
     async def _sweep_forever(self, blobs: Blobs) -> None:
-        outage = Outage("looking for orphaned blobs")
+        outage = LoopOutage("looking for orphaned blobs")
         while True:
             # Gateways that were started together need not look together.
             await asyncio.sleep(self._sweep_s * random.uniform(0.5, 1.0))
@@ -115,7 +115,7 @@ class JobCollector:
                 swept = await in_thread(lambda: blobs.sweep(self._orphan_age_s, self._is_known))
                 outage.worked()
             except StateStoreError as error:
-                outage.failed(error)
+                outage.pause_after(error)
             else:
                 if swept:
                     log.info("orphaned blobs deleted", blobs=swept)

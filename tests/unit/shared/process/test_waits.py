@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from penstock.shared.process.cancellation import cancellable
+from penstock.shared.process.waits import cancellable
 
 
 async def forgetful(failure: Exception | None = None) -> str:
