@@ -33,7 +33,7 @@ from penstock.shared.process.clock import Clock
 DOUBLINGS_MAX = 32
 """Beyond any time that a process lives."""
 
-Kind: TypeAlias = Literal["look", "status"]
+CallKind: TypeAlias = Literal["look", "status"]
 
 Answer = TypeVar("Answer")
 
@@ -50,7 +50,7 @@ class InThread(Protocol):
 class _Hanging:
     """A call that was given up; `model` is the one that it hangs in, if it is in any."""
 
-    kind: Kind
+    kind: CallKind
     model: str
     began_at: float
     message: str
@@ -104,7 +104,7 @@ class SourceCalls:
         await self._call("status", update.model, lambda source: source.write_status(update))
 
     async def _call(
-        self, kind: Kind, model: str, what: Callable[[RegistrySource], Answer]
+        self, kind: CallKind, model: str, what: Callable[[RegistrySource], Answer]
     ) -> Answer:
         """What a call of the source returns.
 
@@ -159,7 +159,7 @@ class SourceCalls:
         if not running.cancelled():
             running.exception()  # so that asyncio does not say that nobody asked
 
-    def _check_hanging(self, kind: Kind, model: str) -> None:
+    def _check_hanging(self, kind: CallKind, model: str) -> None:
         """Raise the error of a call that hangs, if another would hang like it."""
         for each in self._hanging.values():
             if model and each.model == model:
@@ -171,7 +171,7 @@ class SourceCalls:
         if self._clock.monotonic() - newest.began_at < self._patience_s(kind) / 2:
             raise RegistryError(newest.message)
 
-    def _patience_s(self, kind: Kind) -> float:
+    def _patience_s(self, kind: CallKind) -> float:
         """The limit, doubled for each call of a kind that hangs."""
         hanging = sum(each.kind == kind for each in self._hanging.values())
         return self._limit_s * float(2 ** min(hanging, DOUBLINGS_MAX))

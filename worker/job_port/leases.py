@@ -54,7 +54,7 @@ class _Beat:
 
 
 @dataclass
-class Lease:
+class JobLease:
     """One job that is held.
 
     Attributes:
@@ -104,7 +104,7 @@ class Leases:
         self._lease_ms = int(lease_s * 1000)
         self._heartbeat_s = heartbeat_s
         self._bytes_max = bytes_max
-        self._leases: dict[int, Lease] = {}
+        self._leases: dict[int, JobLease] = {}
         self._last = numbers_after
 
     def __len__(self) -> int:
@@ -113,7 +113,7 @@ class Leases:
     def __contains__(self, number: int) -> bool:
         return number in self._leases
 
-    def __getitem__(self, number: int) -> Lease:
+    def __getitem__(self, number: int) -> JobLease:
         return self._leases[number]
 
     @property
@@ -126,7 +126,7 @@ class Leases:
         numbers = range(self._last + 1, self._last + 1 + len(jobs))
         self._last += len(jobs)
         for number, job in zip(numbers, jobs, strict=True):
-            self._leases[number] = Lease(job.record, now + self._heartbeat_s)
+            self._leases[number] = JobLease(job.record, now + self._heartbeat_s)
         return list(numbers)
 
     def drop(self, number: int) -> None:
@@ -268,11 +268,11 @@ class Leases:
         return calls.release(record.id, record.token)
 
 
-def _hasten(lease: Lease, now: float) -> None:
+def _hasten(lease: JobLease, now: float) -> None:
     lease.next_beat = min(lease.next_beat, max(now, lease.beat_at + OUTPUT_GAP_S))
 
 
-def _estimate(lease: Lease, now: float) -> Progress | None:
+def _estimate(lease: JobLease, now: float) -> Progress | None:
     if lease.began is None or not lease.expected_s:
         return None
     fraction = min((now - lease.began) / lease.expected_s, ESTIMATE_MAX)

@@ -56,16 +56,16 @@ from penstock.worker.job_line.messages import (
 from penstock.worker.job_port.blob_carrier import (
     NO_ROOM,
     BlobCarrier,
-    Blobs,
     Carried,
     Loaded,
     OutputStored,
+    PortBlobs,
     Stored,
 )
 from penstock.worker.job_port.hints import Hints, WakeUp
 from penstock.worker.job_port.inputs import Read, Unreadable, read_input
 from penstock.worker.job_port.leases import Leases
-from penstock.worker.job_port.store_calls import Owed, Store, StoreCalls
+from penstock.worker.job_port.store_calls import BlockingStore, Owed, StoreCalls
 
 LEASE_WAIT_S = 1.0
 """How long who leaves asks what it was leased by a call that got no answer; then the leases end by
@@ -107,10 +107,10 @@ class JobPort:
         self,
         place: Place,
         interface: ModelInterface,
-        store: Store,
+        store: BlockingStore,
         wake_up: WakeUp,
         cancels: WakeUp,
-        blobs: Blobs | None,
+        blobs: PortBlobs | None,
         to_loop: Callable[[FromPort], None],
         *,
         numbers_after: int = 0,

@@ -30,7 +30,7 @@ long as the store answers its heartbeats."""
 log = get_logger("jobs")
 
 
-class Store(Protocol):
+class BlockingStore(Protocol):
     """Of `penstock.shared.jobs.blocking_store.BlockingJobStore`, what is used here."""
 
     def run_many(self, calls: Sequence[Call[Any]]) -> list[Any]:
@@ -76,7 +76,7 @@ class StoreCalls:
         lease_s: how long a lease lasts without a heartbeat.
     """
 
-    def __init__(self, store: Store, leases: Leases, lease_s: float) -> None:
+    def __init__(self, store: BlockingStore, leases: Leases, lease_s: float) -> None:
         self._store = store
         self._leases = leases
         self._lease_s = lease_s

@@ -23,7 +23,7 @@ from penstock.shared.process.telemetry import get_logger
 log = get_logger("jobs")
 
 
-class Blobs(Protocol):
+class SweptBlobs(Protocol):
     """What is needed of `penstock.shared.jobs.blobs.BlobStore`; raises `StateStoreError`."""
 
     def delete(self, names: Sequence[str]) -> list[str]:
@@ -50,7 +50,7 @@ class JobCollector:
     def __init__(
         self,
         store: JobStore,
-        blobs: Blobs | None,
+        blobs: SweptBlobs | None,
         is_known: Callable[[str], bool],
         collect_s: float,
         sweep_s: float,
@@ -106,7 +106,7 @@ class JobCollector:
             self._warned = True
             log.warning("blobs of erased jobs stay: no blob store is set", blobs=count)
 
-    async def _sweep_forever(self, blobs: Blobs) -> None:
+    async def _sweep_forever(self, blobs: SweptBlobs) -> None:
         outage = LoopOutage("looking for orphaned blobs")
         while True:
             # Gateways that were started together need not look together.

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from penstock.gateway.jobs.keeper.backlog import Backlogs
 from penstock.gateway.jobs.keeper.chores import Chore, due, samples
-from penstock.gateway.jobs.keeper.collector import Blobs, JobCollector
+from penstock.gateway.jobs.keeper.collector import JobCollector, SweptBlobs
 from penstock.gateway.jobs.keeper.courier import Sender, WebhookCourier
 from penstock.gateway.jobs.keeper.moves import Move, Unserved
 from penstock.gateway.jobs.keeper.outages import LoopOutage
@@ -98,7 +98,7 @@ class JobKeeper:
         settings: JobKeeperSettings,
         clock: Clock,
         sender: Sender | None,
-        blobs: Blobs | None,
+        blobs: SweptBlobs | None,
         is_known: Callable[[str], bool],
     ) -> None:
         self._store = store
