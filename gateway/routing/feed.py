@@ -28,7 +28,7 @@ TOLD_AGAIN_S = 60.0
 """How often the log says that the store is still away: seldom enough for an outage of a day."""
 
 FORGET_TIMEOUT_S = 1.0
-"""Longest wait for the store when we leave: who restarts a gateway waits for it to end."""
+"""Longest wait for the store when we leave; a report that stays expires by itself."""
 
 GOING_ON = "state store unreachable: going on as before"
 WAITING = "state store unreachable: waiting for it, or for replicas that tell their routes"
