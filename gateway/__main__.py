@@ -39,11 +39,11 @@ from penstock.gateway.transport.router import advertised_endpoint, check_endpoin
 from penstock.shared.contracts.addresses import authority_of, is_loopback, url_of
 from penstock.shared.contracts.deployment import GatewayReport
 from penstock.shared.contracts.ids import new_incarnation, node_name
+from penstock.shared.metrics.endpoint import process_registry, serve_metrics
 from penstock.shared.process.clock import SystemClock
 from penstock.shared.process.compiled import is_compiled
 from penstock.shared.process.descriptors import DescriptorWatch
 from penstock.shared.process.lifecycle import die_with_parent
-from penstock.shared.process.metrics_endpoint import process_registry, serve_metrics
 from penstock.shared.process.restarts import Restarts, RestartsCollector
 from penstock.shared.process.telemetry import configure_logging, get_logger
 from penstock.shared.process.tracing import Tracer, make_tracer

@@ -121,12 +121,6 @@ class GatewaySettings(JobKeeperSettings, JobSettings):
         ge=0,
         description="Smallest answer that is compressed for a client that accepts it.",
     )
-    blobs_url: str = Field(
-        "",
-        description="Where payloads and results of jobs lie that are too large for the state "
-        "store: a folder that gateways and workers share, or a URL such as s3://BUCKET/PREFIX; "
-        "empty: such jobs are refused.",
-    )
     default_timeout_s: float = Field(
         30.0, gt=0, description="Deadline of a call when neither it nor its model states one."
     )

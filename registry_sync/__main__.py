@@ -24,9 +24,9 @@ from penstock.registry_sync.sources.choice import maker_of
 from penstock.shared.artifacts.cache import ArtifactCache
 from penstock.shared.contracts.deployment import SyncReport
 from penstock.shared.contracts.ids import new_incarnation, node_name
+from penstock.shared.metrics.endpoint import process_registry, serve_metrics
 from penstock.shared.process.clock import SystemClock
 from penstock.shared.process.lifecycle import die_with_parent
-from penstock.shared.process.metrics_endpoint import process_registry, serve_metrics
 from penstock.shared.process.telemetry import configure_logging
 from penstock.shared.store.keys import Keys
 from penstock.shared.store.state import RedisStateStore

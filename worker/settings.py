@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from penstock.shared.contracts.ids import node_name
-from penstock.shared.contracts.settings import CommonSettings
+from penstock.shared.contracts.settings import CommonSettings, StoredJobsSettings
 from penstock.worker.environments.installers import Installer
 
 
@@ -20,7 +20,7 @@ BEATS_PER_LEASE = 3
 """Heartbeats that a lease lasts for at least: one may be late, and one lost."""
 
 
-class WorkerSettings(CommonSettings):
+class WorkerSettings(CommonSettings, StoredJobsSettings):
     """What a worker agent takes beyond the common settings."""
 
     worker: str = Field(
@@ -35,12 +35,6 @@ class WorkerSettings(CommonSettings):
     )
     cache_max_bytes: int = Field(
         50 * 1024**3, gt=0, description="Artifacts beyond this are evicted, but never needed ones."
-    )
-    blobs_url: str = Field(
-        "",
-        description="Where payloads and results of jobs lie that are too large for the state "
-        "store: a folder that gateways and workers share, or a URL such as s3://BUCKET/PREFIX; "
-        "empty: a job with so large a result fails.",
     )
     environments_max: int = Field(
         8, ge=1, description="Isolated environments kept; more are evicted, but never used ones."
@@ -104,12 +98,6 @@ class WorkerSettings(CommonSettings):
         ge=0,
         description="How long the execution of a canceled job may go on that is alone in its "
         "replica; then the replica is replaced.",
-    )
-    jobs_bytes_max: int = Field(
-        256 * 1024 * 1024,
-        gt=0,
-        description="Most bytes of payloads, results and outputs in the store, as for gateways; "
-        "results beyond it go to blobs_url, and without one their jobs fail.",
     )
     heartbeat_interval_s: float = Field(
         0.5, gt=0, description="How often replicas prove that their loop turns."

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penstock.gateway.http.server.headers import trace_context_of
-from penstock.shared.process.tracing import Kind, Span, Tracer, split_context
+from penstock.shared.process.tracing import Span, SpanRole, Tracer, split_context
 
 _CONTEXT_HEADERS = (b"traceparent", b"tracestate")
 _MODEL_PATH = re.compile(r"(/v\d)/models/([^/:]+)(?:/versions/([^/]+))?([/:]\w+)?")
@@ -67,7 +67,7 @@ def begin_span(
             attributes["penstock.version.asked"] = version
             pinned = "/versions/{version}"
         name = f"{method} {prefix}/models/{{model}}{pinned}{action or ''}"
-    return tracer.start(name, Kind.SERVER, trace_context_of(headers), attributes)
+    return tracer.start(name, SpanRole.SERVER, trace_context_of(headers), attributes)
 
 
 def end_span(span: Span | None, status: int) -> None:

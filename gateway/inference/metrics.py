@@ -23,6 +23,7 @@ from penstock.gateway.dispatch.counters import DispatchCounters, margin_bounds_s
 from penstock.gateway.dispatch.model_state import ModelState
 from penstock.gateway.dispatch.replicas import Revision
 from penstock.gateway.inference.types import DeployedModel
+from penstock.shared.metrics.families import labelled
 
 
 class Measured(Protocol):
@@ -77,7 +78,7 @@ class DispatchCollector(Collector):
             "Generation of the routing table that calls go by.",
             value=service.generation,
         )
-        yield _labelled(
+        yield labelled(
             GaugeMetricFamily,
             "penstock_gateway_ready_replicas",
             "Ready replicas that this gateway hears, those for jobs alone among them.",
@@ -92,7 +93,7 @@ class DispatchCollector(Collector):
         called = self._service.called_models()
         names = [deployed.model for deployed in self._service.deployed_models()]
         open_calls = dict.fromkeys(names, 0) | self._service.open_calls()
-        yield _labelled(
+        yield labelled(
             GaugeMetricFamily,
             "penstock_gateway_open_calls",
             "Calls that wait for their answer.",
@@ -110,7 +111,7 @@ class DispatchCollector(Collector):
         )
         for name, help_text, value_of in gauges:
             values = [(model.name, value_of(model)) for model in called]
-            yield _labelled(
+            yield labelled(
                 GaugeMetricFamily, f"penstock_gateway_{name}", help_text, "model", values
             )
 
@@ -144,18 +145,18 @@ def _totals(counters: DispatchCounters) -> Iterator[Metric]:
 def _counter(
     name: str, help_text: str, totals: Iterable[tuple[str, int]], label: str = "reason"
 ) -> Metric:
-    return _labelled(CounterMetricFamily, f"penstock_dispatch_{name}", help_text, label, totals)
+    return labelled(CounterMetricFamily, f"penstock_dispatch_{name}", help_text, label, totals)
 
 
 def _of_revisions(revisions: list[Revision]) -> Iterator[Metric]:
-    yield _labelled(
+    yield labelled(
         CounterMetricFamily,
         "penstock_gateway_ejections",
         "Replicas that were left out for a while, because they were worse than their peers.",
         "revision",
         [(revision.id, revision.ejection.ejections) for revision in revisions],
     )
-    yield _labelled(
+    yield labelled(
         GaugeMetricFamily,
         "penstock_gateway_ejected_replicas",
         "Replicas that are left out now, or sent one call at a time.",
@@ -173,16 +174,3 @@ def _margins(counters: DispatchCounters) -> Metric:
         buckets=list(zip(bounds, cumulative, strict=True)),
         sum_value=counters.margin_s,
     )
-
-
-def _labelled(
-    kind: type[CounterMetricFamily] | type[GaugeMetricFamily],
-    name: str,
-    help_text: str,
-    label: str,
-    values: Iterable[tuple[str, float]],
-) -> Metric:
-    family = kind(name, help_text, labels=[label])
-    for value_of, value in values:
-        family.add_metric([str(value_of)], value)
-    return family

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from penstock.gateway.dispatch.replicas import Replica
-from penstock.shared.process.tracing import Attributes, Kind, Span, Tracer, is_sampled
+from penstock.shared.process.tracing import Attributes, Span, SpanRole, Tracer, is_sampled
 from penstock.shared.wire.messages import Final, Message, Nack, Request
 
 
@@ -38,7 +38,7 @@ class AttemptSpans:
             "penstock.suspect": request.suspect,
             "penstock.budget_ms": request.budget_us / 1000,
         }
-        span = self._tracer.start("attempt", Kind.CLIENT, request.traceparent, attributes)
+        span = self._tracer.start("attempt", SpanRole.CLIENT, request.traceparent, attributes)
         if span is None:
             return request
         self._open[request.attempt_id] = span

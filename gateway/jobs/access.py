@@ -7,10 +7,8 @@ that it was to leave by may have ended with a server that is back already.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
-from math import inf
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from penstock.gateway.jobs.settings import JobSettings
 from penstock.shared.contracts.errors import (
@@ -22,6 +20,7 @@ from penstock.shared.contracts.errors import (
 from penstock.shared.jobs.calls import Call
 from penstock.shared.jobs.durability import Durability
 from penstock.shared.process.blocking import in_thread
+from penstock.shared.process.outage import Outage
 from penstock.shared.process.telemetry import get_logger
 from penstock.shared.wire.tensors import Buffer
 
@@ -31,6 +30,8 @@ Answer = TypeVar("Answer")
 
 TRIES = 2
 
+FULL = "no room for new jobs: they are refused; all else goes on"
+BOUNDS = "--jobs-max, --jobs-bytes-max; maxmemory (penstock up --store-memory)"
 FULL_AGAIN_S = 60.0
 """How often the log says that the store is full, while it is."""
 
@@ -84,8 +85,8 @@ class JobAccess:
         self._blob_timeout_s = settings.jobs_blob_timeout_s
         self._blob_slots = asyncio.Semaphore(settings.jobs_blobs_at_once_max)
         self._retry_after_s = settings.jobs_retry_after_s
-        self._is_away = False
-        self._told_full_at = -inf
+        self._away = Outage(log, "the job store does not answer")
+        self._full = Outage(log, FULL, again_s=FULL_AGAIN_S)  # some submits fit, others do not
 
     @property
     def has_blobs(self) -> bool:
@@ -108,12 +109,12 @@ class JobAccess:
             async with asyncio.timeout(self._timeout_s):
                 answer = await self._tried(call)
         except StoreFullError as error:
-            self._note_full(error)
+            self._full.failed(reason=error.message, bounds=BOUNDS)
             raise PenstockError(error.code, error.message, self._retry_after_s) from error
         except (StateStoreError, TimeoutError) as error:
             self._note_away(error)
             raise StoreAwayError(self._retry_after_s, self._store.found) from error
-        self._is_away = False
+        self._away.worked()
         return answer
 
     async def put_blob(self, job_id: str, data: Buffer) -> str:
@@ -166,19 +167,5 @@ class JobAccess:
             raise PenstockError(ErrorCode.INTERNAL, "this gateway has no store of large payloads")
         return self._blobs
 
-    def _note_away(self, error: Any) -> None:
-        """Say it once for each outage: every request notices it."""
-        if not self._is_away:
-            self._is_away = True
-            log.warning("the job store does not answer", reason=str(error) or repr(error))
-
-    def _note_full(self, error: StoreFullError) -> None:
-        """Say it once in a while: every submit is refused, or every other one."""
-        now = time.monotonic()
-        if now - self._told_full_at >= FULL_AGAIN_S:
-            self._told_full_at = now
-            log.warning(
-                "no room for new jobs: they are refused; all else goes on",
-                reason=error.message,
-                bounds="--jobs-max, --jobs-bytes-max; maxmemory (penstock up --store-memory)",
-            )
+    def _note_away(self, error: Exception) -> None:
+        self._away.failed(reason=str(error) or repr(error))

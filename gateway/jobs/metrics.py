@@ -24,6 +24,7 @@ from penstock.gateway.jobs.keeper.keeper import JobFigures
 from penstock.shared.jobs.answers import ModelStats, StoreStats
 from penstock.shared.jobs.record import JobState
 from penstock.shared.jobs.totals import BOUNDS_MS, ModelTotals, Spans
+from penstock.shared.metrics.families import labelled
 
 _BUCKETS = (*map(floatToGoString, (bound / 1000 for bound in BOUNDS_MS)), "+Inf")
 
@@ -72,7 +73,7 @@ class JobsCollector(Collector):
             "1 if the job store answered this gateway when it was last asked.",
             value=figures.reachable,
         )
-        yield _family(
+        yield labelled(
             CounterMetricFamily,
             "penstock_gateway_webhooks",
             "Webhooks that this gateway called.",
@@ -91,7 +92,7 @@ def _held(names: Iterable[str], stats: StoreStats, figures: JobFigures) -> Itera
     models = none | dict(stats.models)
     for name, help_text, value_of in _GAUGES:
         values = [(model, value_of(held)) for model, held in models.items()]
-        yield _family(GaugeMetricFamily, f"penstock_jobs_{name}", help_text, "model", values)
+        yield labelled(GaugeMetricFamily, f"penstock_jobs_{name}", help_text, "model", values)
     zeros = dict.fromkeys(models, 0.0)
     backlogs = {model: figures.backlog_s.get(model, 0.0) for model in stats.models}
     for name, help_text, seconds in (
@@ -99,7 +100,7 @@ def _held(names: Iterable[str], stats: StoreStats, figures: JobFigures) -> Itera
         ("backlog_seconds", "Time that the ready replicas will need for all jobs.", backlogs),
     ):
         family = f"penstock_jobs_{name}"
-        yield _family(GaugeMetricFamily, family, help_text, "model", (zeros | seconds).items())
+        yield labelled(GaugeMetricFamily, family, help_text, "model", (zeros | seconds).items())
     for name, help_text, value in (
         ("records", "Jobs in the store, of all states.", stats.jobs),
         ("store_bytes", "Bytes that the store keeps of payloads, results, outputs.", stats.bytes),
@@ -121,7 +122,7 @@ def _counted(totals: Mapping[str, ModelTotals]) -> Iterator[Metric]:
     """What ever happened."""
     for name, help_text, value_of in _COUNTERS:
         values = [(model, value_of(counted)) for model, counted in totals.items()]
-        yield _family(CounterMetricFamily, f"penstock_jobs_{name}", help_text, "model", values)
+        yield labelled(CounterMetricFamily, f"penstock_jobs_{name}", help_text, "model", values)
     finished = CounterMetricFamily(
         "penstock_jobs_finished", "Jobs that ended, by how.", labels=["model", "state"]
     )
@@ -149,17 +150,4 @@ def _histogram(
         for state, each in states.items():
             buckets = list(zip(_BUCKETS, accumulate(each.counts), strict=True))
             family.add_metric([model, state], buckets, each.total_s)
-    return family
-
-
-def _family(
-    kind: type[CounterMetricFamily] | type[GaugeMetricFamily],
-    name: str,
-    help_text: str,
-    label: str,
-    values: Iterable[tuple[str, float]],
-) -> Metric:
-    family = kind(name, help_text, labels=[label])
-    for value_of, value in values:
-        family.add_metric([value_of], value)
     return family

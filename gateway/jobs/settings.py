@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+
+from penstock.shared.contracts.settings import StoredJobsSettings
 
 DAY_S = 86_400.0
 
 
-class JobSettings(BaseModel):
+class JobSettings(StoredJobsSettings):
     """Bounds and defaults of jobs; a part of the gateway's settings."""
 
     jobs_store_timeout_s: float = Field(
@@ -90,10 +92,4 @@ class JobSettings(BaseModel):
     )
     jobs_max: int = Field(
         100_000, gt=0, description="Most jobs of all states in the store; a submit then gets 503."
-    )
-    jobs_bytes_max: int = Field(
-        256 * 1024 * 1024,
-        gt=0,
-        description="Most bytes of payloads, results and outputs in the store, as for workers; "
-        "a submit then gets 503.",
     )

@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from penstock.gateway.clients.unread_answers import ClientBounds
 from penstock.gateway.memory.held_bytes import KINDS
+from penstock.shared.metrics.families import labelled
 
 
 class HeldBytesCollector(Collector):
@@ -19,14 +20,13 @@ class HeldBytesCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All metrics, for a scrape."""
-        held = GaugeMetricFamily(
+        yield labelled(
+            GaugeMetricFamily,
             "penstock_gateway_held_bytes",
             "Bytes held for clients: bodies that arrive, open calls, answers that are not read.",
-            labels=["kind"],
+            "kind",
+            zip(KINDS, list(self._bounds.held.by_kind), strict=True),
         )
-        for kind, size_bytes in zip(KINDS, list(self._bounds.held.by_kind), strict=True):
-            held.add_metric([kind], size_bytes)
-        yield held
         yield CounterMetricFamily(
             "penstock_gateway_slow_clients_cut_off",
             "Connections that were ended because the client did not read its answers.",

@@ -14,7 +14,9 @@ from typing import Protocol
 from penstock.shared.contracts.deployment import GatewayReport
 from penstock.shared.contracts.errors import StateStoreError
 from penstock.shared.contracts.routing import RoutingTable
+from penstock.shared.process.outage import Outage
 from penstock.shared.process.telemetry import get_logger
+from penstock.shared.process.waits import forget_report, set_within
 from penstock.shared.store.state import StateStore
 
 log = get_logger("routing_feed")
@@ -27,6 +29,9 @@ TOLD_AGAIN_S = 60.0
 
 FORGET_TIMEOUT_S = 1.0
 """Longest wait for the store when we leave; a report that stays expires by itself."""
+
+GOING_ON = "state store unreachable: going on as before"
+WAITING = "state store unreachable: waiting for it, or for replicas that tell their routes"
 
 
 class Informed(Protocol):
@@ -72,7 +77,7 @@ class RoutingFeed:
         self._ttl_s = ttl_s
         self._store_changed = asyncio.Event()
         self._gateway_changed = asyncio.Event()
-        self._outage = _Outage(told_again_s)
+        self._outage = Outage(log, GOING_ON, "state store reachable again", told_again_s)
 
     def gateway_changed(self) -> None:
         """The gateway has something new to report."""
@@ -86,9 +91,7 @@ class RoutingFeed:
                 tasks.create_task(self._read_forever(service))
                 tasks.create_task(self._report_forever(service, endpoint))
         finally:
-            with contextlib.suppress(StateStoreError, TimeoutError):
-                async with asyncio.timeout(FORGET_TIMEOUT_S):
-                    await self._store.forget_gateway(self._report.gateway)
+            await forget_report(self._store.forget_gateway(self._report.gateway), FORGET_TIMEOUT_S)
 
     async def _read_forever(self, service: Informed) -> None:
         while True:
@@ -96,11 +99,15 @@ class RoutingFeed:
             try:
                 service.take_routing(await self._store.routing())
                 service.store_answered(True)
-                self._outage.over()
+                self._outage.worked()
             except StateStoreError as error:
                 service.store_answered(False)
-                self._outage.lasts(error.message, knows_routes=service.knows_routes)
-            await _wait(self._store_changed, self._poll_s)
+                self._outage.failed(
+                    GOING_ON if service.knows_routes else WAITING,
+                    reason=error.message,
+                    for_s=round(self._outage.for_s),
+                )
+            await set_within(self._store_changed, self._poll_s)
 
     async def _report_forever(self, service: Informed, endpoint: Callable[[], str]) -> None:
         told: GatewayReport | None = None
@@ -116,46 +123,5 @@ class RoutingFeed:
             with contextlib.suppress(StateStoreError):  # the reader tells of it
                 await self._store.report_gateway(report, self._ttl_s, notify=report != told)
                 told = report
-            await _wait(self._gateway_changed, self._interval_s)
+            await set_within(self._gateway_changed, self._interval_s)
             await asyncio.sleep(SETTLE_S)
-
-
-class _Outage:
-    """What the log says of a store that is away: at once, at intervals, and when it is over.
-
-    Args:
-        told_again_s: between two lines while it lasts.
-    """
-
-    def __init__(self, told_again_s: float) -> None:
-        self._told_again_s = told_again_s
-        self._began_at: float | None = None
-        self._told_at = 0.0
-
-    def lasts(self, reason: str, *, knows_routes: bool) -> None:
-        """The store did not answer; `reason` names its address."""
-        now = asyncio.get_running_loop().time()
-        if self._began_at is None:
-            self._began_at = now
-        elif now - self._told_at < self._told_again_s:
-            return
-        self._told_at = now
-        what = (
-            "state store unreachable: going on as before"
-            if knows_routes
-            else "state store unreachable: waiting for it, or for replicas that tell their routes"
-        )
-        log.warning(what, reason=reason, for_s=round(now - self._began_at))
-
-    def over(self) -> None:
-        """The store answered."""
-        if self._began_at is not None:
-            lasted_s = asyncio.get_running_loop().time() - self._began_at
-            self._began_at = None
-            log.info("state store reachable again", after_s=round(lasted_s))
-
-
-async def _wait(event: asyncio.Event, timeout_s: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await event.wait()

@@ -21,7 +21,7 @@ from penstock.registry_sync.daemon.follower import OUR_TAGS, RegistryFollower
 from penstock.registry_sync.daemon.leadership import Leadership
 from penstock.registry_sync.daemon.metrics import SyncCounts
 from penstock.registry_sync.daemon.source_calls import InThread, SourceCalls
-from penstock.registry_sync.daemon.supervision import keep_running, wait
+from penstock.registry_sync.daemon.supervision import keep_running
 from penstock.registry_sync.daemon.troubles import Troubles
 from penstock.registry_sync.plan.ownership import Ownership
 from penstock.registry_sync.plan.reconcile import plan
@@ -36,6 +36,7 @@ from penstock.shared.contracts.routing import RoutingTable
 from penstock.shared.process.blocking import in_thread
 from penstock.shared.process.clock import Clock, SteadyClock
 from penstock.shared.process.telemetry import get_logger
+from penstock.shared.process.waits import set_within
 from penstock.shared.store.state import Lease, StateStore
 
 DEBOUNCE_S = 0.03
@@ -182,7 +183,7 @@ class Controller:
 
     async def _reconcile_forever(self) -> None:
         while True:
-            await wait(self._wake, self._settings.state_poll_s)
+            await set_within(self._wake, self._settings.state_poll_s)
             await asyncio.sleep(DEBOUNCE_S)
             self._wake.clear()
             lease = self._leadership.lease

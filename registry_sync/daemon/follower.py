@@ -13,7 +13,6 @@ from collections.abc import Callable
 from penstock.registry_sync.daemon.metrics import SyncCounts
 from penstock.registry_sync.daemon.source_calls import SourceCalls
 from penstock.registry_sync.daemon.status_queue import StatusQueue
-from penstock.registry_sync.daemon.supervision import wait
 from penstock.registry_sync.daemon.troubles import Troubles
 from penstock.registry_sync.plan.ownership import Ownership
 from penstock.registry_sync.settings import SyncSettings
@@ -26,6 +25,7 @@ from penstock.registry_sync.sources.types import (
     with_status,
 )
 from penstock.shared.process.clock import Clock
+from penstock.shared.process.waits import set_within
 from penstock.shared.store.state import Lease
 
 POLL_JITTER = 0.1
@@ -106,12 +106,12 @@ class RegistryFollower:
             self._wake.clear()
             deployed = self._deployed
             if self._lease() is None or deployed is None:
-                await wait(self._wake, self._poll_interval_s)
+                await set_within(self._wake, self._poll_interval_s)
                 continue
             await self._write_statuses()
             if self._clock.monotonic() >= self._next_poll:
                 await self._look(deployed)
-            await wait(self._wake, self._next_poll - self._clock.monotonic())
+            await set_within(self._wake, self._next_poll - self._clock.monotonic())
 
     async def _look(self, known: frozenset[VersionKey]) -> None:
         lease = self._lease()

@@ -25,7 +25,7 @@ from prometheus_client.utils import floatToGoString
 from penstock.registry_sync.plan.version_phases import PhaseCounts, phase_counts, version_phases
 from penstock.registry_sync.plan.world import Plan
 from penstock.shared.contracts.deployment import Deployment, Phase
-from penstock.shared.process.bounded_histogram import BoundedHistogram
+from penstock.shared.metrics.bounded_histogram import BoundedHistogram
 
 PLAN_BUCKETS_S = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0)
 _BUCKET_LABELS = (*map(floatToGoString, PLAN_BUCKETS_S), "+Inf")

@@ -5,15 +5,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 
 from penstock.registry_sync.daemon.troubles import Troubles
 from penstock.shared.contracts.deployment import SyncReport
 from penstock.shared.contracts.errors import StateStoreError
+from penstock.shared.process.waits import forget_report
 from penstock.shared.store.state import StateStore
-
-FORGET_TIMEOUT_S = 2.0
-"""Longest wait for the store at the end; a report that stays expires by itself."""
 
 
 async def report_presence(
@@ -36,6 +33,4 @@ async def report_presence(
                 troubles.tell("presence", f"timed out after {ttl_s:g} s (state store)")
             await asyncio.sleep(interval_s)
     finally:
-        with suppress(StateStoreError, TimeoutError):
-            async with asyncio.timeout(FORGET_TIMEOUT_S):
-                await store.forget_sync(report().sync)
+        await forget_report(store.forget_sync(report().sync))

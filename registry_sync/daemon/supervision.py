@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 from penstock.registry_sync.daemon.troubles import Troubles
 
@@ -33,10 +32,3 @@ async def keep_running(about: str, run: Callable[[], Awaitable[None]], troubles:
             delay_s = RESTART_DELAY_S
         await asyncio.sleep(delay_s)
         delay_s = min(2 * delay_s, RESTART_DELAY_MAX_S)
-
-
-async def wait(event: asyncio.Event, timeout_s: float) -> None:
-    """Wait until an event is set, or for so long: an event alone may be forgotten by its setter."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(max(0.0, timeout_s)):
-            await event.wait()

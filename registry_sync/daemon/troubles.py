@@ -1,7 +1,8 @@
 """What is wrong, said once and not at every try: again when it is something else, and when it ends.
 
 An error that nobody foresaw is a mistake of ours or of a library: it is logged with its traceback
-and counted, and what met it goes on.
+and counted, and what met it goes on. More than `penstock.shared.process.outage`: there are many
+troubles at a time, another reason is news, and a report names those that last.
 """
 
 from __future__ import annotations

@@ -31,7 +31,10 @@ DANGLING = "it is a link to what is not there: is that mounted?"
 
 
 class Complaints:
-    """Says what is wrong once, not at every poll; and again if it was mended in between."""
+    """Says what is wrong once, not at every poll; and again if it was mended in between.
+
+    No outage: what was mended is not said, but is what the next poll does not complain of.
+    """
 
     def __init__(self) -> None:
         self._log = get_logger("folder")

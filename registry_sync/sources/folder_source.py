@@ -6,7 +6,7 @@
     DIR/<model>/<version>/tags.yaml     tags of the version
 
 Nobody announces a change, and files are written in steps. What is in a version is therefore told by
-what the file system says of it (`penstock.shared.artifacts.copy.Content`), which becomes the
+what the file system says of it (`penstock.shared.artifacts.copy.FolderContent`), which becomes the
 identity of its source: a file that was edited in place is a new source, whose digest then decides
 whether it is a new revision. Everything must have come to rest before it counts (see `settled`);
 until then, what counted before does. If we do not know what counted before, since we only just

@@ -38,7 +38,7 @@ _CHUNK_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Content:
+class FolderContent:
     """What lies in a folder.
 
     Attributes:
@@ -52,7 +52,7 @@ class Content:
     changed_at: float
 
 
-def content_of(folder: Path) -> Content:
+def content_of(folder: Path) -> FolderContent:
     """Look at a folder, without reading any file.
 
     Raises:
@@ -69,7 +69,7 @@ def content_of(folder: Path) -> Content:
             rows.append((path, status.st_mode, status.st_size, *times, status.st_ino))
     rows.sort()
     fingerprint = hashlib.sha256(orjson.dumps(rows)).hexdigest()[:32] if rows else ""
-    return Content(tuple(row[0] for row in rows), fingerprint, changed_ns / 1e9)
+    return FolderContent(tuple(row[0] for row in rows), fingerprint, changed_ns / 1e9)
 
 
 def copy_content(folder: Path, target: Path, identity: str, stop: Event) -> None:
@@ -96,7 +96,7 @@ def copy_content(folder: Path, target: Path, identity: str, stop: Event) -> None
         raise ArtifactError(f"it cannot be copied: {error.strerror}") from error
 
 
-def _expect(folder: Path, identity: str) -> Content:
+def _expect(folder: Path, identity: str) -> FolderContent:
     content = content_of(folder)
     if identity and content.fingerprint != identity:
         raise ArtifactError("it changed before it was copied")

@@ -13,8 +13,9 @@ from functools import cached_property
 from typing import Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from penstock.shared.contracts.document import Document
 from penstock.shared.contracts.ids import ReplicaId
 from penstock.shared.contracts.routing import HEDGE_BUDGET, HedgePolicy, JobsPolicy
 from penstock.shared.contracts.tensor_spec import TensorSpec
@@ -34,18 +35,14 @@ FOLDER_SCHEME = "folder:"
 """Of artifacts that lie in a folder which every node mounts at the same path."""
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class ParameterSpec(_Document):
+class ParameterSpec(Document):
     """A value that a request may state beside its inputs; `datatype` as tensors have it."""
 
     name: str
     datatype: str
 
 
-class ModelInterface(_Document):
+class ModelInterface(Document):
     """What a loaded model takes and gives, as its replica found it.
 
     Attributes:
@@ -73,7 +70,7 @@ class ModelInterface(_Document):
         return {spec.name: spec for spec in self.inputs}
 
 
-class ArtifactFile(_Document):
+class ArtifactFile(Document):
     """One file of a model version; `path` is relative and never leaves the model's folder."""
 
     path: str
@@ -81,7 +78,7 @@ class ArtifactFile(_Document):
     sha256: str
 
 
-class ArtifactManifest(_Document):
+class ArtifactManifest(Document):
     """All files of a model version, sorted by path.
 
     Attributes:
@@ -104,7 +101,7 @@ class ArtifactManifest(_Document):
         return sum(file.size for file in self.files)
 
 
-class ArtifactSource(_Document):
+class ArtifactSource(Document):
     """Where a version's artifacts come from.
 
     Attributes:
@@ -125,7 +122,7 @@ class ArtifactSource(_Document):
         return self.uri.removeprefix(FOLDER_SCHEME) if self.uri.startswith(FOLDER_SCHEME) else None
 
 
-class ReplicaSettings(_Document):
+class ReplicaSettings(Document):
     """Settings that a replica needs when it starts; a change of them makes a new revision.
 
     Attributes:
@@ -162,7 +159,7 @@ class ReplicaSettings(_Document):
     trial: int | None = None
 
 
-class InPlaceSettings(_Document):
+class InPlaceSettings(Document):
     """Settings that what runs can follow; a change of them makes no new revision.
 
     Attributes:
@@ -218,7 +215,7 @@ class RevisionDeployment(InPlaceSettings):
     message: str = ""
 
 
-class ReplicaPlacement(_Document):
+class ReplicaPlacement(Document):
     """One replica on one worker; `key` names the place, not the process life in it.
 
     Attributes:
@@ -234,7 +231,7 @@ class ReplicaPlacement(_Document):
     duty: Duty = "both"
 
 
-class Deployment(_Document):
+class Deployment(Document):
     """All that registry_sync wants to exist.
 
     Attributes:
@@ -245,7 +242,7 @@ class Deployment(_Document):
             nothing about others. None: written before this was noted.
     """
 
-    revisions: dict[str, RevisionDeployment] = {}
+    revisions: dict[str, RevisionDeployment] = Field(default_factory=dict)
     placement: tuple[ReplicaPlacement, ...] = ()
     serial: int = 0
     workers: tuple[str, ...] | None = None
@@ -263,7 +260,7 @@ class ReplicaState(StrEnum):
     INVALID = "invalid"  # its model can never be served; a retry cannot help
 
 
-class ReplicaReport(_Document):
+class ReplicaReport(Document):
     """One replica, as its agent sees it.
 
     Attributes:
@@ -289,7 +286,7 @@ class ReplicaReport(_Document):
     note: str = ""
 
 
-class WorkerReport(_Document):
+class WorkerReport(Document):
     """A worker: what it has to offer, and what runs on it.
 
     Attributes:
@@ -316,7 +313,7 @@ class WorkerReport(_Document):
     replicas: tuple[ReplicaReport, ...] = ()
 
 
-class VersionStatus(_Document):
+class VersionStatus(Document):
     """What became of a version, in the words that the registry shows.
 
     Attributes:
@@ -330,7 +327,7 @@ class VersionStatus(_Document):
     gone: bool = False
 
 
-class SyncReport(_Document):
+class SyncReport(Document):
     """A registry_sync daemon, leading or standing by; `sync` is this life of it.
 
     Attributes:
@@ -348,7 +345,7 @@ class SyncReport(_Document):
     troubles: tuple[str, ...] = ()
 
 
-class GatewayReport(_Document):
+class GatewayReport(Document):
     """A gateway: where replicas dial it, and what it has taken in.
 
     Attributes:

@@ -14,19 +14,14 @@ one does, so that all who hear of the same findings hold the same one in the end
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
-
 from penstock.shared.contracts.deployment import ModelInterface
+from penstock.shared.contracts.document import Document
 
 Tried = tuple[tuple[str, ...], ...] | None
 """Sets of names of inputs; None: whichever."""
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Finding(_Document):
+class Finding(Document):
     """What a model is, as its runtime and its trial say.
 
     Attributes:

@@ -10,7 +10,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
+
+from penstock.shared.contracts.document import Document
 
 EVENTS_MAX = 200
 """Most events that are kept of a model: years of swaps by hand, a month of one swap a day with all
@@ -34,11 +36,7 @@ class EventKind(StrEnum):
     WITHDRAWN = "withdrawn"  # nobody asks for it any more, and it never served
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class HistoryEvent(_Document):
+class HistoryEvent(Document):
     """Something that happened.
 
     Attributes:
@@ -64,7 +62,7 @@ class HistoryEvent(_Document):
     registry_updated_at: float | None = None
 
 
-class VersionPast(_Document):
+class VersionPast(Document):
     """What is known of a version.
 
     Attributes:
@@ -93,7 +91,7 @@ class VersionPast(_Document):
         return "" if self.failed_at is None else f"failed {utc(self.failed_at)}: {self.failure}"
 
 
-class ModelPast(_Document):
+class ModelPast(Document):
     """What is known of a model.
 
     Attributes:
@@ -108,7 +106,7 @@ class ModelPast(_Document):
     by: str = ""
     serving: str = ""
     revision: str = ""
-    versions: dict[str, VersionPast] = {}
+    versions: dict[str, VersionPast] = Field(default_factory=dict)
 
 
 def utc(wall: float) -> str:

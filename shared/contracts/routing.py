@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
+
+from penstock.shared.contracts.document import Document
 
 HedgePolicy: TypeAlias = Literal["auto", "off"] | float
 """As an operator sets it; a number is a fixed delay in milliseconds."""
@@ -25,7 +27,7 @@ HEDGE_BUDGET = 0.05
 asks for."""
 
 
-class VersionRoute(BaseModel):
+class VersionRoute(Document):
     """A version that calls may reach.
 
     Attributes:
@@ -40,8 +42,6 @@ class VersionRoute(BaseModel):
         jobs: whether it takes calls, jobs or both.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     version: str
     revision: str
     weight: int = 100
@@ -52,7 +52,7 @@ class VersionRoute(BaseModel):
     jobs: JobsPolicy = "shared"
 
 
-class ModelRoute(BaseModel):
+class ModelRoute(Document):
     """How calls of one model find a version.
 
     Attributes:
@@ -62,8 +62,6 @@ class ModelRoute(BaseModel):
         reason: why nothing can be reached, for the caller of a 503.
         hopeless: whether that stays so until the operator changes something.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     model: str
     generation: int
@@ -76,7 +74,7 @@ class ModelRoute(BaseModel):
         return next((route for route in self.versions if route.version == version), None)
 
 
-class RoutingTable(BaseModel):
+class RoutingTable(Document):
     """All routes.
 
     Attributes:
@@ -84,7 +82,5 @@ class RoutingTable(BaseModel):
         models: routes by model name; a model that is not here is unknown (404).
     """
 
-    model_config = ConfigDict(frozen=True)
-
     generation: int = 0
-    models: dict[str, ModelRoute] = {}
+    models: dict[str, ModelRoute] = Field(default_factory=dict)

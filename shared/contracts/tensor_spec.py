@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from penstock.shared.contracts.document import Document
 
 
-class TensorSpec(BaseModel):
+class TensorSpec(Document):
     """What a model takes or gives under one name.
 
     Attributes:
@@ -15,8 +15,6 @@ class TensorSpec(BaseModel):
         optional: an input that requests may leave out.
         text: elements of BYTES that are to be UTF-8, since the model takes them as text.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     datatype: str

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from redis import Redis
-from redis.backoff import NoBackoff
 from redis.client import PubSub
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from penstock.shared.contracts.errors import StateStoreError
 from penstock.shared.jobs.calls import Call
@@ -23,7 +20,7 @@ from penstock.shared.jobs.scripts import (
     detect,
     waits_for_disk,
 )
-from penstock.shared.store.client import SOCKET_TIMEOUT_S
+from penstock.shared.store.client import SOCKET_TIMEOUT_S, connect_blocking
 from penstock.shared.store.keys import Keys
 from penstock.shared.store.url import without_password
 
@@ -37,7 +34,7 @@ class BlockingJobStore:
         self.scripts = Scripts(keys, clock_offset_ms)
         self._url = redis_url
         self._connects = 0
-        self._redis = _connect(redis_url, self._connected)
+        self._redis = connect_blocking(redis_url, self._connected)
         self._durability: Durability | None = None
 
     def run(self, call: Call[Answer]) -> Answer:
@@ -146,7 +143,7 @@ class BlockingWakeUp:
             self._asked_at = None
 
     def _subscribe(self) -> None:
-        pubsub: PubSub = _connect(self._url).pubsub()  # type: ignore[no-untyped-call]
+        pubsub: PubSub = connect_blocking(self._url).pubsub()  # type: ignore[no-untyped-call]
         self._pubsub = pubsub
         pubsub.subscribe(self._channel)
         if pubsub.get_message(timeout=SOCKET_TIMEOUT_S) is None:
@@ -175,19 +172,3 @@ class BlockingWakeUp:
             self._asked_at = time.monotonic()
         elif time.monotonic() - self._asked_at > self._answer_s:
             raise OSError("no answer to a ping")
-
-
-def _connect(redis_url: str, connected: Callable[[], None] | None = None) -> Redis:
-    def begin(connection: Any) -> None:
-        connection.on_connect()
-        if connected is not None:
-            connected()
-
-    return Redis.from_url(
-        redis_url,
-        socket_timeout=SOCKET_TIMEOUT_S,
-        socket_connect_timeout=SOCKET_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-        decode_responses=False,
-        redis_connect_func=begin,
-    )

@@ -26,7 +26,7 @@ from penstock.shared.jobs.scripts import (
     detect,
     waits_for_disk,
 )
-from penstock.shared.process.cancellation import cancellable
+from penstock.shared.process.waits import cancellable
 from penstock.shared.store.client import connect
 from penstock.shared.store.keys import Keys
 from penstock.shared.store.url import without_password

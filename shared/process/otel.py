@@ -33,8 +33,8 @@ from penstock.shared.process.telemetry import get_logger
 from penstock.shared.process.tracing import (
     FLUSH_TIMEOUT_S,
     Attributes,
-    Kind,
     Span,
+    SpanRole,
     Tracer,
     is_sampled,
     join_context,
@@ -83,7 +83,7 @@ class OtelTracer:
     def start(
         self,
         name: str,
-        kind: Kind,
+        kind: SpanRole,
         parent: str,
         attributes: Attributes,
         links: Sequence[Span] = (),

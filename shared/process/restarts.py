@@ -13,8 +13,8 @@ from math import inf
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from penstock.shared.process.cancellation import cancellable
 from penstock.shared.process.telemetry import get_logger
+from penstock.shared.process.waits import cancellable
 
 log = get_logger("restarts")
 

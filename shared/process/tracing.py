@@ -32,7 +32,7 @@ _SAMPLED = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f][13579bdf]
 Attributes: TypeAlias = Mapping[str, str | int | float | bool]
 
 
-class Kind(StrEnum):
+class SpanRole(StrEnum):
     """A span's part in the conversation of two processes."""
 
     SERVER = "SERVER"
@@ -71,7 +71,7 @@ class Tracer(Protocol):
     def start(
         self,
         name: str,
-        kind: Kind,
+        kind: SpanRole,
         parent: str,
         attributes: Attributes,
         links: Sequence[Span] = (),

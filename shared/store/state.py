@@ -24,7 +24,7 @@ from penstock.shared.contracts.findings import Finding
 from penstock.shared.contracts.history import EVENTS_MAX, HISTORY_TTL_S, HistoryEvent, ModelPast
 from penstock.shared.contracts.ids import new_system_id
 from penstock.shared.contracts.routing import RoutingTable
-from penstock.shared.process.cancellation import cancellable
+from penstock.shared.process.waits import cancellable
 from penstock.shared.store.client import connect
 from penstock.shared.store.keys import Keys
 from penstock.shared.store.subscription import SILENCE_S, Subscription

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
-from penstock.shared.process.cancellation import cancellable
 from penstock.shared.process.telemetry import get_logger
+from penstock.shared.process.waits import cancellable
 from penstock.shared.store.client import SOCKET_TIMEOUT_S, connect
 
 log = get_logger("subscription")

@@ -15,10 +15,10 @@ from penstock.deploy.local.cli.failures import CommandError
 from penstock.deploy.local.system import valkey
 from penstock.deploy.local.system.data_dir import DataDir, lock_data_dir
 from penstock.deploy.local.system.runtime_dir import RuntimeDir
+from penstock.deploy.local.up.announcer import Announcer
 from penstock.deploy.local.up.guard import Guard
 from penstock.deploy.local.up.launcher import Launcher, Part, until
 from penstock.deploy.local.up.processes import ProcessSpec
-from penstock.deploy.local.up.progress import Progress
 from penstock.deploy.local.up.restart_policy import RestartPolicy
 from penstock.shared.store.client import connect
 from penstock.worker.agent.devices import memory_bytes
@@ -38,7 +38,7 @@ class Store:
         self.restarted = asyncio.Event()
         self.guard = Guard(lock_data_dir(data_dir))
         policy = RestartPolicy(first_s=0.05)
-        self.launcher = Launcher(self.guard, Progress(), self.restarted.set, policy)
+        self.launcher = Launcher(self.guard, Announcer(), self.restarted.set, policy)
 
     async def ready(self) -> bool:
         return await valkey.ping(self.url)
@@ -118,7 +118,7 @@ async def test_a_live_server_is_adopted_kept_and_ended(data_dir: DataDir) -> Non
     pid = await valkey.find_server(data_dir, first.url)
     assert pid == part.pid
 
-    launcher = Launcher(first.guard, Progress(), first.restarted.set, RestartPolicy(first_s=0.05))
+    launcher = Launcher(first.guard, Announcer(), first.restarted.set, RestartPolicy(first_s=0.05))
     adopted = launcher.adopt(first.spec, pid)
     await launcher.until_ready(adopted, first.ready, TIMEOUT_S)
     assert adopted.pid == pid

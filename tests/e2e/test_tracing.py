@@ -26,7 +26,7 @@ from penstock.gateway.http.app import create_app
 from penstock.gateway.http.metrics import HttpMetrics
 from penstock.gateway.http.settings import HttpSettings
 from penstock.gateway.http.traced_app import TracedApp
-from penstock.shared.process.tracing import Kind, Tracer, make_tracer
+from penstock.shared.process.tracing import SpanRole, Tracer, make_tracer
 from tests.e2e.otlp_collector import Collector, Received
 from tests.support import models
 from tests.support.data_plane import DataPlane, data_plane
@@ -240,7 +240,7 @@ def test_a_collector_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.Mon
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
         tracer = make_tracer("s", "i", {**os.environ})
         assert tracer is not None
-        span = tracer.start("n", Kind.SERVER, "", {})
+        span = tracer.start("n", SpanRole.SERVER, "", {})
         assert span is not None
         span.end()
         started = time.monotonic()

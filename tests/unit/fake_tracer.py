@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from penstock.shared.process.tracing import FLUSH_TIMEOUT_S, Attributes, Kind, Span, is_sampled
+from penstock.shared.process.tracing import FLUSH_TIMEOUT_S, Attributes, Span, SpanRole, is_sampled
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -50,7 +50,7 @@ class FakeTracer:
     def start(
         self,
         name: str,
-        kind: Kind,
+        kind: SpanRole,
         parent: str,
         attributes: Attributes,
         links: Sequence[Span] = (),

@@ -39,16 +39,6 @@ WAYS = {
 POSITIONAL_MAX = 5
 """Arguments that a call of ours may have without their names: a swapped pair passes every check."""
 
-UNNAMED = {
-    "worker/job_line/wire.py",
-    "worker/job_port/__main__.py",
-    "worker/jobs/queue.py",
-    "worker/jobs/side.py",
-    "worker/session/endings.py",
-    "worker/session/session.py",
-}
-"""Modules with calls that have more. The list only shrinks."""
-
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _STOPS = re.compile(r"[Pp]revious (?:and next )?stop(.*)", re.DOTALL)
 
@@ -118,8 +108,7 @@ def test_long_calls_name_their_arguments() -> None:
         if isinstance(node, ast.Call) and positional(node) > POSITIONAL_MAX
         if called(node) in ours
     ]
-    assert [each for each in unnamed if each[0] not in UNNAMED] == []
-    assert {module for module, _ in unnamed} == UNNAMED, "the list of exceptions can be shorter"
+    assert unnamed == []
 
 
 @pytest.mark.parametrize("name", OURS)

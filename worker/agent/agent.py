@@ -10,17 +10,18 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Collection
-from contextlib import suppress
 from typing import TypeVar
 
 from penstock.shared.contracts.deployment import ReplicaReport, ReplicaState, WorkerReport
 from penstock.shared.contracts.errors import StateStoreError
 from penstock.shared.contracts.ids import new_incarnation, node_name
+from penstock.shared.metrics.endpoint import process_registry, serve_metrics
 from penstock.shared.process.clock import Clock
 from penstock.shared.process.descriptors import DescriptorWatch
-from penstock.shared.process.metrics_endpoint import process_registry, serve_metrics
+from penstock.shared.process.outage import Outage
 from penstock.shared.process.restarts import Restarts, RestartsCollector
 from penstock.shared.process.telemetry import get_logger
+from penstock.shared.process.waits import forget_report, set_within
 from penstock.shared.store.state import StateStore
 from penstock.worker.agent.devices import Machine
 from penstock.worker.agent.events import Placed, Shutdown, SupervisionLimits
@@ -38,8 +39,7 @@ from penstock.worker.transitions import after
 GATHER_S = 0.05
 """Changes within this time are read, or reported, together."""
 
-FORGET_TIMEOUT_S = 2.0
-"""Longest wait for the store when we leave; a report that stays expires by itself."""
+STORE_AWAY = "state store does not answer: going on as it is"
 
 PARTS = ("store_hints", "job_losses", "descriptors")
 """Parts that replicas serve without: the store is read now and then anyway, and leases end."""
@@ -104,7 +104,7 @@ class Agent:
         )
         self._collector = AgentCollector(settings.worker)
         self._metrics_port = 0
-        self._store_answers = True
+        self._store_outage = Outage(logger, STORE_AWAY, "state store answers again")
         self._stage = Stage.RUN
         self._others_known_at = 0.0
         self._restarts = Restarts(PARTS)
@@ -216,9 +216,7 @@ class Agent:
     async def _leave(self) -> None:
         """Leave nothing behind: no process, no report."""
         await self._host.end_all()
-        with suppress(StateStoreError, TimeoutError):
-            async with asyncio.timeout(FORGET_TIMEOUT_S):
-                await self._store.forget_worker(self._settings.worker)
+        await forget_report(self._store.forget_worker(self._settings.worker))
         logger.info("worker left")
 
     # What is wanted
@@ -232,7 +230,7 @@ class Agent:
             self._hinted.clear()
             await self._read()
             self._looked.set()
-            if await _is_set(self._hinted, self._settings.state_poll_s):
+            if await set_within(self._hinted, self._settings.state_poll_s):
                 await asyncio.sleep(GATHER_S)
 
     async def _read(self) -> None:
@@ -263,9 +261,9 @@ class Agent:
         try:
             document = await answer
         except StateStoreError as error:
-            self._note_store(error)
+            self._store_outage.failed(error=error.message)
             return None
-        self._note_store(None)
+        self._store_outage.worked()
         return document
 
     # What is reported
@@ -278,7 +276,7 @@ class Agent:
             changed = self._changed.is_set()
             self._changed.clear()
             if await self._reported(notify=changed):
-                if await _is_set(self._changed, self._settings.report_interval_s):
+                if await set_within(self._changed, self._settings.report_interval_s):
                     await asyncio.sleep(GATHER_S)
             else:
                 await asyncio.sleep(self._settings.report_interval_s)
@@ -292,7 +290,7 @@ class Agent:
         try:
             await self._store.report_worker(report, self._settings.report_ttl_s, notify=notify)
         except StateStoreError as error:
-            self._note_store(error)
+            self._store_outage.failed(error=error.message)
             return False
         return True
 
@@ -312,17 +310,6 @@ class Agent:
             replicas=replicas,
         )
 
-    def _note_store(self, error: StateStoreError | None) -> None:
-        """Log when the store begins or ceases to answer."""
-        answers = error is None
-        if answers == self._store_answers:
-            return
-        self._store_answers = answers
-        if error is not None:
-            logger.warning("state store does not answer: going on as it is", error=error.message)
-        else:
-            logger.info("state store answers again")
-
     def _replica_lost(self, replica: str, begun: Collection[str] | None) -> None:
         if self._losses is not None:
             self._losses.add(replica, begun)
@@ -334,13 +321,3 @@ class Agent:
             self._advance(Milestone.HANDED_OVER)
         if self._stage is Stage.DRAIN and self._host.idle:
             self._advance(Milestone.DRAINED)
-
-
-async def _is_set(event: asyncio.Event, timeout_s: float) -> bool:
-    """Wait for an event for at most `timeout_s`; whether it came."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True

@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector
 
 from penstock.shared.contracts.deployment import ReplicaReport
 from penstock.shared.contracts.ids import ReplicaId
-from penstock.shared.process.bounded_histogram import BoundedHistogram
+from penstock.shared.metrics.bounded_histogram import BoundedHistogram
 from penstock.worker.agent.events import KillReason
 from penstock.worker.agent.resident import by_replica, largest_named
 from penstock.worker.control.messages import Heartbeat

@@ -45,7 +45,7 @@ NO_ROOM = Failure(
 Answer = TypeVar("Answer")
 
 
-class Blobs(Protocol):
+class PortBlobs(Protocol):
     """Of `penstock.shared.jobs.blobs.BlobStore`, what is used here."""
 
     def put(self, job_id: str, data: Buffer) -> str:
@@ -101,7 +101,7 @@ class BlobCarrier:
         deliver: takes what was done, or dropped; any thread may call it.
     """
 
-    def __init__(self, blobs: Blobs | None, deliver: Callable[[Carried], None]) -> None:
+    def __init__(self, blobs: PortBlobs | None, deliver: Callable[[Carried], None]) -> None:
         self._blobs = blobs
         self._deliver = deliver
         self._changed = threading.Condition()  # guards what is below
@@ -168,7 +168,7 @@ class BlobCarrier:
         content = Content(output.media_type, len(output.data), name)
         return OutputStored(output.number, content)
 
-    def _try(self, transfer: Callable[[Blobs], Answer], tries: int = TRIES) -> Answer | Failure:
+    def _try(self, transfer: Callable[[PortBlobs], Answer], tries: int = TRIES) -> Answer | Failure:
         if self._blobs is None:
             return NO_BLOBS
         for attempt in range(tries):

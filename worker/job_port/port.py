@@ -56,15 +56,15 @@ from penstock.worker.job_port.blob_carrier import (
     NO_ROOM,
     BlobCarrier,
     BlobLoaded,
-    Blobs,
     Carried,
     OutputStored,
+    PortBlobs,
     Stored,
 )
 from penstock.worker.job_port.hints import Hints, WakeUp
 from penstock.worker.job_port.inputs import Read, Unreadable, read_input
 from penstock.worker.job_port.leases import Leases
-from penstock.worker.job_port.store_calls import OwedCall, Store, StoreCalls
+from penstock.worker.job_port.store_calls import BlockingStore, OwedCall, StoreCalls
 
 LEASE_WAIT_S = 1.0
 """How long who leaves asks what it was leased by a call that got no answer; then the leases end by
@@ -106,10 +106,10 @@ class JobPort:
         self,
         terms: LeaseTerms,
         interface: ModelInterface,
-        store: Store,
+        store: BlockingStore,
         wake_up: WakeUp,
         cancels: WakeUp,
-        blobs: Blobs | None,
+        blobs: PortBlobs | None,
         to_loop: Callable[[FromPort], None],
         *,
         numbers_after: int = 0,

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from penstock.shared.contracts.errors import StateStoreError, StoreFullError
 from penstock.shared.jobs.calls import Call
 from penstock.shared.jobs.durability import Durability
+from penstock.shared.process.outage import Outage
 from penstock.shared.process.telemetry import get_logger
 from penstock.worker.job_port.leases import Leases
 
@@ -29,7 +30,7 @@ long as the store answers its heartbeats."""
 log = get_logger("jobs")
 
 
-class Store(Protocol):
+class BlockingStore(Protocol):
     """Of `penstock.shared.jobs.blocking_store.BlockingJobStore`, what is used here."""
 
     def run_many(self, calls: Sequence[Call[Any]]) -> list[Any]:
@@ -75,7 +76,7 @@ class StoreCalls:
         lease_s: how long a lease lasts without a heartbeat.
     """
 
-    def __init__(self, store: Store, leases: Leases, lease_s: float) -> None:
+    def __init__(self, store: BlockingStore, leases: Leases, lease_s: float) -> None:
         self._store = store
         self._leases = leases
         self._lease_s = lease_s
@@ -84,7 +85,7 @@ class StoreCalls:
         self._told: Durability | None = None
         self.retry_at = 0.0
         self._retry_s = RETRY_S
-        self._away = False
+        self._outage = Outage(log, "the job store does not answer", "the job store answers again")
 
     def __len__(self) -> int:
         return len(self._owed)
@@ -114,7 +115,9 @@ class StoreCalls:
             for each in owed:
                 each.sent = True
             self._owed = owed
-            self._is_away(error)
+            self._durability = None  # the next connection may lead to another server
+            self._back_off()
+            self._outage.failed(held=len(self._leases), error=error.message)
             return
         failed = False
         for at, (each, answer) in enumerate(zip((*owed, *beats), answers, strict=True)):
@@ -128,7 +131,8 @@ class StoreCalls:
         if failed:
             self._back_off()
         else:
-            self._is_back()
+            self._retry_s = RETRY_S
+            self._outage.worked(held=len(self._leases))
 
     def _ask(self, wanted: Sequence[Call[Any]]) -> list[Any]:
         """Answers, in order: in one go, unless some take long that others need not wait for."""
@@ -169,20 +173,6 @@ class StoreCalls:
             return False
         return time.monotonic() - self._leases[number].next_beat < self._lease_s
 
-    def _is_away(self, error: StateStoreError) -> None:
-        self._durability = None  # the next connection may lead to another server
-        self._back_off()
-        if not self._away:
-            self._away = True
-            held = len(self._leases)
-            log.warning("the job store does not answer", held=held, error=error.message)
-
     def _back_off(self) -> None:
         self.retry_at = time.monotonic() + self._retry_s
         self._retry_s = min(2 * self._retry_s, RETRY_S_MAX)
-
-    def _is_back(self) -> None:
-        self._retry_s = RETRY_S
-        if self._away:
-            self._away = False
-            log.info("the job store answers again", held=len(self._leases))

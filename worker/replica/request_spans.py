@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from penstock.shared.process.tracing import Attributes, Kind, Span, Tracer, is_sampled
+from penstock.shared.process.tracing import Attributes, Span, SpanRole, Tracer, is_sampled
 from penstock.shared.wire.messages import Cancel, Final, Message, Nack, Request
 from penstock.worker.session.batching import Item, Key
 from penstock.worker.session.outcomes import Completed, Outcome
@@ -58,7 +58,7 @@ class RequestSpans:
             "penstock.batch.reason": reason,
         }
         parent = members[0].context
-        self._batch = self._tracer.start("batch", Kind.INTERNAL, parent, attributes, members)
+        self._batch = self._tracer.start("batch", SpanRole.INTERNAL, parent, attributes, members)
         for member in members:
             member.event("executing")
             if self._batch is not None:
@@ -93,7 +93,7 @@ class RequestSpans:
             "penstock.priority": request.priority,
             "penstock.suspect": request.suspect,
         }
-        span = self._tracer.start("request", Kind.SERVER, request.traceparent, attributes)
+        span = self._tracer.start("request", SpanRole.SERVER, request.traceparent, attributes)
         if span is None:
             return
         if len(self._open) >= SPANS_MAX:

@@ -11,7 +11,6 @@ import importlib.metadata
 import os
 import sys
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -40,10 +39,11 @@ from penstock.deploy.local.cli.system_options import (
     RedisUrlOption,
     UrlOption,
 )
-from penstock.deploy.local.commands.log_lines import Wanted
+from penstock.deploy.local.commands.log_lines import LogQuery
 from penstock.deploy.local.commands.logs import run_logs
 from penstock.deploy.local.status.goals import Goal
 from penstock.deploy.local.system.direct_http import spare_loopback
+from penstock.deploy.local.up.restartable import Restartable
 from penstock.deploy.local.up.settings import UpSettings
 from penstock.shared.contracts.errors import PenstockError
 from penstock.shared.contracts.history import EVENTS_MAX
@@ -351,8 +351,8 @@ def logs(
     """Find out why a request or a job failed: its lines of all logs, with the traceback."""
     if sum(map(bool, (request, job, model))) != 1:
         raise CommandError("penstock logs needs one of --request, --job, --model", exit_code=2)
-    wanted = Wanted(request, job, model)
-    raise typer.Exit(run_logs(wanted, data_dir, follow=follow, as_json=as_json))
+    query = LogQuery(request, job, model)
+    raise typer.Exit(run_logs(query, data_dir, follow=follow, as_json=as_json))
 
 
 @app.command("demo-client", rich_help_panel=CommandGroup.DEMO)
@@ -384,17 +384,9 @@ app.command("submit", rich_help_panel=CommandGroup.JOBS)(submit)
 app.add_typer(jobs, name="jobs", rich_help_panel=CommandGroup.JOBS)
 
 
-class Part(StrEnum):
-    """What `penstock restart` can restart."""
-
-    GATEWAYS = "gateways"
-    WORKERS = "workers"
-    REGISTRY_SYNC = "registry-sync"
-
-
 @app.command("restart", rich_help_panel=CommandGroup.ACT)
 def restart(
-    part: Annotated[Part, typer.Argument(help="Which processes.")],
+    part: Annotated[Restartable, typer.Argument(help="Which processes.")],
     data_dir: DataDirOption = HERE,
 ) -> None:
     """Restart processes of `penstock up` one at a time, without failing a request."""

@@ -35,7 +35,7 @@ class Check(BaseModel):
     remedy: str = ""
 
 
-class Probe(BaseModel):
+class ImportProbe(BaseModel):
     """What importing a library, in a process of its own, came to.
 
     Attributes:
@@ -69,7 +69,7 @@ def judge_python(version: tuple[int, ...]) -> Check:
     return Check(check="python", level=Level.MEND, found=text, remedy=remedy)
 
 
-def judge_import(check: str, extra: str, probe: Probe, gpus: int = 0) -> Check:
+def judge_import(check: str, extra: str, probe: ImportProbe, gpus: int = 0) -> Check:
     """A part of ours, or a runtime: what is not installed is not wanted here, and no mistake."""
     install = f"pip install 'penstock[{extra}]'"
     if probe.missing:
@@ -85,7 +85,7 @@ def judge_import(check: str, extra: str, probe: Probe, gpus: int = 0) -> Check:
     return Check(check=check, level=Level.OK, found=probe.version or "installed")
 
 
-def judge_runtimes(worker: Probe, runtimes: Mapping[str, Probe]) -> list[Check]:
+def judge_runtimes(worker: ImportProbe, runtimes: Mapping[str, ImportProbe]) -> list[Check]:
     """Whether the worker, if there is one, could load anything."""
     if worker.missing or any(not (each.missing or each.error) for each in runtimes.values()):
         return []

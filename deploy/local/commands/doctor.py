@@ -27,8 +27,8 @@ from penstock.deploy.local.cli.known_settings import warnings_of
 from penstock.deploy.local.cli.tables import table_console
 from penstock.deploy.local.commands.diagnosis import (
     Check,
+    ImportProbe,
     Level,
-    Probe,
     RedisFacts,
     judge_descriptors,
     judge_import,
@@ -115,16 +115,16 @@ def look_at_machine(machine: Machine, data_dir: Path) -> list[Check]:
     ]
 
 
-def _probe(module: str) -> Probe:
+def _probe(module: str) -> ImportProbe:
     command = [*PYTHON, "-m", "penstock.deploy.local.commands.probe", module]
     try:
         done = subprocess.run(command, capture_output=True, timeout=PROBE_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
-        return Probe(error=f"its import took more than {PROBE_TIMEOUT_S:.0f} s")
+        return ImportProbe(error=f"its import took more than {PROBE_TIMEOUT_S:.0f} s")
     try:
-        return Probe.model_validate_json(done.stdout.strip().rpartition(b"\n")[2])
+        return ImportProbe.model_validate_json(done.stdout.strip().rpartition(b"\n")[2])
     except ValidationError:
-        return Probe(error=f"its import ended the process (exit status {done.returncode})")
+        return ImportProbe(error=f"its import ended the process (exit status {done.returncode})")
 
 
 def _endpoint() -> str:

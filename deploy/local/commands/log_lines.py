@@ -51,7 +51,7 @@ class LogLine:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class LogQuery:
     """What lines are looked for; one of these."""
 
     request: str = ""
@@ -81,9 +81,9 @@ def parsed(raw: bytes) -> LogLine | None:
 class Finder:
     """Finds lines, read in any order; best the gateways' first."""
 
-    def __init__(self, wanted: Wanted) -> None:
-        self._wanted = wanted
-        name = wanted.request or wanted.job or wanted.model
+    def __init__(self, query: LogQuery) -> None:
+        self._query = query
+        name = query.request or query.job or query.model
         self._needle = json.dumps(name)[1:-1].encode()
         self._attempts: list[_Attempt] = []
         self._held: deque[LogLine] = deque(maxlen=HELD_MAX)
@@ -91,14 +91,14 @@ class Finder:
     def feed(self, raw: bytes) -> list[LogLine]:
         """The lines that this one shows to belong to the request; each is given once."""
         named = self._needle in raw
-        if not named and not (self._wanted.request and b'"replica"' in raw):
+        if not named and not (self._query.request and b'"replica"' in raw):
             return []
         line = parsed(raw)
         if line is None:
             return []
         if named and self._is_named(line.fields):
             return [line, *self._joined(line)]
-        if not self._wanted.request or not _tells_of_a_failure(line.fields):
+        if not self._query.request or not _tells_of_a_failure(line.fields):
             return []
         if any(_belongs(line, attempt) for attempt in self._attempts):
             return [line]
@@ -106,14 +106,14 @@ class Finder:
         return []
 
     def _is_named(self, fields: Mapping[str, Any]) -> bool:
-        wanted = self._wanted
-        if wanted.request:
-            return fields.get("request_id") == wanted.request
-        if wanted.model:
-            return fields.get("model") == wanted.model
+        query = self._query
+        if query.request:
+            return fields.get("request_id") == query.request
+        if query.model:
+            return fields.get("model") == query.model
         jobs = fields.get("jobs")
         named = [fields.get("job"), *(jobs if isinstance(jobs, list) else ())]
-        return wanted.job in named
+        return query.job in named
 
     def _joined(self, line: LogLine) -> list[LogLine]:
         """Lines that were read before, and belong to the attempts that this one names."""

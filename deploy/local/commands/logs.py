@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.deploy.local.cli.failures import CommandError
-from penstock.deploy.local.commands.log_lines import Finder, LogLine, Wanted, shown
+from penstock.deploy.local.commands.log_lines import Finder, LogLine, LogQuery, shown
 from penstock.deploy.local.system.data_dir import DataDir
 
 LINE_BYTES_MAX = 1 << 20
@@ -85,7 +85,7 @@ def _gateways_first(logs: Iterable[Path]) -> list[Path]:
     return sorted(logs, key=lambda log: (not log.name.startswith("gateway"), log.name))
 
 
-def run_logs(wanted: Wanted, data_dir: Path, *, follow: bool, as_json: bool) -> int:
+def run_logs(query: LogQuery, data_dir: Path, *, follow: bool, as_json: bool) -> int:
     """Print the lines in order of time; returns the exit code, 1 if there are none.
 
     Raises:
@@ -95,7 +95,7 @@ def run_logs(wanted: Wanted, data_dir: Path, *, follow: bool, as_json: bool) -> 
     if not folder.is_dir():
         raise CommandError(f"no logs in {data_dir}: `penstock up` did not run there")
     logs = Logs(folder, lambda text: print(f"penstock: {text}", file=sys.stderr))
-    finder = Finder(wanted)
+    finder = Finder(query)
     try:
         found = [line for raw in logs.all_lines() for line in finder.feed(raw)]
         _print(found, as_json)

@@ -1,4 +1,4 @@
-"""Imports one module and prints a `Probe`: a process of its own, since libraries may crash it.
+"""Imports a module and prints an `ImportProbe`: a process of its own, since libraries may crash it.
 
 python -m penstock.deploy.local.commands.probe MODULE
 """
@@ -9,18 +9,20 @@ import importlib
 import sys
 from typing import Any
 
-from penstock.deploy.local.commands.diagnosis import Probe
+from penstock.deploy.local.commands.diagnosis import ImportProbe
 
 
-def probe(name: str) -> Probe:
+def probe(name: str) -> ImportProbe:
     """What importing a module comes to."""
     try:
         module = importlib.import_module(name)
-        return Probe(version=str(getattr(module, "__version__", "")), gpus=_gpus(name, module))
+        return ImportProbe(
+            version=str(getattr(module, "__version__", "")), gpus=_gpus(name, module)
+        )
     except ModuleNotFoundError as error:
-        return Probe(missing=error.name or name)
+        return ImportProbe(missing=error.name or name)
     except Exception as error:  # whatever a library raises while it is loaded
-        return Probe(error=f"{type(error).__name__}: {error}")
+        return ImportProbe(error=f"{type(error).__name__}: {error}")
 
 
 def _gpus(name: str, module: Any) -> int | None:

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from rich import box
 from rich.table import Table
 
 from penstock.deploy.local.cli.failures import CommandError
+from penstock.shared.contracts.document import Document
 from penstock.shared.jobs.record import FINISHED, JobState
 
-
-class _Document(BaseModel):
-    """A part of an answer; a later gateway may say more."""
-
-    model_config = ConfigDict(extra="ignore")
+Answer = TypeVar("Answer", bound=Document)
 
 
-Document = TypeVar("Document", bound=_Document)
-
-
-class JobProgress(_Document):
+class JobProgress(Document):
     """How far an execution is; `fraction` is 0 to 1."""
 
     fraction: float | None = None
@@ -30,14 +24,14 @@ class JobProgress(_Document):
     estimated: bool = False
 
 
-class JobError(_Document):
+class JobError(Document):
     """Why the last attempt failed."""
 
     code: str
     message: str = ""
 
 
-class JobDocument(_Document):
+class JobDocument(Document):
     """A job. Times are ISO 8601 in UTC; what has not happened yet is None."""
 
     id: str
@@ -74,14 +68,14 @@ class JobDocument(_Document):
         return self.state.value
 
 
-class JobsPage(_Document):
+class JobsPage(Document):
     """Some jobs, newest first; `next_cursor` leads to older ones, if there are any."""
 
     jobs: list[JobDocument]
     next_cursor: str | None = None
 
 
-class UndeliveredWebhook(_Document):
+class UndeliveredWebhook(Document):
     """A state of a job that its webhook was not told."""
 
     job: str
@@ -97,7 +91,7 @@ class UndeliveredWebhook(_Document):
         return f"{self.job}  {shown_time(self.given_up_at)}  {told}"
 
 
-class WebhooksPage(_Document):
+class WebhooksPage(Document):
     """Some of those, newest first; `next_cursor` leads to older ones, if there are any."""
 
     webhooks: list[UndeliveredWebhook]
@@ -131,7 +125,7 @@ def read_webhooks(body: bytes) -> WebhooksPage:
     return _read(WebhooksPage, body)
 
 
-def _read(kind: type[Document], body: bytes) -> Document:
+def _read(kind: type[Answer], body: bytes) -> Answer:
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from penstock.deploy.local.cli.failures import CommandError
 from penstock.deploy.local.system.data_dir import bound_log, start_log, tail_of
+from penstock.deploy.local.up.announcer import Announcer
 from penstock.deploy.local.up.guard import Guard
 from penstock.deploy.local.up.guardian import signal_group
 from penstock.deploy.local.up.processes import AdoptedChild, Child, ProcessSpec, spawn, terminate
-from penstock.deploy.local.up.progress import Progress
 from penstock.deploy.local.up.restart_policy import RestartPolicy
 
 READY_POLL_S = 0.1
@@ -54,19 +54,19 @@ class Launcher:
 
     Args:
         guard: learns of every process group.
-        progress: says what happens.
+        announcer: says what happens.
         on_change: called after a child was started again.
     """
 
     def __init__(
         self,
         guard: Guard,
-        progress: Progress,
+        announcer: Announcer,
         on_change: Callable[[], None],
         policy: RestartPolicy | None = None,
     ) -> None:
         self._guard = guard
-        self._progress = progress
+        self._announcer = announcer
         self._on_change = on_change
         self._policy = policy or RestartPolicy()
         self._parts: list[Part] = []
@@ -196,7 +196,7 @@ class Launcher:
             lived_s = time.monotonic() - part.started_at
             part.short_lives = self._policy.short_lives(part.short_lives, lived_s)
             delay_s = self._policy.delay_s(part.short_lives)
-            self._progress.warn(
+            self._announcer.warn(
                 f"{part.spec.name}: {how}; starts again in {delay_s:.1f} s; log: {part.spec.log}"
             )
             await asyncio.sleep(delay_s)
@@ -216,7 +216,7 @@ class Launcher:
         if part.child is None:
             return
         if not await terminate(part.child, part.spec.grace_s):
-            self._progress.warn(f"{part.spec.name} was killed after {part.spec.grace_s:.0f} s")
+            self._announcer.warn(f"{part.spec.name} was killed after {part.spec.grace_s:.0f} s")
         self._buried(part)
 
     def _buried(self, part: Part) -> None:

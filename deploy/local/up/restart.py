@@ -19,11 +19,11 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 
 from penstock.deploy.local.cli.failures import CommandError
 from penstock.deploy.local.up.launcher import Condition, Launcher, Part, until
 from penstock.deploy.local.up.readiness import leader_exists, sync_reports, worker_reports
+from penstock.deploy.local.up.restartable import Restartable
 from penstock.deploy.local.up.system_plan import SystemPlan
 from penstock.shared.contracts.deployment import GatewayReport
 from penstock.shared.contracts.errors import StateStoreError
@@ -31,22 +31,6 @@ from penstock.shared.store.keys import Keys
 from penstock.shared.store.state import RedisStateStore, StateStore
 
 Say = Callable[[str], None]
-
-
-class RestartKind(StrEnum):
-    """What can be restarted; the value begins the names of its processes."""
-
-    GATEWAYS = "gateway"
-    WORKERS = "worker"
-    REGISTRY_SYNC = "registry-sync"
-
-
-KIND_BY_WORD = {
-    "gateways": RestartKind.GATEWAYS,
-    "workers": RestartKind.WORKERS,
-    "registry-sync": RestartKind.REGISTRY_SYNC,
-}
-"""As `penstock restart` is told."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +47,7 @@ class Rolling:
     namespace: str
     timeout_s: float
 
-    async def restart(self, kind: RestartKind, say: Say) -> None:
+    async def restart(self, kind: Restartable, say: Say) -> None:
         """Replace all processes of a kind, one after the other.
 
         Raises:
@@ -71,23 +55,23 @@ class Rolling:
         """
         store = RedisStateStore(self.plan.redis_url, Keys(self.namespace))
         try:
-            for old in self.launcher.parts(f"{kind.value}-"):
+            for old in self.launcher.parts(f"{kind.process}-"):
                 await self._replace(kind, old, store, say)
         finally:
             await store.close()
 
-    async def _replace(self, kind: RestartKind, old: Part, store: StateStore, say: Say) -> None:
-        spec = self.plan.numbered(kind.value, self._free_number(kind))
+    async def _replace(self, kind: Restartable, old: Part, store: StateStore, say: Say) -> None:
+        spec = self.plan.numbered(kind.process, self._free_number(kind))
         begun, name = time.monotonic(), old.spec.name
         say(f"{name}: {spec.name} starts in its place")
 
         def ready(new: Part) -> Condition:
             match kind:
-                case RestartKind.GATEWAYS:
+                case Restartable.GATEWAYS:
                     return _sees_as_much(store, new, old)
-                case RestartKind.WORKERS:
+                case Restartable.WORKERS:
                     return worker_reports(store, new)
-                case RestartKind.REGISTRY_SYNC:
+                case Restartable.REGISTRY_SYNC:
                     return sync_reports(store, new)
 
         def leaving(new: Part) -> None:
@@ -95,7 +79,7 @@ class Rolling:
             say(f"{name}: {new.spec.name} (pid {new.pid}) is ready after {took_s:.1f} s; drains")
 
         await self.launcher.replace(old, spec, ready, self.timeout_s, leaving)
-        if kind is RestartKind.REGISTRY_SYNC:
+        if kind is Restartable.REGISTRY_SYNC:
             await self._await_leader()
         say(f"{name}: ended after {time.monotonic() - begun:.1f} s")
 
@@ -106,9 +90,9 @@ class Rolling:
         except TimeoutError:
             raise CommandError("no registry-sync has taken the lease over") from None
 
-    def _free_number(self, kind: RestartKind) -> int:
-        taken = {part.spec.name for part in self.launcher.parts(f"{kind.value}-")}
-        return next(n for n in range(len(taken) + 1) if f"{kind.value}-{n}" not in taken)
+    def _free_number(self, kind: Restartable) -> int:
+        taken = {part.spec.name for part in self.launcher.parts(f"{kind.process}-")}
+        return next(n for n in range(len(taken) + 1) if f"{kind.process}-{n}" not in taken)
 
 
 def _sees_as_much(store: StateStore, new: Part, old: Part) -> Condition:

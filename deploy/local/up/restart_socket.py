@@ -20,13 +20,14 @@ import orjson
 
 from penstock.deploy.local.cli.failures import CommandError
 from penstock.deploy.local.system.system_file import read_system
-from penstock.deploy.local.up.restart import KIND_BY_WORD, RestartKind, Say
+from penstock.deploy.local.up.restart import Say
+from penstock.deploy.local.up.restartable import Restartable
 
 NAME = "restart.sock"
 
 REQUEST_BYTES_MAX = 1024
 
-Restart = Callable[[RestartKind, Say], Awaitable[None]]
+Restart = Callable[[Restartable, Say], Awaitable[None]]
 
 
 class RestartSocket:
@@ -81,11 +82,11 @@ class RestartSocket:
         return ""
 
 
-def _kind_of(line: bytes) -> RestartKind | None:
+def _kind_of(line: bytes) -> Restartable | None:
     try:
         request: Any = orjson.loads(line)
-        return KIND_BY_WORD.get(request["restart"])
-    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return Restartable(request["restart"])
+    except (ValueError, KeyError, TypeError):
         return None
 
 

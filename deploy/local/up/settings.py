@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from penstock.registry_sync.plan.tags.names import DEFAULT_PREFIX, PREFIX_PATTERN
+from penstock.shared.contracts.settings import NAMESPACE, Namespace
 
 
 class UpSettings(BaseSettings):
@@ -72,7 +73,7 @@ class UpSettings(BaseSettings):
         "is made once and kept in the data directory; empty: no webhooks. A flag shows in the list "
         "of processes, the variable does not.",
     )
-    namespace: str = Field("penstock", description="Prefix of all keys, to share a Redis.")
+    namespace: Namespace = NAMESPACE
     metrics_port: int = Field(
         9180, ge=0, le=65535, description="Port of the sum of all processes' metrics; 0: none."
     )

@@ -29,9 +29,9 @@ from penstock.deploy.local.system.ports import check_free, listen, port_of, url_
 from penstock.deploy.local.system.runtime_dir import RuntimeDir
 from penstock.deploy.local.system.system_file import SystemFile, remove_system, write_system
 from penstock.deploy.local.system.webhook_secret import kept_secret
+from penstock.deploy.local.up.announcer import Announcer
 from penstock.deploy.local.up.guard import Guard
 from penstock.deploy.local.up.launcher import Condition, Launcher, Part, until
-from penstock.deploy.local.up.progress import Progress
 from penstock.deploy.local.up.readiness import (
     answers,
     gateway_reports,
@@ -154,9 +154,9 @@ class _System:
         self._settings = plan.settings
         self._listener = listener
         self._url = url_of(plan.settings.host, plan.port)
-        self._progress = Progress()
+        self._announcer = Announcer()
         self._guard = Guard(lock_fd)
-        self._launcher = Launcher(self._guard, self._progress, self._write_system_file)
+        self._launcher = Launcher(self._guard, self._announcer, self._write_system_file)
         self._metrics_listener = metrics
         self._findings = findings
         self._stop = asyncio.Event()
@@ -171,7 +171,7 @@ class _System:
         logs = asyncio.create_task(self._launcher.bound_logs())
         try:
             await self._until_stopped()
-            self._progress.say(
+            self._announcer.say(
                 "draining; jobs that run get what their model's penstock.drain_timeout_s allows; "
                 "Ctrl-C again ends everything at once"
             )
@@ -180,7 +180,7 @@ class _System:
             logs.cancel()
             await self._guard.stop()
             await self._end_orphans()
-        self._progress.say("stopped")
+        self._announcer.say("stopped")
         return 0
 
     async def _end_orphans(self) -> None:
@@ -225,7 +225,7 @@ class _System:
         finally:
             await store.close()
         with self._metrics_server():
-            self._progress.say(self._description())
+            self._announcer.say(self._description())
             await self._keep()
 
     def _description(self) -> str:
@@ -253,9 +253,9 @@ class _System:
         return self._plan.runtime.path / RESTART_SOCKET
 
     async def _start(self, store: RedisStateStore) -> None:
-        self._progress.say(f"starting Penstock on {self._plan.data_dir.path}")
+        self._announcer.say(f"starting Penstock on {self._plan.data_dir.path}")
         for finding in self._findings:
-            self._progress.warn(finding)
+            self._announcer.warn(finding)
         await self._start_store()
         launcher, plan = self._launcher, self._plan
         starts_mlflow = self._settings.starts_mlflow
@@ -279,7 +279,7 @@ class _System:
             await self._start_demo()
 
     async def _await_part(self, what: str, part: Part, ready: Condition) -> None:
-        with self._progress.step(what):
+        with self._announcer.step(what):
             await self._launcher.until_ready(part, ready, self._settings.ready_timeout_s)
 
     async def _start_store(self) -> None:
@@ -289,7 +289,7 @@ class _System:
             return await valkey.ping(plan.redis_url)
 
         if self._settings.redis_url is not None:
-            with self._progress.step("state store"):
+            with self._announcer.step("state store"):
                 await valkey.until_read(plan.redis_url, self._settings.ready_timeout_s)
             await self._warn_of_loss()
             return
@@ -305,7 +305,7 @@ class _System:
         with contextlib.suppress(StateStoreError):
             found = await durability_at(self._plan.redis_url)
             if not found.is_sure:
-                self._progress.warn(f"--redis-url: {found.meaning} (penstock doctor says more)")
+                self._announcer.warn(f"--redis-url: {found.meaning} (penstock doctor says more)")
 
     async def _await_mlflow(self, part: Part | None) -> None:
         uri = self._plan.mlflow_uri
@@ -314,13 +314,13 @@ class _System:
             await self._await_part("MLflow (its first start takes a while)", part, ready)
         elif uri.startswith("http") and not await _health_of(uri)():
             # What is deployed is served without it, so this is no reason not to start.
-            self._progress.warn("MLflow does not answer at the URI given by --mlflow-uri")
+            self._announcer.warn("MLflow does not answer at the URI given by --mlflow-uri")
 
     async def _start_demo(self) -> None:
-        with self._progress.step("models for the demo (two are trained the first time)"):
+        with self._announcer.step("models for the demo (two are trained the first time)"):
             await self._launcher.run_once(self._plan.demo())
         timeout_s = self._settings.ready_timeout_s
-        with self._progress.step("model digits"):
+        with self._announcer.step("model digits"):
             try:
                 ready = answers(f"{self._url}/v2/models/digits/ready")
                 await asyncio.wait_for(until(ready), timeout_s)

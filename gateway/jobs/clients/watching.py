@@ -20,6 +20,7 @@ from penstock.shared.jobs import calls
 from penstock.shared.jobs.answers import JobEvent, JobView
 from penstock.shared.jobs.record import FINISHED
 from penstock.shared.jobs.scripts import LIMITS
+from penstock.shared.process.waits import set_within
 
 EVENTS_MOST = 64
 """Events read in one step."""
@@ -103,7 +104,7 @@ class JobWatch:
                 left_s = deadline_s - loop.time()
                 if view is None or view.record.state in FINISHED or left_s <= 0 or self._leaving:
                     return view
-                await _set_within(changed, left_s)
+                await set_within(changed, left_s)
 
     async def events(self, job_id: str, after: str) -> AsyncGenerator[JobEvent | None, None]:
         """What happens to a job from the event `after` on, until it is finished.
@@ -132,7 +133,7 @@ class JobWatch:
                     continue
                 if view is None or view.record.state in FINISHED:
                     return
-                if not await _set_within(changed, self._settings.jobs_keepalive_s):
+                if not await set_within(changed, self._settings.jobs_keepalive_s):
                     yield None
 
     async def step(
@@ -170,15 +171,6 @@ class JobWatch:
                 yield changed
             finally:
                 self._watching.discard(changed)
-
-
-async def _set_within(event: asyncio.Event, timeout_s: float) -> bool:
-    try:
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
 
 
 def _bytes_held(events: Sequence[JobEvent]) -> int:

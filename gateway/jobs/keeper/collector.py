@@ -12,7 +12,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from penstock.gateway.jobs.outages import Outage
+from penstock.gateway.jobs.keeper.outages import LoopOutage
 from penstock.shared.contracts.errors import StateStoreError
 from penstock.shared.jobs import calls
 from penstock.shared.jobs.calls import STEP_JOBS
@@ -23,7 +23,7 @@ from penstock.shared.process.telemetry import get_logger
 log = get_logger("jobs")
 
 
-class Blobs(Protocol):
+class SweptBlobs(Protocol):
     """What is needed of `penstock.shared.jobs.blobs.BlobStore`; raises `StateStoreError`."""
 
     def delete(self, names: Sequence[str]) -> list[str]:
@@ -50,7 +50,7 @@ class JobCollector:
     def __init__(
         self,
         store: JobStore,
-        blobs: Blobs | None,
+        blobs: SweptBlobs | None,
         is_known: Callable[[str], bool],
         collect_s: float,
         sweep_s: float,
@@ -74,13 +74,13 @@ class JobCollector:
 
     async def _forever(self, what: str, step: Callable[[], Awaitable[int]]) -> None:
         """Go step by step, without a pause as long as steps are full."""
-        outage = Outage(what)
+        outage = LoopOutage(what)
         while True:
             try:
                 pause_s = 0.0 if await step() == STEP_JOBS else self._collect_s
                 outage.worked()
             except StateStoreError as error:
-                pause_s = outage.failed(error)
+                pause_s = outage.pause_after(error)
             await asyncio.sleep(pause_s)
 
     async def _erase(self) -> int:
@@ -106,8 +106,8 @@ class JobCollector:
             self._warned = True
             log.warning("blobs of erased jobs stay: no blob store is set", blobs=count)
 
-    async def _sweep_forever(self, blobs: Blobs) -> None:
-        outage = Outage("looking for orphaned blobs")
+    async def _sweep_forever(self, blobs: SweptBlobs) -> None:
+        outage = LoopOutage("looking for orphaned blobs")
         while True:
             # Gateways that were started together need not look together.
             await asyncio.sleep(self._sweep_s * random.uniform(0.5, 1.0))
@@ -115,7 +115,7 @@ class JobCollector:
                 swept = await in_thread(lambda: blobs.sweep(self._orphan_age_s, self._is_known))
                 outage.worked()
             except StateStoreError as error:
-                outage.failed(error)
+                outage.pause_after(error)
             else:
                 if swept:
                     log.info("orphaned blobs deleted", blobs=swept)

@@ -10,7 +10,7 @@ import asyncio
 from typing import Protocol
 
 from penstock.gateway.jobs.keeper.notices import notice, report_of
-from penstock.gateway.jobs.outages import Outage
+from penstock.gateway.jobs.keeper.outages import LoopOutage
 from penstock.gateway.webhooks.event import WebhookEvent
 from penstock.gateway.webhooks.retries import Delivered, DeliveryOutcome, GaveUp, Retry
 from penstock.shared.contracts.errors import StateStoreError
@@ -70,14 +70,14 @@ class WebhookCourier:
 
     async def run(self) -> None:
         """Deliver until cancelled; attempts under way are given up, and made again later."""
-        outage = Outage("webhooks of jobs")
+        outage = LoopOutage("webhooks of jobs")
         try:
             while True:
                 try:
                     pause_s = await self._take()
                     outage.worked()
                 except StateStoreError as error:
-                    pause_s = outage.failed(error)
+                    pause_s = outage.pause_after(error)
                 self._tell()
                 await self._pause(pause_s)
         finally:

@@ -17,11 +17,11 @@ from typing import Any, Protocol
 
 from penstock.gateway.jobs.keeper.backlog import Backlogs
 from penstock.gateway.jobs.keeper.chores import Chore, due, samples
-from penstock.gateway.jobs.keeper.collector import Blobs, JobCollector
+from penstock.gateway.jobs.keeper.collector import JobCollector, SweptBlobs
 from penstock.gateway.jobs.keeper.courier import Sender, WebhookCourier
 from penstock.gateway.jobs.keeper.moves import Move, Unserved
+from penstock.gateway.jobs.keeper.outages import LoopOutage
 from penstock.gateway.jobs.keeper.settings import JobKeeperSettings
-from penstock.gateway.jobs.outages import Outage
 from penstock.shared.contracts.errors import StateStoreError
 from penstock.shared.contracts.routing import ModelRoute
 from penstock.shared.jobs import calls
@@ -98,7 +98,7 @@ class JobKeeper:
         settings: JobKeeperSettings,
         clock: Clock,
         sender: Sender | None,
-        blobs: Blobs | None,
+        blobs: SweptBlobs | None,
         is_known: Callable[[str], bool],
     ) -> None:
         self._store = store
@@ -131,7 +131,7 @@ class JobKeeper:
                 tasks.create_task(restarts.keep("job_courier", self._courier.run))
 
     async def _look_forever(self) -> None:
-        outage = Outage("looking after jobs")
+        outage = LoopOutage("looking after jobs")
         while True:
             try:
                 if not self.figures.reachable:
@@ -140,7 +140,7 @@ class JobKeeper:
                 pause_s = 0.0 if more else self._settings.jobs_look_s
                 outage.worked()
             except StateStoreError as error:
-                pause_s = outage.failed(error)
+                pause_s = outage.pause_after(error)
                 seen = self.figures
                 self.figures = JobFigures(seen.stats, seen.totals, seen.backlog_s, False)
             await asyncio.sleep(pause_s)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from penstock.deploy.local.commands.diagnosis import (
+    ImportProbe,
     Level,
-    Probe,
     RedisFacts,
     judge_descriptors,
     judge_import,
@@ -52,26 +52,31 @@ def test_each_fault_of_a_server_is_told_with_a_remedy(
 
 
 def test_what_is_not_installed_is_no_fault_but_what_cannot_be_imported_is() -> None:
-    assert judge_import("gateway", "gateway", Probe(missing="fastapi")).level is Level.NOTE
-    assert judge_import("gateway", "gateway", Probe(error="OSError: libc")).level is Level.MEND
-    assert judge_import("gateway", "gateway", Probe()).level is Level.OK
+    assert judge_import("gateway", "gateway", ImportProbe(missing="fastapi")).level is Level.NOTE
+    assert (
+        judge_import("gateway", "gateway", ImportProbe(error="OSError: libc")).level is Level.MEND
+    )
+    assert judge_import("gateway", "gateway", ImportProbe()).level is Level.OK
 
 
 def test_a_runtime_that_cannot_use_the_gpus_is_told() -> None:
-    assert judge_import("torch", "torch", Probe(gpus=0), gpus=2).level is Level.NOTE
-    assert judge_import("torch", "torch", Probe(gpus=2), gpus=2).level is Level.OK
-    assert judge_import("torch", "torch", Probe(gpus=0), gpus=0).level is Level.OK
+    assert judge_import("torch", "torch", ImportProbe(gpus=0), gpus=2).level is Level.NOTE
+    assert judge_import("torch", "torch", ImportProbe(gpus=2), gpus=2).level is Level.OK
+    assert judge_import("torch", "torch", ImportProbe(gpus=0), gpus=0).level is Level.OK
 
 
 def test_a_worker_without_any_runtime_must_be_mended() -> None:
-    none = {"onnx": Probe(missing="onnxruntime"), "torch": Probe(error="x")}
-    (check,) = judge_runtimes(Probe(), none)
+    none = {"onnx": ImportProbe(missing="onnxruntime"), "torch": ImportProbe(error="x")}
+    (check,) = judge_runtimes(ImportProbe(), none)
     assert check.level is Level.MEND
-    assert judge_runtimes(Probe(), none | {"torch": Probe()}) == []
+    assert judge_runtimes(ImportProbe(), none | {"torch": ImportProbe()}) == []
 
 
 def test_a_machine_without_a_worker_needs_no_runtime() -> None:
-    assert judge_runtimes(Probe(missing="yaml"), {"onnx": Probe(missing="onnxruntime")}) == []
+    assert (
+        judge_runtimes(ImportProbe(missing="yaml"), {"onnx": ImportProbe(missing="onnxruntime")})
+        == []
+    )
 
 
 @pytest.mark.parametrize(

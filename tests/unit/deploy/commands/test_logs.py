@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from penstock.deploy.local.cli.failures import CommandError
-from penstock.deploy.local.commands.log_lines import Finder, LogLine, Wanted, parsed, shown
+from penstock.deploy.local.commands.log_lines import Finder, LogLine, LogQuery, parsed, shown
 from penstock.deploy.local.commands.logs import LINE_BYTES_MAX, Logs, run_logs
 from penstock.deploy.local.system.data_dir import DataDir
 
@@ -46,7 +46,7 @@ def execution(second: float = 9.95, call: str = "gateway-0/3", **more: Any) -> b
     )
 
 
-def found(wanted: Wanted, *raw: bytes) -> list[bytes]:
+def found(wanted: LogQuery, *raw: bytes) -> list[bytes]:
     finder = Finder(wanted)
     return [each.raw for one in raw for each in finder.feed(one)]
 
@@ -66,15 +66,15 @@ def data_dir(tmp_path: Path) -> DataDir:
 
 def test_a_request_is_joined_with_the_line_of_its_attempt() -> None:
     others = [refused(request="q2"), execution(call="gateway-0/4"), execution(call="gateway-1/3")]
-    assert found(Wanted("q1"), *others, refused(), execution()) == [refused(), execution()]
+    assert found(LogQuery("q1"), *others, refused(), execution()) == [refused(), execution()]
 
 
 def test_the_order_in_which_lines_are_read_does_not_matter() -> None:
-    assert found(Wanted("q1"), execution(), refused()) == [refused(), execution()]
+    assert found(LogQuery("q1"), execution(), refused()) == [refused(), execution()]
 
 
 def test_an_attempt_of_an_earlier_life_of_the_gateway_is_another_one() -> None:
-    assert found(Wanted("q1"), refused(20.0), execution(5.0), execution(30.0)) == [refused(20.0)]
+    assert found(LogQuery("q1"), refused(20.0), execution(5.0), execution(30.0)) == [refused(20.0)]
 
 
 def test_a_replica_that_died_with_the_request_is_told_of_by_its_worker() -> None:
@@ -83,15 +83,15 @@ def test_a_replica_that_died_with_the_request_is_told_of_by_its_worker() -> None
     )
     other = line(10.2, event="replica ended", level="info", process="worker", replica="r-2")
     later = line(50.0, event="replica ended", level="info", process="worker", replica="r-1")
-    assert found(Wanted("q1"), refused(), lost, other, later) == [refused(), lost]
+    assert found(LogQuery("q1"), refused(), lost, other, later) == [refused(), lost]
 
 
 def test_jobs_and_models_are_found_by_their_names() -> None:
     of_job = execution(jobs=["j1", "j2"])
     port = line(3.0, event="a job was lost to another", job="j1")
     text = line(3.0, event="j1 in a text", model="other")
-    assert found(Wanted(job="j1"), of_job, port, text, refused()) == [of_job, port]
-    assert found(Wanted(model="m"), of_job, port, text, refused()) == [of_job, refused()]
+    assert found(LogQuery(job="j1"), of_job, port, text, refused()) == [of_job, port]
+    assert found(LogQuery(model="m"), of_job, port, text, refused()) == [of_job, refused()]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_jobs_and_models_are_found_by_their_names() -> None:
     [b"", b"q1\n", b'"q1"\n', b'["q1"]\n', b'{"request_id": "q1"}\n', b"\xffq1\n", b"[" * 9999],
 )
 def test_what_a_model_prints_is_no_line_of_ours(raw: bytes) -> None:
-    assert found(Wanted("q1"), raw) == []
+    assert found(LogQuery("q1"), raw) == []
 
 
 def test_a_line_is_shown_with_its_traceback_indented() -> None:
@@ -122,17 +122,17 @@ def test_lines_of_all_logs_are_printed_in_order_of_time(
     worker.with_name(worker.name + ".1").write_bytes(b"printed by a model\n" + execution())
     worker.write_bytes(line(1.0, event="ready", replica="r-1"))
     gateway.write_bytes(refused() + refused(request="q2")[:20])
-    assert run_logs(Wanted("q1"), data_dir.path, follow=False, as_json=True) == 0
+    assert run_logs(LogQuery("q1"), data_dir.path, follow=False, as_json=True) == 0
     assert capsys.readouterr().out.encode() == execution() + refused()
-    assert run_logs(Wanted("q1"), data_dir.path, follow=False, as_json=False) == 0
+    assert run_logs(LogQuery("q1"), data_dir.path, follow=False, as_json=False) == 0
     assert "    KeyError: 'width'" in capsys.readouterr().out.splitlines()
 
 
 def test_nothing_found_is_told(data_dir: DataDir, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_logs(Wanted("q1"), data_dir.path, follow=False, as_json=False) == 1
+    assert run_logs(LogQuery("q1"), data_dir.path, follow=False, as_json=False) == 1
     assert "no lines" in capsys.readouterr().err
     with pytest.raises(CommandError, match="did not run there"):
-        run_logs(Wanted("q1"), data_dir.path / "none", follow=False, as_json=False)
+        run_logs(LogQuery("q1"), data_dir.path / "none", follow=False, as_json=False)
 
 
 def test_what_is_written_is_read_once_and_whole(data_dir: DataDir) -> None:

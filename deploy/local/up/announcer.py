@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 
 
-class Progress:
+class Announcer:
     """One line for each step: `started` when it begins (not on a terminal), its time at the end."""
 
     def __init__(self, console: Console | None = None) -> None:

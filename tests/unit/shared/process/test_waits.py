@@ -1,4 +1,4 @@
-"""A cancellation is heeded, whoever forgets it."""
+"""Waits end in time, and a cancellation is heeded, whoever forgets it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from penstock.shared.process.cancellation import cancellable
+from penstock.shared.contracts.errors import StateStoreError
+from penstock.shared.process.waits import cancellable, forget_report, set_within
 
 
 async def forgetful(failure: Exception | None = None) -> str:
@@ -61,3 +62,23 @@ async def test_what_is_done_while_being_cancelled_is_done() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert done == ["told"]
+
+
+async def test_an_event_is_waited_for_but_not_for_ever() -> None:
+    event = asyncio.Event()
+    assert not await set_within(event, 0.01)
+    assert not await set_within(event, -1.0)
+    asyncio.get_running_loop().call_soon(event.set)
+    assert await set_within(event, 10.0)
+    assert await set_within(event, 0.0)
+
+
+async def test_who_leaves_waits_for_no_store_that_is_away() -> None:
+    async def refuse() -> None:
+        raise StateStoreError("away")
+
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    await forget_report(refuse())
+    await forget_report(hang(), timeout_s=0.01)

@@ -8,8 +8,8 @@ from importlib import metadata
 
 import pytest
 
+from penstock.shared.metrics.endpoint import process_registry, serve_metrics
 from penstock.shared.process.compiled import is_compiled
-from penstock.shared.process.metrics_endpoint import process_registry, serve_metrics
 
 
 def test_every_process_tells_its_build() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.shared.process.bounded_histogram import OTHERS, BoundedHistogram
+from penstock.shared.metrics.bounded_histogram import OTHERS, BoundedHistogram
 
 NAMES = st.sampled_from("abcdef")
 

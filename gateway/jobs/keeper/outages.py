@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from penstock.shared.contracts.errors import PenstockError
+from penstock.shared.process.outage import Outage
 from penstock.shared.process.telemetry import get_logger
 
 log = get_logger("jobs")
@@ -12,7 +13,7 @@ LONGEST_S = 5.0
 """Longest pause: how late we may notice that it is over."""
 
 
-class Outage:
+class LoopOutage(Outage):
     """Failures in a row of one loop.
 
     Args:
@@ -20,23 +21,11 @@ class Outage:
     """
 
     def __init__(self, what: str) -> None:
-        self._what = what
+        super().__init__(log, f"{what}: failing, will go on trying", f"{what}: works again")
         self._pause_s = 0.0
 
-    @property
-    def lasts(self) -> bool:
-        """Whether the last try failed."""
-        return self._pause_s > 0
-
-    def failed(self, error: PenstockError) -> float:
+    def pause_after(self, error: PenstockError) -> float:
         """It failed; returns for how many seconds to leave it alone."""
-        if not self.lasts:
-            log.warning(f"{self._what}: failing, will go on trying", reason=error.message)
-        self._pause_s = min(max(self._pause_s * 2, FIRST_S), LONGEST_S)
+        self._pause_s = min(2 * self._pause_s, LONGEST_S) if self.lasts else FIRST_S
+        self.failed(reason=error.message)
         return self._pause_s
-
-    def worked(self) -> None:
-        """It did not fail."""
-        if self.lasts:
-            log.info(f"{self._what}: works again")
-            self._pause_s = 0.0
