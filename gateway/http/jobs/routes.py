@@ -41,10 +41,8 @@ from penstock.gateway.http.jobs.schemas import (
     JobPage,
     UndeliveredPage,
 )
-from penstock.gateway.http.oip.parsed_infer import ParsedInfer
-from penstock.gateway.http.oip.routes import ERRORS, Model, Version
-from penstock.gateway.http.oip.schemas import InferResponse
-from penstock.gateway.http.oip.triton_schemas import NO_BODY_OPENAPI
+from penstock.gateway.http.parsed_infer import ParsedInfer
+from penstock.gateway.http.schemas import ERRORS, NO_BODY_OPENAPI, InferResponse, Model, Version
 from penstock.gateway.http.server.body import unless_client_goes
 from penstock.gateway.http.server.lean_route import add_delete, add_get, add_post
 from penstock.gateway.jobs.clients.service import JobService

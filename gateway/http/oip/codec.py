@@ -24,8 +24,7 @@ from penstock.gateway.http.bodies.element_bounds import (
     check_elements,
     check_json,
 )
-from penstock.gateway.http.bodies.large_lists import LargeList
-from penstock.gateway.http.oip.parameters import (
+from penstock.gateway.http.parameters import (
     as_boolean,
     as_object,
     model_parameters,
@@ -34,7 +33,7 @@ from penstock.gateway.http.oip.parameters import (
     refuse_shared_memory,
     timeout_s_of,
 )
-from penstock.gateway.http.oip.parsed_infer import ParsedInfer
+from penstock.gateway.http.parsed_infer import ParsedInfer
 from penstock.gateway.http.payload import EncodedResponse
 from penstock.gateway.http.tensors.bad_input import (
     bad_input,
@@ -58,6 +57,7 @@ from penstock.gateway.http.tensors.large_arrays import (
     bytes_from_large_list,
     document_without_arrays,
 )
+from penstock.gateway.http.tensors.large_lists import LargeList
 from penstock.gateway.http.tensors.slices import tensor_slices
 from penstock.gateway.inference.types import InferenceAnswer
 from penstock.shared.contracts.deployment import ModelInterface

@@ -7,27 +7,25 @@ JSON.
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
-import orjson
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 from starlette.types import Receive, Scope
 
 from penstock.gateway.http.call_route import CallRoute
-from penstock.gateway.http.jobs.options import preferred_wait_s
-from penstock.gateway.http.oip.parsed_infer import ParsedInfer
 from penstock.gateway.http.oip.schemas import (
-    INFER_OPENAPI,
     AliveBody,
-    InferResponse,
     LiveBody,
     ModelMetadataBody,
     ModelReadyBody,
     ReadyBody,
     ServerMetadata,
-    error_responses,
 )
+from penstock.gateway.http.parsed_infer import ParsedInfer
+from penstock.gateway.http.reply import json_response
+from penstock.gateway.http.schemas import ERRORS, INFER_OPENAPI, InferResponse, Model, Version
+from penstock.gateway.http.server.headers import preferred_wait_s
 from penstock.gateway.http.server.lean_route import add_get, add_post
 from penstock.gateway.inference.port import Inference
 from penstock.shared.contracts.errors import ErrorCode, PenstockError
@@ -41,9 +39,6 @@ EXTENSIONS = (
     "schedule_policy",
     "statistics",
 )
-
-Model = Annotated[str, Path(description="Name of a registered model.")]
-Version = Annotated[str, Path(description="A version of the model.")]
 
 
 class PreferredJobs(Protocol):
@@ -157,18 +152,10 @@ def _tensor(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape}
 
 
-def json_response(value: Any) -> Response:
-    """An answer in JSON."""
-    return Response(orjson.dumps(value), media_type="application/json")
-
-
 def _health(good: bool, body: dict[str, Any]) -> Response:
     response = json_response(body)
     response.status_code = HTTPStatus.OK if good else HTTPStatus.BAD_REQUEST
     return response
-
-
-ERRORS = error_responses("ErrorBody")
 
 
 def _health_answers(schema: type[BaseModel], *, of_model: bool) -> dict[int | str, dict[str, Any]]:

@@ -12,15 +12,15 @@ from fastapi import APIRouter, Request, Response
 
 from penstock.gateway.http.errors import error_response
 from penstock.gateway.http.oip.model_config import model_config
-from penstock.gateway.http.oip.parameters import as_boolean
-from penstock.gateway.http.oip.routes import ERRORS, Model, Version, json_response
 from penstock.gateway.http.oip.triton_schemas import (
     INDEX_OPENAPI,
-    NO_BODY_OPENAPI,
     IndexEntry,
     ModelConfigBody,
     StatisticsBody,
 )
+from penstock.gateway.http.parameters import as_boolean
+from penstock.gateway.http.reply import json_response
+from penstock.gateway.http.schemas import ERRORS, NO_BODY_OPENAPI, Model, Version
 from penstock.gateway.http.server.body import read_body
 from penstock.gateway.http.server.headers import request_id_of
 from penstock.gateway.http.server.lean_route import add_get, add_post

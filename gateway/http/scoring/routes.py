@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request, Response
 
 from penstock.gateway.http.call_route import CallContext, CallRoute
 from penstock.gateway.http.errors import failure_response
-from penstock.gateway.http.oip.routes import ERRORS, Model, Version, json_response
-from penstock.gateway.http.oip.schemas import error_responses
+from penstock.gateway.http.reply import json_response
+from penstock.gateway.http.schemas import ERRORS, Model, Version, error_responses
 from penstock.gateway.http.scoring.formats import KserveFormat, MlflowFormat, ParsedScoring
 from penstock.gateway.http.scoring.schemas import (
     KSERVE_OPENAPI,

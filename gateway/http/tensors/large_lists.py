@@ -1,17 +1,18 @@
 """Large lists in JSON, read piece by piece: pure and synchronous.
 
 Theory: a reader makes objects of some 60 bytes of each value, before they become what a tensor
-holds. So a long list is left out where it stands, the rest of the document is read as ever, and the
-list is read some elements at a time: cut at commas between its own elements, which are those that
-lie in no string and in no list or object within. A document is read so or not at all: where
-anything is odd, pieces or rest are no JSON, and the reader goes back to reading it whole.
+holds. So long lists are set aside, with marks where they stood; the rest of the document is read as
+ever, and each list some elements at a time: cut at commas between its own elements, which are those
+that lie in no string and in no list or object within. A document is read so or not at all: where
+anything is odd, pieces or rest are no JSON, and the reader goes back to reading it whole. A list
+within a string is odd too: setting it aside leaves no JSON, since a mark has quotes.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import orjson
@@ -20,14 +21,27 @@ PIECE_BYTES = 256 * 1024
 """Text that is read, or looked at, at a time."""
 
 LISTS_MAX = 256
-"""Most lists that are left out, so that looking costs little whatever the document holds."""
+"""Most lists looked at, so that looking costs little whatever the document holds."""
+
+_MARK: Final = "penstock-list"
+_MARK_BYTES: Final = _MARK.encode()
 
 _QUOTE, _COMMA, _OPENS, _CLOSES, _LOWER = b'",{} '
 _LIST_CLOSES = ord("]")
 
 
-class LargeList:
-    """The text of a list that was left out.
+class SetAside:
+    """The text of a list, with its brackets."""
+
+    def __init__(self, text: memoryview) -> None:
+        self.text = text
+
+
+A = TypeVar("A", bound=SetAside)
+
+
+class LargeList(SetAside):
+    """One of anything.
 
     Args:
         text: with its brackets.
@@ -35,7 +49,7 @@ class LargeList:
     """
 
     def __init__(self, text: memoryview, cuts: list[int]) -> None:
-        self.text = text
+        super().__init__(text)
         self._cuts = cuts
 
     def pieces(self) -> Iterator[list[Any]]:
@@ -91,21 +105,22 @@ def _without_escapes(piece: bytes) -> bytes:
     return plain[:-1] if plain.endswith(b"\\") and len(plain) > 1 else plain
 
 
-def document_without_lists(
-    text: bytes | bytearray, key: re.Pattern[bytes], list_bytes_min: int, piece_bytes: int
-) -> tuple[dict[str, Any], list[LargeList]] | None:
-    """A document whose large lists were left out; None if it is to be read whole.
+def document_without(
+    text: bytes | bytearray,
+    key: re.Pattern[bytes],
+    taken: Callable[[bytes | bytearray, int], A | None],
+) -> tuple[dict[str, Any], list[A]] | None:
+    """A document whose large lists were set aside; None if it is to be read whole.
 
     Args:
         text: of the document.
         key: matches the name of a member and what follows up to a list's opening bracket.
-        list_bytes_min: smaller ones are not left out.
-        piece_bytes: about what is to be read at a time.
+        taken: the list that begins somewhere, or None where it stays; a ValueError: it has no end.
 
     Returns:
         The document, where `mark_of` tells which list stood there, and the lists.
     """
-    lists: list[LargeList] = []
+    lists: list[A] = []
     kept: list[bytes | memoryview] = []
     view = memoryview(text)
     end = 0
@@ -114,20 +129,21 @@ def document_without_lists(
         if found is None:
             break
         start, stop = found.end() - 1, found.end()
-        cut = large_list(text, start, piece_bytes)
-        if cut is None:
+        try:
+            cut = taken(text, start)
+        except ValueError:
             return None
-        if cut.text.nbytes >= list_bytes_min:
-            kept += (view[end:start], b'{"%s":%d}' % (_MARK.encode(), len(lists)))
+        if cut is None:
+            kept.append(view[end:stop])
+        else:
+            kept += (view[end:start], b'{"%s":%d}' % (_MARK_BYTES, len(lists)))
             lists.append(cut)
             stop = start + cut.text.nbytes
-        else:
-            kept.append(view[end:stop])
         end = stop
     if not lists:
         return None
     rest = b"".join([*kept, view[end:]])
-    if not marks_are_ours(rest, _MARK.encode(), len(lists)):
+    if not _marks_are_ours(rest, len(lists)):
         return None
     try:
         document = orjson.loads(rest)
@@ -142,12 +158,9 @@ def mark_of(value: Any) -> int | None:
     return mark if type(mark) is int else None
 
 
-def marks_are_ours(rest: bytes, mark: bytes, count: int) -> bool:
+def _marks_are_ours(rest: bytes, count: int) -> bool:
     """Whether a document without lists has no marks but those that were put there for them.
 
     A client's could be written as it is, or with escapes, which for ASCII begin with `\\u00`.
     """
-    return rest.count(mark) == count and rest.find(rb"\u00") < 0
-
-
-_MARK = "penstock-list"
+    return rest.count(_MARK_BYTES) == count and rest.find(rb"\u00") < 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-from functools import partial
 from typing import Any
 
 import orjson
@@ -13,13 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.gateway.http.bodies import large_lists
-from penstock.gateway.http.bodies.large_lists import document_without_lists, large_list, mark_of
 from penstock.gateway.http.oip.codec import parse_infer
 from penstock.gateway.http.scoring import formats as scoring_formats
 from penstock.gateway.http.scoring.formats import read_kserve, read_mlflow
-from penstock.gateway.http.tensors import large_arrays
+from penstock.gateway.http.tensors import large_arrays, large_lists
 from penstock.gateway.http.tensors.large_arrays import ARRAY_BYTES_MIN, document_without_arrays
+from penstock.gateway.http.tensors.large_lists import document_without, large_list, mark_of
 from penstock.shared.contracts.errors import PenstockError
 from tests.unit.gateway.http.fakes import interface, spec
 
@@ -37,7 +35,7 @@ LIST = re.compile(rb'"rows":\[')
 @given(st.lists(VALUES, min_size=1), st.integers(1, 40), VALUES)
 def test_pieces_are_the_list(elements: list[Any], piece_bytes: int, beside: Any) -> None:
     text = orjson.dumps({"beside": beside, "rows": elements, "after": beside})
-    found = document_without_lists(text, LIST, 0, piece_bytes)
+    found = document_without(text, LIST, lambda text, at: large_list(text, at, piece_bytes))
     if found is None:  # a list of this name was in the rest, and is not what it seems to be
         return
     document, lists = found
@@ -149,7 +147,7 @@ def test_texts_of_the_open_protocol(texts: list[str], at: int, by: bytes) -> Non
     whole = read()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(large_arrays, "LIST_BYTES_MIN", 0)
-        patch.setattr(large_arrays, "large_list", partial(large_list, piece_bytes=300))
+        patch.setattr(large_arrays, "PIECE_BYTES", 300)
         assert read() == whole
         if isinstance(whole, tuple):
             assert document_without_arrays(text) is not None  # it was read in pieces
@@ -181,7 +179,7 @@ def test_rows_that_look_otherwise_far_behind_mean_what_they_mean_whole(
 
 
 @pytest.mark.parametrize(
-    "mark", [rb"penstock-array", rb"penstock\u002darray", rb"\u0070enstock-array"]
+    "mark", [rb"penstock-list", rb"penstock\u002dlist", rb"\u0070enstock-list"]
 )
 @pytest.mark.parametrize("which", [b"0", b"-1", b"7", b'"a"', b"null"])
 def test_a_mark_that_a_client_wrote_is_no_mark(mark: bytes, which: bytes) -> None:
