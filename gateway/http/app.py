@@ -23,7 +23,7 @@ from penstock.gateway.http.scoring.formats import MlflowFormat
 from penstock.gateway.http.scoring.routes import ScoringEndpoints, add_scoring_routes
 from penstock.gateway.http.scoring.schemas import SCORING_SCHEMAS
 from penstock.gateway.http.server.browser_guard import BrowserGuard
-from penstock.gateway.http.server.lean_route import LeanRoute, add_get
+from penstock.gateway.http.server.lean_route import LeanRoute, add_route
 from penstock.gateway.http.settings import HttpSettings
 from penstock.gateway.inference.port import Inference
 from penstock.gateway.inference.statistics import InferenceStatistics
@@ -127,5 +127,5 @@ def create_app(
     add_scoring_routes(app.router, ScoringEndpoints(context))
     show = _MetricsEndpoint(metrics.registry).show
     responses: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {}}}}
-    add_get(app.router, "/metrics", show, "Prometheus metrics", "operations", responses)
+    add_route(app.router, "GET", "/metrics", show, "Prometheus metrics", "operations", responses)
     return app

@@ -44,7 +44,7 @@ from penstock.gateway.http.jobs.schemas import (
 from penstock.gateway.http.parsed_infer import ParsedInfer
 from penstock.gateway.http.schemas import ERRORS, NO_BODY_OPENAPI, InferResponse, Model, Version
 from penstock.gateway.http.server.body import unless_client_goes
-from penstock.gateway.http.server.lean_route import add_delete, add_get, add_post
+from penstock.gateway.http.server.lean_route import add_route
 from penstock.gateway.jobs.clients.service import JobService
 from penstock.shared.jobs.answers import JobEvent, JobView
 from penstock.shared.jobs.record import FINISHED
@@ -154,7 +154,7 @@ def add_job_routes(router: APIRouter, endpoints: JobEndpoints) -> None:
         (f"{model}/jobs", endpoints.submit),
         (f"{version}/jobs", endpoints.submit_version),
     ):
-        add_post(router, path, submit, "Submit a job", "jobs", accepted, SUBMIT_OPENAPI)
+        add_route(router, "POST", path, submit, "Submit a job", "jobs", accepted, SUBMIT_OPENAPI)
     shown: dict[int | str, dict[str, Any]] = {200: {"model": JobBody}, **ERRORS}
     result: dict[int | str, dict[str, Any]] = {200: {"model": InferResponse}, **ERRORS}
     stream: dict[int | str, dict[str, Any]] = {
@@ -163,17 +163,28 @@ def add_job_routes(router: APIRouter, endpoints: JobEndpoints) -> None:
         **ERRORS,
     }
     pages: dict[int | str, dict[str, Any]] = {200: {"model": JobPage}, **ERRORS}
-    add_get(router, "/v2/jobs", endpoints.page, "List jobs", "jobs", pages, LIST_OPENAPI)
-    add_get(router, job, endpoints.show, "A job", "jobs", shown, WAIT_OPENAPI)
-    add_get(router, f"{job}/result", endpoints.result, "Its result", "jobs", result)
-    add_get(router, f"{job}/events", endpoints.events, "Its events", "jobs", stream, EVENTS_OPENAPI)
+    add_route(router, "GET", "/v2/jobs", endpoints.page, "List jobs", "jobs", pages, LIST_OPENAPI)
+    add_route(router, "GET", job, endpoints.show, "A job", "jobs", shown, WAIT_OPENAPI)
+    add_route(router, "GET", f"{job}/result", endpoints.result, "Its result", "jobs", result)
+    add_route(
+        router,
+        "GET",
+        f"{job}/events",
+        endpoints.events,
+        "Its events",
+        "jobs",
+        stream,
+        EVENTS_OPENAPI,
+    )
     for action, endpoint in (("cancel", endpoints.cancel), ("retry", endpoints.retry)):
         answers: dict[int | str, dict[str, Any]] = {**shown, 202: JOB_ACCEPTED}
         summary = f"{action.capitalize()} it"
-        add_post(router, f"{job}/{action}", endpoint, summary, "jobs", answers, NO_BODY_OPENAPI)
+        add_route(
+            router, "POST", f"{job}/{action}", endpoint, summary, "jobs", answers, NO_BODY_OPENAPI
+        )
     lost: dict[int | str, dict[str, Any]] = {200: {"model": UndeliveredPage}, **ERRORS}
     summary, listed = "Webhooks that were given up", endpoints.undelivered_webhooks
     path = "/v2/webhooks/undelivered"  # below /v2/jobs it would be taken for a job's id
-    add_get(router, path, listed, summary, "jobs", lost, UNDELIVERED_OPENAPI)
+    add_route(router, "GET", path, listed, summary, "jobs", lost, UNDELIVERED_OPENAPI)
     gone: dict[int | str, dict[str, Any]] = {204: {"description": "It is gone."}, **ERRORS}
-    add_delete(router, job, endpoints.forget, "Delete it", "jobs", gone)
+    add_route(router, "DELETE", job, endpoints.forget, "Delete it", "jobs", gone)

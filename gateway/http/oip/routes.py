@@ -26,7 +26,7 @@ from penstock.gateway.http.parsed_infer import ParsedInfer
 from penstock.gateway.http.reply import json_response
 from penstock.gateway.http.schemas import ERRORS, INFER_OPENAPI, InferResponse, Model, Version
 from penstock.gateway.http.server.headers import preferred_wait_s
-from penstock.gateway.http.server.lean_route import add_get, add_post
+from penstock.gateway.http.server.lean_route import add_route
 from penstock.gateway.inference.port import Inference
 from penstock.shared.contracts.errors import ErrorCode, PenstockError
 from penstock.shared.contracts.tensor_spec import TensorSpec
@@ -174,7 +174,9 @@ def add_oip_routes(router: APIRouter, endpoints: OipEndpoints) -> None:
         (f"{version}/infer", endpoints.version_infer),
     ):
         responses = {200: {"model": InferResponse}, **ERRORS}
-        add_post(router, path, infer, "Run an inference", "inference", responses, INFER_OPENAPI)
+        add_route(
+            router, "POST", path, infer, "Run an inference", "inference", responses, INFER_OPENAPI
+        )
     for path, asks, summary, body, of_model in (
         ("/v2/health/live", endpoints.live, "Is the server alive?", LiveBody, False),
         ("/v2/health/ready", endpoints.ready, "Is the server ready?", ReadyBody, False),
@@ -188,13 +190,15 @@ def add_oip_routes(router: APIRouter, endpoints: OipEndpoints) -> None:
         ),
     ):
         answers = _health_answers(body, of_model=of_model)
-        add_get(router, path, asks, summary, "health", answers)
+        add_route(router, "GET", path, asks, summary, "health", answers)
     alive: dict[int | str, dict[str, Any]] = {200: {"model": AliveBody}}
-    add_get(router, "/", endpoints.alive, "Is the server alive? (KServe v1)", "health", alive)
+    add_route(
+        router, "GET", "/", endpoints.alive, "Is the server alive? (KServe v1)", "health", alive
+    )
     for path, endpoint, summary, schema in (
         ("/v2", endpoints.server, "Server metadata", ServerMetadata),
         (model, endpoints.model, "Model metadata", ModelMetadataBody),
         (version, endpoints.version, "Version metadata", ModelMetadataBody),
     ):
         responses = {200: {"model": schema}, **ERRORS}
-        add_get(router, path, endpoint, summary, "metadata", responses)
+        add_route(router, "GET", path, endpoint, summary, "metadata", responses)

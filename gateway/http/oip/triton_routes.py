@@ -23,7 +23,7 @@ from penstock.gateway.http.reply import json_response
 from penstock.gateway.http.schemas import ERRORS, NO_BODY_OPENAPI, Model, Version
 from penstock.gateway.http.server.body import read_body
 from penstock.gateway.http.server.headers import request_id_of
-from penstock.gateway.http.server.lean_route import add_get, add_post
+from penstock.gateway.http.server.lean_route import add_route
 from penstock.gateway.http.settings import HttpSettings
 from penstock.gateway.http.tensors.bad_input import quoted
 from penstock.gateway.http.tensors.document import load_document
@@ -187,16 +187,17 @@ def add_extension_routes(router: APIRouter, endpoints: ExtensionEndpoints) -> No
         (f"{version}/stats", endpoints.version_statistics),
     ):
         answers = {200: {"model": StatisticsBody}, **ERRORS}
-        add_get(router, path, endpoint, "Statistics", "statistics", answers)
+        add_route(router, "GET", path, endpoint, "Statistics", "statistics", answers)
     for path, endpoint in (
         (f"{model}/config", endpoints.config),
         (f"{version}/config", endpoints.version_config),
     ):
         answers = {200: {"model": ModelConfigBody}, **ERRORS}
-        add_get(router, path, endpoint, "Model configuration", "metadata", answers)
+        add_route(router, "GET", path, endpoint, "Model configuration", "metadata", answers)
     index: dict[int | str, dict[str, Any]] = {200: {"model": list[IndexEntry]}, **ERRORS}
-    add_post(
+    add_route(
         router,
+        "POST",
         "/v2/repository/index",
         endpoints.index,
         "What is deployed",
@@ -209,8 +210,9 @@ def add_extension_routes(router: APIRouter, endpoints: ExtensionEndpoints) -> No
         "4XX": ERRORS["4XX"],
     }
     for action, endpoint in (("load", endpoints.load), ("unload", endpoints.unload)):
-        add_post(
+        add_route(
             router,
+            "POST",
             f"/v2/repository/models/{{model}}/{action}",
             endpoint,
             f"Not offered: {action} a model",

@@ -20,7 +20,7 @@ from penstock.gateway.http.scoring.schemas import (
     Predictions,
 )
 from penstock.gateway.http.server.headers import request_id_of
-from penstock.gateway.http.server.lean_route import add_get, add_post
+from penstock.gateway.http.server.lean_route import add_route
 from penstock.gateway.http.tensors.bad_input import shown_names
 from penstock.shared.contracts.errors import ErrorCode, PenstockError
 
@@ -93,11 +93,19 @@ def add_scoring_routes(router: APIRouter, endpoints: ScoringEndpoints) -> None:
         ("/v2/models/{model}/versions/{version}/invocations", endpoints.version_invocations),
     ):
         responses = {**answers, **MLFLOW_ERRORS}
-        add_post(
-            router, path, endpoint, "Score as MLflow does", "mlflow", responses, MLFLOW_OPENAPI
+        add_route(
+            router,
+            "POST",
+            path,
+            endpoint,
+            "Score as MLflow does",
+            "mlflow",
+            responses,
+            MLFLOW_OPENAPI,
         )
-    add_post(
+    add_route(
         router,
+        "POST",
         "/v1/models/{model}:predict",
         endpoints.predict,
         "Predict",
@@ -111,5 +119,7 @@ def add_scoring_routes(router: APIRouter, endpoints: ScoringEndpoints) -> None:
         **ERRORS,
         503: {"model": KserveModel, "description": "It is deployed, and cannot be called now."},
     }
-    add_get(router, "/v1/models", endpoints.models, "Deployed models", "kserve v1", listed)
-    add_get(router, "/v1/models/{model}", endpoints.model, "Is it ready?", "kserve v1", one)
+    add_route(router, "GET", "/v1/models", endpoints.models, "Deployed models", "kserve v1", listed)
+    add_route(
+        router, "GET", "/v1/models/{model}", endpoints.model, "Is it ready?", "kserve v1", one
+    )
