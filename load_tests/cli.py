@@ -19,18 +19,18 @@ from typing import Annotated
 
 import typer
 
-from load_tests.closed_loop import find_wrk
-from load_tests.compare import Plan, compare
-from load_tests.forms import check_pair, entry_of, form_of
-from load_tests.machine import commit_of, describe_machine
-from load_tests.penstock import Penstock
-from load_tests.report_files import write_report
-from load_tests.results import Check, Report, ScenarioResult
+from load_tests.measuring.closed_loop import find_wrk
+from load_tests.measuring.compare import Plan, compare
+from load_tests.measuring.seat import Waiting
+from load_tests.measuring.session import Session, Size
+from load_tests.report.files import write_report
+from load_tests.report.machine import commit_of, describe_machine
+from load_tests.report.results import Check, Report, ScenarioResult
+from load_tests.report.tables import checks_held, render_report
 from load_tests.scenarios.registry import Scenario, all_scenarios
-from load_tests.seat import Waiting
 from load_tests.server import NotHereError, Server, ServerError
-from load_tests.session import Session, Size
-from load_tests.tables import checks_held, render_report
+from load_tests.servers.forms import check_pair, entry_of, form_of
+from load_tests.servers.penstock import Penstock
 
 RESULTS = Path(__file__).parent / "results"
 ALL = "all"

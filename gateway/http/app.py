@@ -15,13 +15,15 @@ from penstock.gateway.http.jobs.intake import JobIntake
 from penstock.gateway.http.jobs.routes import JobEndpoints, add_job_routes
 from penstock.gateway.http.metrics import HttpMetrics
 from penstock.gateway.http.oip.format import OipFormat
-from penstock.gateway.http.oip.parsed_infer import ParsedInfer
 from penstock.gateway.http.oip.routes import OipEndpoints, add_oip_routes
-from penstock.gateway.http.oip.schemas import REQUEST_SCHEMAS
 from penstock.gateway.http.oip.triton_routes import ExtensionEndpoints, add_extension_routes
+from penstock.gateway.http.parsed_infer import ParsedInfer
+from penstock.gateway.http.schemas import REQUEST_SCHEMAS
+from penstock.gateway.http.scoring.formats import MlflowFormat
 from penstock.gateway.http.scoring.routes import ScoringEndpoints, add_scoring_routes
+from penstock.gateway.http.scoring.schemas import SCORING_SCHEMAS
 from penstock.gateway.http.server.browser_guard import BrowserGuard
-from penstock.gateway.http.server.lean_route import LeanRoute, add_get
+from penstock.gateway.http.server.lean_route import LeanRoute, add_route
 from penstock.gateway.http.settings import HttpSettings
 from penstock.gateway.inference.port import Inference
 from penstock.gateway.inference.statistics import InferenceStatistics
@@ -59,7 +61,9 @@ class GatewayApp(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document, completed by the schemas that the framework cannot see."""
         document = super().openapi()
-        document.setdefault("components", {}).setdefault("schemas", {}).update(REQUEST_SCHEMAS)
+        document.setdefault("components", {}).setdefault("schemas", {}).update(
+            REQUEST_SCHEMAS | SCORING_SCHEMAS
+        )
         return document
 
 
@@ -107,7 +111,12 @@ def create_app(
         redirect_slashes=False,
         telemetry=_NO_TELEMETRY,
     )
-    app.add_middleware(BrowserGuard, policy=settings.origins, retry_after_s=settings.retry_after_s)
+    app.add_middleware(
+        BrowserGuard,
+        policy=settings.origins,
+        retry_after_s=settings.retry_after_s,
+        worded={"/invocations": MlflowFormat().error_body},
+    )
     install_error_handlers(app)
     app.router.route_class = LeanRoute
     add_extension_routes(app.router, ExtensionEndpoints(service, statistics, settings))
@@ -118,7 +127,13 @@ def create_app(
     add_scoring_routes(app.router, ScoringEndpoints(context))
     show = _MetricsEndpoint(metrics.registry).show
     responses: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {}}}}
-    add_get(
-        app.router, "/metrics", show, "Prometheus metrics", tag="operations", responses=responses
+    add_route(
+        app.router,
+        "GET",
+        "/metrics",
+        show,
+        "Prometheus metrics",
+        tag="operations",
+        responses=responses,
     )
     return app

@@ -59,7 +59,7 @@ class PayloadFormat(Protocol[P]):
     """How requests are worded, and answers to them.
 
     Attributes:
-        name: of the function in `penstock.gateway.http.bodies.process` that reads its large bodies.
+        name: of the function in `penstock.gateway.http.body_process` that reads its large bodies.
     """
 
     @property

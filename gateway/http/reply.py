@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Any
 
+import orjson
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
@@ -69,3 +71,8 @@ class ReplyResponse(Response):
             self._unread.shrink(left_bytes)
         await send({"type": "http.response.body", "body": part, "more_body": not last})
         return left_bytes
+
+
+def json_response(value: Any) -> Response:
+    """An answer in JSON."""
+    return Response(orjson.dumps(value), media_type="application/json")

@@ -1,4 +1,8 @@
-"""Other model servers, to be measured beside ours on the same models."""
+"""Other model servers, to be measured beside ours on the same models.
+
+Imports `load_tests.server`, models and servers. Never measures. What runs in their own environments
+is in `apps`, and imports nothing of ours.
+"""
 
 from __future__ import annotations
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from load_tests.models import make_model, sample_rows
+from load_tests.models.reference import Reference
+from load_tests.models.small import make_model, sample_rows
 from load_tests.peers.peer import Peer
-from load_tests.processes import alive
-from load_tests.reference import Reference
 from load_tests.server import Model, ServerError
-from load_tests.verification import verify
+from load_tests.servers.processes import alive
+from load_tests.servers.verification import verify
 
 MODELS = ("tiny", "mlp")
 SAMPLES = 20

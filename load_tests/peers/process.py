@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
-from load_tests.processes import alive, descendants
 from load_tests.server import HttpRequest, ServerError
-from load_tests.verification import post
+from load_tests.servers.processes import alive, descendants
+from load_tests.servers.verification import post
 
 LOG_NAME = "server.log"
 LOG_TAIL_BYTES = 4000

@@ -9,8 +9,8 @@ import msgpack
 import numpy as np
 import orjson
 
-from load_tests import oip
 from load_tests.server import Encoding, HttpRequest, Rows, ServerError
+from load_tests.servers import oip
 
 JSON_HEADERS = {"content-type": "application/json"}
 MSGPACK_HEADERS = {"content-type": "application/msgpack"}

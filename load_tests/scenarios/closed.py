@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from load_tests.measure import Target, closed_point, target, told
-from load_tests.penstock import Penstock, serving
-from load_tests.reference import Reference
-from load_tests.results import Check, Point, ScenarioResult, merge
+from load_tests.measuring.measure import Target, closed_point, target, told
+from load_tests.measuring.session import WARM_UP_S, Session
+from load_tests.models.reference import Reference
+from load_tests.report.results import Check, Point, ScenarioResult, merge
 from load_tests.server import Encoding, Model
-from load_tests.session import WARM_UP_S, Session
-from load_tests.verification import verify
+from load_tests.servers.penstock import Penstock, serving
+from load_tests.servers.verification import verify
 
 CONCURRENCIES = (1, 16, 64, 256)
 WARM_UP_CONNECTIONS = 64

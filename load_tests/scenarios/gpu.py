@@ -15,24 +15,31 @@ from dataclasses import dataclass, field
 
 import torch
 
-from load_tests import oip
-from load_tests.gpu_cases import PLANS, Case, Plan, chosen_cases, chosen_device, describe_device
-from load_tests.measure import Target, closed_point, told
-from load_tests.open_loop import open_point
-from load_tests.penstock import Penstock, RunningPenstock
-from load_tests.ratios import Ratio, ratio_of
-from load_tests.replica_metrics import Executed, executed
-from load_tests.results import Check, Point, ScenarioResult, Table, merge
-from load_tests.right_answers import RightAnswers
+from load_tests.measuring.measure import Target, closed_point, told
+from load_tests.measuring.open_loop import open_point
+from load_tests.measuring.session import Session
+from load_tests.models.right_answers import RightAnswers
+from load_tests.models.torch_alone import Speed, TorchAlone, batch_of, best_batch, limit_of_ours
+from load_tests.models.torch_export import write_version
+from load_tests.models.torch_networks import make_network, parameters_count
+from load_tests.report.ratios import Ratio, ratio_of
+from load_tests.report.results import Check, Point, ScenarioResult, Table, merge
+from load_tests.report.tables import number
+from load_tests.scenarios.gpu_cases import (
+    PLANS,
+    Case,
+    Plan,
+    chosen_cases,
+    chosen_device,
+    describe_device,
+)
 from load_tests.scenarios.gpu_swap import NEW, OLD, swap_under_load
 from load_tests.scenarios.swap import OFF, QUICK, STABLE, Flip, flips_table
 from load_tests.server import Encoding, Inputs, Model, ServerError
-from load_tests.session import Session
-from load_tests.tables import number
-from load_tests.torch_alone import Speed, TorchAlone, batch_of, best_batch, limit_of_ours
-from load_tests.torch_export import write_version
-from load_tests.torch_models import make_network, parameters_count
-from load_tests.verification import verify_requests
+from load_tests.servers import oip
+from load_tests.servers.penstock import Penstock, RunningPenstock
+from load_tests.servers.replica_metrics import Executed, executed
+from load_tests.servers.verification import verify_requests
 
 CPU_THREADS = 1
 """Of torch alone, if it is on a CPU: as many as a replica has here."""

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from load_tests.http_wire import request_bytes
-from load_tests.kept_answers import check_kept
-from load_tests.load_plan import LoadPlan
-from load_tests.measure import Target, told
-from load_tests.open_loop import generating, point_of
-from load_tests.penstock import RunningPenstock
-from load_tests.processes import CpuMeter
-from load_tests.results import Check, Point
-from load_tests.right_answers import RightAnswers
+from load_tests.generator.http_wire import request_bytes
+from load_tests.generator.load_plan import LoadPlan
+from load_tests.measuring.kept_answers import check_kept
+from load_tests.measuring.measure import Target, told
+from load_tests.measuring.open_loop import generating, point_of
+from load_tests.measuring.session import Session
+from load_tests.models.right_answers import RightAnswers
+from load_tests.report.results import Check, Point
 from load_tests.scenarios.swap import (
     QUIET_S,
     STABLE,
@@ -26,7 +25,8 @@ from load_tests.scenarios.swap import (
     until_version,
 )
 from load_tests.server import Rows
-from load_tests.session import Session
+from load_tests.servers.penstock import RunningPenstock
+from load_tests.servers.processes import CpuMeter
 
 OLD, NEW = "1", "2"
 

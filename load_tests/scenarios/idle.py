@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from load_tests.child import module_command, module_environment
-from load_tests.idle_connections import EVERY_S, READY
-from load_tests.measure import closed_point, target, told
-from load_tests.penstock import Penstock, serving
-from load_tests.processes import pss_mib
-from load_tests.reference import Reference
-from load_tests.results import Check, Point, ScenarioResult, merge
+from load_tests.generator.idle_connections import EVERY_S, READY
+from load_tests.measuring.measure import closed_point, target, told
+from load_tests.measuring.session import Session
+from load_tests.models.reference import Reference
+from load_tests.report.results import Check, Point, ScenarioResult, merge
 from load_tests.scenarios.closed import warm_up
 from load_tests.server import Encoding, ServerError
-from load_tests.session import Session
-from load_tests.verification import verify
+from load_tests.servers.penstock import Penstock, serving
+from load_tests.servers.processes import pss_mib
+from load_tests.servers.verification import verify
 
 IDLE = 1000
 ACTIVE = 64
@@ -79,7 +79,7 @@ def run_idle(session: Session) -> ScenarioResult:
 @contextlib.contextmanager
 def _idle_connections(port: int) -> Iterator[_Idle]:
     process = subprocess.Popen(
-        module_command("idle_connections", str(port), str(IDLE)),
+        module_command("generator.idle_connections", str(port), str(IDLE)),
         stdout=subprocess.PIPE,
         env=module_environment(),
         text=True,

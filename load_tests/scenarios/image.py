@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import time
 
-from load_tests.measure import closed_point, target, told
-from load_tests.models import IMAGE_SHAPE, make_image_model
-from load_tests.penstock import Penstock, serving
-from load_tests.reference import Reference
-from load_tests.replica_metrics import copied_bytes
-from load_tests.results import Check, Point, ScenarioResult, Table, merge
+from load_tests.measuring.measure import closed_point, target, told
+from load_tests.measuring.session import Session
+from load_tests.models.reference import Reference
+from load_tests.models.small import IMAGE_SHAPE, make_image_model
+from load_tests.report.results import Check, Point, ScenarioResult, Table, merge
+from load_tests.report.tables import number
 from load_tests.server import Encoding
-from load_tests.session import Session
-from load_tests.tables import number
-from load_tests.verification import verify
+from load_tests.servers.penstock import Penstock, serving
+from load_tests.servers.replica_metrics import copied_bytes
+from load_tests.servers.verification import verify
 
 CONCURRENCIES = (1, 16)
 HEARTBEAT_S = 1.5

@@ -17,22 +17,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from load_tests import oip
-from load_tests.closed_loop import run_wrk
-from load_tests.measure import Target, closed_point, told
-from load_tests.open_loop import open_point
-from load_tests.our_jobs import JobCounts, alone, job_request
+from load_tests.measuring.closed_loop import run_wrk
+from load_tests.measuring.measure import Target, closed_point, told
+from load_tests.measuring.open_loop import open_point
+from load_tests.measuring.session import Session
+from load_tests.models.reference import Reference
 from load_tests.peers.job_peer import JOB_RECIPES, JobPeer
-from load_tests.penstock import Penstock, RunningPenstock, serving
-from load_tests.percentiles import Latency, latency_of
-from load_tests.processes import CpuMeter
-from load_tests.redis_server import RedisServer, redis_server
-from load_tests.reference import Reference
-from load_tests.results import Check, Point, ScenarioResult, Table, merge
+from load_tests.report.percentiles import Latency, latency_of
+from load_tests.report.results import Check, Point, ScenarioResult, Table, merge
+from load_tests.report.tables import by_role, number
 from load_tests.scenarios.closed import warm_up
 from load_tests.server import Encoding, Model, ServerError
-from load_tests.session import Session
-from load_tests.tables import by_role, number
+from load_tests.servers import oip
+from load_tests.servers.our_jobs import JobCounts, alone, job_request
+from load_tests.servers.penstock import Penstock, RunningPenstock, serving
+from load_tests.servers.processes import CpuMeter
+from load_tests.servers.redis_server import RedisServer, redis_server
 from penstock.shared.jobs.record import JobState
 
 CLIENTS = 32

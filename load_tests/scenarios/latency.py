@@ -12,16 +12,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import median
 
-from load_tests.bare import BareUvicorn
-from load_tests.measure import Target, closed_point, target, told
-from load_tests.penstock import Penstock, serving
-from load_tests.reference import Reference, batch_of
-from load_tests.results import Check, Point, ScenarioResult, Table, merge
+from load_tests.measuring.measure import Target, closed_point, target, told
+from load_tests.measuring.session import Session
+from load_tests.models.reference import Reference, batch_of
+from load_tests.report.results import Check, Point, ScenarioResult, Table, merge
+from load_tests.report.tables import number
 from load_tests.scenarios.closed import warm_up
 from load_tests.server import Encoding, Model
-from load_tests.session import Session
-from load_tests.tables import number
-from load_tests.verification import verify
+from load_tests.servers.bare import BareUvicorn
+from load_tests.servers.penstock import Penstock, serving
+from load_tests.servers.verification import verify
 
 MODELS = ("tiny", "mlp", "medium")
 OVERHEAD_MS_MAX = 0.5

@@ -11,21 +11,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from load_tests import oip
-from load_tests.http_wire import request_bytes
-from load_tests.kept_answers import check_answers
-from load_tests.load_plan import LoadPlan, Outcomes
-from load_tests.measure import Target, told
-from load_tests.models import SEED
-from load_tests.open_loop import point_of, run_plan_beside
-from load_tests.penstock import Penstock, serving
-from load_tests.percentiles import latency_of
-from load_tests.processes import CpuMeter
-from load_tests.reference import Reference, batch_of
-from load_tests.results import Check, ScenarioResult, Table
+from load_tests.generator.http_wire import request_bytes
+from load_tests.generator.load_plan import LoadPlan, Outcomes
+from load_tests.measuring.kept_answers import check_answers
+from load_tests.measuring.measure import Target, told
+from load_tests.measuring.open_loop import point_of, run_plan_beside
+from load_tests.measuring.session import WARM_UP_S, Session
+from load_tests.models.reference import Reference, batch_of
+from load_tests.models.small import SEED
+from load_tests.report.percentiles import latency_of
+from load_tests.report.results import Check, ScenarioResult, Table
+from load_tests.report.tables import number
 from load_tests.server import Encoding, HttpRequest, Rows
-from load_tests.session import WARM_UP_S, Session
-from load_tests.tables import number
+from load_tests.servers import oip
+from load_tests.servers.penstock import Penstock, serving
+from load_tests.servers.processes import CpuMeter
 
 ROWS_MAX = 16
 SINGLE = ("tiny", "medium")

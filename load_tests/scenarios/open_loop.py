@@ -6,16 +6,16 @@ expected at a rate is a model's own matter: where batches take 14 ms, nobody can
 
 from __future__ import annotations
 
-from load_tests.measure import closed_point, target, told
-from load_tests.open_loop import open_point
-from load_tests.penstock import Penstock, RunningPenstock, serving
-from load_tests.reference import Reference, batch_of
-from load_tests.replica_metrics import executed
-from load_tests.results import Check, Point, ScenarioResult, merge
+from load_tests.measuring.measure import closed_point, target, told
+from load_tests.measuring.open_loop import open_point
+from load_tests.measuring.session import Session
+from load_tests.models.reference import Reference, batch_of
+from load_tests.report.results import Check, Point, ScenarioResult, merge
 from load_tests.scenarios.closed import warm_up
 from load_tests.server import MAX_BATCH_SIZE, Encoding, Model
-from load_tests.session import Session
-from load_tests.verification import verify
+from load_tests.servers.penstock import Penstock, RunningPenstock, serving
+from load_tests.servers.replica_metrics import executed
+from load_tests.servers.verification import verify
 
 MODELS = ("tiny", "medium")
 SHARES = (0.5, 0.8, 0.95)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from load_tests.results import ScenarioResult
+from load_tests.measuring.session import Session
+from load_tests.report.results import ScenarioResult
 from load_tests.scenarios.closed import run_closed
 from load_tests.scenarios.idle import run_idle
 from load_tests.scenarios.image import run_image
@@ -19,7 +20,6 @@ from load_tests.scenarios.scale import run_scale
 from load_tests.scenarios.start import run_start
 from load_tests.scenarios.swap import run_swap
 from load_tests.server import NotHereError
-from load_tests.session import Session
 
 
 @dataclass(frozen=True)

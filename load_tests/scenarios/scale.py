@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from load_tests.measure import Target, closed_point, target, told
-from load_tests.penstock import Penstock, serving
-from load_tests.ratios import Ratio, ratio_of
-from load_tests.reference import Reference
-from load_tests.results import Check, Point, ScenarioResult, merge
+from load_tests.measuring.measure import Target, closed_point, target, told
+from load_tests.measuring.session import Session
+from load_tests.models.reference import Reference
+from load_tests.report.ratios import Ratio, ratio_of
+from load_tests.report.results import Check, Point, ScenarioResult, merge
 from load_tests.scenarios.closed import warm_up
 from load_tests.server import Encoding
-from load_tests.session import Session
-from load_tests.verification import verify
+from load_tests.servers.penstock import Penstock, serving
+from load_tests.servers.verification import verify
 
 CLIENTS = 64
 TIMES = 2

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from load_tests import oip
-from load_tests.penstock import Penstock, RunningPenstock
-from load_tests.processes import started_at
-from load_tests.results import Check, ScenarioResult, Table
+from load_tests.measuring.session import Session
+from load_tests.report.results import Check, ScenarioResult, Table
 from load_tests.server import Encoding, Model
-from load_tests.session import Session
-from load_tests.start_log import event_at, since, valkey_ready_at
+from load_tests.servers import oip
+from load_tests.servers.penstock import Penstock, RunningPenstock
+from load_tests.servers.processes import started_at
+from load_tests.servers.start_log import event_at, since, valkey_ready_at
 
 STARTS_MIN = 5
 """Starts differ by their luck with the disk and with timers, more than loads do."""

@@ -14,23 +14,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from load_tests.http_wire import request_bytes
-from load_tests.kept_answers import check_answers
-from load_tests.load_plan import LoadPlan, Outcomes
-from load_tests.measure import closed_point, target, told
-from load_tests.models import make_model
-from load_tests.oip import version_of
-from load_tests.open_loop import Generator, generating, point_of
-from load_tests.penstock import Penstock, RunningPenstock, serving
-from load_tests.percentiles import percentile
-from load_tests.processes import CpuMeter
-from load_tests.reference import Reference
-from load_tests.results import Check, Point, ScenarioResult, Table
+from load_tests.generator.http_wire import request_bytes
+from load_tests.generator.load_plan import LoadPlan, Outcomes
+from load_tests.measuring.kept_answers import check_answers
+from load_tests.measuring.measure import closed_point, target, told
+from load_tests.measuring.open_loop import Generator, generating, point_of
+from load_tests.measuring.session import WARM_UP_S, Session
+from load_tests.models.reference import Reference
+from load_tests.models.small import make_model
+from load_tests.report.percentiles import percentile
+from load_tests.report.results import Check, Point, ScenarioResult, Table
+from load_tests.report.tables import number
 from load_tests.scenarios.closed import WARM_UP_CONNECTIONS
 from load_tests.server import Encoding, HttpRequest, Model, ServerError
-from load_tests.session import WARM_UP_S, Session
-from load_tests.tables import number
-from load_tests.verification import post
+from load_tests.servers.oip import version_of
+from load_tests.servers.penstock import Penstock, RunningPenstock, serving
+from load_tests.servers.processes import CpuMeter
+from load_tests.servers.verification import post
 
 MODEL = "tiny"
 SHARE = 0.3

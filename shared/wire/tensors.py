@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +40,10 @@ NUMPY_OF: dict[str, np.dtype[Any]] = {
 }
 """The numpy dtype that holds each datatype; BYTES elements are Python `bytes`, BF16 raw bits."""
 
-LENGTH_BYTES = 4
+LENGTH_BYTES: Final = 4
 """What an element of BYTES takes at least: its length."""
+
+_length_at = struct.Struct("<I").unpack_from
 
 DATATYPE_OF: dict[np.dtype[Any], str] = {
     dtype: name for name, dtype in NUMPY_OF.items() if name != "BF16"
@@ -153,6 +155,42 @@ def encode_bytes_elements(elements: Iterable[bytes | str]) -> bytes:
     return b"".join(parts)
 
 
+class ElementsError(ValueError):
+    """The elements of a BYTES tensor do not fill its data.
+
+    Attributes:
+        elements, end: how many begin in the data, up to the expected count, and where the last one
+            ends, which may be beyond it.
+    """
+
+    def __init__(self, expected: int, elements: int, end: int, nbytes: int) -> None:
+        super().__init__(
+            f"expected {expected} BYTES elements in {nbytes} bytes, got {elements} in {end}"
+        )
+        self.elements = elements
+        self.end = end
+
+
+def element_ends(data: Buffer, count: int) -> Iterator[int]:
+    """Where each element of a BYTES tensor ends, one by one; the next one's length begins there.
+
+    Raises:
+        ElementsError: after those that are whole, if they are not `count` that fill the data.
+    """
+    view = memoryview(data)
+    nbytes = view.nbytes
+    end = elements = 0
+    while elements < count and end + LENGTH_BYTES <= nbytes:
+        length: int = _length_at(view, end)[0]
+        end += LENGTH_BYTES + length
+        elements += 1
+        if end > nbytes:
+            break
+        yield end
+    if elements != count or end != nbytes:
+        raise ElementsError(count, elements, end, nbytes)
+
+
 def decode_bytes_elements(data: Buffer, count: int) -> list[bytes]:
     """The `count` elements of a BYTES tensor.
 
@@ -160,21 +198,13 @@ def decode_bytes_elements(data: Buffer, count: int) -> list[bytes]:
         ValueError: if the data holds fewer or more than `count` elements, or ends inside one.
     """
     view = memoryview(data)
-    if count * LENGTH_BYTES > view.nbytes:
+    if count * LENGTH_BYTES > view.nbytes:  # known before anything is made
         raise ValueError(f"expected {count} BYTES elements, got {view.nbytes} bytes")
     elements: list[bytes] = []
-    offset = 0
-    while offset < view.nbytes:
-        if len(elements) == count or offset + LENGTH_BYTES > view.nbytes:
-            raise ValueError(f"expected {count} BYTES elements, got other data after them")
-        (length,) = struct.unpack_from("<I", view, offset)
-        offset += LENGTH_BYTES
-        if offset + length > view.nbytes:
-            raise ValueError(f"BYTES element {len(elements)} runs past the end of the data")
-        elements.append(bytes(view[offset : offset + length]))
-        offset += length
-    if len(elements) != count:
-        raise ValueError(f"expected {count} BYTES elements, got {len(elements)}")
+    start = LENGTH_BYTES
+    for end in element_ends(view, count):
+        elements.append(bytes(view[start:end]))
+        start = end + LENGTH_BYTES
     return elements
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from load_tests.child import module_environment
-from load_tests.processes import descendants
+from load_tests.servers.processes import descendants
 
 CONTENDERS = {("json", c) for c in (1, 16, 64, 256)} | {("binary", c) for c in (1, 16, 64, 256)}
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from load_tests.arrivals import poisson_arrivals
+from load_tests.generator.arrivals import poisson_arrivals
 from penstock.gateway.inference.port import CallOutcome
 from penstock.gateway.inference.service import InferenceService
 from penstock.gateway.inference.types import InferenceCall

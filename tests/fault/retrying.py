@@ -17,9 +17,9 @@ from typing import cast
 
 import numpy as np
 
-from load_tests.arrivals import poisson_arrivals
-from load_tests.http_wire import Response, ResponseReader
-from load_tests.percentiles import percentile
+from load_tests.generator.arrivals import poisson_arrivals
+from load_tests.generator.http_wire import Response, ResponseReader
+from load_tests.report.percentiles import percentile
 from tests.fault.served import number_request
 
 DEADLINE_S = 0.5

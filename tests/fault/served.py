@@ -23,9 +23,9 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from load_tests.http_wire import request_bytes
-from load_tests.load_plan import LoadPlan, Outcomes
-from load_tests.open_loop import Generator, generating, run_plan_beside
+from load_tests.generator.http_wire import request_bytes
+from load_tests.generator.load_plan import LoadPlan, Outcomes
+from load_tests.measuring.open_loop import Generator, generating, run_plan_beside
 from load_tests.server import HttpRequest
 from penstock.shared.contracts.deployment import ReplicaSettings
 from penstock.shared.contracts.routing import HedgePolicy, ModelRoute, VersionRoute

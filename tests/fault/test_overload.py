@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from load_tests.percentiles import percentile
+from load_tests.report.percentiles import percentile
 from tests.fault.retrying import (
     DEADLINE_S,
     EXPIRED,

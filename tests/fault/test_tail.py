@@ -20,8 +20,8 @@ import pytest
 from numpy.typing import NDArray
 from prometheus_client.samples import Sample
 
-from load_tests.load_plan import Outcomes
-from load_tests.percentiles import percentile
+from load_tests.generator.load_plan import Outcomes
+from load_tests.report.percentiles import percentile
 from penstock.gateway.inference.service import InferenceService
 from penstock.shared.contracts.routing import HedgePolicy
 from tests.fault.calls import OpenCalls

@@ -33,6 +33,9 @@ from penstock.shared.process.lifecycle import environment_of_child
 from penstock.shared.process.telemetry import get_logger
 from penstock.shared.wire.tensors import Buffer
 
+PROGRAM = "penstock.gateway.http.body_process"
+"""Knows the formats, which this room does not."""
+
 READERS_MAX = 2
 """Processes that read at a time. A core that reads bodies does not answer small requests."""
 
@@ -63,7 +66,7 @@ class _Reader:
         with theirs:
             number = str(theirs.fileno())
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "penstock.gateway.http.bodies.process", number],
+                [sys.executable, "-P", "-m", PROGRAM, number],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 env=environment_of_child() | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},

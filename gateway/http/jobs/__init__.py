@@ -1,5 +1,5 @@
 """Jobs over HTTP: submit, look, wait, follow, result, cancel, retry, list.
 
-A front of `gateway.jobs.clients`. A submit is a request of the Open Inference Protocol, so this
-room and `oip` know each other. Never touches the job store.
+A front of `gateway.jobs.clients`. A submit has an inference's body, whose format
+`gateway.http.app` hands in. Imports nothing of another front; never touches the job store.
 """

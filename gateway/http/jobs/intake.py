@@ -30,9 +30,8 @@ from penstock.gateway.http.call_route import (
 from penstock.gateway.http.errors import failure_response
 from penstock.gateway.http.jobs.documents import as_json, job_document, output_document
 from penstock.gateway.http.jobs.options import read_options, split_parameters
-from penstock.gateway.http.oip.format import OipFormat
-from penstock.gateway.http.oip.parsed_infer import ParsedInfer
-from penstock.gateway.http.payload import RawHeaders
+from penstock.gateway.http.parsed_infer import ParsedInfer
+from penstock.gateway.http.payload import PayloadFormat, RawHeaders
 from penstock.gateway.http.reply import Reply, ReplyResponse
 from penstock.gateway.http.server.body import BodyTooLargeError, read_body, unless_client_goes
 from penstock.gateway.http.server.headers import (
@@ -64,7 +63,7 @@ class JobIntake:
         jobs: where they go.
         context: of inference: the service and settings.
         steps: of inference, for answers that are to look like its own.
-        payload: the protocol's requests.
+        payload: reads the body, as that of an inference.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class JobIntake:
         jobs: JobService,
         context: CallContext,
         steps: CallSteps[ParsedInfer],
-        payload: OipFormat,
+        payload: PayloadFormat[ParsedInfer],
     ) -> None:
         self._jobs = jobs
         self._service = context.service

@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from penstock.gateway.http.oip.parsed_infer import ParsedInfer
+from penstock.gateway.http.parsed_infer import ParsedInfer
 from penstock.gateway.http.payload import RawHeaders
 from penstock.gateway.http.tensors.bad_input import bad_input, mismatch, quoted, shown, shown_names
 from penstock.gateway.jobs.clients.submission import JobOptions, whole_ms
@@ -190,33 +190,6 @@ def _webhook_events(
         expected = f"states with commas between them ({', '.join(TOLD_STATES)})"
         raise mismatch("webhook_events", expected, quoted(text))
     return tuple(JobState(name) for name in sorted(names))
-
-
-# Prefer -------------------------------------------------------------------------------------------
-
-
-def preferred_wait_s(headers: Sequence[tuple[bytes, bytes]]) -> float | None:
-    """What `Prefer: respond-async, wait=N` asks for: N, or 0.0; None if it is not asked for.
-
-    Args:
-        headers: all of the request's, as one may come several times.
-
-    Raises:
-        PenstockError: INVALID_INPUT, for a wait that is no number of seconds.
-    """
-    values = [value.decode("latin-1") for name, value in headers if name == b"prefer"]
-    if not values:
-        return None
-    preferences: dict[str, str] = {}
-    for preference in ",".join(values).split(","):
-        name, _, value = preference.partition(";")[0].partition("=")
-        preferences.setdefault(name.strip().lower(), value.strip().strip('"'))  # the first counts
-    if "respond-async" not in preferences:
-        return None
-    wait = preferences.get("wait", "0")
-    if not _DIGITS.fullmatch(wait):
-        raise mismatch("header Prefer: wait", "a whole number of seconds", quoted(wait))
-    return float(wait)
 
 
 def accepts_binary(accept: bytes | None) -> bool:

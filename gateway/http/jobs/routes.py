@@ -41,12 +41,10 @@ from penstock.gateway.http.jobs.schemas import (
     JobPage,
     UndeliveredPage,
 )
-from penstock.gateway.http.oip.parsed_infer import ParsedInfer
-from penstock.gateway.http.oip.routes import ERRORS, Model, Version
-from penstock.gateway.http.oip.schemas import InferResponse
-from penstock.gateway.http.oip.triton_schemas import NO_BODY_OPENAPI
+from penstock.gateway.http.parsed_infer import ParsedInfer
+from penstock.gateway.http.schemas import ERRORS, NO_BODY_OPENAPI, InferResponse, Model, Version
 from penstock.gateway.http.server.body import unless_client_goes
-from penstock.gateway.http.server.lean_route import add_delete, add_get, add_post
+from penstock.gateway.http.server.lean_route import add_route
 from penstock.gateway.jobs.clients.service import JobService
 from penstock.shared.jobs.answers import JobEvent, JobView
 from penstock.shared.jobs.record import FINISHED
@@ -165,8 +163,9 @@ def add_job_routes(router: APIRouter, endpoints: JobEndpoints) -> None:
         (f"{model}/jobs", endpoints.submit),
         (f"{version}/jobs", endpoints.submit_version),
     ):
-        add_post(
+        add_route(
             router,
+            "POST",
             path,
             submit,
             "Submit a job",
@@ -182,8 +181,9 @@ def add_job_routes(router: APIRouter, endpoints: JobEndpoints) -> None:
         **ERRORS,
     }
     pages: dict[int | str, dict[str, Any]] = {200: {"model": JobPage}, **ERRORS}
-    add_get(
+    add_route(
         router,
+        "GET",
         "/v2/jobs",
         endpoints.page,
         "List jobs",
@@ -191,10 +191,22 @@ def add_job_routes(router: APIRouter, endpoints: JobEndpoints) -> None:
         responses=pages,
         openapi=LIST_OPENAPI,
     )
-    add_get(router, job, endpoints.show, "A job", tag="jobs", responses=shown, openapi=WAIT_OPENAPI)
-    add_get(router, f"{job}/result", endpoints.result, "Its result", tag="jobs", responses=result)
-    add_get(
+    add_route(
         router,
+        "GET",
+        job,
+        endpoints.show,
+        "A job",
+        tag="jobs",
+        responses=shown,
+        openapi=WAIT_OPENAPI,
+    )
+    add_route(
+        router, "GET", f"{job}/result", endpoints.result, "Its result", tag="jobs", responses=result
+    )
+    add_route(
+        router,
+        "GET",
         f"{job}/events",
         endpoints.events,
         "Its events",
@@ -205,8 +217,9 @@ def add_job_routes(router: APIRouter, endpoints: JobEndpoints) -> None:
     for action, endpoint in (("cancel", endpoints.cancel), ("retry", endpoints.retry)):
         answers: dict[int | str, dict[str, Any]] = {**shown, 202: JOB_ACCEPTED}
         summary = f"{action.capitalize()} it"
-        add_post(
+        add_route(
             router,
+            "POST",
             f"{job}/{action}",
             endpoint,
             summary,
@@ -217,6 +230,15 @@ def add_job_routes(router: APIRouter, endpoints: JobEndpoints) -> None:
     lost: dict[int | str, dict[str, Any]] = {200: {"model": UndeliveredPage}, **ERRORS}
     summary, listed = "Webhooks that were given up", endpoints.undelivered_webhooks
     path = "/v2/webhooks/undelivered"  # below /v2/jobs it would be taken for a job's id
-    add_get(router, path, listed, summary, tag="jobs", responses=lost, openapi=UNDELIVERED_OPENAPI)
+    add_route(
+        router,
+        "GET",
+        path,
+        listed,
+        summary,
+        tag="jobs",
+        responses=lost,
+        openapi=UNDELIVERED_OPENAPI,
+    )
     gone: dict[int | str, dict[str, Any]] = {204: {"description": "It is gone."}, **ERRORS}
-    add_delete(router, job, endpoints.forget, "Delete it", tag="jobs", responses=gone)
+    add_route(router, "DELETE", job, endpoints.forget, "Delete it", tag="jobs", responses=gone)

@@ -12,7 +12,7 @@ from penstock.gateway.http.jobs.options import (
     PRIORITY_HEADER,
     header_of,
 )
-from penstock.gateway.http.oip.schemas import INFER_OPENAPI
+from penstock.gateway.http.schemas import INFER_OPENAPI
 from penstock.shared.jobs.durability import Durability
 from penstock.shared.jobs.record import JobState
 

@@ -10,7 +10,6 @@ data is never copied: its tensors are views of the body.
 from __future__ import annotations
 
 import math
-import struct
 from functools import lru_cache
 from typing import Any
 
@@ -24,8 +23,7 @@ from penstock.gateway.http.bodies.element_bounds import (
     check_elements,
     check_json,
 )
-from penstock.gateway.http.bodies.large_lists import LargeList
-from penstock.gateway.http.oip.parameters import (
+from penstock.gateway.http.parameters import (
     as_boolean,
     as_object,
     model_parameters,
@@ -34,7 +32,7 @@ from penstock.gateway.http.oip.parameters import (
     refuse_shared_memory,
     timeout_s_of,
 )
-from penstock.gateway.http.oip.parsed_infer import ParsedInfer
+from penstock.gateway.http.parsed_infer import ParsedInfer
 from penstock.gateway.http.payload import EncodedResponse
 from penstock.gateway.http.tensors.bad_input import (
     bad_input,
@@ -58,6 +56,7 @@ from penstock.gateway.http.tensors.large_arrays import (
     bytes_from_large_list,
     document_without_arrays,
 )
+from penstock.gateway.http.tensors.large_lists import LargeList
 from penstock.gateway.http.tensors.slices import tensor_slices
 from penstock.gateway.inference.types import InferenceAnswer
 from penstock.shared.contracts.deployment import ModelInterface
@@ -65,9 +64,12 @@ from penstock.shared.contracts.tensor_spec import TensorSpec
 from penstock.shared.wire.messages import PRIORITY_DEFAULT, Parameters
 from penstock.shared.wire.records import record
 from penstock.shared.wire.tensors import (
+    LENGTH_BYTES,
     NUMPY_OF,
     Buffer,
+    ElementsError,
     Tensor,
+    element_ends,
 )
 
 FRAMES_MAX = 1024
@@ -251,7 +253,7 @@ class _InputReader:
                 raise mismatch(what, expected, str(count))
             _check_bytes_elements(what, data, count)
             if spec.text:
-                _check_text(what, data)
+                _check_text(what, data, count)
         elif spec.datatype == "BOOL" and size and np.frombuffer(data, np.uint8).max() > 1:
             raise mismatch(what, "BOOL bytes of 0 or 1", "other values")
         return data
@@ -272,25 +274,23 @@ def _check_datatype(what: str, datatype: Any, spec: TensorSpec) -> None:
 
 def _check_bytes_elements(what: str, data: memoryview, count: int) -> None:
     """Every element is prefixed by its length, and together they fill the data."""
-    offset = elements = 0
-    while offset + 4 <= data.nbytes and elements < count:
-        offset += 4 + int(struct.unpack_from("<I", data, offset)[0])
-        elements += 1
-    if elements != count or offset != data.nbytes:
+    try:
+        for _ in element_ends(data, count):
+            pass
+    except ElementsError as error:
         expected = f"{count} BYTES elements, each behind its length, in {data.nbytes} bytes"
-        raise mismatch(what, expected, f"{elements} in {offset} bytes")
+        raise mismatch(what, expected, f"{error.elements} in {error.end} bytes") from None
 
 
-def _check_text(what: str, data: memoryview) -> None:
+def _check_text(what: str, data: memoryview, count: int) -> None:
     """Every element is UTF-8; the data is known to consist of elements."""
-    offset = index = 0
-    while offset < data.nbytes:
-        end = offset + 4 + int(struct.unpack_from("<I", data, offset)[0])
+    start = LENGTH_BYTES
+    for index, end in enumerate(element_ends(data, count)):
         try:
-            str(data[offset + 4 : end], "utf-8")
+            str(data[start:end], "utf-8")
         except UnicodeDecodeError:
             raise mismatch(what, "text in UTF-8", f"other bytes in element {index}") from None
-        offset, index = end, index + 1
+        start = end + LENGTH_BYTES
 
 
 def _requested(

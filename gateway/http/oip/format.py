@@ -13,8 +13,8 @@ from penstock.gateway.http.bodies.element_bounds import (
 )
 from penstock.gateway.http.errors import plain_error_body
 from penstock.gateway.http.oip.codec import build_response, parse_infer
-from penstock.gateway.http.oip.parsed_infer import ParsedInfer
 from penstock.gateway.http.oip.templates import Templates
+from penstock.gateway.http.parsed_infer import ParsedInfer
 from penstock.gateway.http.payload import EncodedResponse, RawHeaders
 from penstock.gateway.http.server.headers import (
     JSON_LENGTH_HEADER,

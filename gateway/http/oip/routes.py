@@ -7,28 +7,26 @@ JSON.
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
-import orjson
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 from starlette.types import Receive, Scope
 
 from penstock.gateway.http.call_route import CallRoute
-from penstock.gateway.http.jobs.options import preferred_wait_s
-from penstock.gateway.http.oip.parsed_infer import ParsedInfer
 from penstock.gateway.http.oip.schemas import (
-    INFER_OPENAPI,
     AliveBody,
-    InferResponse,
     LiveBody,
     ModelMetadataBody,
     ModelReadyBody,
     ReadyBody,
     ServerMetadata,
-    error_responses,
 )
-from penstock.gateway.http.server.lean_route import add_get, add_post
+from penstock.gateway.http.parsed_infer import ParsedInfer
+from penstock.gateway.http.reply import json_response
+from penstock.gateway.http.schemas import ERRORS, INFER_OPENAPI, InferResponse, Model, Version
+from penstock.gateway.http.server.headers import preferred_wait_s
+from penstock.gateway.http.server.lean_route import add_route
 from penstock.gateway.inference.port import Inference
 from penstock.shared.contracts.errors import ErrorCode, PenstockError
 from penstock.shared.contracts.tensor_spec import TensorSpec
@@ -41,9 +39,6 @@ EXTENSIONS = (
     "schedule_policy",
     "statistics",
 )
-
-Model = Annotated[str, Path(description="Name of a registered model.")]
-Version = Annotated[str, Path(description="A version of the model.")]
 
 
 class PreferredJobs(Protocol):
@@ -157,18 +152,10 @@ def _tensor(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape}
 
 
-def json_response(value: Any) -> Response:
-    """An answer in JSON."""
-    return Response(orjson.dumps(value), media_type="application/json")
-
-
 def _health(good: bool, body: dict[str, Any]) -> Response:
     response = json_response(body)
     response.status_code = HTTPStatus.OK if good else HTTPStatus.BAD_REQUEST
     return response
-
-
-ERRORS = error_responses("ErrorBody")
 
 
 def _health_answers(schema: type[BaseModel], *, of_model: bool) -> dict[int | str, dict[str, Any]]:
@@ -187,8 +174,9 @@ def add_oip_routes(router: APIRouter, endpoints: OipEndpoints) -> None:
         (f"{version}/infer", endpoints.version_infer),
     ):
         responses = {200: {"model": InferResponse}, **ERRORS}
-        add_post(
+        add_route(
             router,
+            "POST",
             path,
             infer,
             "Run an inference",
@@ -209,10 +197,11 @@ def add_oip_routes(router: APIRouter, endpoints: OipEndpoints) -> None:
         ),
     ):
         answers = _health_answers(body, of_model=of_model)
-        add_get(router, path, asks, summary, tag="health", responses=answers)
+        add_route(router, "GET", path, asks, summary, tag="health", responses=answers)
     alive: dict[int | str, dict[str, Any]] = {200: {"model": AliveBody}}
-    add_get(
+    add_route(
         router,
+        "GET",
         "/",
         endpoints.alive,
         "Is the server alive? (KServe v1)",
@@ -225,4 +214,4 @@ def add_oip_routes(router: APIRouter, endpoints: OipEndpoints) -> None:
         (version, endpoints.version, "Version metadata", ModelMetadataBody),
     ):
         responses = {200: {"model": schema}, **ERRORS}
-        add_get(router, path, endpoint, summary, tag="metadata", responses=responses)
+        add_route(router, "GET", path, endpoint, summary, tag="metadata", responses=responses)

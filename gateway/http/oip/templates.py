@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
-from penstock.gateway.http.oip.parsed_infer import ParsedInfer
+from penstock.gateway.http.parsed_infer import ParsedInfer
 from penstock.gateway.http.tensors.json_tensors import NUMBERS
 from penstock.gateway.http.tensors.large_arrays import flat_numbers
 from penstock.shared.wire.records import record

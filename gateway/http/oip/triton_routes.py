@@ -12,18 +12,18 @@ from fastapi import APIRouter, Request, Response
 
 from penstock.gateway.http.errors import error_response
 from penstock.gateway.http.oip.model_config import model_config
-from penstock.gateway.http.oip.parameters import as_boolean
-from penstock.gateway.http.oip.routes import ERRORS, Model, Version, json_response
 from penstock.gateway.http.oip.triton_schemas import (
     INDEX_OPENAPI,
-    NO_BODY_OPENAPI,
     IndexEntry,
     ModelConfigBody,
     StatisticsBody,
 )
+from penstock.gateway.http.parameters import as_boolean
+from penstock.gateway.http.reply import json_response
+from penstock.gateway.http.schemas import ERRORS, NO_BODY_OPENAPI, Model, Version
 from penstock.gateway.http.server.body import read_body
 from penstock.gateway.http.server.headers import request_id_of
-from penstock.gateway.http.server.lean_route import add_get, add_post
+from penstock.gateway.http.server.lean_route import add_route
 from penstock.gateway.http.settings import HttpSettings
 from penstock.gateway.http.tensors.bad_input import quoted
 from penstock.gateway.http.tensors.document import load_document
@@ -187,16 +187,19 @@ def add_extension_routes(router: APIRouter, endpoints: ExtensionEndpoints) -> No
         (f"{version}/stats", endpoints.version_statistics),
     ):
         answers = {200: {"model": StatisticsBody}, **ERRORS}
-        add_get(router, path, endpoint, "Statistics", tag="statistics", responses=answers)
+        add_route(router, "GET", path, endpoint, "Statistics", tag="statistics", responses=answers)
     for path, endpoint in (
         (f"{model}/config", endpoints.config),
         (f"{version}/config", endpoints.version_config),
     ):
         answers = {200: {"model": ModelConfigBody}, **ERRORS}
-        add_get(router, path, endpoint, "Model configuration", tag="metadata", responses=answers)
+        add_route(
+            router, "GET", path, endpoint, "Model configuration", tag="metadata", responses=answers
+        )
     index: dict[int | str, dict[str, Any]] = {200: {"model": list[IndexEntry]}, **ERRORS}
-    add_post(
+    add_route(
         router,
+        "POST",
         "/v2/repository/index",
         endpoints.index,
         "What is deployed",
@@ -209,8 +212,9 @@ def add_extension_routes(router: APIRouter, endpoints: ExtensionEndpoints) -> No
         "4XX": ERRORS["4XX"],
     }
     for action, endpoint in (("load", endpoints.load), ("unload", endpoints.unload)):
-        add_post(
+        add_route(
             router,
+            "POST",
             f"/v2/repository/models/{{model}}/{action}",
             endpoint,
             f"Not offered: {action} a model",

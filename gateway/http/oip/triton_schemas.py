@@ -103,7 +103,3 @@ INDEX_OPENAPI: dict[str, Any] = {
         },
     }
 }
-
-NO_BODY_OPENAPI: dict[str, Any] = {
-    "requestBody": {"required": False, "content": {"application/json": {"schema": {}}}}
-}

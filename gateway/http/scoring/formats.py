@@ -18,8 +18,7 @@ from penstock.gateway.http.bodies.element_bounds import (
     check_elements,
     check_json,
 )
-from penstock.gateway.http.bodies.large_lists import PIECE_BYTES, document_without_lists, mark_of
-from penstock.gateway.http.oip.parameters import as_object, model_parameters
+from penstock.gateway.http.parameters import as_object, model_parameters
 from penstock.gateway.http.payload import EncodedResponse, RawHeaders
 from penstock.gateway.http.scoring.inputs import (
     table_of_records,
@@ -34,6 +33,13 @@ from penstock.gateway.http.scoring.inputs import (
 from penstock.gateway.http.scoring.outputs import kserve_predictions, mlflow_predictions
 from penstock.gateway.http.tensors.bad_input import mismatch, quoted, shown_names
 from penstock.gateway.http.tensors.document import load_document
+from penstock.gateway.http.tensors.large_lists import (
+    PIECE_BYTES,
+    LargeList,
+    document_without,
+    large_list,
+    mark_of,
+)
 from penstock.gateway.inference.types import InferenceAnswer
 from penstock.shared.contracts.deployment import ModelInterface
 from penstock.shared.contracts.errors import ErrorCode, PenstockError
@@ -220,7 +226,7 @@ def _in_pieces(
     """
     if len(text) <= LARGE_BYTES or not _has_rows(interface):
         return None, {}
-    found = document_without_lists(text, _LISTS, LARGE_BYTES, PIECE_BYTES)
+    found = document_without(text, _LISTS, _large_rows)
     if found is None or len(found[1]) != 1:
         return None, {}
     document, (rows,) = found
@@ -240,6 +246,18 @@ def _in_pieces(
         return tensors_of_pieces(interface, tensors), document
     except (ValueError, PenstockError):
         return None, {}
+
+
+def _large_rows(text: bytes | bytearray, start: int) -> LargeList | None:
+    """The list that begins at `start`, if it is large.
+
+    Raises:
+        ValueError: it has no end.
+    """
+    found = large_list(text, start, PIECE_BYTES)
+    if found is None:
+        raise ValueError
+    return found if found.text.nbytes >= LARGE_BYTES else None
 
 
 def _alike(pieces: Iterator[list[Any]], interface: ModelInterface) -> Iterator[list[Any]]:

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request, Response
 
 from penstock.gateway.http.call_route import CallContext, CallRoute
 from penstock.gateway.http.errors import failure_response
-from penstock.gateway.http.oip.routes import ERRORS, Model, Version, json_response
-from penstock.gateway.http.oip.schemas import error_responses
+from penstock.gateway.http.reply import json_response
+from penstock.gateway.http.schemas import ERRORS, Model, Version, error_responses
 from penstock.gateway.http.scoring.formats import KserveFormat, MlflowFormat, ParsedScoring
 from penstock.gateway.http.scoring.schemas import (
     KSERVE_OPENAPI,
@@ -20,7 +20,7 @@ from penstock.gateway.http.scoring.schemas import (
     Predictions,
 )
 from penstock.gateway.http.server.headers import request_id_of
-from penstock.gateway.http.server.lean_route import add_get, add_post
+from penstock.gateway.http.server.lean_route import add_route
 from penstock.gateway.http.tensors.bad_input import shown_names
 from penstock.shared.contracts.errors import ErrorCode, PenstockError
 
@@ -93,8 +93,9 @@ def add_scoring_routes(router: APIRouter, endpoints: ScoringEndpoints) -> None:
         ("/v2/models/{model}/versions/{version}/invocations", endpoints.version_invocations),
     ):
         responses = {**answers, **MLFLOW_ERRORS}
-        add_post(
+        add_route(
             router,
+            "POST",
             path,
             endpoint,
             "Score as MLflow does",
@@ -102,8 +103,9 @@ def add_scoring_routes(router: APIRouter, endpoints: ScoringEndpoints) -> None:
             responses=responses,
             openapi=MLFLOW_OPENAPI,
         )
-    add_post(
+    add_route(
         router,
+        "POST",
         "/v1/models/{model}:predict",
         endpoints.predict,
         "Predict",
@@ -117,11 +119,18 @@ def add_scoring_routes(router: APIRouter, endpoints: ScoringEndpoints) -> None:
         **ERRORS,
         503: {"model": KserveModel, "description": "It is deployed, and cannot be called now."},
     }
-    add_get(
-        router, "/v1/models", endpoints.models, "Deployed models", tag="kserve v1", responses=listed
-    )
-    add_get(
+    add_route(
         router,
+        "GET",
+        "/v1/models",
+        endpoints.models,
+        "Deployed models",
+        tag="kserve v1",
+        responses=listed,
+    )
+    add_route(
+        router,
+        "GET",
         "/v1/models/{model}",
         endpoints.model,
         "Is it ready?",

@@ -7,6 +7,13 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 
+class MlflowErrorBody(BaseModel):
+    """What MLflow's clients expect of a failed request."""
+
+    error_code: str = Field(examples=["BAD_REQUEST"])
+    message: str
+
+
 class Predictions(BaseModel):
     """What the model gave."""
 
@@ -79,3 +86,6 @@ KSERVE_OPENAPI: dict[str, Any] = {
         },
     }
 }
+
+SCORING_SCHEMAS: dict[str, Any] = {"MlflowErrorBody": MlflowErrorBody.model_json_schema()}
+"""Schemas that errors refer to, by name."""

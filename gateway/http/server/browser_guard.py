@@ -7,12 +7,13 @@ and marks answers as readable. The short way of inference leaves all requests of
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fastapi import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penstock.gateway.clients.origin_policy import OriginPolicy
-from penstock.gateway.http.errors import failure_response, plain_error_body
-from penstock.gateway.http.scoring.formats import MlflowFormat
+from penstock.gateway.http.errors import ErrorFormat, failure_response, plain_error_body
 from penstock.gateway.http.server.headers import request_id_of
 from penstock.gateway.http.server.origin_checks import refusal
 from penstock.shared.contracts.errors import ErrorCode, PenstockError
@@ -34,12 +35,26 @@ _ASKED_HEADERS = b"access-control-request-headers"
 
 
 class BrowserGuard:
-    """An ASGI application around another one."""
+    """An ASGI application around another one.
 
-    def __init__(self, app: ASGIApp, policy: OriginPolicy, retry_after_s: float) -> None:
+    Args:
+        app: what answers requests that are not refused.
+        policy: the operator's.
+        retry_after_s: for `Retry-After`, if an error does not say.
+        worded: how refusals are put at paths with these ends; plainly at others.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        policy: OriginPolicy,
+        retry_after_s: float,
+        worded: Mapping[str, ErrorFormat],
+    ) -> None:
         self._app = app
         self._policy = policy
         self._retry_after_s = retry_after_s
+        self._worded = worded
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -67,8 +82,8 @@ class BrowserGuard:
 
     def _refused(self, error: PenstockError, scope: Scope, headers: dict[bytes, bytes]) -> Response:
         path = scope["path"]
-        is_mlflow = path.endswith("/invocations")
-        body_of = MlflowFormat().error_body if is_mlflow else plain_error_body
+        found = (body_of for end, body_of in self._worded.items() if path.endswith(end))
+        body_of = next(found, plain_error_body)
         request_id = request_id_of(headers)
         return failure_response(error, request_id, self._retry_after_s, body_of, path=path)
 

@@ -37,7 +37,7 @@ from penstock.gateway.http.call_route import (
     hand_over,
     is_large,
 )
-from penstock.gateway.http.oip.parsed_infer import ParsedInfer
+from penstock.gateway.http.parsed_infer import ParsedInfer
 from penstock.gateway.http.payload import RawHeaders
 from penstock.gateway.http.reply import Reply
 from penstock.gateway.http.server.body import BodyTimeoutError, client_gone

@@ -32,6 +32,7 @@ _TRACEPARENT = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 )
 _TRACESTATE = re.compile(rb"[!-~](?:[ -~]{0,510}[!-~])?")
+_WAIT = re.compile(r"[0-9]{1,9}")
 _DIGITS_MAX = 18
 """Most digits of a length: more than any body, and within 64 bits."""
 
@@ -147,3 +148,27 @@ def content_coding_of(headers: Sequence[tuple[bytes, bytes]]) -> Coding | None:
     if coding is None:
         raise unsupported_media_type("content encoding", "gzip or deflate", given)
     return coding
+
+
+def preferred_wait_s(headers: Sequence[tuple[bytes, bytes]]) -> float | None:
+    """What `Prefer: respond-async, wait=N` asks for: N, or 0.0; None if it is not asked for.
+
+    Args:
+        headers: all of the request's, as one may come several times.
+
+    Raises:
+        PenstockError: INVALID_INPUT, for a wait that is no number of seconds.
+    """
+    values = [value.decode("latin-1") for name, value in headers if name == b"prefer"]
+    if not values:
+        return None
+    preferences: dict[str, str] = {}
+    for preference in ",".join(values).split(","):
+        name, _, value = preference.partition(";")[0].partition("=")
+        preferences.setdefault(name.strip().lower(), value.strip().strip('"'))  # the first counts
+    if "respond-async" not in preferences:
+        return None
+    wait = preferences.get("wait", "0")
+    if not _WAIT.fullmatch(wait):
+        raise mismatch("header Prefer: wait", "a whole number of seconds", quoted(wait))
+    return float(wait)

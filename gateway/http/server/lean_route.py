@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from http import HTTPStatus
+from typing import Any, TypeAlias
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
@@ -11,6 +12,8 @@ from starlette.exceptions import HTTPException
 
 from penstock.gateway.http.errors import failure_response
 from penstock.gateway.http.server.headers import request_id_of
+
+Endpoint: TypeAlias = Callable[..., Coroutine[Any, Any, Response]]
 
 
 class LeanRoute(APIRoute):
@@ -25,9 +28,7 @@ class LeanRoute(APIRoute):
         return _lean(self.endpoint)
 
 
-def _lean(
-    endpoint: Callable[..., Coroutine[Any, Any, Response]],
-) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+def _lean(endpoint: Endpoint) -> Callable[[Request], Coroutine[Any, Any, Response]]:
     async def handle(request: Request) -> Response:
         request_id = request_id_of(dict(request.scope["headers"]))
         try:
@@ -43,43 +44,31 @@ def _lean(
     return handle
 
 
-def add_post(
+def add_route(
     router: APIRouter,
+    method: str,
     path: str,
-    endpoint: Callable[..., Coroutine[Any, Any, Response]],
-    summary: str,
-    tag: str,
-    responses: dict[int | str, dict[str, Any]],
-    openapi: dict[str, Any],
-) -> None:
-    """Register a POST route, whose request body only `openapi` describes."""
-    router.add_api_route(
-        path,
-        endpoint,
-        methods=["POST"],
-        summary=summary,
-        tags=[tag],
-        response_model=None,
-        response_class=Response,
-        responses=responses,
-        openapi_extra=openapi,
-    )
-
-
-def add_get(
-    router: APIRouter,
-    path: str,
-    endpoint: Callable[..., Coroutine[Any, Any, Response]],
+    endpoint: Endpoint,
     summary: str,
     tag: str,
     responses: dict[int | str, dict[str, Any]],
     openapi: dict[str, Any] | None = None,
 ) -> None:
-    """Register a GET route, and HEAD for it, undocumented; `openapi` describes its queries."""
+    """Register a route for GET, POST or DELETE; where there is GET there is HEAD, undocumented.
+
+    Args:
+        router: of the application.
+        method: in capitals; a DELETE has no content to answer.
+        path: with names of parameters in braces.
+        endpoint: answers.
+        summary, tag, responses: for the documentation.
+        openapi: describes the body and the queries, which the framework does not see.
+    """
     router.add_api_route(
         path,
         endpoint,
-        methods=["GET"],
+        methods=[method],
+        status_code=HTTPStatus.NO_CONTENT if method == "DELETE" else None,
         summary=summary,
         tags=[tag],
         response_model=None,
@@ -87,26 +76,5 @@ def add_get(
         responses=responses,
         openapi_extra=openapi,
     )
-    router.add_route(path, _lean(endpoint), methods=["HEAD"], include_in_schema=False)
-
-
-def add_delete(
-    router: APIRouter,
-    path: str,
-    endpoint: Callable[..., Coroutine[Any, Any, Response]],
-    summary: str,
-    tag: str,
-    responses: dict[int | str, dict[str, Any]],
-) -> None:
-    """Register a DELETE route."""
-    router.add_api_route(
-        path,
-        endpoint,
-        methods=["DELETE"],
-        status_code=204,
-        summary=summary,
-        tags=[tag],
-        response_model=None,
-        response_class=Response,
-        responses=responses,
-    )
+    if method == "GET":
+        router.add_route(path, _lean(endpoint), methods=["HEAD"], include_in_schema=False)

@@ -1,12 +1,11 @@
 """Large arrays of numbers in JSON, read piece by piece: pure and synchronous.
 
 Theory: a JSON reader makes an object of some 50 bytes of each number before we make 4 of it. So
-the long lists that follow a `"data":` are cut out and set aside as text, the rest is read as ever,
-and the numbers are read a piece at a time into their array: those of FP32 and FP64 by simdjson,
-which makes no objects (half the time: at 784 numbers 10 instead of 22 µs, Zen 4), others by the
-same strict reader as ever. Nothing is read differently: whatever is odd about a list, or about
-where it lies, is left to be read as a whole. A list within a string is odd too: cutting it out
-leaves no JSON, since what takes its place has quotes.
+the long lists that follow a `"data":` are set aside (see `large_lists` beside this), and the
+numbers are read a piece at a time into their array: those of FP32 and FP64 by simdjson, which makes
+no objects (half the time: at 784 numbers 10 instead of 22 µs, Zen 4), others by the same strict
+reader as ever. Nothing is read differently: whatever is odd about a list, or about where it lies,
+is left to be read as a whole.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import math
 import re
 from array import array
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -22,7 +22,6 @@ import orjson
 import simdjson
 from numpy.typing import NDArray
 
-from penstock.gateway.http.bodies.large_lists import LargeList, large_list, marks_are_ours
 from penstock.gateway.http.tensors.bad_input import mismatch
 from penstock.gateway.http.tensors.json_tensors import (
     NUMBERS,
@@ -30,14 +29,19 @@ from penstock.gateway.http.tensors.json_tensors import (
     encode_numbers,
     packed,
 )
+from penstock.gateway.http.tensors.large_lists import (
+    PIECE_BYTES,
+    LargeList,
+    SetAside,
+    document_without,
+    large_list,
+    mark_of,
+)
 from penstock.shared.contracts.errors import PenstockError
 from penstock.shared.wire.tensors import NUMPY_OF, AnyArray, Buffer
 
 DOCUMENT_BYTES_MIN = 4 * 1024
 """Smallest document that is read so: below, reading all of it at once takes as little time."""
-
-PIECE_BYTES = 256 * 1024
-"""Text that is read at a time: some ten thousand numbers."""
 
 LIST_BYTES_MIN = 256 * 1024
 """Smallest document of which lists of anything but numbers are set aside: it takes a look at all of
@@ -53,60 +57,35 @@ more, the library would use threads."""
 FP32_MAX = float(np.finfo(np.float32).max)
 FP32_MAX_SQUARED = FP32_MAX**2
 
-LISTS_MAX = 256
-"""Most lists looked at, so that looking costs little whatever the document holds."""
-
 _DATA = re.compile(rb'"data"[ \t\r\n]*:[ \t\r\n]*\[')
 _COMMA = re.compile(rb",")
 _END_OF_ROW = re.compile(rb"\][ \t\r\n]*,")
-_MARK: Final = "penstock-array"
 
 
-class LargeArray:
-    """The text of an array that was set aside."""
-
-    def __init__(self, text: memoryview) -> None:
-        self.text = text
+class LargeArray(SetAside):
+    """One of numbers."""
 
 
 def document_without_arrays(
     text: bytes | bytearray, array_bytes_min: int = ARRAY_BYTES_MIN
 ) -> dict[str, Any] | None:
     """A request whose tensors' large arrays were set aside, or None if it is to be read whole."""
-    arrays: list[LargeArray | LargeList] = []
-    kept: list[Buffer] = []
-    view = memoryview(text)
-    end = 0
-    for _ in range(LISTS_MAX):
-        found = _DATA.search(text, end)
-        if found is None:
-            break
-        start = found.end() - 1
-        stop = _end_of_numbers(text, start)
-        array: LargeArray | LargeList | None = None
-        if stop - start >= array_bytes_min:
-            array = LargeArray(view[start:stop])
-        elif stop == 0 and len(text) >= LIST_BYTES_MIN:
-            array = large_list(text, start)
-        if array is not None and array.text.nbytes >= array_bytes_min:
-            mark = b'{"%s":%d}' % (_MARK.encode(), len(arrays))
-            kept += (view[end:start], mark)
-            arrays.append(array)
-            stop = start + array.text.nbytes
-        else:
-            stop = found.end()
-            kept.append(view[end:stop])
-        end = stop
-    if not arrays:
+    found = document_without(text, _DATA, partial(_large_array, array_bytes_min))
+    if found is None:
         return None
-    rest = b"".join([*kept, view[end:]])
-    if not marks_are_ours(rest, _MARK.encode(), len(arrays)):
-        return None
-    try:
-        document = orjson.loads(rest)
-    except orjson.JSONDecodeError:
-        return None
+    document, arrays = found
     return document if _put_back(document, arrays) else None
+
+
+def _large_array(array_bytes_min: int, text: bytes | bytearray, start: int) -> SetAside | None:
+    """The list of data that begins at `start`, if it is to be set aside."""
+    stop = _end_of_numbers(text, start)
+    if stop - start >= array_bytes_min:
+        return LargeArray(memoryview(text)[start:stop])
+    if stop or len(text) < LIST_BYTES_MIN:
+        return None
+    found = large_list(text, start, PIECE_BYTES)
+    return found if found is not None and found.text.nbytes >= array_bytes_min else None
 
 
 def _end_of_numbers(text: bytes | bytearray, start: int) -> int:
@@ -121,14 +100,14 @@ def _end_of_numbers(text: bytes | bytearray, start: int) -> int:
     return end if whole and not words else 0  # the letters of true, false and null
 
 
-def _put_back(document: Any, arrays: list[LargeArray | LargeList]) -> bool:
+def _put_back(document: dict[str, Any], arrays: list[SetAside]) -> bool:
     """Whether each array was the data of an input, where it is now."""
-    entries = document.get("inputs") if type(document) is dict else None
+    entries = document.get("inputs")
     found = 0
     for entry in entries if type(entries) is list else ():
-        mark = entry.get("data") if type(entry) is dict else None
-        if type(mark) is dict and _MARK in mark:
-            entry["data"] = arrays[mark[_MARK]]
+        mark = mark_of(entry.get("data")) if type(entry) is dict else None
+        if mark is not None:
+            entry["data"] = arrays[mark]
             found += 1
     return found == len(arrays)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,7 +15,14 @@ import numpy as np
 import orjson
 
 from penstock.gateway.http.tensors.json_tensors import nested, not_text, values_of
-from penstock.shared.wire.tensors import LENGTH_BYTES, AnyArray, Buffer, Tensor
+from penstock.shared.wire.tensors import (
+    LENGTH_BYTES,
+    AnyArray,
+    Buffer,
+    ElementsError,
+    Tensor,
+    element_ends,
+)
 
 SLICE_ELEMENTS = 32 * 1024
 """Numbers that are written at a time: some 2 ms."""
@@ -160,18 +166,13 @@ def _elements(tensor: Tensor) -> Iterator[memoryview]:
         ValueError: if there are more or fewer than the shape says.
     """
     view = memoryview(tensor.data).cast("B")
-    offset = 0
-    for _ in range(math.prod(tensor.shape)):
-        if offset + LENGTH_BYTES > view.nbytes:
-            raise ValueError(f"tensor {tensor.name!r}: fewer elements than {tensor.shape}")
-        (length,) = struct.unpack_from("<I", view, offset)
-        start = offset + LENGTH_BYTES
-        offset = start + length
-        if offset > view.nbytes:
-            raise ValueError(f"tensor {tensor.name!r}: an element runs past the end")
-        yield view[start:offset]
-    if offset != view.nbytes:
-        raise ValueError(f"tensor {tensor.name!r}: more data than {tensor.shape}")
+    start = LENGTH_BYTES
+    try:
+        for end in element_ends(view, math.prod(tensor.shape)):
+            yield view[start:end]
+            start = end + LENGTH_BYTES
+    except ElementsError as error:
+        raise ValueError(f"tensor {tensor.name!r}: {error}") from None
 
 
 def _check_end(tensor: Tensor, elements: Iterator[memoryview]) -> None:

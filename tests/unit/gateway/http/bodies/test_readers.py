@@ -20,7 +20,7 @@ from penstock.gateway.http.bodies import readers as module
 from penstock.gateway.http.bodies.readers import BodyReaders
 from penstock.gateway.http.bodies.wire import Question, ReaderGoneError, receive, send, untouched
 from penstock.gateway.http.oip.format import OipFormat
-from penstock.gateway.http.oip.parsed_infer import ParsedInfer
+from penstock.gateway.http.parsed_infer import ParsedInfer
 from penstock.gateway.http.scoring.formats import ParsedScoring
 from penstock.shared.contracts.errors import ErrorCode, PenstockError
 from penstock.shared.wire.tensors import Buffer, Tensor

@@ -18,12 +18,12 @@ from penstock.gateway.http.jobs.options import (
     event_id_of,
     header_of,
     page_of,
-    preferred_wait_s,
     read_options,
     split_parameters,
     wait_s_of,
 )
-from penstock.gateway.http.oip.parsed_infer import ParsedInfer
+from penstock.gateway.http.parsed_infer import ParsedInfer
+from penstock.gateway.http.server.headers import preferred_wait_s
 from penstock.gateway.jobs.clients.submission import JobOptions
 from penstock.gateway.jobs.settings import JobSettings
 from penstock.shared.contracts.errors import ErrorCode, PenstockError

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from penstock.gateway.http.oip.codec import build_response, parse_infer
-from penstock.gateway.http.oip.parsed_infer import ParsedInfer
+from penstock.gateway.http.parsed_infer import ParsedInfer
 from penstock.gateway.inference.types import InferenceAnswer
 from penstock.shared.contracts.deployment import ModelInterface
 from penstock.shared.contracts.errors import ErrorCode, PenstockError

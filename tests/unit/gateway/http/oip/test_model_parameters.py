@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from penstock.gateway.http.oip.parameters import model_parameters
+from penstock.gateway.http.parameters import model_parameters
 from penstock.shared.contracts.deployment import ParameterSpec
 from penstock.shared.contracts.errors import ErrorCode, PenstockError
 

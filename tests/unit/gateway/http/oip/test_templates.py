@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.gateway.http.oip.codec import parse_infer
-from penstock.gateway.http.oip.parsed_infer import ParsedInfer
 from penstock.gateway.http.oip.templates import (
     LIST_BYTES_MAX,
     TEMPLATE_BYTES_MAX,
     TEMPLATES_MAX,
     Templates,
 )
+from penstock.gateway.http.parsed_infer import ParsedInfer
 from penstock.shared.contracts.deployment import ModelInterface
 from penstock.shared.contracts.errors import PenstockError
 from tests.support.examples import examples

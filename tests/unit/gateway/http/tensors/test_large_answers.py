@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.gateway.http.oip.codec import build_response
-from penstock.gateway.http.oip.parsed_infer import ParsedInfer
+from penstock.gateway.http.parsed_infer import ParsedInfer
 from penstock.gateway.http.tensors import slices as json_slices
 from penstock.gateway.http.tensors.slices import SLICE_ELEMENTS, record_slices, tensor_slices
 from penstock.gateway.inference.types import InferenceAnswer

@@ -123,7 +123,7 @@ def set_aside(text: bytes) -> list[Any] | None:
         (b'{"inputs":[{"data":[[1,2,3]}]}', None),
         (b'{"inputs":[{"data":[1,2,3],"data":[4,5,6]}]}', None),
         (b'{"inputs":[{"name":"\\"data\\":[1,2,3]"}]}', None),
-        (b'{"inputs":[{"name":"\\u0001penstock-array","data":[1,2,3]}]}', None),
+        (b'{"inputs":[{"name":"\\u0001penstock-list","data":[1,2,3]}]}', None),
         (b'{"data":[1,2,3],"inputs":[{"data":[1,2,3]}]}', None),
         (b'{"inputs":{"data":[1,2,3]}}', None),
         (b'[{"data":[1,2,3]}]', None),
