@@ -21,6 +21,8 @@ from penstock.deploy.local.cli.main import app
 from tests.e2e.system import own_environment
 from tests.unit.deploy.fake_gateway import JOB, FakeGateway, job
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[4]
 
 IN_BASH = """

@@ -15,6 +15,8 @@ from penstock.gateway.settings import GatewaySettings
 from penstock.registry_sync.settings import SyncSettings
 from tests.e2e.system import penstock
 
+pytestmark = pytest.mark.processes
+
 Write = Callable[[str], Path]
 
 

@@ -18,6 +18,8 @@ from penstock.deploy.local.cli.main import app
 from penstock.deploy.local.cli.settings_flags import flag_of
 from tests.e2e.system import penstock
 
+pytestmark = pytest.mark.processes
+
 ALL_SETTINGS = {name for each in SETTINGS.values() for name in each.model_fields} | {"config"}
 
 

@@ -11,6 +11,8 @@ import pytest
 from penstock.deploy.local.cli.known_settings import known_variables, warnings_of
 from tests.e2e.system import PENSTOCK, own_environment
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[4]
 
 

@@ -11,6 +11,8 @@ from penstock.deploy.local.cli.extras import load
 from penstock.deploy.local.cli.failures import CommandError
 from tests.e2e.system import own_environment, penstock
 
+pytestmark = pytest.mark.processes
+
 HEAVY = ("mlflow", "torch", "onnx", "onnxruntime", "sklearn", "fastapi", "uvicorn", "httpx", "zmq")
 
 

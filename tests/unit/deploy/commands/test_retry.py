@@ -13,6 +13,8 @@ from tests.e2e.system import penstock
 from tests.support.memory_store import MemoryStateStore
 from tests.unit.worker.agent_bench import deployment
 
+pytestmark = pytest.mark.processes
+
 
 async def store_with(trial: int | None) -> MemoryStateStore:
     store = MemoryStateStore(SystemClock())
