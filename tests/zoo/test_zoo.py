@@ -23,7 +23,7 @@ from tests.fault.served import Served, served
 from tests.zoo import onnx_cases, pyfunc_cases, torch_cases
 from tests.zoo.cases import BATCHED, NOT_BATCHED, Answers, Case, Inputs, difference
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("default")]
 
 CALLERS = 16
 ROUNDS = 4

@@ -82,7 +82,7 @@ def test_independent_rows_are_batched_at_all_sizes_up_to_the_limit() -> None:
         lambda x: x - x.mean(axis=0),
         lambda x: np.argsort(np.argsort(x, axis=0), axis=0).astype(np.float32),
         lambda x: np.cumsum(x, axis=0),
-        lambda x: x / np.abs(x).max(),
+        lambda x: x / max(np.abs(x).max(), np.float32(1e-9)),
         lambda x: np.sort(x, axis=0),
         lambda x: x[::-1],
         lambda x: x * np.float32(1 + 1e-3 * len(x)),

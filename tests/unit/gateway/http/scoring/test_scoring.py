@@ -304,7 +304,9 @@ async def test_invocations_without_a_name_need_exactly_one_model(service: FakeIn
 
 
 async def test_numbers_that_are_not_finite_are_null(service: FakeInference) -> None:
-    service.models["matrix"].function = lambda arrays: {"output-0": arrays["x"] * np.inf}
+    service.models["matrix"].function = lambda arrays: {
+        "output-0": np.array([[np.inf, -np.inf, np.nan, np.inf]])
+    }
     body = {"inputs": [[1, -1, 0, 1]]}
     assert await score_with(service, "matrix", body) == [[None, None, None, None]]
 
