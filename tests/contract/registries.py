@@ -28,6 +28,7 @@ from penstock.registry_sync.sources.folder_source import FolderSource
 from penstock.registry_sync.sources.mlflow_source import MlflowSource, configure_client
 from penstock.registry_sync.sources.types import RegistrySource
 from penstock.shared.process.clock import SystemClock
+from tests.support.mlflow_database import empty_database
 
 ALIASES = ("production", "champion")
 
@@ -220,6 +221,7 @@ class FolderRegistry:
 @contextmanager
 def mlflow_server(folder: Path) -> Iterator[str]:
     """A server of our own, killed with all its processes; it takes some ten seconds to start."""
+    empty_database(folder / "mlflow.db")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -55,7 +55,7 @@ def answers_with(system: LocalSystem, model: str, scale: float, timeout_s: float
         except (urllib.error.URLError, OSError):
             return False
 
-    wait_until(is_so, timeout_s, f"{model} multiplies by {scale}")
+    wait_until(is_so, timeout_s, f"{model} multiplies by {scale}", 0.05)
 
 
 def status_of(models: Path, model: str, version: int) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from tests.e2e.system import LocalSystem, penstock
 from tests.support.models import affine
 from tests.support.waiting import wait_until
 
-CLIENTS = 4
+CLIENTS = 2
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -119,7 +119,7 @@ async def test_what_is_deleted_serves_on_over_restarts_until_it_is_off(
         mlflow.client.delete_model_version("single", "1")
         mlflow.client.delete_registered_model("whole")
         shutil.rmtree(mlflow.folder / "artifacts")
-        wait_until(lambda: len(gone(system)) == 2, SWAP_TIMEOUT_S, "both are told as gone")
+        wait_until(lambda: len(gone(system)) == 2, SWAP_TIMEOUT_S, "both are told as gone", 0.2)
 
     await under_load(system, delete)
     assert gone(system)["single"].startswith("the registry has this version no more")
@@ -132,11 +132,11 @@ async def test_what_is_deleted_serves_on_over_restarts_until_it_is_off(
     system.start()
     answers_with(system, "single", 2.0, SWAP_TIMEOUT_S)
     answers_with(system, "whole", 3.0, SWAP_TIMEOUT_S)
-    wait_until(lambda: len(gone(system)) == 2, SWAP_TIMEOUT_S, "both are told as gone again")
+    wait_until(lambda: len(gone(system)) == 2, SWAP_TIMEOUT_S, "both are told as gone again", 0.2)
 
     mlflow.client.delete_registered_model("single")  # the last one
     words = "the registry lists no models"
-    wait_until(lambda: gone(system)["single"].startswith(words), SWAP_TIMEOUT_S, words)
+    wait_until(lambda: gone(system)["single"].startswith(words), SWAP_TIMEOUT_S, words, 0.2)
 
     arguments = ["off", "whole", "--data-dir", str(system.data_dir)]
     refused = penstock(*arguments)

@@ -1,4 +1,7 @@
-"""What failed and what changed is told afterwards, too: statuses, history, logs and jobs."""
+"""What failed and what changed is told afterwards, too: statuses, history, logs and jobs.
+
+The cause of a request or a job that failed is found in one step, by what its client has.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,16 @@ MISTAKE = "penstock.replcias is no tag of Penstock"
 
 
 def picky(folder: Path) -> Path:
-    """y = x * rows, so that it is not batched; 77 makes it fail; it asks for another numpy."""
+    """y = x * rows, so that it is not batched; it asks for another numpy.
+
+    77 makes it raise a KeyError, and 99 end the process.
+    """
 
     def predict(x: Any, params: Any) -> Any:
+        import os  # noqa: PLC0415 - runs in the replica
+
+        if 99 in x:
+            os._exit(1)
         return {"other": x}["width"] if 77 in x else x * len(x)
 
     python_model(folder, predict, NUMBERS)
@@ -102,9 +112,25 @@ def test_a_job_keeps_what_was_raised_and_clients_are_not_told(system: LocalSyste
     assert "KeyError" not in client.http.get("/v2/jobs").text
     job = str(document["id"])
     assert "cause       KeyError: 'width'" in told(system, "jobs", "show", job).splitlines()
+    assert "    KeyError: 'width'" in told(system, "logs", "--job", job).splitlines()
     shown = json.loads(told(system, "jobs", "show", job, "--json"))
     assert shown == {**document, "error": {**document["error"], "cause": "KeyError: 'width'"}}
-    assert client.http.post("/v2/models/picky/infer", json=numbers(77)).status_code == 500
+
+
+def test_the_cause_of_a_request_that_failed_is_found_by_its_id(system: LocalSystem) -> None:
+    answer = JobClient(system.url).http.post("/v2/models/picky/infer", json=numbers(77))
+    assert answer.status_code == 500
+    assert "KeyError" not in answer.text
+    request_id = answer.headers["x-request-id"]
+    raw = told(system, "logs", "--request", request_id, "--json").splitlines()
+    execution, request = (json.loads(row) for row in raw)
+    assert (request["event"], request["request_id"]) == ("request failed", request_id)
+    assert execution["event"] == "execution failed"
+    assert execution["exception_type"] == "KeyError"
+    assert (execution["model"], execution["version"]) == ("picky", "1")
+    assert execution["replica"] == request["attempts"][0]["replica"]
+    assert execution["worker"] == request["attempts"][0]["worker"]
+    assert "    KeyError: 'width'" in told(system, "logs", "--request", request_id).splitlines()
 
 
 def test_a_version_that_failed_leaves_its_reason_and_a_history(system: LocalSystem) -> None:
@@ -139,3 +165,16 @@ def test_a_version_that_failed_leaves_its_reason_and_a_history(system: LocalSyst
     rows = told(system, "history", "picky", "--limit", "1").splitlines()
     (row,) = [row for row in rows if "withdrawn" in row]
     assert "ArithmeticError" in row
+
+
+def test_the_end_of_a_replica_is_found_by_the_request_that_it_died_with(
+    system: LocalSystem,
+) -> None:
+    answer = JobClient(system.url).http.post("/v2/models/picky/infer", json=numbers(99))
+    assert answer.status_code >= 500  # there is no other replica to try
+    request_id = answer.headers["x-request-id"]
+
+    def is_told() -> bool:
+        return "exited with code 1" in told(system, "logs", "--request", request_id)
+
+    wait_until(is_told, SWAP_TIMEOUT_S, "the worker tells of the replica's end", 0.5)

@@ -24,7 +24,7 @@ from tests.e2e.system import LocalSystem, alive, penstock
 from tests.support.models import affine
 from tests.support.waiting import wait_until
 
-CLIENTS = 4
+CLIENTS = 2
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import urllib.error
 import urllib.request
@@ -13,7 +14,7 @@ from redis import Redis
 
 from penstock.deploy.local.system.system_file import read_system
 from tests.e2e.folder import SWAP_TIMEOUT_S, answers_with, folder_system
-from tests.e2e.system import LocalSystem, penstock
+from tests.e2e.system import LocalSystem
 from tests.support.models import affine
 from tests.support.waiting import wait_until
 
@@ -38,29 +39,27 @@ def generation_of(system: LocalSystem) -> int:
 
 def test_the_registry_fills_a_store_anew_and_jobs_are_gone(system: LocalSystem) -> None:
     before = generation_of(system)
-    job = penstock_submit(system)
+    job = submitted(system)
     with Redis.from_url(read_system(system.data_dir).redis_url) as store:
         store.flushall()
     wait_until(
         lambda: generation_of(system) > before and serves(system),
         SWAP_TIMEOUT_S,
         "the version serves again, as the store says",
+        0.2,
     )
     answers_with(system, "m", 2.0, SWAP_TIMEOUT_S)
     with pytest.raises(urllib.error.HTTPError) as gone:
         urllib.request.urlopen(f"{system.url}/v2/jobs/{job}", timeout=10)
     assert gone.value.code == 404
-    assert penstock_submit(system) != job
+    assert submitted(system) != job
 
 
-def penstock_submit(system: LocalSystem) -> str:
-    source = system.data_dir.parent / "input.json"
-    source.write_text(
-        '{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 1]}]}'
-    )
-    done = penstock("submit", "m", "--input", str(source), "--url", system.url)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+def submitted(system: LocalSystem) -> str:
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 1]}
+    body = json.dumps({"inputs": [tensor]}).encode()
+    with urllib.request.urlopen(f"{system.url}/v2/models/m/jobs", body, timeout=10) as answer:
+        return str(json.load(answer)["id"])
 
 
 def serves(system: LocalSystem) -> bool:

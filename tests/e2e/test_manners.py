@@ -7,6 +7,7 @@ import json
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import mlflow
@@ -73,8 +74,6 @@ def test_every_name_is_served_percent_encoded(system: LocalSystem, name: str) ->
     assert (status, json.loads(body)["name"]) == (200, name)
     status, _, body = call(system, f"/v2/models/{encoded}/versions/1/infer")
     assert (status, json.loads(body)["model_name"]) == (200, name)
-    done = penstock("status", "--json", "--data-dir", str(system.data_dir))
-    assert name in [model["model"] for model in json.loads(done.stdout)["models"]]
 
 
 def test_what_can_never_be_served_says_why_and_names_no_time(system: LocalSystem) -> None:
@@ -89,14 +88,16 @@ def test_what_can_never_be_served_says_why_and_names_no_time(system: LocalSystem
 
 
 def test_status_lists_every_model_in_the_words_of_the_tags(system: LocalSystem) -> None:
-    def statuses() -> dict[str, str]:
-        done = penstock("status", "--json", "--data-dir", str(system.data_dir))
-        models = json.loads(done.stdout)["models"]
+    def statuses(models: list[dict[str, Any]]) -> dict[str, str]:
         return {each["model"]: each["versions"][0]["status"] for each in models if each["versions"]}
 
     expected = dict.fromkeys(NAMES, "serving")
     expected |= dict.fromkeys(["unservable", "unknown role"], "invalid")
-    wait_until(lambda: statuses() == expected, 60, "all of them are told")
+    wait_until(
+        lambda: statuses(system.status()["models"]) == expected, 60, "all of them are told", 0.2
+    )
+    done = penstock("status", "--json", "--data-dir", str(system.data_dir))
+    assert statuses(json.loads(done.stdout)["models"]) == expected
     done = penstock("status", "--data-dir", str(system.data_dir))
     rows = [line.split() for line in done.stdout.splitlines()]
     assert ["unservable", "1", "invalid"] in [row[:3] for row in rows]
@@ -134,7 +135,7 @@ def test_a_system_with_mlflow_starts_where_a_proxy_is_set(
         mlflow.set_tracking_uri(system.mlflow_uri)
         graph = onnx.load(str(affine(tmp_path / "graph", 7.0) / "model.onnx"))
         with mlflow.start_run():
-            mlflow.onnx.log_model(graph, name="m", registered_model_name=name)
+            mlflow.onnx.log_model(graph, name="m", registered_model_name=name, pip_requirements=[])
         client = mlflow.MlflowClient(system.mlflow_uri)
         client.set_model_version_tag(name, "1", "penstock.role", "stable")
         answers_with(system, quote(name, safe=""), 7.0, 90)

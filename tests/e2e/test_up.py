@@ -40,7 +40,9 @@ def test_the_printed_commands_work_when_pasted(demo_system: LocalSystem) -> None
     assert answer["model_name"] == "digits"
     assert paste(status)["name"] == "digits"
     paste(swap)
-    wait_until(lambda: paste(predict)["model_version"] == "2", SWAP_TIMEOUT_S, "version 2 answers")
+    wait_until(
+        lambda: paste(predict)["model_version"] == "2", SWAP_TIMEOUT_S, "version 2 answers", 0.2
+    )
 
 
 def test_status_shows_the_replicas(demo_system: LocalSystem) -> None:
@@ -109,7 +111,7 @@ def test_a_child_that_died_is_started_again(demo_system: LocalSystem) -> None:
         gateways = {each["pid"] for each in demo_system.status()["gateways"]}
         return successor != pid and successor in gateways
 
-    wait_until(is_back, 20, "another gateway-1")
+    wait_until(is_back, 20, "another gateway-1", 0.2)
     assert "gateway-1: killed by SIGKILL; starts again" in demo_system.output
     assert demo_system.get("/v2/models/digits/ready")[0] == 200
 
@@ -154,7 +156,7 @@ def test_ctrl_c_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
     system = LocalSystem(tmp_path / "data", "--drain-grace-s", "1")
     system.launch()
     wait_until(lambda: "MLflow" in system.output, 20, "MLflow is being started")
-    wait_until(lambda: len(system.processes()) >= 4, 20, "children run")
+    wait_until(lambda: len(system.processes()) >= 4, 20, "children run", 0.1)
     processes = system.processes()
     assert system.stop(signal.SIGINT) == 0
     assert not any(map(alive, processes))

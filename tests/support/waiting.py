@@ -36,10 +36,15 @@ async def eventually(
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-def wait_until(look: Callable[[], T], within_s: float = PATIENCE_S, what: str = "it") -> T:
-    """The same for tests without an event loop."""
+def wait_until(
+    look: Callable[[], T],
+    within_s: float = PATIENCE_S,
+    what: str = "it",
+    every_s: float = LOOK_EVERY_S,
+) -> T:
+    """The same for tests without an event loop; a look that costs much is taken less often."""
     until = time.monotonic() + within_s
     while not (found := look()):
         assert time.monotonic() < until, f"not within {within_s:.0f} s: {what}"
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(every_s)
     return found
