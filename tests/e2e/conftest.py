@@ -19,14 +19,15 @@ def long_data_dir(base: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
-    """`penstock up --demo`, two gateways and two workers. Tests may tag versions of `digits`.
+def one_demo_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
+    """`penstock up --demo`, two gateways and two workers; of its models it serves `digits` alone.
 
     Requests whose clients sample them are traced, to the system's own MLflow.
     """
     data_dir = long_data_dir(tmp_path_factory.mktemp("demo"))
     system = LocalSystem(data_dir, "--demo", "--gateways", "2", "--workers", "2")
     system.environment = {
+        "PENSTOCK_INCLUDE": '["digits"]',
         "OTEL_EXPORTER_OTLP_ENDPOINT": system.mlflow_uri,
         "OTEL_EXPORTER_OTLP_HEADERS": "x-mlflow-experiment-id=0",
         "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
@@ -44,3 +45,11 @@ def demo_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSyste
     assert system.output.splitlines()[-1] == "stopped"
     assert not any(map(alive, processes))
     assert not (data_dir / "system.json").exists()
+
+
+@pytest.fixture
+def demo_system(one_demo_system: LocalSystem) -> LocalSystem:
+    """The demo's system, which runs. Tests may tag versions of `digits`, and may end it."""
+    if not one_demo_system.runs:
+        one_demo_system.start()
+    return one_demo_system

@@ -108,6 +108,11 @@ class LocalSystem:
         return self._process.pid
 
     @property
+    def runs(self) -> bool:
+        """Whether `penstock up` has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def output(self) -> str:
         """What this and earlier lives of `penstock up` printed."""
         return self._output.read_text(errors="replace")

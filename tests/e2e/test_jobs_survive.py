@@ -9,7 +9,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,18 @@ from tests.e2e.system import LocalSystem, alive
 from tests.support import mlflow_models
 from tests.support.waiting import wait_until
 
-JOBS = 2000
-SLEEP_MS = 80.0
-REPLICAS = 4
-CLIENTS = 32
+SLEEP_MS = 120.0
+REPLICAS = 2
+CLIENTS = 16
 PAUSE_S = 0.8
 """Between two submits of a client: so some are under way whatever dies, and some jobs wait."""
+
+JOBS = range(10_000)
+"""Numbers of jobs that outlive everything: as many are submitted as there is time for."""
+
+STALLED_JOBS = range(10_000, 20_000)
+JOBS_MIN = 50
+"""Fewer would prove little."""
 
 RECOVERY_S = 60.0
 END_S = 180.0
@@ -38,7 +44,6 @@ END_S = 180.0
 
 STALL_S = 5.0
 STALLS = 3
-STALLED_JOBS = 600
 ANSWER_TIMEOUT_S = 4.0
 """Shorter than a stall: so a client does not know what became of its submit, and asks again."""
 
@@ -49,13 +54,18 @@ def body_of(number: int) -> bytes:
 
 
 class Submitting:
-    """Clients that submit each number once, with a key of its own, until it is accepted."""
+    """Clients that submit each number once, with a key of its own, until it is accepted.
+
+    Attributes:
+        stopped: no further numbers; those that were begun are still accepted.
+    """
 
     def __init__(self, system: LocalSystem, numbers: Sequence[int]) -> None:
         self._url = f"{system.url}/v2/models/m/jobs"
-        self._left = list(reversed(numbers))
+        self._numbers = iter(numbers)
         self.ids: dict[int, set[str]] = {}
         self.tries = 0
+        self.stopped = False
 
     async def run(self, pause_s: float = 0.0) -> None:
         timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S)
@@ -63,8 +73,8 @@ class Submitting:
             await asyncio.gather(*[self._client(session, pause_s) for _ in range(CLIENTS)])
 
     async def _client(self, session: aiohttp.ClientSession, pause_s: float) -> None:
-        while self._left:
-            number = self._left.pop()
+        while not self.stopped:
+            number = next(self._numbers)
             while not await self._submitted(session, number):
                 await asyncio.sleep(random.uniform(0.1, 0.5))
             await asyncio.sleep(pause_s)
@@ -125,10 +135,10 @@ async def endings(system: LocalSystem, ids: Sequence[str]) -> Counter[int]:
         await store.close()
 
 
-def executions(notes: Path) -> Counter[float]:
+def executions(notes: Path, among: range = JOBS) -> Counter[float]:
     """How often each job's number was executed, as the model noted; its trial has others."""
     numbers = [float(line) for line in notes.read_text().split()]
-    return Counter(number for number in numbers if number in range(JOBS))
+    return Counter(number for number in numbers if number in among)
 
 
 def replica_pids(system: LocalSystem) -> list[int]:
@@ -168,15 +178,26 @@ def kill_everything(system: LocalSystem) -> None:
     system.start()
 
 
-@pytest.fixture
-def system(tmp_path: Path) -> Any:
-    """One gateway and two workers with two replicas each, with the defaults."""
-    system = folder_system(tmp_path, "--workers", "2")
-    mlflow_models.noting(tmp_path / "models" / "m" / "1", SLEEP_MS, tmp_path / "notes")
-    (tmp_path / "models" / "m" / "tags.yaml").write_text(
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("jobs")
+
+
+@pytest.fixture(scope="module")
+def notes(base: Path) -> Path:
+    """The file in which the model notes what it executes."""
+    (base / "notes").touch()
+    return base / "notes"
+
+
+@pytest.fixture(scope="module")
+def system(base: Path, notes: Path) -> Iterator[LocalSystem]:
+    """One gateway and two workers with a replica each, with the defaults."""
+    system = folder_system(base, "--workers", "2")
+    mlflow_models.noting(base / "models" / "m" / "1", SLEEP_MS, notes)
+    (base / "models" / "m" / "tags.yaml").write_text(
         f"penstock.replicas: {REPLICAS}\npenstock.max_batch_size: 1\n"
     )
-    (tmp_path / "notes").touch()
     system.start()
     wait_until(lambda: len(replica_pids(system)) == REPLICAS, RECOVERY_S, "all replicas are ready")
     try:
@@ -185,10 +206,48 @@ def system(tmp_path: Path) -> Any:
         assert system.stop() == 0, system.output
 
 
+async def check_all_succeeded(system: LocalSystem, submitting: Submitting) -> None:
+    """Each job that was accepted ends once, with its own result."""
+    ids = [next(iter(own)) for own in submitting.ids.values()]
+    assert len(ids) >= JOBS_MIN
+    found = await ended(system, ids)
+    states = Counter(document["state"] for document in found.values())
+    failed = [document for document in found.values() if document["state"] != "succeeded"]
+    attempts = sorted(Counter(document["attempts"] for document in found.values()).items())
+    print(f"{len(ids)} jobs, {submitting.tries} submits: {dict(states)}, attempts {attempts}")
+    assert states == {"succeeded": len(ids)}, failed[:3]
+    await check_results(system, submitting.ids)
+    assert await endings(system, ids) == {1: len(ids)}
+
+
+@pytest.mark.timeout(300)
+async def test_a_store_that_stalls_makes_no_job_twice(system: LocalSystem, notes: Path) -> None:
+    async with aiohttp.ClientSession() as session:
+        before = await listing(session, system)
+    submitting = Submitting(system, STALLED_JOBS)
+    task = asyncio.create_task(submitting.run(pause_s=PAUSE_S))
+    for _ in range(STALLS):
+        await asyncio.sleep(1.5)
+        pid = child(system, "valkey")
+        os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(STALL_S)
+        os.kill(pid, signal.SIGCONT)
+    await asyncio.sleep(PAUSE_S)
+    submitting.stopped = True
+    await task
+    await check_all_succeeded(system, submitting)
+    jobs, done = len(submitting.ids), executions(notes, STALLED_JOBS)
+    print(f"{STALLS} stalls of {STALL_S:.0f} s, {sum(done.values())} executions")
+    assert len(done) == jobs
+    async with aiohttp.ClientSession() as session:
+        listed = await listing(session, system)
+    assert len(listed) == len(set(listed)) == len(before) + jobs, "a job that nobody was told of"
+
+
 @pytest.mark.timeout(600)
-async def test_two_thousand_jobs_outlive_everything(system: LocalSystem, tmp_path: Path) -> None:
-    submitting = Submitting(system, range(JOBS))
-    tasks = asyncio.create_task(submitting.run(pause_s=PAUSE_S))
+async def test_jobs_outlive_everything(system: LocalSystem, notes: Path) -> None:
+    submitting = Submitting(system, JOBS)
+    task = asyncio.create_task(submitting.run(pause_s=PAUSE_S))
     faults: list[Callable[[], None]] = [
         lambda: os.kill(replica_pids(system)[0], signal.SIGKILL),
         lambda: os.kill(replica_pids(system)[-1], signal.SIGKILL),
@@ -202,46 +261,12 @@ async def test_two_thousand_jobs_outlive_everything(system: LocalSystem, tmp_pat
         await asyncio.to_thread(fault)
         ready = lambda: len(replica_pids(system)) == REPLICAS  # noqa: E731
         await asyncio.to_thread(wait_until, ready, RECOVERY_S, "all replicas are ready")
-    await tasks
-    ids = [next(iter(own)) for own in submitting.ids.values()]
-    found = await ended(system, ids)
-    states = Counter(document["state"] for document in found.values())
-    failed = [document for document in found.values() if document["state"] != "succeeded"]
-    done = executions(tmp_path / "notes")
-    print(
-        f"{JOBS} jobs, {submitting.tries} submits: {dict(states)}; {sum(done.values())} executions,"
-        f" attempts {sorted(Counter(document['attempts'] for document in found.values()).items())}"
-    )
-    assert states == {"succeeded": JOBS}, failed[:3]
-    await check_results(system, submitting.ids)
-    assert await endings(system, ids) == {1: JOBS}
-    assert len(done) == JOBS
-
-
-@pytest.mark.timeout(300)
-async def test_a_store_that_stalls_makes_no_job_twice(system: LocalSystem, tmp_path: Path) -> None:
-    submitting = Submitting(system, range(STALLED_JOBS))
-    task = asyncio.create_task(submitting.run(pause_s=PAUSE_S))
-    for _ in range(STALLS):
-        await asyncio.sleep(1.5)
-        pid = child(system, "valkey")
-        os.kill(pid, signal.SIGSTOP)
-        await asyncio.sleep(STALL_S)
-        os.kill(pid, signal.SIGCONT)
+    submitting.stopped = True
     await task
-    ids = [next(iter(own)) for own in submitting.ids.values()]
-    found = await ended(system, ids)
-    assert Counter(each["state"] for each in found.values()) == {"succeeded": STALLED_JOBS}
-    await check_results(system, submitting.ids)
-    assert await endings(system, ids) == {1: STALLED_JOBS}
-    done = executions(tmp_path / "notes")
-    print(
-        f"{STALLED_JOBS} jobs, {submitting.tries} submits, {STALLS} stalls of {STALL_S:.0f} s: all"
-        f" succeeded, {sum(done.values())} executions"
-    )
-    async with aiohttp.ClientSession() as session:
-        listed = await listing(session, system)
-    assert len(listed) == len(set(listed)) == STALLED_JOBS, "a job that nobody was told of"
+    await check_all_succeeded(system, submitting)
+    done = executions(notes)
+    print(f"{sum(done.values())} executions")
+    assert len(done) == len(submitting.ids)
 
 
 async def listing(session: aiohttp.ClientSession, system: LocalSystem) -> list[str]:

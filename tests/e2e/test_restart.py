@@ -78,8 +78,8 @@ async def test_a_restart_under_load_fails_no_request(
 ) -> None:
     before = processes_of(wide_system, kind)
     processes = len(wide_system.processes())
-    load = Multiplying(wide_system.url, "m", {SCALE}, pause_s=0.005)
-    fresh = Multiplying(wide_system.url, "m", {SCALE}, pause_s=0.02, keep=False)
+    load = Multiplying(wide_system.url, "m", {SCALE}, pause_s=0.1)
+    fresh = Multiplying(wide_system.url, "m", {SCALE}, pause_s=0.1, keep=False)
     running = asyncio.gather(load.run(CLIENTS), fresh.run(CLIENTS // 3))
     await asyncio.sleep(0.5)
     began = time.monotonic()

@@ -152,6 +152,23 @@ def test_kill_9_leaves_nothing_and_the_next_start_serves_the_same(
     assert versions_in_mlflow(demo_system) == versions
 
 
+def serves_digits(system: LocalSystem) -> bool:
+    return system.get("/v2/models/digits/ready")[0] == 200
+
+
+def test_with_mlflow_down_everything_else_starts_and_serves(demo_system: LocalSystem) -> None:
+    wait_until(lambda: serves_digits(demo_system), 30, "digits is served")
+    processes = demo_system.processes()
+    assert demo_system.stop(signal.SIGINT) == 0, demo_system.output  # the next to need it starts it
+    assert not any(map(alive, processes))
+    again = LocalSystem(demo_system.data_dir, "--mlflow-uri", "http://127.0.0.1:9")
+    try:
+        again.start()
+        wait_until(lambda: serves_digits(again), 30, "digits is served without MLflow")
+    finally:
+        assert again.stop() == 0
+
+
 def test_ctrl_c_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
     system = LocalSystem(tmp_path / "data", "--drain-grace-s", "1")
     system.launch()

@@ -12,6 +12,9 @@ PATIENCE_S = 20.0
 """Far longer than anything takes: a busy machine fails no test."""
 
 LOOK_EVERY_S = 0.02
+"""At first; what takes long is looked at less often, for looking takes processors from it."""
+
+LOOK_EVERY_S_MAX = 0.2
 
 T = TypeVar("T")
 
@@ -22,18 +25,17 @@ async def eventually(
     """What `look` returns, once that is something; fails the test if it never is.
 
     Args:
-        look: a function or a coroutine function, called every 20 ms.
+        look: a function or a coroutine function, called every 20 ms at first.
         what: how the failure names what was waited for.
     """
-    until = time.monotonic() + within_s
+    began = time.monotonic()
     while True:
         found = look()
         if inspect.isawaitable(found):
             found = await found
         if found:
             return found
-        assert time.monotonic() < until, f"not within {within_s:.0f} s: {what}"
-        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.sleep(_pause_s(began, within_s, what))
 
 
 def wait_until(
@@ -43,8 +45,14 @@ def wait_until(
     every_s: float = LOOK_EVERY_S,
 ) -> T:
     """The same for tests without an event loop; a look that costs much is taken less often."""
-    until = time.monotonic() + within_s
+    began = time.monotonic()
     while not (found := look()):
-        assert time.monotonic() < until, f"not within {within_s:.0f} s: {what}"
-        time.sleep(every_s)
+        time.sleep(max(_pause_s(began, within_s, what), every_s))
     return found
+
+
+def _pause_s(began: float, within_s: float, what: str) -> float:
+    """Until the next look: a twentieth of what was waited so far."""
+    waited_s = time.monotonic() - began
+    assert waited_s < within_s, f"not within {within_s:.0f} s: {what}"
+    return min(max(LOOK_EVERY_S, waited_s / 20), LOOK_EVERY_S_MAX)
