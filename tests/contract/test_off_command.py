@@ -19,7 +19,7 @@ from penstock.shared.contracts.routing import RoutingTable
 from penstock.shared.store.keys import Keys
 from penstock.shared.store.state import RedisStateStore
 from tests.contract.redis_server import Server
-from tests.e2e.system import PENSTOCK, own_environment, penstock
+from tests.support.commands import command_server, exit_code, own_environment, penstock
 from tests.unit.worker.agent_bench import deployment
 
 TTL_S = 600.0
@@ -129,13 +129,8 @@ async def test_at_a_terminal_it_asks(
 def _answer(server: Server, answer: bytes, code: int) -> None:
     """Give an answer at a terminal; the command must end with this code."""
     leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [*PENSTOCK, "off", "digits", "--redis-url", server.url],
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-        env=own_environment(),
-    )
+    arguments = ("off", "digits", "--redis-url", server.url)
+    ended = command_server().begin(arguments, [follower] * 3, own_environment())
     os.close(follower)
     shown = b""
     try:
@@ -145,7 +140,6 @@ def _answer(server: Server, answer: bytes, code: int) -> None:
             shown += os.read(leader, 4096)
         assert b"This ends digits:" in shown
         os.write(leader, answer)
-        assert process.wait(ANSWER_TIMEOUT_S) == code
+        assert exit_code(ended, ANSWER_TIMEOUT_S) == code
     finally:
-        process.kill()
         os.close(leader)

@@ -16,7 +16,8 @@ from penstock.shared.contracts.history import EventKind, HistoryEvent
 from penstock.shared.store.keys import Keys
 from penstock.shared.store.state import RedisStateStore
 from tests.contract.redis_server import Server
-from tests.e2e.system import PENSTOCK, own_environment, penstock
+from tests.e2e.system import PENSTOCK, own_environment
+from tests.support.commands import penstock
 
 TTL_S = 600.0
 

@@ -9,7 +9,8 @@ import pytest
 
 from penstock.deploy.local.cli.extras import load
 from penstock.deploy.local.cli.failures import CommandError
-from tests.e2e.system import own_environment, penstock
+from tests.e2e.system import PENSTOCK
+from tests.support.commands import penstock
 
 pytestmark = pytest.mark.processes
 
@@ -24,7 +25,7 @@ def test_nothing_heavy_is_imported_before_a_command_runs() -> None:
 
 
 def test_version() -> None:
-    done = penstock("--version")
+    done = subprocess.run([*PENSTOCK, "--version"], capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stdout.startswith("penstock ")
 
@@ -60,12 +61,7 @@ def test_a_missing_extra_is_named() -> None:
 
 
 def test_status_of_nothing_is_one_line() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "penstock.deploy.local", "status", "--data-dir", "/nowhere/at/all"],
-        capture_output=True,
-        text=True,
-        env=own_environment(),
-    )
+    done = penstock("status", "--data-dir", "/nowhere/at/all")
     assert done.returncode == 1
     assert done.stderr.startswith("penstock: nothing runs on /nowhere/at/all")
     assert len(done.stderr.splitlines()) == 1
