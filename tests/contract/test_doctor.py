@@ -20,7 +20,7 @@ from penstock.deploy.local.commands.doctor import (
 )
 from penstock.deploy.local.commands.probe import probe
 from tests.contract.redis_server import Server
-from tests.e2e.system import penstock
+from tests.support.commands import penstock
 
 NOBODY = "127.0.0.1:1"
 

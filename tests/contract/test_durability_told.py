@@ -29,8 +29,8 @@ from penstock.worker.job_port.store_calls import StoreCalls
 from tests.contract.job_bench import bench_at
 from tests.contract.redis_server import Server
 from tests.contract.test_job_keeper import Serving
-from tests.e2e.system import penstock
 from tests.fault.gateway_process import gateway_process
+from tests.support.commands import penstock
 
 WITHOUT_PERSISTENCE = {"appendonly": "no", "save": ""}
 DURABLE = {"appendfsync": "always"}

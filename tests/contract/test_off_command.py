@@ -19,7 +19,8 @@ from penstock.shared.contracts.routing import RoutingTable
 from penstock.shared.store.keys import Keys
 from penstock.shared.store.state import RedisStateStore
 from tests.contract.redis_server import Server
-from tests.support.commands import command_server, exit_code, own_environment, penstock
+from tests.e2e.system import own_environment
+from tests.support.commands import command_server, exit_code, penstock
 from tests.unit.worker.agent_bench import deployment
 
 TTL_S = 600.0

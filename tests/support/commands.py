@@ -20,6 +20,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import IO, Any, NoReturn
 
+from tests.e2e.system import own_environment
+
 PRELOADED = (
     "penstock.deploy.local.cli.main",
     "penstock.deploy.local.commands.history",
@@ -66,11 +68,6 @@ class CommandServer:
 def command_server() -> CommandServer:
     """One for all tests of this process; started with the first command."""
     return CommandServer()
-
-
-def own_environment() -> dict[str, str]:
-    """The environment without `PENSTOCK_*` variables of whoever runs the tests."""
-    return {key: value for key, value in os.environ.items() if not key.startswith("PENSTOCK_")}
 
 
 def penstock(*arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:

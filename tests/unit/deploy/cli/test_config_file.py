@@ -13,7 +13,7 @@ from penstock.deploy.local.cli.known_settings import SETTINGS
 from penstock.deploy.local.cli.settings_flags import settings_from
 from penstock.gateway.settings import GatewaySettings
 from penstock.registry_sync.settings import SyncSettings
-from tests.e2e.system import penstock
+from tests.support.commands import penstock
 
 pytestmark = pytest.mark.processes
 

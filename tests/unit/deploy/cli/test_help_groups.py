@@ -16,7 +16,7 @@ from penstock.deploy.local.cli.help_groups import (
 from penstock.deploy.local.cli.known_settings import SETTINGS
 from penstock.deploy.local.cli.main import app
 from penstock.deploy.local.cli.settings_flags import flag_of
-from tests.e2e.system import penstock
+from tests.support.commands import penstock
 
 pytestmark = pytest.mark.processes
 

@@ -9,7 +9,7 @@ from penstock.deploy.local.commands.retry import ask
 from penstock.shared.contracts.deployment import ReplicaSettings, SyncReport, VersionStatus
 from penstock.shared.contracts.routing import RoutingTable
 from penstock.shared.process.clock import SystemClock
-from tests.e2e.system import penstock
+from tests.support.commands import penstock
 from tests.support.memory_store import MemoryStateStore
 from tests.unit.worker.agent_bench import deployment
 
