@@ -18,9 +18,12 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from tests.e2e.system import own_environment
+
+ROOT = Path(__file__).parents[2]
 
 PRELOADED = (
     "penstock.deploy.local.cli.main",
@@ -44,6 +47,7 @@ class CommandServer:
             [sys.executable, "-P", "-m", "tests.support.commands", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},  # where this module is found
         )
         theirs.close()
         atexit.register(self.end)
