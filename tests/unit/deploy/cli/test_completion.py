@@ -9,9 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -28,7 +26,7 @@ pytestmark = pytest.mark.processes
 ROOT = Path(__file__).parents[4]
 
 IN_BASH = """
-{completion}
+eval "$(penstock --show-completion)"
 COMP_WORDS=({words} {last})
 COMP_CWORD={at}
 _penstock_completion penstock
@@ -36,16 +34,17 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 """
 
 
-def environment_in(folder: Path) -> dict[str, str]:
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
     """With `penstock` on the path, as installed, and a home of its own."""
-    program = folder / "bin" / "penstock"
+    program = tmp_path / "bin" / "penstock"
     program.parent.mkdir()
     program.write_text(
         f"#!{sys.executable} -P\nfrom penstock.deploy.local.cli.main import main\nmain()\n",
         encoding="utf-8",
     )
     program.chmod(0o755)
-    home = folder / "home"
+    home = tmp_path / "home"
     home.mkdir()
     return {
         **own_environment(),
@@ -53,18 +52,6 @@ def environment_in(folder: Path) -> dict[str, str]:
         "PATH": f"{program.parent}:{os.environ['PATH']}",
         "HOME": str(home),
     }
-
-
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    return environment_in(tmp_path)
-
-
-@cache
-def completion_of_bash() -> str:
-    """What `penstock` shows to bash, which it knows for its parent."""
-    with tempfile.TemporaryDirectory() as folder:
-        return in_shell("bash", "penstock --show-completion", environment_in(Path(folder)))
 
 
 @pytest.fixture
@@ -91,9 +78,7 @@ def in_shell(shell: str, script: str, environment: Mapping[str, str]) -> str:
 def offered(line: str, environment: Mapping[str, str]) -> list[str]:
     """What bash offers at the end of a line."""
     *words, last = line.split(" ")
-    script = IN_BASH.format(
-        completion=completion_of_bash(), words=" ".join(words), last=last or "''", at=len(words)
-    )
+    script = IN_BASH.format(words=" ".join(words), last=last or "''", at=len(words))
     return in_shell("bash", script, environment).split()
 
 
