@@ -20,10 +20,10 @@ help:
 	@echo 'make compiled compile what requests pass through (a minute); install, demo, test and bench do it,'
 	@echo '              unless there is no C compiler or COMPILE=0'
 	@echo 'make test     all tests but the long ones'
-	@echo 'make test-fast  those that start no processes'
+	@echo 'make test-fast  units and simulations, without those that start processes'
 	@echo 'make long     tests that take minutes: many models, environments, all examples of properties'
 	@echo 'make interpreted  remove what was compiled'
-	@echo 'make soak     tests that take an hour and more'
+	@echo 'make soak     storms, soaks and the longest forms of other tests'
 	@echo 'make bench    load tests of everything, about 15 minutes; SCENARIO=tiny for one of them'
 	@echo 'make check    format, lint, types, imports'
 	@echo 'make format   rewrite the code as make check wants it'
@@ -82,7 +82,7 @@ test: $(VENV)/.installed-dev compiled
 	$(TOGETHER) -m 'not slow and not long and not alone' $(ARGS) $(NONE_IS_WELL)
 	$(BIN)/python -m pytest -m 'not slow and not long and alone' $(ARGS) $(NONE_IS_WELL)
 
-# For the loop: nothing that starts processes; compiled or not, as it is.
+# For the loop: compiled or not, as it is.
 test-fast: $(VENV)/.installed-dev
 	$(TOGETHER) -m 'not slow and not long and not alone and not processes' tests/unit tests/simulation $(ARGS)
 

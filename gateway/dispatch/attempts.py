@@ -44,7 +44,7 @@ class Attempt:
         id: as the replica is told; unique in the life of this gateway.
         sent_at: monotonic seconds.
         suspect: it was sent as one.
-        in_turn: it was told to proceed, as a suspect.
+        in_turn: the replica was told to execute it now, as a suspect.
         source: of a hedge, the replica that was too slow.
         overdue: it takes longer than most.
         probe: it is to show whether a replica that was left out is well again.

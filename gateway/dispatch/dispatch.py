@@ -198,14 +198,14 @@ class Dispatch:
         call, replica = attempt.call, attempt.replica
         self.counters.nacks[nack.reason.name.lower()] += 1
         self._in_flight.end(attempt)
-        if call.state is CallState.SPENT:
-            return self._fail(call, ErrorCode.INTERNAL, "a replica refused what it had begun")
         if nack.reason is NackReason.DRAINING:
             replica.draining = True
         else:
             call.tried |= {replica_id}
         if nack.reason is NackReason.FULL:
             lessons.refused(attempt, now)
+        if call.state is CallState.SPENT:
+            return self._fail(call, ErrorCode.INTERNAL, "a replica refused what it had begun")
         if call.attempt is not None:
             return self._hedges.consider(call, now)  # the other one goes on
         if nack.reason is NackReason.SUSPECT_BUSY and attempt.suspect:

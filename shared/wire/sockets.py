@@ -34,7 +34,7 @@ def gateway_socket(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zm
     """A ROUTER that is yet to be bound to the endpoint."""
     router = _socket(context, zmq.ROUTER, endpoint)
     router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # sending tells that a replica is gone
-    router.setsockopt(zmq.ROUTER_HANDOVER, 1)  # who comes again is not refused for its old self
+    router.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a peer that reconnects replaces its old connection
     router.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS_MAX)
     return router
 

@@ -119,7 +119,9 @@ async def test_what_is_deleted_serves_on_over_restarts_until_it_is_off(
         mlflow.client.delete_model_version("single", "1")
         mlflow.client.delete_registered_model("whole")
         shutil.rmtree(mlflow.folder / "artifacts")
-        wait_until(lambda: len(gone(system)) == 2, SWAP_TIMEOUT_S, "both are told as gone", 0.2)
+        wait_until(
+            lambda: len(gone(system)) == 2, SWAP_TIMEOUT_S, "both are reported gone", every_s=0.2
+        )
 
     await under_load(system, delete)
     assert gone(system)["single"].startswith("the registry has this version no more")
@@ -132,7 +134,9 @@ async def test_what_is_deleted_serves_on_over_restarts_until_it_is_off(
     system.start()
     answers_with(system, "single", 2.0, SWAP_TIMEOUT_S)
     answers_with(system, "whole", 3.0, SWAP_TIMEOUT_S)
-    wait_until(lambda: len(gone(system)) == 2, SWAP_TIMEOUT_S, "both are told as gone again", 0.2)
+    wait_until(
+        lambda: len(gone(system)) == 2, SWAP_TIMEOUT_S, "both are reported gone again", every_s=0.2
+    )
 
     mlflow.client.delete_registered_model("single")  # the last one
     words = "the registry lists no models"

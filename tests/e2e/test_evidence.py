@@ -1,4 +1,4 @@
-"""What failed and what changed is told afterwards, too: statuses, history, logs and jobs.
+"""Failures and changes can be traced afterwards: by statuses, history, logs and jobs.
 
 The cause of a request or a job that failed is found in one step, by what its client has.
 """

@@ -37,6 +37,9 @@ LINES_MAX = 6
 
 MESSAGE_LENGTH_MAX = 1200
 
+OUTPUT_BYTES_MAX = 1024**2
+"""Most of an installer's output that is looked at for them; a compiler may write without end."""
+
 CACHE_BYTES_MAX = 10 * 1024**3
 """Most that uv's cache may hold beside what environments have links to: twice torch with CUDA."""
 
@@ -175,7 +178,8 @@ def _run(command: Sequence[str], target: Target, variables: Mapping[str, str] = 
         )
         if done.returncode == 0:
             return ""
-        output.seek(0)
+        size = output.seek(0, os.SEEK_END)
+        output.seek(max(0, size - OUTPUT_BYTES_MAX))
         text = output.read().decode(errors="replace")
         return _last_words(text) or f"it ended with {done.returncode}"
 

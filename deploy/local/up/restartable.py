@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Restartable(StrEnum):
-    """What `penstock restart` is told."""
+    """What `penstock restart` takes."""
 
     GATEWAYS = "gateways"
     WORKERS = "workers"

@@ -1,8 +1,8 @@
 """How a version is to be served, as tags of its model and of itself say (pure).
 
 A tag on the version overrides the tag of the same name on the model. A value that cannot be read
-keeps what runs: the setting stays as it is deployed, or at its default if nothing is, and the
-operator is told.
+keeps what runs: the setting stays as deployed, or at its default if nothing is deployed, and the
+status message says so.
 """
 
 from __future__ import annotations

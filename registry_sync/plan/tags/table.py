@@ -271,7 +271,7 @@ TAGS = (
         writer=Writer.PENSTOCK,
     ),
 )
-"""Every tag; what cannot be read is told in this order."""
+"""Every tag, in the order in which unreadable values are reported."""
 
 SETTINGS = tuple(tag for tag in TAGS if tag.field)
 """Those that say how a version is to be served."""

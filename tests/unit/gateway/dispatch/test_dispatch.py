@@ -361,10 +361,14 @@ def test_a_stream_that_its_replica_then_refuses_is_not_run_again_either() -> Non
     world.join()
     world.submit(1)
     world.join()
-    world.do(world.dispatch.chunk(world.sent[1].replica, Chunk(1, 0, (X,))))
+    drains = world.sent[1].replica
+    world.do(world.dispatch.chunk(drains, Chunk(1, 0, (X,))))
     world.nack(1, NackReason.DRAINING)
     assert not world.sent
     assert world.code(1) is ErrorCode.INTERNAL
+    for call_id in range(2, 12):
+        world.submit(call_id)
+    assert drains not in {each.replica for each in world.sent.values()}
 
 
 def test_a_stream_that_began_is_never_run_again() -> None:
