@@ -163,12 +163,25 @@ def identity(folder: Path, **inputs: tuple[int, list[int | str]]) -> Path:
 
 
 def held_by(gateway_pid: int) -> dict[int, int]:
-    """Bytes in memory of a gateway and of the processes that read for it, by their ids."""
+    """Bytes in memory of a gateway and of the processes that read for it, by their ids.
+
+    A process that has forked and not begun its own program yet has the gateway's pages, and its
+    command line: those bytes are counted once.
+    """
     pids = {gateway_pid}
     for task in Path(f"/proc/{gateway_pid}/task").iterdir():
         with contextlib.suppress(OSError):
             pids |= {int(each) for each in (task / "children").read_text().split()}
-    return {each: _resident_bytes(each) for each in pids}
+    own = _command_line(gateway_pid)
+    readers = {each for each in pids if each != gateway_pid and _command_line(each) != own}
+    return {each: _resident_bytes(each) for each in {gateway_pid} | readers}
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def beyond(held: dict[int, int], first: dict[int, int]) -> int:
