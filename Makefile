@@ -1,6 +1,8 @@
 # make demo: everything from nothing, then a running system with a model. make help: the rest.
 
 SHELL := /bin/bash
+# Where it is set, as in many containers, each of our processes would compile all sources anew.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
