@@ -1,17 +1,25 @@
-"""1,000 seeded runs of the real cores in a bad world: `SEED=n pytest ...` replays those of one."""
+"""1,000 seeded runs of the real cores in a bad world: `SEED=n pytest ...` replays those of one.
+
+A third of them, as of other properties' examples, are in `make test`; the rest is in `.ci/long`.
+"""
 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
 from tests.simulation import scenarios
+from tests.support.examples import DEV_SHARE
 
 
-def seeds(count: int) -> list[int]:
+def seeds(count: int) -> list[Any]:
     """Those to be played; the one that is asked for, if any is."""
-    return [int(os.environ["SEED"])] if "SEED" in os.environ else list(range(count))
+    if "SEED" in os.environ:
+        return [int(os.environ["SEED"])]
+    few = count // DEV_SHARE
+    return [*range(few), *(pytest.param(n, marks=pytest.mark.long) for n in range(few, count))]
 
 
 @pytest.mark.parametrize("seed", seeds(700))

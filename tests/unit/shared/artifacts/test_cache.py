@@ -26,6 +26,8 @@ from penstock.shared.artifacts.folder import (
 )
 from penstock.shared.contracts.deployment import ArtifactFile, ArtifactManifest, ArtifactSource
 
+pytestmark = pytest.mark.processes
+
 BOUND = 10 * 1024 * 1024
 
 

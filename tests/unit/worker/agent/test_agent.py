@@ -40,6 +40,8 @@ from tests.unit.worker.agent_bench import (
 )
 from tests.unit.worker.fake_replica import LOWERED
 
+pytestmark = pytest.mark.processes
+
 
 class FlakyStore(MemoryStateStore):
     """A store that can be away."""

@@ -16,6 +16,8 @@ from penstock.worker.environments.installers import Installer
 from penstock.worker.environments.recipes import Recipe, recipe_of
 from tests.unit.worker.environments.tiny import model_with
 
+pytestmark = pytest.mark.processes
+
 INSTALLERS: tuple[Installer, ...] = ("auto", "pip")
 
 

@@ -12,6 +12,8 @@ from penstock.worker.environments.installers import Installed, Installer, Target
 from penstock.worker.environments.recipes import recipe_of
 from tests.unit.worker.environments.tiny import model_with
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(autouse=True)
 def _no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
 from penstock.shared.contracts.deployment import ReplicaSettings
@@ -14,6 +15,8 @@ from penstock.worker.control.messages import Start
 from penstock.worker.replica.loading import Loaded, NotLoaded, load
 from tests.support import mlflow_models as models
 from tests.support.models import affine
+
+pytestmark = pytest.mark.processes
 
 
 def start_of(folder: Path, finding: Finding | None) -> Start:
