@@ -89,9 +89,10 @@ test-fast: $(VENV)/.installed-dev
 	$(TOGETHER) -m 'not slow and not long and not alone and not processes' tests/unit tests/simulation $(ARGS)
 
 # What takes minutes, which .ci/run wants too: models beside their own libraries, environments of
-# their own, and property tests with all their examples.
+# their own, tails and overload under load, and property tests with all their examples.
 long: $(VENV)/.installed-dev compiled
-	$(TOGETHER) -m 'long and not slow' $(ARGS) $(NONE_IS_WELL)
+	$(TOGETHER) -m 'long and not slow and not alone' $(ARGS) $(NONE_IS_WELL)
+	$(BIN)/python -m pytest -m 'long and not slow and alone' $(ARGS) $(NONE_IS_WELL)
 	$(TOGETHER) -m 'property and not slow and not long' --hypothesis-profile full $(ARGS) $(NONE_IS_WELL)
 
 soak: $(VENV)/.installed-dev compiled

@@ -149,6 +149,7 @@ def overloads(folder: Path, seconds: float) -> None:
             at_second_try(lambda seed, load=load: asyncio.run(play(load, 10 * seed)))  # type: ignore[misc]
 
 
+@pytest.mark.long
 def test_overload_is_shed_and_the_rest_is_answered_in_time(tmp_path: Path) -> None:
     overloads(tmp_path, 6.0)
 
@@ -212,6 +213,7 @@ def fairness(folder: Path, seconds: float) -> None:
         at_second_try(compare)
 
 
+@pytest.mark.long
 def test_one_models_flood_does_not_slow_another_down(tmp_path: Path) -> None:
     fairness(tmp_path, 3.0)
 

@@ -109,6 +109,7 @@ def compare_stopped(folder: Path, stops: int, stop_s: float) -> None:
         at_second_try(compare)
 
 
+@pytest.mark.long
 def test_a_replica_that_is_stopped_fails_nothing_and_hedging_halves_the_tail(
     tmp_path: Path,
 ) -> None:
@@ -182,6 +183,7 @@ def compare_slow(folder: Path, seconds: float) -> None:
         at_second_try(compare)
 
 
+@pytest.mark.long
 def test_hedging_halves_the_tail_of_batches_that_are_slow_at_times(tmp_path: Path) -> None:
     compare_slow(tmp_path, 4.0)
 
