@@ -22,7 +22,7 @@ help:
 	@echo 'make compiled compile what requests pass through (a minute); install, demo, test and bench do it,'
 	@echo '              unless there is no C compiler or COMPILE=0'
 	@echo 'make test     all tests but the long ones'
-	@echo 'make test-fast  units and simulations, without those that start processes'
+	@echo 'make test-fast  units and simulations, without those that take long, in under 90 seconds'
 	@echo 'make long     tests that take minutes: many models, environments, all examples of properties'
 	@echo 'make interpreted  remove what was compiled'
 	@echo 'make soak     storms, soaks and the longest forms of other tests'
@@ -85,8 +85,9 @@ test: $(VENV)/.installed-dev compiled
 	$(BIN)/python -m pytest -m 'not slow and not long and alone' $(ARGS) $(NONE_IS_WELL)
 
 # For the loop: compiled or not, as it is.
+test-fast: SIDE_BY_SIDE = 3
 test-fast: $(VENV)/.installed-dev
-	$(TOGETHER) -m 'not slow and not long and not alone and not processes' tests/unit tests/simulation $(ARGS)
+	$(TOGETHER) -m 'not slow and not long and not alone and not costly' tests/unit tests/simulation $(ARGS)
 
 # What takes minutes, which .ci/run wants too: models beside their own libraries, environments of
 # their own, tails and overload under load, and property tests with all their examples.

@@ -21,7 +21,7 @@ from penstock.deploy.local.cli.main import app
 from tests.e2e.system import own_environment
 from tests.unit.deploy.fake_gateway import JOB, FakeGateway, job
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.costly
 
 ROOT = Path(__file__).parents[4]
 

@@ -15,7 +15,7 @@ from penstock.gateway.settings import GatewaySettings
 from penstock.registry_sync.settings import SyncSettings
 from tests.support.commands import penstock
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.costly
 
 Write = Callable[[str], Path]
 

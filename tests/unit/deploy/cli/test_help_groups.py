@@ -18,7 +18,7 @@ from penstock.deploy.local.cli.main import app
 from penstock.deploy.local.cli.settings_flags import flag_of
 from tests.support.commands import penstock
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.costly
 
 ALL_SETTINGS = {name for each in SETTINGS.values() for name in each.model_fields} | {"config"}
 

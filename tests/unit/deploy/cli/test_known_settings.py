@@ -11,7 +11,7 @@ import pytest
 from penstock.deploy.local.cli.known_settings import known_variables, warnings_of
 from tests.e2e.system import PENSTOCK, own_environment
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.costly
 
 ROOT = Path(__file__).parents[4]
 

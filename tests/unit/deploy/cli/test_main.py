@@ -12,7 +12,7 @@ from penstock.deploy.local.cli.failures import CommandError
 from tests.e2e.system import PENSTOCK
 from tests.support.commands import penstock
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.costly
 
 HEAVY = ("mlflow", "torch", "onnx", "onnxruntime", "sklearn", "fastapi", "uvicorn", "httpx", "zmq")
 

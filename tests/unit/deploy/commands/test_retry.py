@@ -13,7 +13,7 @@ from tests.support.commands import penstock
 from tests.support.memory_store import MemoryStateStore
 from tests.unit.worker.agent_bench import deployment
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.costly
 
 
 async def store_with(trial: int | None) -> MemoryStateStore:

@@ -13,7 +13,7 @@ from penstock.deploy.local.cli.completion import names_of_tags
 from penstock.registry_sync.plan.tags.table import TAGS
 from tests.e2e.system import own_environment
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.costly
 
 HEAVY = ("mlflow", "redis", "zmq", "torch", "onnxruntime", "fastapi", "httpx", "sklearn", "pandas")
 

@@ -24,6 +24,8 @@ from tests.unit.gateway.http.bodies.test_element_bounds import BODIES, CSV, JSON
 from tests.unit.gateway.http.fakes import FakeInference, FakeModel, app_of, echo, interface, spec
 from tests.unit.gateway.http.turns import STRETCH_S, longest_turn
 
+pytestmark = pytest.mark.costly
+
 PATHS = {
     "oip": "/v2/models/m/infer",
     "mlflow": "/v2/models/m/invocations",

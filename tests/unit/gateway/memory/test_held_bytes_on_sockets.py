@@ -33,6 +33,8 @@ from tests.unit.gateway.http.fakes import (
     x_input,
 )
 
+pytestmark = pytest.mark.costly
+
 GOOD = orjson.dumps({"inputs": [x_input()]})
 INFER = "/v2/models/double/infer"
 MAX_BODY_BYTES = 4 * 1024 * 1024

@@ -14,7 +14,7 @@ from load_tests.measuring.open_loop import run_plan_beside
 from load_tests.report.percentiles import percentile
 from load_tests.server import ServerError
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.costly
 
 REQUEST = b"POST / HTTP/1.1\r\ncontent-length: 0\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"

@@ -26,7 +26,7 @@ from penstock.shared.artifacts.folder import (
 )
 from penstock.shared.contracts.deployment import ArtifactFile, ArtifactManifest, ArtifactSource
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.costly
 
 BOUND = 10 * 1024 * 1024
 

@@ -30,6 +30,8 @@ from penstock.shared.wire.packed import PLAIN_ARRAY_MAX, PLAIN_BYTES_MAX, SPARE_
 from penstock.shared.wire.tensors import Tensor, array_from_tensor
 from tests.unit.shared.hostile_msgpack import array, nested
 
+pytestmark = pytest.mark.costly
+
 MANY = 400_000
 SECONDS_MAX = 3.0
 """Of processor time, interpreted and on a slow machine; what is refused took up to a minute."""

@@ -40,7 +40,7 @@ from tests.unit.worker.agent_bench import (
 )
 from tests.unit.worker.fake_replica import LOWERED
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.costly
 
 
 class FlakyStore(MemoryStateStore):

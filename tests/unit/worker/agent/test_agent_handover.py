@@ -15,7 +15,7 @@ from penstock.shared.process.clock import SystemClock
 from tests.unit.worker.agent.test_agent import FlakyStore, World
 from tests.unit.worker.agent_bench import PATIENCE_S, lives
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.costly
 
 NEVER_S = 600.0
 """A grace that no test waits for."""

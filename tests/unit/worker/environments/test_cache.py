@@ -16,7 +16,7 @@ from penstock.worker.environments.installers import Installer
 from penstock.worker.environments.recipes import Recipe, recipe_of
 from tests.unit.worker.environments.tiny import model_with
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.costly
 
 INSTALLERS: tuple[Installer, ...] = ("auto", "pip")
 

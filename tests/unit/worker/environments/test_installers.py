@@ -12,7 +12,7 @@ from penstock.worker.environments.installers import Installed, Installer, Target
 from penstock.worker.environments.recipes import recipe_of
 from tests.unit.worker.environments.tiny import model_with
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.costly
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from penstock.worker.replica.loading import Loaded, NotLoaded, load
 from tests.support import mlflow_models as models
 from tests.support.models import affine
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.costly
 
 
 def start_of(folder: Path, finding: Finding | None) -> Start:

@@ -26,7 +26,7 @@ from penstock.shared.contracts.errors import ErrorCode, PenstockError
 from penstock.shared.wire.tensors import Buffer, Tensor
 from tests.unit.gateway.http.fakes import interface, spec
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.costly
 
 MODEL = interface([spec("x", "FP32", -1)])
 HEADERS = {b"content-type": b"application/json"}
