@@ -227,6 +227,7 @@ def _http_server(
         HttpSettings(
             max_body_bytes=settings.max_body_bytes,
             max_request_elements=settings.max_request_elements,
+            max_request_rows=settings.max_request_rows,
             body_timeout_s=settings.body_timeout_s,
             compress_min_bytes=settings.compress_min_bytes,
             origins=origins,

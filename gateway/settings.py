@@ -113,6 +113,12 @@ class GatewaySettings(JobKeeperSettings, JobSettings):
         "Numbers in binary data do not count. The default is as many FP32 as the largest body "
         "holds.",
     )
+    max_request_rows: int = Field(
+        0,
+        ge=0,
+        description="Most rows in one request to a model that takes rows; beyond: 400. 0: any "
+        "number, executed in pieces.",
+    )
     body_timeout_s: float = Field(
         30.0, gt=0, le=3600, description="Longest that a request's body may take; then 408."
     )

@@ -66,7 +66,7 @@ from penstock.gateway.dispatch.counters import (
 )
 from penstock.gateway.dispatch.hedges import Hedges
 from penstock.gateway.dispatch.in_flight import InFlight
-from penstock.gateway.dispatch.intake import Intake
+from penstock.gateway.dispatch.intake import Intake, LargeTicket
 from penstock.gateway.dispatch.limits import DispatchLimits
 from penstock.gateway.dispatch.model_state import ModelState
 from penstock.gateway.dispatch.parked import Parked
@@ -141,6 +141,18 @@ class Dispatch:
         """
         call = self._calls[call_id] = self._intake.accept(call_id, request, now)
         return self._dispatch(call, now)
+
+    def accept_large(self, request: InferenceCall, rows: int, now: float) -> LargeTicket:
+        """A new request of so many rows that it goes in pieces: submit them, and then close it.
+
+        Raises:
+            PenstockError: if it is shed, or no version can answer it; then it was never open.
+        """
+        return self._intake.accept_large(request, rows, now)
+
+    def close_large(self, ticket: LargeTicket) -> None:
+        """A request that went in pieces is over."""
+        self._intake.close_large(ticket)
 
     def cancel(self, call_id: int) -> list[Command]:
         """Nobody waits for the call any more; it is resolved without a word."""

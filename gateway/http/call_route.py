@@ -38,6 +38,7 @@ from penstock.gateway.http.server.headers import (
 )
 from penstock.gateway.http.server_timing import server_timing
 from penstock.gateway.http.settings import HttpSettings
+from penstock.gateway.http.tensors.checks import check_row_count
 from penstock.gateway.inference.port import Inference
 from penstock.gateway.inference.statistics import InferenceStatistics
 from penstock.gateway.inference.types import InferenceAnswer, InferenceCall
@@ -166,7 +167,8 @@ class CallSteps(Generic[P]):
             PenstockError: INVALID_INPUT, NOT_OFFERED, or what the service says of the model.
         """
         interface = self.interface(exchange, body)
-        return self.parsed_call(exchange, self.payload.parse(body, exchange.headers, interface))
+        parsed = self.payload.parse(body, exchange.headers, interface)
+        return self.parsed_call(exchange, parsed, interface)
 
     def interface(self, exchange: Exchange[P], body: Buffer) -> ModelInterface:
         """What the model takes; the first part of `call`.
@@ -210,7 +212,7 @@ class CallSteps(Generic[P]):
             max_elements=self.settings.max_request_elements,
             timeout_s=timeout_s_header(headers),
         )
-        call = self.parsed_call(exchange, parsed)
+        call = self.parsed_call(exchange, parsed, interface)
         if call.timeout_s is None:
             return call
         left_s = call.timeout_s - (exchange.parsed_s - exchange.read_s)
@@ -218,8 +220,15 @@ class CallSteps(Generic[P]):
             raise PenstockError(ErrorCode.DEADLINE_EXCEEDED, LATE)
         return replace(call, timeout_s=left_s)
 
-    def parsed_call(self, exchange: Exchange[P], parsed: P) -> InferenceCall:
-        """The last part of `call`."""
+    def parsed_call(
+        self, exchange: Exchange[P], parsed: P, interface: ModelInterface
+    ) -> InferenceCall:
+        """The last part of `call`.
+
+        Raises:
+            PenstockError: INVALID_INPUT.
+        """
+        check_row_count(parsed.inputs, interface, self.settings.max_request_rows)
         headers, model, version = exchange.headers, exchange.model, exchange.version
         exchange.parsed = parsed
         exchange.parsed_s = time.perf_counter()
@@ -355,7 +364,7 @@ class CallRoute(Generic[P]):
                 call = await unless_client_goes(reading, receive)
             else:
                 parsed, content = steps.payload.parse(content, headers, interface), b""
-                call = steps.parsed_call(exchange, parsed)
+                call = steps.parsed_call(exchange, parsed, interface)
             hand_over(share, call)
             answer = await unless_client_goes(steps.service.infer(call), receive)
         finally:

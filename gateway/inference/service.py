@@ -33,6 +33,7 @@ from penstock.gateway.dispatch.dispatch import Dispatch
 from penstock.gateway.dispatch.limits import DispatchLimits
 from penstock.gateway.dispatch.model_state import ModelState
 from penstock.gateway.dispatch.replicas import Replica, Replicas, Revision
+from penstock.gateway.inference.large_calls import LargeCalls
 from penstock.gateway.inference.port import CallOutcome
 from penstock.gateway.inference.readiness import why_not_ready
 from penstock.gateway.inference.spans import AttemptSpans
@@ -110,7 +111,17 @@ class InferenceService:
         self._on_change = on_change
         self._routes = Routes()
         self._replicas = Replicas(silence_s, limits.revisions)
+        held = held or HeldBytes()
         self._dispatch = Dispatch(limits, self._routes, self._replicas, random.Random(), held)
+        self._large = LargeCalls(
+            self,
+            self._dispatch,
+            routes=self._routes,
+            replicas=self._replicas,
+            clock=clock,
+            later=_later,
+            held=held,
+        )
         self._transport = Transport(endpoint, incarnation, self, keys)
         self._waiting: dict[int, Callable[[CallOutcome], None]] = {}
         self._interfaces: dict[str, ModelInterface] = {}
@@ -194,6 +205,16 @@ class InferenceService:
         return outcome
 
     def submit(self, call: InferenceCall, on_outcome: Callable[[CallOutcome], None]) -> int:
+        inputs = call.inputs
+        if inputs and inputs[0].rows > 1 and self._large.takes(call):
+            call_id = self._next_call
+            self._next_call += 1
+            self._large.submit(call_id, call, on_outcome)
+            return call_id
+        return self.submit_piece(call, on_outcome)
+
+    def submit_piece(self, call: InferenceCall, on_outcome: Callable[[CallOutcome], None]) -> int:
+        """Start what is one execution: a call, or a piece of a large one."""
         call_id = self._next_call
         self._next_call += 1
         self._waiting[call_id] = on_outcome
@@ -210,6 +231,8 @@ class InferenceService:
     def cancel(self, call_id: int) -> None:
         if self._waiting.pop(call_id, None) is not None:
             self._carry_out(self._dispatch.cancel(call_id))
+        else:
+            self._large.cancel(call_id)
 
     # What the rest of the gateway needs
 
@@ -227,6 +250,11 @@ class InferenceService:
     def counters(self) -> DispatchCounters:
         """Totals of dispatch."""
         return self._dispatch.counters
+
+    @property
+    def large_calls(self) -> LargeCalls:
+        """Requests that go in pieces."""
+        return self._large
 
     @property
     def copied_bytes(self) -> int:
@@ -475,6 +503,10 @@ class InferenceService:
         now = self._clock.monotonic()
         self._carry_out(self._dispatch.advance(now))
         self._arm_timer(now)
+
+
+def _later(delay_s: float, call: Callable[[], None]) -> asyncio.TimerHandle:
+    return asyncio.get_running_loop().call_later(delay_s, call)
 
 
 def _resolve(future: asyncio.Future[CallOutcome], outcome: CallOutcome) -> None:

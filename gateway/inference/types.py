@@ -21,6 +21,7 @@ class InferenceCall:
         priority: 1 (first) to 9 (last).
         timeout_s: what the request allows, or None for the model's or the gateway's default.
         traceparent: trace context, as `penstock.shared.process.tracing` has it; empty: none.
+        piece: it is a part of a request that was let in as a whole.
     """
 
     model: str
@@ -31,6 +32,7 @@ class InferenceCall:
     priority: int = PRIORITY_DEFAULT
     timeout_s: float | None = None
     traceparent: str = ""
+    piece: bool = False
 
 
 @record

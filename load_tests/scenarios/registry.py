@@ -14,6 +14,7 @@ from load_tests.scenarios.idle import run_idle
 from load_tests.scenarios.image import run_image
 from load_tests.scenarios.jobs import run_jobs
 from load_tests.scenarios.latency import run_latency
+from load_tests.scenarios.many_rows import run_many_rows
 from load_tests.scenarios.mixed import run_mixed
 from load_tests.scenarios.open_loop import run_open_loop
 from load_tests.scenarios.scale import run_scale
@@ -53,6 +54,7 @@ def all_scenarios() -> Mapping[str, Scenario]:
         ),
         Scenario("open_loop", "latency at 50, 80 and 95% of the capacity", run_open_loop),
         Scenario("mixed", "three models at once, 1 to 16 rows, all answers verified", run_mixed),
+        Scenario("many_rows", "one-row calls beside requests of 10,000 rows", run_many_rows),
         Scenario("scale", "2 gateways x 2 replicas against 1 x 1: cost of a request", run_scale),
         Scenario("swap", "version 1 to 2 and back by tags under load", run_swap),
         Scenario("image", "tensors of 600 kB in binary: bytes per second", run_image),

@@ -47,9 +47,12 @@ class ModelInterface(Document):
 
     Attributes:
         inputs, outputs: tensor specs; -1 leads every shape of a model that batches.
-        max_batch_size: most rows in one request, and in one execution of requests that share it; 0
-            if the model is not batched: each request is one execution, of whatever shape its
-            inputs allow.
+        max_batch_size: most rows in one execution of requests that share it; a request of more is
+            executed in pieces of so many. 0 if the model is not batched: each request is one
+            execution, of whatever shape its inputs allow.
+        row_inputs: sets of inputs with which rows were found not to depend on each other; a request
+            with others, or with parameters that the model knows, is never executed in pieces. None:
+            any set, on the operator's word.
         platform: Triton's name of the runtime, such as `onnxruntime_onnx`.
         parameters: values that requests may state beside their inputs; others are ignored.
         streams: whether it can give an answer in parts; a job gets it that way.
@@ -63,6 +66,7 @@ class ModelInterface(Document):
     parameters: tuple[ParameterSpec, ...] = ()
     streams: bool = False
     table: bool = False
+    row_inputs: tuple[tuple[str, ...], ...] | None = None
 
     @cached_property
     def inputs_by_name(self) -> dict[str, TensorSpec]:

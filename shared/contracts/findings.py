@@ -60,6 +60,11 @@ class Finding(Document):
             return 0
         return most if self.rows_together is None else min(most, self.rows_together)
 
+    @property
+    def announced(self) -> ModelInterface:
+        """What gateways are told: the interface, and which rows may be executed apart."""
+        return self.interface.model_copy(update={"row_inputs": self.tried})
+
     def is_lower_than(self, other: Finding) -> bool:
         """Whether it allows less than another one of the same revision."""
         ours = (self.rows_merged, self.interface.max_batch_size)

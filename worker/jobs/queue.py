@@ -10,6 +10,9 @@ The slice is what the operator sets, or else as long as `SLICE_CALLS` executions
 a call waits for jobs about as long as it would for another call; but not below `SLICE_S_MIN`, since
 of smaller batches the most goes into handing them over.
 
+A job of more rows than a batch runs in pieces, each of which is as long as a batch of others
+(`penstock.worker.jobs.large`), and waits for its turn behind others of its class after each.
+
 Jobs of one batch have one bucket, as calls have. One with a time limit of its own is merged with
 its like alone, so that all of them are over when it is. A suspect runs alone, and so does what no
 trial had the like of.
@@ -26,6 +29,7 @@ from collections.abc import Hashable, Sequence
 from math import inf
 
 from penstock.worker.job_line.messages import JOBS, Job
+from penstock.worker.jobs.large import LargeJob
 from penstock.worker.session.batching import Item
 from penstock.worker.session.latency_model import Estimates, LatencyModel
 
@@ -43,9 +47,10 @@ class JobItem(Item):
         timeout_s: longest execution; None: the job does not say.
         job_id: names it everywhere.
         gone: it was canceled, or its lease is lost, and it runs all the same.
+        large: it is executed in pieces, of which this item is the next; None: it is not.
     """
 
-    __slots__ = ("gone", "job_id", "timeout_s")
+    __slots__ = ("gone", "job_id", "large", "timeout_s")
 
     def __init__(
         self, job: Job, bucket: Hashable, rows: int, now: float, *, alone: bool = False
@@ -66,6 +71,19 @@ class JobItem(Item):
         self.timeout_s = job.timeout_s
         self.job_id = job.id
         self.gone = False
+        self.large: LargeJob | None = None
+
+    def cut(self, rows: int) -> None:
+        """Be the next piece of a large job, of so many rows at most."""
+        assert self.large is not None
+        self.payload = self.large.next(rows)
+        self.rows = self.payload.inputs[0].rows
+
+    def run_whole(self) -> None:
+        """Be one execution after all, whatever was done of it."""
+        assert self.large is not None
+        self.payload, self.rows, self.alone = self.large.request, self.large.rows, True
+        self.large = None
 
 
 def _rank(item: JobItem) -> tuple[int, int]:
@@ -90,11 +108,15 @@ class WaitingJobs:
     Args:
         latency: execution times, learned elsewhere.
         slice_set_s: longest batch with jobs; None: see above.
-        merges: whether the model batches.
+        rows_max: most rows in an execution; 0: the model does not batch.
+        merges: whether jobs may share executions.
     """
 
-    def __init__(self, latency: LatencyModel, slice_set_s: float | None, *, merges: bool) -> None:
+    def __init__(
+        self, latency: LatencyModel, slice_set_s: float | None, *, rows_max: int, merges: bool
+    ) -> None:
         self._latency = latency
+        self._rows_max = rows_max
         self._slice_set_s = slice_set_s
         self._merges = merges
         self._items: list[JobItem] = []
@@ -117,6 +139,12 @@ class WaitingJobs:
         self._take([item])
         return True
 
+    def run_whole(self) -> None:
+        """Rows are not to be cut any more."""
+        for item in self._items:
+            if item.large is not None:
+                item.run_whole()
+
     def clear(self) -> list[JobItem]:
         """Take all out, in their order."""
         items = list(self._items)
@@ -130,6 +158,8 @@ class WaitingJobs:
             rows_max: most rows in a batch now.
         """
         head = self._items[0]
+        if head.large is not None:
+            head.cut(self._rows_of_piece(head.bucket, rows_max))
         taken = [head]
         if self._merges and not (head.suspect or head.alone):
             estimates = self._latency.of(head.bucket)
@@ -166,6 +196,9 @@ class WaitingJobs:
             jobs = (jobs + 1) // 2
         return jobs, estimates.middle(jobs)
 
+    def _rows_of_piece(self, bucket: Hashable, rows_max: int) -> int:
+        return self.slice_of(bucket, rows_max)[0] if self._merges else self._rows_max
+
     def _fitting(
         self,
         first: Item,
@@ -179,7 +212,7 @@ class WaitingJobs:
         lane = _lane_of(first)
         taken = []
         for item in others:
-            if item.suspect or item.alone or _lane_of(item) != lane:
+            if item.suspect or item.alone or item.large is not None or _lane_of(item) != lane:
                 continue
             rows += item.rows
             if rows > rows_max or not 0.0 < estimates.middle(rows) <= longest_s:

@@ -9,6 +9,7 @@ from math import inf
 from threading import Event
 
 from penstock.shared.contracts.deployment import ModelInterface
+from penstock.shared.jobs.answers import Progress
 from penstock.shared.process.telemetry import get_logger
 from penstock.shared.wire.messages import Final, Message, Nack
 from penstock.worker.control.messages import JobsStart, Start
@@ -26,6 +27,7 @@ from penstock.worker.job_line.messages import (
 )
 from penstock.worker.jobs.begun import BegunJobs
 from penstock.worker.jobs.desk import BATCHES_HELD, JobDesk
+from penstock.worker.jobs.large import NOTED_EVERY
 from penstock.worker.jobs.port_link import PortLink
 from penstock.worker.jobs.processor_waits import ProcessorWaits
 from penstock.worker.jobs.queue import JobItem
@@ -39,6 +41,9 @@ from penstock.worker.session.session import Session
 
 LONG_S = 1.0
 """Executions that are expected to take longer have their progress estimated."""
+
+PROGRESS_EVERY_S = 0.25
+"""How often the progress of jobs in pieces is told: a person who watches sees it move."""
 
 FLUSH_S = 10.0
 """How long a replica that ends waits for a store that is away; leases end by themselves."""
@@ -63,6 +68,7 @@ class Jobs:
         self._stop: dict[int, Event] = {}  # of the stream that runs
         self._begun: BegunJobs | None = None
         self._waits = ProcessorWaits()
+        self._next_progress = 0.0
 
     def spawn(self) -> None:
         """Start the port's process, while the model is yet to be loaded."""
@@ -125,17 +131,33 @@ class Jobs:
             return  # jobs stand behind calls
         jobs = [item for item in items if isinstance(item, JobItem)]
         if self._begun is not None:
-            self._begun.add([job.job_id for job in jobs])
+            self._begun.add([job.job_id for job in jobs if _is_to_be_noted(job)])
+        jobs = self._without_later_pieces(jobs)
         expected_s = session.expected_s(items)
         if expected_s <= LONG_S:
             expected_s = 0.0
+        if not jobs:
+            return
         if expected_s or any(job.timeout_s is not None for job in jobs):
             self._link.tell(Began([job.key[1] for job in jobs], expected_s, time.monotonic()))
+
+    def _without_later_pieces(self, jobs: Sequence[JobItem]) -> list[JobItem]:
+        """Those that begin now; of large ones that go on, their progress is told."""
+        beginning = []
+        for job in jobs:
+            if job.large is None or job.large.pieces == 1:
+                beginning.append(job)
+                continue
+            now = time.monotonic()
+            if now >= self._next_progress:
+                self._next_progress = now + PROGRESS_EVERY_S
+                self._link.tell(Told(job.key[1], Progress(job.large.fraction)))
+        return beginning
 
     def stream(self, runtime: Runtime, items: Sequence[Item]) -> Callable[[], Outcome] | None:
         """How to execute a job whose answer comes in parts; None: this batch is none."""
         job = items[0]
-        if not isinstance(job, JobItem) or not streams(runtime, job.payload):
+        if not isinstance(job, JobItem) or job.large or not streams(runtime, job.payload):
             return None
         number = job.key[1]
         unwanted = self._stop[number] = Event()
@@ -177,6 +199,11 @@ def _run_stream(
             return Failed(FailureKind.INPUT, ended.infer_s, ended.message, told)
         case _:
             return ended
+
+
+def _is_to_be_noted(job: JobItem) -> bool:
+    """Whether it begins, or began so long ago that its note may have been overwritten."""
+    return job.large is None or job.large.pieces % NOTED_EVERY == 1
 
 
 def _begin(start: Start, jobs: JobsStart, interface: ModelInterface) -> Begin:

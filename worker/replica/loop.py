@@ -203,7 +203,7 @@ class ReplicaLoop:
             jobs_only=start.duty == "jobs",
         )
         slice_ms = start.settings.job_slice_ms
-        hello = self._hello(interface)
+        hello = self._hello(loaded.finding.announced)
         self._session = Session(
             hello,
             interface,
@@ -332,7 +332,7 @@ class ReplicaLoop:
             rows_together=lower.rows_merged,
             reason=lower.reason,
         )
-        return self._session.lowered(lower.interface, lower.rows_merged)
+        return self._session.lowered(lower.announced, lower.rows_merged)
 
     def _execute(self, execute: Execute) -> None:
         assert self._runtime is not None

@@ -17,7 +17,9 @@ from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from penstock.shared.wire.messages import Final, Hello
+from penstock.shared.wire.messages import Final, Hello, NackReason
+from penstock.shared.wire.rows import RowsError
+from penstock.shared.wire.tensors import Tensor
 from penstock.worker.jobs.queue import JobItem
 from penstock.worker.session.batching import BatchQueue, Item
 from penstock.worker.session.commands import Command, Send
@@ -84,6 +86,7 @@ class Endings:
         self._latency = latency
         self._counters = counters
         self._owed = owed
+        self._unfinished: list[JobItem] = []
 
     def __repr__(self) -> str:
         return f"<Endings {len(self.again)} to run again, {self.row_us:.0f} us per row>"
@@ -100,6 +103,9 @@ class Endings:
         for item, outputs in zip(running.items, outcome.outputs, strict=True):
             queue_us = int((started - item.enqueued) * 1e6)
             queued_us += queue_us
+            if isinstance(item, JobItem) and item.large is not None:
+                self._piece_done(item, running, outcome.infer_s, outputs, commands)
+                continue
             owed.settle(item)
             if not item.unwanted:
                 link, attempt_id = item.key
@@ -109,6 +115,44 @@ class Endings:
                 commands.append(Send(link, final))
         counters.queue_us += queued_us
         return commands
+
+    def unfinished(self) -> list[JobItem]:
+        """Large jobs whose next piece is to run, each told once."""
+        unfinished, self._unfinished = self._unfinished, []
+        return unfinished
+
+    def _piece_done(
+        self,
+        item: JobItem,
+        running: Running,
+        infer_s: float,
+        outputs: tuple[Tensor, ...],
+        commands: list[Command],
+    ) -> None:
+        """A piece of a large job was executed."""
+        large = item.large
+        assert large is not None
+        if large.pieces == 1:
+            large.began = running.started
+        large.infer_s += infer_s
+        if item.gone:
+            commands += self._owed.refuse(item, NackReason.DRAINING)
+            return
+        try:
+            large.add(outputs)
+        except RowsError:
+            item.run_whole()  # and what its pieces answered does not count
+        if item.large is None or not large.done:
+            self._unfinished.append(item)
+            return
+        final = Final(
+            item.payload.attempt_id,
+            large.outputs(),
+            queue_us=int((large.began - item.enqueued) * 1e6),
+            infer_us=int(large.infer_s * 1e6),
+            batch_rows=running.rows,
+        )
+        commands += self._owed.answer(item, final)
 
     def failed(self, running: Running, outcome: Failed) -> list[Command]:
         """An execution failed, and the process is of use still."""
@@ -128,9 +172,12 @@ class Endings:
         commands: list[Command] = []
         for item in items:
             queue_us = int((running.started - item.enqueued) * 1e6)
+            told = failure
+            if isinstance(item, JobItem) and item.large is not None:
+                told = item.large.failed(failure)
             final = Final(
                 item.payload.attempt_id,
-                failure=failure,
+                failure=told,
                 queue_us=queue_us,
                 infer_us=infer_us,
                 batch_rows=item.rows,

@@ -39,6 +39,7 @@ from penstock.shared.wire.messages import (
 from penstock.worker.job_line.messages import JOBS, Job
 from penstock.worker.jobs.desk import Busyness
 from penstock.worker.jobs.giving_up import GivingUp
+from penstock.worker.jobs.large import LargeJob
 from penstock.worker.jobs.queue import JobItem, WaitingJobs
 from penstock.worker.session.batching import BatchLimits, BatchQueue, DispatchReason, Item, Key
 from penstock.worker.session.buckets import Buckets
@@ -100,7 +101,8 @@ class Session:
             owed=self._owed,
         )
         merges = self._batches and not interface.streams
-        self._jobs = WaitingJobs(latency, job_slice_s, merges=merges)
+        self._rows_max = interface.max_batch_size
+        self._jobs = WaitingJobs(latency, job_slice_s, rows_max=self._rows_max, merges=merges)
         self._job_bucket: Hashable = None
         self._giving_up = GivingUp(job_cancel_grace_s, self._owed.items)
         parameters = [spec.name for spec in interface.parameters]
@@ -183,6 +185,8 @@ class Session:
             else:
                 bucket, alone = self._buckets.of(job.request)
                 item = JobItem(job, bucket, self._rows_of(job.request), now, alone=alone)
+                if self._batches and item.rows > self._rows_max and not alone:
+                    item.large = LargeJob(job.request)
                 self._owed.items[item.key] = item
                 self._jobs.offer(item)
         return commands
@@ -230,6 +234,8 @@ class Session:
             self._short_runs.ran(outcome.infer_s)
         if isinstance(outcome, Completed):
             commands = self._endings.completed(running, outcome)
+            for item in self._endings.unfinished():
+                self._go_on(item, commands)
         elif outcome.kind is FailureKind.FATAL:
             return [End(fatal=True)]
         else:
@@ -310,6 +316,7 @@ class Session:
             return []
         if self._batches and not interface.max_batch_size:
             self._batches = False
+            self._jobs.run_whole()
             self._buckets = Buckets(batches=False)
         self._identity = replace(self._identity, interface=announced)
         return [Send(link, self._identity) for link in self._links]
@@ -326,6 +333,15 @@ class Session:
         for item in self._jobs.clear():
             commands += self._owed.refuse(item, NackReason.DRAINING)
         return commands
+
+    def _go_on(self, item: JobItem, commands: list[Command]) -> None:
+        """A piece of a large job is done, and more are to come."""
+        if self._draining is not None:
+            commands += self._owed.refuse(item, NackReason.DRAINING)
+            return
+        if not self._batches and item.large is not None:
+            item.run_whole()
+        self._jobs.offer(item)
 
     def _give_up(self, now: float) -> list[Command]:
         """End, since that is the only way to stop what runs."""

@@ -64,7 +64,13 @@ SETTING_GROUPS: Mapping[OptionGroup, tuple[str, ...]] = {
         *("attempts_max", "retry_on", "replica_wait_s", "silence_s"),
     ),
     OptionGroup.BOUNDS: (
-        *("max_body_bytes", "max_request_elements", "body_timeout_s", "answer_timeout_s"),
+        *(
+            "max_body_bytes",
+            "max_request_elements",
+            "max_request_rows",
+            "body_timeout_s",
+            "answer_timeout_s",
+        ),
         *("held_*", "linger_s", "compress_min_bytes"),
     ),
     OptionGroup.REGISTRY: (

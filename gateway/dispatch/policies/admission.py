@@ -36,6 +36,11 @@ What keeps estimates from doing harm: while nothing of ours is open, a call is l
 say, else a bad one would lock the model out for ever; and while what is in front fits into the
 batches that run, nothing waits, and nearly all of the timeout may be used.
 
+A *large* request, of more rows than a batch, is let in as a whole and then goes in pieces, one for
+each replica at a time (`penstock.gateway.inference.large_calls`). It is expected to take what all
+of its rows take, shared by the replicas, behind what runs before it and the rows of other large
+requests; no small call waits for rows of it that were not sent yet.
+
 Classes of priority have shares that differ, so that lower classes are shed first, and what is let
 in of higher ones finds room. Aging keeps a class from starving: when nothing of it was let in for
 `aging_s`, one call is let in as one of the highest class.
@@ -192,6 +197,7 @@ class Admission:
         "_batch_rows_max",
         "_bias",
         "_foreign_rows",
+        "_large_rows",
         "_last_band",
         "_last_batch_s",
         "_last_timeout_s",
@@ -215,6 +221,7 @@ class Admission:
         self._rows_by_band = [[0] * BANDS for _ in range(PRIORITY_LOWEST + 1)]
         self._rows_by_class = [0] * (PRIORITY_LOWEST + 1)
         self._open_rows = 0
+        self._large_rows = 0
         self._line = BatchLine()
         self._bias = 1.0
         self._last_batch_s = 0.0
@@ -233,6 +240,11 @@ class Admission:
         return self._open_rows
 
     @property
+    def large_rows(self) -> int:
+        """Rows of large requests that were let in and wait to be sent."""
+        return self._large_rows
+
+    @property
     def bias(self) -> float:
         """By what expectations are multiplied."""
         return self._bias
@@ -246,8 +258,14 @@ class Admission:
         self._foreign_rows = foreign_rows
         self._batch_rows_max = max(max_batch_size, 1)
 
-    def admit(self, rows: int, priority: int, timeout_s: float, now: float) -> Ticket | None:
-        """Let a call in, or shed it (None): see `retry_after_s`."""
+    def admit(
+        self, rows: int, priority: int, timeout_s: float, now: float, *, in_any_case: bool = False
+    ) -> Ticket | None:
+        """Let a call in, or shed it (None): see `retry_after_s`.
+
+        Args:
+            in_any_case: it is a piece of a large request that was let in, and is never shed.
+        """
         if timeout_s != self._last_timeout_s:  # nearly all calls of a model have the same
             self._last_timeout_s, self._last_band = timeout_s, _band(timeout_s)
         band = self._last_band
@@ -256,7 +274,7 @@ class Admission:
         batches = self._batches(rows_in_all)
         line = self._line
         expected_s = self._bias * (line.intercept_s * batches + line.slope_s * rows_in_all)
-        if self._open_rows and self._replicas and self._settings.sheds:
+        if self._open_rows and self._replicas and self._settings.sheds and not in_any_case:
             unqueued = ahead <= self._batch_rows_max * self._replicas
             share = self._settings.share_unqueued if unqueued else self._shares[priority]
             if expected_s > share * timeout_s:
@@ -273,6 +291,29 @@ class Admission:
         self._rows_by_class[priority] += rows
         self._open_rows += rows
         return Ticket(rows, priority, band, batches, rows_in_all)
+
+    def admit_large(self, rows: int, priority: int, timeout_s: float) -> bool:
+        """Whether a request that goes in pieces is let in; its rows then count for others like it
+        until `large_sent` says that they were sent, or are not to be."""
+        replicas = self._replicas or 1
+        in_front = self._rows_ahead(priority, _band(timeout_s)) + self._large_rows
+        rows_each = (in_front + rows) / replicas
+        line = self._line
+        expected_s = line.intercept_s * self._batches(rows_each) + line.slope_s * rows_each
+        late = self._bias * expected_s > self._shares[priority] * timeout_s
+        busy = self._open_rows or self._large_rows
+        if late and busy and self._replicas and self._settings.sheds:
+            return False
+        self._large_rows += rows
+        return True
+
+    def large_sent(self, rows: int) -> None:
+        """So many rows of a large request that was let in do not wait any more."""
+        self._large_rows -= rows
+
+    def large_begins_again(self, rows: int) -> None:
+        """A large request that was let in before waits here now, with so many rows."""
+        self._large_rows += rows
 
     def retry_after_s(self, priority: int, timeout_s: float) -> float:
         """When what is now in front of a call that was shed will be done, in seconds from now."""

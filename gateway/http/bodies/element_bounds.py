@@ -63,8 +63,6 @@ def allowed_of(interface: ModelInterface, max_elements: int) -> Allowed:
     elements = lists = 0
     for spec in interface.inputs:
         sizes = list(spec.shape)
-        if interface.max_batch_size > 0 and sizes and sizes[0] == -1:
-            sizes[0] = interface.max_batch_size
         elements += _bounded(sizes, max_elements)
         around = [_bounded(sizes[:depth], LISTS_MAX) for depth in range(len(sizes))]
         lists += sum(around) + _bounded(sizes[:1], LISTS_MAX)  # and an object for each row

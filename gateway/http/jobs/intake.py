@@ -40,6 +40,7 @@ from penstock.gateway.http.server.headers import (
     timeout_s_header,
     trace_context_of,
 )
+from penstock.gateway.http.tensors.checks import check_row_count
 from penstock.gateway.jobs.clients.byte_budget import ByteShare
 from penstock.gateway.jobs.clients.outcomes import check_succeeded
 from penstock.gateway.jobs.clients.service import JobAnswer, JobService, PartialOutput
@@ -196,6 +197,7 @@ class JobIntake:
             )
         else:
             parsed = self._payload.parse(body.pop(), headers, interface)
+        check_row_count(parsed.inputs, interface, self._settings.max_request_rows)
         return parsed, self._submission(parsed, headers, model, pin, route)
 
     def _submission(

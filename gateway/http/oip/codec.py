@@ -205,7 +205,9 @@ class _InputReader:
             raise mismatch("input", expected, quoted(name))
         what = _title(name)
         _check_datatype(what, entry.get("datatype"), spec)
-        shape = checked_shape(what, entry.get("shape"), spec, self._interface.max_batch_size)
+        shape = checked_shape(
+            what, entry.get("shape"), spec, batches=self._interface.max_batch_size > 0
+        )
         return Tensor(name, spec.datatype, shape, self._data(what, entry, spec, shape))
 
     def _data(

@@ -255,8 +255,6 @@ def _large_rows(text: bytes | bytearray, start: int) -> LargeList | None:
         ValueError: it has no end.
     """
     found = large_list(text, start, PIECE_BYTES)
-    if found is None:
-        raise ValueError
     return found if found.text.nbytes >= LARGE_BYTES else None
 
 

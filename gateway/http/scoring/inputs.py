@@ -214,7 +214,9 @@ def tensors_of_pieces(
     for name, content in contents.items():
         spec = interface.inputs_by_name[name]
         sizes = [rows[name], *inner[name]]
-        shape = checked_shape(f"input {quoted(name)}", sizes, spec, interface.max_batch_size)
+        shape = checked_shape(
+            f"input {quoted(name)}", sizes, spec, batches=interface.max_batch_size > 0
+        )
         tensors[name] = Tensor(name, spec.datatype, shape, content)
     return in_order(tensors, interface)
 
@@ -309,7 +311,7 @@ def _tensor(interface: ModelInterface, spec: TensorSpec, data: Any) -> Tensor:
     while type(inner) is list and len(sizes) < len(spec.shape):
         sizes.append(len(inner))
         inner = inner[0] if inner else None
-    shape = checked_shape(what, sizes, spec, interface.max_batch_size)
+    shape = checked_shape(what, sizes, spec, batches=interface.max_batch_size > 0)
     # A model's numbers may be booleans in Python's eyes only: look at every element.
     content = bytes_from_json(what, spec.datatype, shape, data, booleans_in_text=True)
     return Tensor(spec.name, spec.datatype, shape, content)

@@ -16,19 +16,19 @@ ELEMENTS_MAX = 2**31
 and few enough for every array library to accept the shape."""
 
 
-def checked_shape(what: str, shape: Any, spec: TensorSpec, max_batch_size: int) -> tuple[int, ...]:
+def checked_shape(what: str, shape: Any, spec: TensorSpec, *, batches: bool) -> tuple[int, ...]:
     """A shape that was found to fit.
 
     Args:
         what: names the tensor in messages, as in `input "x"`.
         shape: as the request has it, whatever that is.
         spec: what it is to fit.
-        max_batch_size: most rows, or 0 for a model without a batch dimension.
+        batches: whether the first dimension is rows, of which there must be one at least.
 
     Raises:
         PenstockError: INVALID_INPUT.
     """
-    if _fits_at_once(shape, spec.shape, max_batch_size):
+    if _fits_at_once(shape, spec.shape):
         return tuple(shape)
     if type(shape) is not list:
         raise mismatch(what, f"shape {shown_shape(spec.shape)}", shown(shape))
@@ -40,14 +40,14 @@ def checked_shape(what: str, shape: Any, spec: TensorSpec, max_batch_size: int) 
             raise mismatch(what, "sizes in shape that are whole and not negative", shown(size))
     if not shape_fits(shape, spec.shape):
         raise mismatch(what, f"shape {shown_shape(spec.shape)}", shown_shape(shape))
-    if max_batch_size > 0 and not 1 <= shape[0] <= max_batch_size:
-        raise mismatch(what, f"1 to {max_batch_size} rows (max_batch_size)", str(shape[0]))
+    if batches and not shape[0]:
+        raise mismatch(what, "1 row or more", "0")
     if math.prod(size or 1 for size in shape) > ELEMENTS_MAX:
         raise mismatch(what, f"at most {ELEMENTS_MAX} elements", f"shape {shown_shape(shape)}")
     return tuple(shape)
 
 
-def _fits_at_once(shape: Any, wanted: tuple[int, ...], max_batch_size: int) -> bool:
+def _fits_at_once(shape: Any, wanted: tuple[int, ...]) -> bool:
     """Whether a shape fits beyond doubt; most do, and are spared the search for what is wrong."""
     if type(shape) is not list or len(shape) != len(wanted) or not shape:
         return False
@@ -56,7 +56,20 @@ def _fits_at_once(shape: Any, wanted: tuple[int, ...], max_batch_size: int) -> b
         if type(size) is not int or size < 1 or (size != expected and expected != -1):
             return False
         elements *= size
-    return elements <= ELEMENTS_MAX and (max_batch_size == 0 or shape[0] <= max_batch_size)
+    return elements <= ELEMENTS_MAX
+
+
+def check_row_count(tensors: tuple[Tensor, ...], interface: ModelInterface, most: int) -> None:
+    """A request has no more rows than the operator allows; 0: any number.
+
+    Raises:
+        PenstockError: INVALID_INPUT.
+    """
+    if not most or not tensors or not (interface.max_batch_size or interface.table):
+        return
+    rows = tensors[0].rows
+    if rows > most:
+        raise mismatch("inputs", f"at most {most} rows (--max-request-rows)", str(rows))
 
 
 def check_rows(tensors: tuple[Tensor, ...], interface: ModelInterface) -> None:

@@ -85,7 +85,7 @@ def _large_array(array_bytes_min: int, text: bytes | bytearray, start: int) -> S
     if stop or len(text) < LIST_BYTES_MIN:
         return None
     found = large_list(text, start, PIECE_BYTES)
-    return found if found is not None and found.text.nbytes >= array_bytes_min else None
+    return found if found.text.nbytes >= array_bytes_min else None
 
 
 def _end_of_numbers(text: bytes | bytearray, start: int) -> int:

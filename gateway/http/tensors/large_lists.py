@@ -67,10 +67,12 @@ class LargeList(SetAside):
             start = stop + 1
 
 
-def large_list(
-    text: bytes | bytearray, start: int, piece_bytes: int = PIECE_BYTES
-) -> LargeList | None:
-    """The list that begins at `start`; None if it has no end."""
+def large_list(text: bytes | bytearray, start: int, piece_bytes: int = PIECE_BYTES) -> LargeList:
+    """The list that begins at `start`.
+
+    Raises:
+        ValueError: it has no end. Nor has what it is in, so that nothing else need be looked at.
+    """
     depth = inside = 0
     offset, next_cut = start, start + piece_bytes
     cuts: list[int] = []
@@ -91,10 +93,12 @@ def large_list(
             next_cut = cut + piece_bytes
         if ends.size:
             whole = memoryview(text)[start : offset + end + 1]
-            return LargeList(whole, cuts) if piece[end] == _LIST_CLOSES else None
+            if piece[end] != _LIST_CLOSES:
+                raise ValueError("a list that ends as an object")
+            return LargeList(whole, cuts)
         depth, inside = int(depths[-1]), int(quoted[-1])
         offset += found.size
-    return None
+    raise ValueError("a list without an end")
 
 
 def _without_escapes(piece: bytes) -> bytes:

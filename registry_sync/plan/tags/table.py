@@ -130,7 +130,7 @@ TAGS = (
     Tag(
         name="max_batch_size",
         reader=Integer(1, 65536),
-        meaning="Most rows in one execution.",
+        meaning="Most rows in one execution; requests of more run in pieces.",
         more="models.md",
     ),
     Tag(

@@ -44,7 +44,7 @@ def known(*durations: tuple[int, float], bucket: str = "a") -> LatencyModel:
 
 
 def waiting(latency: LatencyModel, set_s: float | None = None, merges: bool = True) -> WaitingJobs:
-    return WaitingJobs(latency, set_s, merges=merges)
+    return WaitingJobs(latency, set_s, rows_max=MAX_BATCH, merges=merges)
 
 
 def planned_jobs(

@@ -185,3 +185,32 @@ def test_a_wait_is_advised_that_grows_with_the_backlog() -> None:
     assert advised == sorted(advised)
     assert advised[0] > 0
     assert advised[-1] == SETTINGS.retry_after_s_max
+
+
+def test_a_large_request_is_expected_to_take_what_its_rows_take_on_all_replicas() -> None:
+    admission = knowing(0.0, 0.001)
+    assert admission.admit_large(100_000, 5, 60.0), "a model that is idle was locked out"
+    assert not admission.admit_large(100, 5, 60.0), "100 s of rows are in front of it"
+    admission.large_sent(100_000)
+    assert admission.admit_large(10_000, 5, 60.0)
+    assert not admission.admit_large(10_000, 5, 60.0)
+    admission.replicas_told(4, 0, 8)
+    assert admission.admit_large(10_000, 5, 60.0)
+    admission.large_sent(20_000)
+    assert admission.large_rows == 0
+
+
+def test_rows_of_a_large_request_that_wait_are_in_front_of_no_small_call() -> None:
+    admission = knowing(0.0, 0.001)
+    assert admission.admit_large(1_000_000, 5, 3600.0)
+    piece = admission.admit(8, 5, 3600.0, 0.0, in_any_case=True)
+    assert piece is not None
+    admission.large_sent(8)
+    assert admission.admit(1, 5, 0.1, 0.0) is not None
+
+
+def test_a_piece_is_let_in_whatever_is_in_front_of_it() -> None:
+    admission = knowing(0.1, 0.1)
+    crowd(admission, [(8, 5, 60.0)] * 50)
+    assert admission.admit(8, 5, 0.5, 0.0) is None
+    assert admission.admit(8, 5, 0.5, 0.0, in_any_case=True) is not None
