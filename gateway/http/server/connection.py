@@ -63,6 +63,9 @@ def _last_answer(status: bytes, message: str) -> bytes:
     )
 
 
+MUCH_BYTES = 64 * 1024
+"""Read at once, it is probably not all: uvloop's buffer takes 256,000 bytes."""
+
 _GIVEN_UP_ANSWER = _last_answer(b"503 Service Unavailable\r\nretry-after: 1", GIVEN_UP)
 _HEAD_TOO_LARGE_ANSWER = _last_answer(
     b"431 Request Header Fields Too Large",
@@ -97,11 +100,12 @@ class HeadTooLargeError(Exception):
     """The head of a request is larger than `HEAD_BYTES_MAX`."""
 
 
-class _PatientFlow(FlowControl):
-    """Reads on only while no request waits for its turn.
+class PatientFlow(FlowControl):
+    """Reads on only while no request waits for its turn, and then as others have had theirs.
 
     uvicorn reads on with each answer and each body that is asked for, and with each read as many
-    requests may come as fit into it.
+    requests may come as fit into it. The event loop (libuv) reads a socket up to 32 times in a
+    turn while it fills its buffer: 8 MB of a large body, which take 10 ms.
     """
 
     def __init__(
@@ -109,6 +113,16 @@ class _PatientFlow(FlowControl):
     ) -> None:
         super().__init__(transport)
         self._waiting = waiting
+
+    def read_no_more_in_this_turn(self) -> None:
+        """Much has come: let other connections have their turn before the rest."""
+        if not self.read_paused:
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self.read_paused and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def resume_reading(self) -> None:
         """Go on, unless what has come is enough for now, or answers are not read."""
@@ -155,7 +169,7 @@ class GracefulConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected; if it was accepted in the last moment, it is served all the same."""
         super().connection_made(transport)
-        self.flow = _PatientFlow(transport, self.pipeline)
+        self.flow: PatientFlow = PatientFlow(transport, self.pipeline)
         transport.set_write_buffer_limits(BUFFER_BYTES_MAX)
         self.unread = UnreadAnswers(transport, self.bounds)
         self._answering = AnsweringTransport(transport, self._end_in_turn)
@@ -167,6 +181,8 @@ class GracefulConnection(HttpToolsProtocol):
         """The client sent something."""
         if self._lingering is not None:
             return
+        if len(data) >= MUCH_BYTES:
+            self.flow.read_no_more_in_this_turn()
         if self._in_head:
             self._head_bytes += len(data)
             if self._drain.begun:
