@@ -148,6 +148,7 @@ def tables_of_csv(text: Buffer, rows_max: int | None = None) -> Iterator[Table]:
         columns = next(lines, None)
         if columns is None:
             raise mismatch("request", "CSV with a line of column names", "no line")
+        columns = names_once(columns)
         rows: list[Sequence[Any]] = []
         for position, row in enumerate(lines):
             if len(row) != len(columns):
@@ -160,6 +161,25 @@ def tables_of_csv(text: Buffer, rows_max: int | None = None) -> Iterator[Table]:
         yield Table(columns, rows, texts=True)
     except csv.Error as error:
         raise bad_input(f"request: expected CSV, got a fault ({error})") from None
+
+
+def names_once(names: Sequence[str]) -> list[str]:
+    """Names of columns as pandas reads them from CSV: a second `a` is `a.1`, or the next number.
+
+    `pandas.read_csv` is what MLflow's server reads CSV with (`pandas.io.parsers`,
+    `_maybe_dedup_names`).
+    """
+    seen: dict[str, int] = {}
+    given = list(names)
+    for position, name in enumerate(names):
+        count, new = seen.get(name, 0), name
+        while count > 0:
+            seen[name] = count + 1
+            new = f"{name}.{count}"
+            count = count + 1 if new in given else seen.get(new, 0)
+        given[position] = new
+        seen[new] = count + 1
+    return given
 
 
 def _lines(text: Buffer) -> Iterator[str]:
@@ -236,6 +256,7 @@ def tensors_of_table(interface: ModelInterface, table: Table) -> tuple[Tensor, .
             return in_order({only.name: _tensor(interface, only, rows)}, interface)
         if table.columns is None:
             table = Table([spec.name for spec in specs][: _width_of(table)], table.rows)
+    _check_once(table.columns or [], specs)
     columns = dict(zip(table.columns or (), zip(*table.rows, strict=True), strict=False))
     tensors = {
         spec.name: _column(interface, spec, _cells(spec, columns[spec.name], table))
@@ -243,6 +264,16 @@ def tensors_of_table(interface: ModelInterface, table: Table) -> tuple[Tensor, .
         if spec.name in columns
     }
     return in_order(tensors, interface)
+
+
+def _check_once(columns: list[str], specs: Iterable[TensorSpec]) -> None:
+    """Columns that the model takes come once; of two, none is the one that was meant."""
+    if len(set(columns)) == len(columns):
+        return
+    for spec in specs:
+        found = columns.count(spec.name)
+        if found > 1:
+            raise mismatch(f"columns: {quoted(spec.name)}", "one column of this name", str(found))
 
 
 def _width_of(table: Table) -> int:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import httpx
 import numpy as np
 import orjson
+import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from penstock.gateway.http.scoring.formats import MLFLOW_CODE_OF
+from penstock.gateway.http.scoring.inputs import names_once
 from penstock.shared.contracts.deployment import ModelInterface
 from penstock.shared.contracts.errors import ErrorCode, PenstockError
 from penstock.shared.contracts.tensor_spec import TensorSpec
@@ -387,3 +392,32 @@ async def test_kserve_knows_the_models(service: FakeInference) -> None:
         service.is_ready = False
         waiting = await client.get("/v1/models/matrix")
         assert (waiting.status_code, waiting.json()) == (503, {"name": "matrix", "ready": False})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"age,age,count,city\n1.5,9,2,x\n", b"age,count,city,city,zip,zip\n1.5,2,x,y,1,2\n"],
+)
+async def test_of_columns_in_csv_that_have_one_name_the_first_is_taken(
+    service: FakeInference, text: bytes
+) -> None:
+    """As pandas reads them for MLflow's server: the second `age` is `age.1`."""
+    once = b"age,count,city\n1.5,2,x\n"
+    wanted = await score_with(service, "frame", once, content_type="text/csv")
+    assert await score_with(service, "frame", text, content_type="text/csv") == wanted
+
+
+async def test_of_columns_in_json_that_have_one_name_none_is_taken(service: FakeInference) -> None:
+    split = {"columns": ["age", "count", "city", "age"], "data": [[1.5, 2, "x", 9]]}
+    response = await post(service, "/v2/models/frame/invocations", {"dataframe_split": split})
+    assert response.status_code == 400
+    assert response.json()["message"] == 'columns: "age": expected one column of this name, got 2'
+    beside = {"columns": [*NAMES, "zip", "zip"], "data": [[*ROWS[0], 1, 2]]}
+    assert len(await score_with(service, "frame", {"dataframe_split": beside})) == 1
+
+
+@given(st.lists(st.sampled_from(["a", "b", "a.1", "a.2", "a.1.1", "b.1"]), min_size=1, max_size=9))
+def test_columns_are_named_once_as_pandas_does(names: list[str]) -> None:
+    line = ",".join(names)
+    frame = pd.read_csv(io.StringIO(f"{line}\n{line}\n"))
+    assert names_once(names) == list(frame.columns)
