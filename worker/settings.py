@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -78,6 +79,11 @@ class WorkerSettings(CommonSettings, StoredJobsSettings):
         ge=0,
         description="A replica whose batch goes on for so long after the last deadline of its "
         "calls is killed; penstock.execution_timeout_ms says how long one may run at all.",
+    )
+    error_details: Literal["message", "none"] = Field(
+        "none",
+        description="message: the answer to a request that made a model raise, run alone, tells "
+        "the exception's type and first line, cut at 200 characters and without paths.",
     )
     job_lease_s: float = Field(
         15.0,

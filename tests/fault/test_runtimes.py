@@ -272,3 +272,17 @@ async def test_a_model_with_an_environment_of_its_own(tmp_path: Path) -> None:
         assert importlib.metadata.version("click") != "8.1.7"
         answer = await call(plane, {"input-0": np.array([1.0])})
         assert answer["output-0"].tolist() == [817.0]
+
+
+async def test_callers_are_told_what_their_own_request_had_the_model_raise(tmp_path: Path) -> None:
+    """Of a batch that fails, each request runs alone: none hears of another's data."""
+    async with data_plane() as plane:
+        await plane.join(models.moody(tmp_path / "m"), error_details=True)
+        values = [float(value) for value in (*range(20), 77)]
+        calls = [call(plane, {"input-0": np.array([value])}) for value in values]
+        *answers, failure = await asyncio.gather(*calls, return_exceptions=True)
+        assert isinstance(failure, PenstockError)
+        assert failure.message.endswith(": RuntimeError: 77 is too much")
+        for value, answer in zip(values, answers, strict=False):
+            assert isinstance(answer, dict)
+            assert answer["output-0"].tolist() == [value * 10]

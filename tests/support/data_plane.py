@@ -101,6 +101,7 @@ class ReplicaChildren:
         duty: Duty = "both",
         command: Sequence[str] = (sys.executable, "-m", "penstock.worker.replica"),
         jobs: JobsStart | None = None,
+        error_details: bool = False,
     ) -> ReplicaChild:
         """Start a replica that announces itself as the stable version; not yet ready."""
         ours, theirs = socket.socketpair()
@@ -130,6 +131,7 @@ class ReplicaChildren:
             gateways=gateways or (GatewayAddress(gateway="g", endpoint=self.endpoint),),
             route=ModelRoute(model=model, generation=generation, versions=(route,)),
             jobs=jobs,
+            error_details=error_details,
         )
         child.tell(start)
         return child

@@ -383,6 +383,7 @@ class ReplicaHost:
             queue_rows_max=self._settings.queue_rows_max,
             heartbeat_interval_s=self._settings.heartbeat_interval_s,
             abandoned_grace_s=self._settings.abandoned_grace_s,
+            error_details=self._settings.error_details == "message",
             gateways=self._gateways.addresses,
             route=self._wanted.route(assignment.model),
             keys_dir=str(self._settings.keys_dir.resolve()) if self._settings.keys_dir else None,

@@ -74,6 +74,7 @@ class Start(_Control):
         queue_rows_max: most rows that may wait in its queue; more are refused (Nack FULL).
         heartbeat_interval_s: how often it sends a Heartbeat.
         abandoned_grace_s: see `penstock.worker.session.run_limits`.
+        error_details: whether callers are told what their request alone had the model raise.
         keys_dir: folder of the keys by which it proves itself to gateways over tcp.
         jobs: None: it runs no jobs.
         finding: what an earlier load of the revision found out here; None: nothing is known.
@@ -95,6 +96,7 @@ class Start(_Control):
     queue_rows_max: int = 4096
     heartbeat_interval_s: float = 0.5
     abandoned_grace_s: float = 30.0
+    error_details: bool = False
     gateways: tuple[GatewayAddress, ...] = ()
     route: ModelRoute | None = None
     keys_dir: str | None = None

@@ -213,6 +213,7 @@ class ReplicaLoop:
             job_slice_s=None if slice_ms is None else slice_ms / 1000,
             job_cancel_grace_s=start.jobs.cancel_grace_s if start.jobs else inf,
             tried=loaded.finding.tried,
+            error_details=start.error_details,
         )
         if self._jobs is not None:
             self._jobs.start(interface)

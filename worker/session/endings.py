@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from penstock.shared.wire.messages import Final, Hello, NackReason
 from penstock.shared.wire.rows import RowsError
@@ -24,6 +24,7 @@ from penstock.worker.jobs.queue import JobItem
 from penstock.worker.session.batching import BatchQueue, Item
 from penstock.worker.session.commands import Command, Send
 from penstock.worker.session.counters import Counters
+from penstock.worker.session.error_details import with_cause
 from penstock.worker.session.latency_model import LatencyModel
 from penstock.worker.session.outcomes import Completed, Failed, FailureKind
 from penstock.worker.session.owed import Owed
@@ -63,6 +64,7 @@ class Endings:
         queue: told when memory ran out.
         latency: told how long executions took.
         counters: told of all.
+        error_details: whether callers are told what their request alone had the model raise.
 
     Attributes:
         again: parts of batches that failed, each to run by itself.
@@ -77,6 +79,8 @@ class Endings:
         latency: LatencyModel,
         counters: Counters,
         owed: Owed,
+        *,
+        error_details: bool,
     ) -> None:
         self.again: deque[tuple[Item, ...]] = deque()
         self.row_us = 0.0
@@ -86,6 +90,7 @@ class Endings:
         self._latency = latency
         self._counters = counters
         self._owed = owed
+        self._error_details = error_details
         self._unfinished: list[JobItem] = []
 
     def __repr__(self) -> str:
@@ -169,6 +174,8 @@ class Endings:
         self._counters.failures += len(items)
         infer_us = int(outcome.infer_s * 1e6)
         failure = outcome.failure(self._model, self._version)
+        if self._error_details and len(items) == 1:
+            failure = replace(failure, message=with_cause(failure.message, failure.cause))
         commands: list[Command] = []
         for item in items:
             queue_us = int((running.started - item.enqueued) * 1e6)

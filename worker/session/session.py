@@ -70,6 +70,7 @@ class Session:
         job_slice_s: longest batch with jobs in it; None: see `WaitingJobs`.
         job_cancel_grace_s: how long jobs that nobody wants any more may run.
         tried: which inputs requests must have to share executions, as the finding says.
+        error_details: whether callers are told what their request alone had the model raise.
     """
 
     def __init__(
@@ -82,6 +83,8 @@ class Session:
         job_slice_s: float | None = None,
         job_cancel_grace_s: float = inf,
         tried: Sequence[Sequence[str]] | None = None,
+        *,
+        error_details: bool = False,
     ) -> None:
         self.counters = Counters()
         self._identity = identity
@@ -99,6 +102,7 @@ class Session:
             latency=latency,
             counters=self.counters,
             owed=self._owed,
+            error_details=error_details,
         )
         merges = self._batches and not interface.streams
         self._rows_max = interface.max_batch_size

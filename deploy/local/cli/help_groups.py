@@ -61,7 +61,7 @@ SETTING_GROUPS: Mapping[OptionGroup, tuple[str, ...]] = {
     ),
     OptionGroup.CALLS: (
         *("default_timeout_s", "max_timeout_s", "queue_limit", "queue_bytes_limit", "admission"),
-        *("attempts_max", "retry_on", "replica_wait_s", "silence_s"),
+        *("error_details", "attempts_max", "retry_on", "replica_wait_s", "silence_s"),
     ),
     OptionGroup.BOUNDS: (
         *(

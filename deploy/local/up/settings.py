@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -54,6 +54,10 @@ class UpSettings(BaseSettings):
         None,
         pattern=r"^(redis|rediss|unix)://",
         description="State store to use; without one an embedded server is started.",
+    )
+    error_details: Literal["auto", "message", "none"] = Field(
+        "auto",
+        description="As for `worker`; auto: `message` where the gateways listen on the loopback.",
     )
     store_memory: str | None = Field(
         None,

@@ -14,6 +14,7 @@ from penstock.deploy.local.system.data_dir import DataDir
 from penstock.deploy.local.system.runtime_dir import RuntimeDir
 from penstock.deploy.local.up.processes import EXEC_CHILD, PENSTOCK, PYTHON, ProcessSpec
 from penstock.deploy.local.up.settings import UpSettings
+from penstock.shared.contracts.addresses import is_loopback
 
 KILL_AFTER_GRACE_S = 25.0
 """A child that drains gets so much longer than it was told to take, before it is killed: a worker
@@ -116,6 +117,7 @@ class SystemPlan:
             "HANDOVER_GRACE_S": str(handover_s),
             "DRAIN_TIMEOUT_S_MAX": str(longest_s),
             "BLOBS_URL": self._blobs_url,
+            "ERROR_DETAILS": self._error_details,
             **self._draining(),
         }
         spec = self._service(name, "worker", settings)
@@ -139,6 +141,13 @@ class SystemPlan:
     @property
     def _blobs_url(self) -> str:
         return self.settings.blobs_url or str(self.data_dir.blobs)
+
+    @property
+    def _error_details(self) -> str:
+        wanted, host = self.settings.error_details, self.settings.host
+        if wanted != "auto":
+            return wanted
+        return "message" if host == "localhost" or is_loopback(host) else "none"
 
     def _draining(self) -> dict[str, str]:
         # 0: each takes a free port and reports it, for the sum.
