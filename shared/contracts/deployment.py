@@ -50,6 +50,7 @@ class ModelInterface(Document):
         max_batch_size: most rows in one execution of requests that share it; a request of more is
             executed in pieces of so many. 0 if the model is not batched: each request is one
             execution, of whatever shape its inputs allow.
+        mlflow_version: installed where the model was loaded; empty: not told, or none is.
         row_inputs: sets of inputs with which rows were found not to depend on each other; a request
             with others, or with parameters that the model knows, is never executed in pieces. None:
             any set, on the operator's word.
@@ -67,6 +68,7 @@ class ModelInterface(Document):
     streams: bool = False
     table: bool = False
     row_inputs: tuple[tuple[str, ...], ...] | None = None
+    mlflow_version: str = ""
 
     @cached_property
     def inputs_by_name(self) -> dict[str, TensorSpec]:

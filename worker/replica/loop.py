@@ -13,6 +13,7 @@ Next: `penstock.worker.session.session`.
 from __future__ import annotations
 
 import gc
+import importlib.metadata
 import math
 import os
 import threading
@@ -203,7 +204,7 @@ class ReplicaLoop:
             jobs_only=start.duty == "jobs",
         )
         slice_ms = start.settings.job_slice_ms
-        hello = self._hello(loaded.finding.announced)
+        hello = self._hello(_announced(loaded.finding))
         self._session = Session(
             hello,
             interface,
@@ -333,7 +334,7 @@ class ReplicaLoop:
             rows_together=lower.rows_merged,
             reason=lower.reason,
         )
-        return self._session.lowered(lower.announced, lower.rows_merged)
+        return self._session.lowered(_announced(lower), lower.rows_merged)
 
     def _execute(self, execute: Execute) -> None:
         assert self._runtime is not None
@@ -418,3 +419,12 @@ class ReplicaLoop:
     def _finish(self, code: int) -> NoReturn:
         """Have the main thread end the process as Python does, within bounds."""
         self._orderly_end.begin(code, leave_main=self._executor.end)
+
+
+def _announced(finding: Finding) -> ModelInterface:
+    """What gateways are told."""
+    try:
+        version = importlib.metadata.version("mlflow")
+    except importlib.metadata.PackageNotFoundError:
+        version = ""
+    return finding.announced.model_copy(update={"mlflow_version": version})

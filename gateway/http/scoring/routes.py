@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -25,6 +27,10 @@ from penstock.gateway.http.tensors.bad_input import shown_names
 from penstock.shared.contracts.errors import ErrorCode, PenstockError
 
 MLFLOW_ERRORS = error_responses("MlflowErrorBody")
+TEXTS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Yes, or the version."},
+    503: {"description": "Not yet."},
+}
 
 
 class ScoringEndpoints:
@@ -58,6 +64,27 @@ class ScoringEndpoints:
         """Score data as MLflow's server does, on this version."""
         return await self._mlflow.answer(request.scope, request.receive, model, version)
 
+    async def ping(self, request: Request) -> Response:
+        """Whether calls are answered: 200, or else 503; a line end, as MLflow's server has it."""
+        ready = not self._service.why_not_ready()
+        status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+        return Response("\n", status, media_type="application/json")
+
+    async def version(self, request: Request) -> Response:
+        """The newest version of MLflow that replicas have told of; 503 while none has."""
+        found = self._mlflow_versions()
+        if not found:
+            unknown = "no replica has told its version of MLflow"
+            return Response(unknown, HTTPStatus.SERVICE_UNAVAILABLE, media_type="text/plain")
+        return Response(max(found, key=_in_order), media_type="text/plain")
+
+    def _mlflow_versions(self) -> set[str]:
+        found = set()
+        for deployed in self._service.deployed_models():
+            with suppress(PenstockError):  # none of its replicas was here yet
+                found.add(self._service.metadata(deployed.model, None).interface.mlflow_version)
+        return found - {""}
+
     async def predict(self, request: Request, model: Model) -> Response:
         """Predict as KServe's first protocol has it."""
         return await self._kserve.answer(request.scope, request.receive, model, None)
@@ -72,6 +99,11 @@ class ScoringEndpoints:
         response = json_response({"name": model, "ready": ready})
         response.status_code = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
         return response
+
+
+def _in_order(version: str) -> tuple[int, ...]:
+    """By its numbers: 3.10 comes after 3.9."""
+    return tuple([int(number) for number in re.findall(r"\d+", version)])
 
 
 def _not_one(names: list[str]) -> PenstockError:
@@ -103,6 +135,12 @@ def add_scoring_routes(router: APIRouter, endpoints: ScoringEndpoints) -> None:
             responses=responses,
             openapi=MLFLOW_OPENAPI,
         )
+    for path, endpoint, question in (
+        ("/ping", endpoints.ping, "Are calls answered?"),
+        ("/health", endpoints.ping, "Are calls answered?"),
+        ("/version", endpoints.version, "MLflow's version"),
+    ):
+        add_route(router, "GET", path, endpoint, question, tag="mlflow", responses=TEXTS)
     add_route(
         router,
         "POST",

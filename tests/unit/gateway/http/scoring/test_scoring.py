@@ -421,3 +421,23 @@ def test_columns_are_named_once_as_pandas_does(names: list[str]) -> None:
     line = ",".join(names)
     frame = pd.read_csv(io.StringIO(f"{line}\n{line}\n"))
     assert names_once(names) == list(frame.columns)
+
+
+@pytest.mark.parametrize("path", ["/ping", "/health"])
+async def test_health_as_mlflow_tells_it(service: FakeInference, path: str) -> None:
+    async with client_of(app_of(service)) as client:
+        ready = await client.get(path)
+        assert (ready.status_code, ready.text) == (200, "\n")
+        service.is_ready = False
+        assert (await client.get(path)).status_code == 503
+
+
+async def test_the_version_is_the_newest_that_replicas_tell_of() -> None:
+    models = {
+        name: FakeModel(FRAME.model_copy(update={"mlflow_version": version}), score)
+        for name, version in (("a", "3.9.1"), ("b", "3.10.0"), ("c", ""))
+    }
+    async with client_of(app_of(FakeInference(models))) as client:
+        assert (await client.get("/version")).text == "3.10.0"
+    async with client_of(app_of(FakeInference({"c": models["c"]}))) as client:
+        assert (await client.get("/version")).status_code == 503
