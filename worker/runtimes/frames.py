@@ -38,8 +38,20 @@ def _series(array: AnyArray, kind: str) -> Any:
     if kind == "string":
         return pd.Series(strings(array))  # of the type that pandas gives to text, as in training
     if kind == "datetime":
-        return pd.to_datetime(pd.Series(strings(array), dtype=object), format="ISO8601")
+        return _times(strings(array))
     return array.copy()  # a model may write into what it gets, which messages forbid
+
+
+def _times(texts: AnyArray) -> Any:
+    """As MLflow's scoring server makes times of texts: the empty one is none.
+
+    Raises:
+        ValueError: for what is no time, is out of range, or has a zone, as MLflow refuses those.
+    """
+    times = pd.Series(texts, dtype=object).astype("datetime64[ns]")
+    if getattr(times.dtype, "tz", None) is not None:
+        raise ValueError(f"a time with a zone, where one without is expected: {texts.flat[0]!r}")
+    return times
 
 
 def strings(array: AnyArray) -> AnyArray:

@@ -9,25 +9,28 @@ it hands over as a mapping, or as a plain value if the one column or tensor has 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import mlflow.pyfunc
 import numpy as np
+from mlflow.exceptions import MlflowException
 
 from penstock.shared.contracts.deployment import ModelInterface
 from penstock.shared.contracts.tensor_spec import TensorSpec
 from penstock.shared.process.telemetry import get_logger
 from penstock.shared.wire.messages import Parameters
 from penstock.shared.wire.tensors import AnyArray
-from penstock.worker.runtimes.base import ModelLoadError
+from penstock.worker.runtimes.base import ExecutionError, ModelLoadError
 from penstock.worker.runtimes.failures import as_execution_errors
 from penstock.worker.runtimes.frames import frame_of, result_of, strings, without_frames
 from penstock.worker.runtimes.graph import batches
 from penstock.worker.runtimes.mlflow_model import Column, MLmodel, MLmodelError, column_specs, named
 from penstock.worker.runtimes.model_code import check_requirements, model_code_runs
 from penstock.worker.runtimes.results import Result, arrange, discover_outputs
+from penstock.worker.session.outcomes import FailureKind
 from penstock.worker.trial.example import read_example
 
 PLATFORM = "mlflow_pyfunc"
@@ -36,6 +39,9 @@ IGNORED_NAMED_MAX = 100
 """Names of unknown parameters that are logged, once each; clients invent them."""
 
 log = get_logger("runtimes")
+
+SERVER_ERROR = 500
+"""The lowest status that blames the server."""
 
 _END = object()
 
@@ -84,8 +90,9 @@ class PyfuncRuntime:
         Raises:
             ExecutionError: if it failed.
         """
-        with as_execution_errors(self._device, trust_words=False):
-            returned = self._model.predict(self._data(inputs), params=self._params(parameters))
+        with as_execution_errors(self._device, trust_words=False), _as_refusals():
+            data = self._data(inputs)
+            returned = self._model.predict(data, params=self._params(parameters))
             return result_of(returned, self.interface.outputs)
 
     def stream(
@@ -93,7 +100,8 @@ class PyfuncRuntime:
     ) -> Generator[object]:
         with as_execution_errors(self._device, trust_words=False):
             params = self._params(parameters)
-            values = self._model.predict_stream(self._data(inputs), params=params)
+            with _as_refusals():
+                values = self._model.predict_stream(self._data(inputs), params=params)
         try:
             while (value := self._next(values)) is not _END:
                 yield value
@@ -108,7 +116,10 @@ class PyfuncRuntime:
 
     def _data(self, inputs: Mapping[str, AnyArray]) -> Any:
         if self._columns is not None:
-            return frame_of(inputs, self._columns)
+            try:
+                return frame_of(inputs, self._columns)
+            except ValueError as error:
+                raise ExecutionError(FailureKind.REFUSED, str(error)) from error
         arrays = {name: self._as_declared(name, array) for name, array in inputs.items()}
         if set(arrays) == {"input-0"} and not self._named:
             return arrays["input-0"]
@@ -132,6 +143,20 @@ class PyfuncRuntime:
                 self._ignored.add(name)
                 log.warning("ignored a parameter that the signature does not name", name=name)
         return {name: value for name, value in parameters if name in self._parameters} or None
+
+
+@contextmanager
+def _as_refusals() -> Iterator[None]:
+    """What MLflow's own server answers with a status of 400 to 499: its enforcement of schemas.
+
+    A model may raise the same, and then means it.
+    """
+    try:
+        yield
+    except MlflowException as error:
+        if error.get_http_status_code() >= SERVER_ERROR:
+            raise
+        raise ExecutionError(FailureKind.REFUSED, error.message) from error
 
 
 def load_pyfunc(

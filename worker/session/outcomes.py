@@ -11,11 +11,15 @@ from penstock.shared.wire.messages import Failure
 from penstock.shared.wire.records import record
 from penstock.shared.wire.tensors import Tensor
 
+REFUSAL_CHARS_MAX = 1000
+"""Of MLflow's reason for a refusal, which may repeat all that was sent."""
+
 
 class FailureKind(StrEnum):
     """How an execution failed, as far as that changes what to do next."""
 
     INPUT = "input"  # the model or the runtime raised
+    REFUSED = "refused"  # the request does not fit the model's signature, which MLflow enforces
     OUT_OF_MEMORY = "out_of_memory"
     MISFIT = "misfit"  # its outputs have other rows than went in, and cannot be divided
     FATAL = "fatal"  # the device or the process is of no more use
@@ -39,7 +43,8 @@ class Completed:
 
 @record
 class Failed:
-    """An execution failed; the runtime's own words are for the operator, never for callers.
+    """An execution failed; the runtime's own words are for the operator, and not for callers, but
+    for what it says of a request that it refuses.
 
     Attributes:
         told: what callers are told; empty: that it failed.
@@ -58,6 +63,9 @@ class Failed:
         if self.kind is FailureKind.OUT_OF_MEMORY:
             message = f"{name} ran out of memory on this request alone"
             return Failure(ErrorCode.OUT_OF_MEMORY, message, self.cause)
+        if self.kind is FailureKind.REFUSED:
+            reason = " ".join(self.reason.split())[:REFUSAL_CHARS_MAX]
+            return Failure(ErrorCode.INVALID_INPUT, f"{name} does not take this request: {reason}")
         told = self.told or "failed to execute this request"
         return Failure(ErrorCode.MODEL_ERROR, f"{name} {told}", self.cause)
 

@@ -446,7 +446,7 @@ def execute_once(runtime: Runtime, finding: Finding, example: Row | None) -> boo
             if request is not None:
                 runner.execute(request)
     except RunFailedError as error:
-        refused = error.kind is FailureKind.INPUT
+        refused = error.kind in (FailureKind.INPUT, FailureKind.REFUSED)
         if not (refused and is_guess(interface.inputs, batches=interface.max_batch_size > 0)):
             log.warning("a finding does not hold; the model is tried anew", reason=error.reason)
             return False
