@@ -111,7 +111,7 @@ def bad_inputs() -> list[BadInput]:
         BadInput("text for a number", with_number('"0.5"'), 'got "0.5" at data[0]'),
         BadInput("bad UTF-8", good.replace(b'"x"', b'"\xff"'), "expected JSON"),
         BadInput("nesting 200,000 deep", b"[" * 200_000, "expected JSON"),
-        BadInput("54 MB body", big_body(), "values (for this model), got more"),
+        BadInput("54 MB body", big_body(), "expected shape [-1,64], got [1,6000000]"),
         BadInput("70 MB body", b" " * 70_000_000, "expected at most 67108864 bytes", 413),
     ]
 

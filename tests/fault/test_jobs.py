@@ -124,6 +124,7 @@ async def test_a_canceled_job_that_goes_on_alone_is_ended_with_its_replica(
         job_id = await bench.submit(endless, name=INPUT)
         await bench.until_state(job_id, JobState.RUNNING)
         after = await bench.submit(number(3), name=INPUT)
+        await asyncio.sleep(0.5)  # it is told of first: a stream can be stopped before it begins
         began = time.monotonic()
         assert await bench.store.run(calls.cancel(job_id)) is JobState.CANCELING
         assert (await bench.finished(job_id)).state is JobState.CANCELED

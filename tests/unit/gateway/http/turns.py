@@ -12,6 +12,7 @@ from typing import Any
 
 from penstock.gateway.__main__ import COLLECT_AFTER
 from penstock.gateway.http.app import GatewayApp
+from penstock.gateway.memory import trim
 
 STRETCH_S = 0.02
 """Longest turn of the loop. To read or write a large body whole takes many times as long."""
@@ -45,14 +46,20 @@ def _waited_s() -> float:
 
 
 @contextmanager
-def gateways_garbage_collection() -> Iterator[None]:
-    """As in a gateway, no collection looks at what was there before: the heap of other tests."""
-    before = gc.get_threshold()
+def without_heap_of_other_tests() -> Iterator[None]:
+    """What looks through a process's memory finds in a gateway's little: not so in that of tests.
+
+    As in a gateway, no garbage collection looks at what was there before. Nor does the C library
+    look for what it could give back, which holds up whoever wants memory meanwhile.
+    """
+    before, library = gc.get_threshold(), trim._glibc
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER)
+    trim._glibc = None
     try:
         yield
     finally:
+        trim._glibc = library
         gc.set_threshold(*before)
         gc.unfreeze()
 
@@ -87,7 +94,7 @@ async def longest_turn(
         "root_path": "", "headers": list(headers.items()), "client": None, "server": None,
         "extensions": {},
     }  # fmt: skip
-    with gateways_garbage_collection():
+    with without_heap_of_other_tests():
         task = asyncio.create_task(app(scope, receive, send))
         while not task.done():
             stretch = Stretch()

@@ -75,7 +75,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def theirs(folder: Path) -> FastAPI:
-    return init(mlflow.pyfunc.load_model(str(folder)))
+    app: FastAPI = init(mlflow.pyfunc.load_model(str(folder)))
+    return app
 
 
 @pytest.fixture(scope="module")
