@@ -99,6 +99,7 @@ class LargeCall:
         next_row: the first that was not sent yet.
         out: its pieces that are out.
         attempts: most that one of its pieces took.
+        batch_rows: most rows in the execution of one.
         hedged: of the first of its pieces that was hedged.
         queue_s: until its first piece was executed; None: none was yet.
         beginnings: how often it began.
@@ -118,7 +119,7 @@ class LargeCall:
         self.rows = call.inputs[0].rows
         self.answer_share = answer_share
         self.out: set[Piece] = set()
-        self.attempts = 0
+        self.attempts = self.batch_rows = 0
         self.hedged = ""
         self.beginnings = 0
         self.timer: Timer | None = None
@@ -199,13 +200,9 @@ class LargeCalls:
         """
         now = self._clock.monotonic()
         ticket = self._dispatch.accept_large(call, call.inputs[0].rows, now)
-        interface = self._replicas.interface(ticket.revision.id)
-        assert interface is not None  # `takes` had it just now
-        share = HeldShare(self._held, OPEN)
-        large = LargeCall(
-            call, partial(self._over, call_id, on_outcome), ticket, rows_per_piece(call, interface),
-            share,
-        )  # fmt: skip
+        over = partial(self._over, call_id, on_outcome)
+        rows = self._rows_per_piece(call, ticket.revision.id)
+        large = LargeCall(call, over, ticket, rows, HeldShare(self._held, OPEN))
         self._open[call_id] = large
         self.begun += 1
         self._arm(large, now)
@@ -297,12 +294,7 @@ class LargeCalls:
 
     def _send(self, large: LargeCall) -> None:
         """Send the next piece; if rows are left, the request waits for its next turn."""
-        interface = self._replicas.interface(large.ticket.revision.id)
-        if (
-            large.rows_per_piece
-            and interface is not None
-            and not rows_per_piece(large.call, interface)
-        ):
+        if self._is_not_to_be_cut(large):
             self._run_whole(large)
             return
         revision = large.ticket.revision.id
@@ -341,9 +333,13 @@ class LargeCalls:
             now = self._clock.monotonic()
             large.queue_s = max(now - large.ticket.submitted - answer.infer_s, 0.0)
         large.attempts = max(large.attempts, answer.attempts)
+        large.batch_rows = max(large.batch_rows, answer.batch_rows)
         large.hedged = large.hedged or answer.hedged
         if not large.rows_per_piece:
             self._done(large, answer, answer.outputs)
+            return
+        if self._is_not_to_be_cut(large):
+            self._run_whole(large)
             return
         try:
             large.joiner.add(piece.start, piece.rows, answer.outputs)
@@ -369,6 +365,7 @@ class LargeCalls:
                 queue_s=queue_s,
                 infer_s=took_s - queue_s,
                 attempts=large.attempts,
+                batch_rows=large.batch_rows,
                 hedged=large.hedged,
                 before_s=0.0,
             )
@@ -397,12 +394,23 @@ class LargeCalls:
             large.on_outcome(error)
             return
         revision = self._replicas.revision(route.revision)
-        interface = self._replicas.interface(route.revision)
         ticket.begin_again(route.version, revision, large.rows)
         large.answer_share.resize(0)
-        large.begin(large.rows_per_piece if interface is None else rows_per_piece(call, interface))
+        large.begin(self._rows_per_piece(call, route.revision))
         self._enqueue(large)
         self._pump(before)
+
+    def _rows_per_piece(self, call: InferenceCall, revision: str) -> int:
+        """Where nothing is known of the model, all rows are one execution: that is always right."""
+        interface = self._replicas.interface(revision)
+        return 0 if interface is None else rows_per_piece(call, interface)
+
+    def _is_not_to_be_cut(self, large: LargeCall) -> bool:
+        """Whether it was cut, and its model turned out meanwhile to mix rows."""
+        interface = self._replicas.interface(large.ticket.revision.id)
+        if not large.rows_per_piece or interface is None:
+            return False
+        return not rows_per_piece(large.call, interface)
 
     def _run_whole(self, large: LargeCall) -> None:
         """Its rows are not to be cut after all: all of them in one execution, from the first on."""

@@ -26,6 +26,13 @@ from penstock.gateway.inference.types import DeployedModel
 from penstock.shared.metrics.families import labelled
 
 
+class Pieces(Protocol):
+    """What is counted of large requests."""
+
+    begun: int
+    pieces: int
+
+
 class Measured(Protocol):
     """What the collector reads."""
 
@@ -40,6 +47,9 @@ class Measured(Protocol):
 
     @property
     def copied_bytes(self) -> int: ...
+
+    @property
+    def large_calls(self) -> Pieces: ...
 
     def deployed_models(self) -> tuple[DeployedModel, ...]: ...
 
@@ -67,6 +77,16 @@ class DispatchCollector(Collector):
             "penstock_gateway_parked_calls",
             "Open calls that no replica can take now.",
             value=service.parked_calls,
+        )
+        yield CounterMetricFamily(
+            "penstock_gateway_large_requests",
+            "Requests of more rows than a batch, which go in pieces.",
+            value=service.large_calls.begun,
+        )
+        yield CounterMetricFamily(
+            "penstock_gateway_pieces",
+            "Pieces of large requests that were sent, each a call to dispatch.",
+            value=service.large_calls.pieces,
         )
         yield CounterMetricFamily(
             "penstock_gateway_message_copied_bytes",

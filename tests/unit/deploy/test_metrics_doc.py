@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
@@ -17,7 +17,7 @@ from penstock.gateway.dispatch.model_state import ModelState
 from penstock.gateway.dispatch.policies.throttle import ThrottleSettings
 from penstock.gateway.dispatch.replicas import Revision, RevisionSettings
 from penstock.gateway.http.metrics import HttpMetrics
-from penstock.gateway.inference.metrics import DispatchCollector
+from penstock.gateway.inference.metrics import DispatchCollector, Pieces
 from penstock.gateway.inference.types import DeployedModel
 from penstock.gateway.jobs.keeper.keeper import JobFigures
 from penstock.gateway.jobs.metrics import JobsCollector
@@ -63,6 +63,7 @@ class Service:
     generation = 7
     parked_calls = 0
     copied_bytes = 0
+    large_calls: Pieces = SimpleNamespace(begun=0, pieces=0)
 
     def deployed_models(self) -> tuple[DeployedModel, ...]:
         return (DeployedModel("idle", (), ""),)

@@ -336,6 +336,31 @@ def test_a_model_that_turns_out_to_mix_rows_runs_all_of_them_at_once(world: Worl
     world.nothing_is_left()
 
 
+def test_what_is_found_out_while_the_last_pieces_run_counts_too(world: World) -> None:
+    replica = world.replicas.get("r1")
+    assert replica is not None
+    world.submit(1, call(8))
+    world.first().answer()
+    replica.interface = INTERFACE.model_copy(update={"max_batch_size": 0})
+    world.replicas.revision("m/1").announced()
+    world.first().answer()  # of the last rows
+    assert world.first().call.inputs[0].shape == (8, 2)
+    world.first().answer()
+    assert len(world.rows(1)) == 8
+    world.nothing_is_left()
+
+
+def test_a_version_of_which_nothing_is_known_runs_all_rows_at_once(world: World) -> None:
+    world.submit(1, call(9))
+    world.routes.take_table(table(2, "2"))
+    world.first().on_outcome(PenstockError(ErrorCode.VERSION_NOT_FOUND, "it is not deployed"))
+    piece = world.first().call
+    assert (piece.version, piece.inputs[0].shape) == ("2", (9, 2))
+    world.first().answer("2")
+    assert len(world.rows(1)) == 9
+    world.nothing_is_left()
+
+
 def test_answers_that_do_not_fit_together_are_never_joined(world: World) -> None:
     world.submit(1, call(9))
     world.first().answer()
