@@ -342,8 +342,8 @@ class LargeCalls:
             self._run_whole(large)
             return
         try:
+            large.answer_share.resize(large.joiner.size_with(answer.outputs))
             large.joiner.add(piece.start, piece.rows, answer.outputs)
-            large.answer_share.resize(large.joiner.size_bytes)
         except RowsError:
             self._run_whole(large)
             return

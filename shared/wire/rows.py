@@ -86,10 +86,17 @@ class RowJoiner:
         self._rows = rows
         self._columns: list[_Column] | None = None
 
-    @property
-    def size_bytes(self) -> int:
-        """What the outputs take that were put together so far: numbers as if all were there."""
-        return sum([column.size_bytes for column in self._columns or ()])
+    def size_with(self, outputs: Sequence[Tensor]) -> int:
+        """What will be held once these are added: of numbers, as much as if all were there.
+
+        Raises:
+            RowsError: one of them has no rows.
+        """
+        columns = self._columns
+        if columns is None:
+            return sum([_size_of_all(each, self._rows) for each in outputs])
+        texts = sum([each.nbytes for each in outputs if each.datatype == "BYTES"])
+        return sum([column.size_bytes for column in columns]) + texts
 
     def add(self, start: int, rows: int, outputs: Sequence[Tensor]) -> None:
         """The outputs of so many rows from row `start` on; each row comes once.
@@ -190,9 +197,21 @@ class _Texts(_Column):
         return memoryview(self._bytes)
 
 
-def _column(first: Tensor, rows: int) -> _Column:
+def _size_of_all(first: Tensor, rows: int) -> int:
+    """What numbers take for all rows, and texts for these."""
+    _check_rows(first)
+    if first.datatype == "BYTES":
+        return first.nbytes
+    return rows * math.prod(first.shape[1:]) * NUMPY_OF[first.datatype].itemsize
+
+
+def _check_rows(first: Tensor) -> None:
     if not first.shape:
         raise RowsError(f"output {first.name!r} is one value, and not one for each row")
+
+
+def _column(first: Tensor, rows: int) -> _Column:
+    _check_rows(first)
     if first.datatype == "BYTES":
         return _Texts(first, rows)
     return _Numbers(first, rows)

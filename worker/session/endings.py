@@ -17,7 +17,8 @@ from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
-from penstock.shared.wire.messages import Final, Hello, NackReason
+from penstock.shared.contracts.errors import ErrorCode
+from penstock.shared.wire.messages import Failure, Final, Hello, NackReason
 from penstock.shared.wire.rows import RowsError
 from penstock.shared.wire.tensors import Tensor
 from penstock.worker.jobs.queue import JobItem
@@ -147,6 +148,11 @@ class Endings:
             large.add(outputs)
         except RowsError:
             item.run_whole()  # and what its pieces answered does not count
+        except MemoryError:
+            message = f"there is no memory for the answer to {large.rows} rows"
+            failure = Failure(ErrorCode.OUT_OF_MEMORY, message)
+            commands += self._owed.answer(item, Final(item.payload.attempt_id, (), failure))
+            return
         if item.large is None or not large.done:
             self._unfinished.append(item)
             return

@@ -116,3 +116,14 @@ def test_an_output_too_many_or_one_without_rows_is_refused() -> None:
         RowJoiner(4).add(0, 2, [tensor_from_array("y", np.array(1, np.float32))])
     with pytest.raises(RowsError):
         RowJoiner(4).add(0, 1, [FLOATS])
+
+
+def test_what_all_rows_will_take_is_told_before_it_is_taken() -> None:
+    joiner = RowJoiner(10**12)  # which nobody has
+    texts = Tensor("t", "BYTES", (2,), encode_bytes_elements([b"a", b"b"]))
+    assert joiner.size_with([FLOATS, texts]) == 10**12 * 12 + 10
+    small = RowJoiner(4)
+    small.add(0, 2, [FLOATS, texts])
+    assert small.size_with([FLOATS, texts]) == 4 * 12 + 20
+    with pytest.raises(RowsError):
+        RowJoiner(4).size_with([tensor_from_array("y", np.array(1, np.float32))])
