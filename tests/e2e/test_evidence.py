@@ -55,7 +55,7 @@ def broken(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
     base = tmp_path_factory.mktemp("evidence")
-    system = folder_system(base)
+    system = folder_system(base, "--error-details", "none")
     model = base / "models" / "picky"
     model.mkdir()
     picky(model / "1")

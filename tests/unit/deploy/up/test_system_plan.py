@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -54,6 +55,25 @@ def test_a_worker_may_drain_for_as_long_as_it_is_told_to(
     assert worker.grace_s == needed_s + 5 + KILL_AFTER_GRACE_S
     (gateway,) = plan_of(tmp_path, settings).gateways()
     assert gateway.grace_s == 7 + KILL_AFTER_GRACE_S
+
+
+@pytest.mark.parametrize(
+    ("host", "wanted", "told"),
+    [
+        ("127.0.0.1", "auto", "message"),
+        ("::1", "auto", "message"),
+        ("localhost", "auto", "message"),
+        ("0.0.0.0", "auto", "none"),
+        ("example.org", "auto", "none"),
+        ("127.0.0.1", "none", "none"),
+        ("0.0.0.0", "message", "message"),
+    ],
+)
+def test_callers_on_this_machine_are_told_what_a_model_raised(
+    tmp_path: Path, host: str, wanted: Literal["auto", "message", "none"], told: str
+) -> None:
+    (worker,) = plan_of(tmp_path, UpSettings(host=host, error_details=wanted)).workers()
+    assert worker.environment["PENSTOCK_ERROR_DETAILS"] == told
 
 
 def test_by_default_that_is_an_hour(tmp_path: Path) -> None:
