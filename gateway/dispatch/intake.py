@@ -237,7 +237,7 @@ class Intake:
     def _too_much(
         self, model: ModelState, revision: Revision, priority: int, timeout_s: float
     ) -> PenstockError:
-        """What a request is told that cannot be expected to be answered in time."""
+        """The error of a request that would probably not be answered in time."""
         wait_s = revision.admission.retry_after_s(priority, timeout_s)
         message = f"model {model.name!r} has too much to do to answer within {timeout_s:.3f} s"
         return self._shed(ShedReason.BACKLOG, message, wait_s)

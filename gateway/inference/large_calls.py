@@ -38,7 +38,7 @@ from penstock.gateway.routing.traffic import Routes
 from penstock.shared.contracts.deployment import ModelInterface
 from penstock.shared.contracts.errors import ErrorCode, PenstockError
 from penstock.shared.process.clock import Clock
-from penstock.shared.wire.rows import RowCutter, RowJoiner, RowsError
+from penstock.shared.wire.rows import RowCutter, RowJoiner, RowsError, rows_named
 from penstock.shared.wire.tensors import Tensor
 
 BEGINNINGS_MAX: Final = 4
@@ -143,7 +143,7 @@ class LargeCall:
         self.beginnings += 1
 
     def late(self, timeout_s: float) -> PenstockError:
-        """What it is told at its deadline."""
+        """Its error once the deadline has passed."""
         done = f"{self.answered_rows} of {self.rows} rows were done"
         return PenstockError(
             ErrorCode.DEADLINE_EXCEEDED, f"no answer within {timeout_s:.3f} s: {done}"
@@ -372,13 +372,10 @@ class LargeCalls:
         )
 
     def _failed(self, large: LargeCall, piece: Piece, error: PenstockError) -> None:
-        if error.code is ErrorCode.DEADLINE_EXCEEDED:
-            ticket = large.ticket
-            large.on_outcome(large.late(ticket.deadline - ticket.submitted))
-        elif error.code is ErrorCode.VERSION_NOT_FOUND and large.call.version is None:
+        if error.code is ErrorCode.VERSION_NOT_FOUND and large.call.version is None:
             self._begin_again(large, error)
         else:
-            large.on_outcome(_of_rows(piece, large, error))
+            large.on_outcome(_told(large, piece, error))
 
     def _begin_again(self, large: LargeCall, error: PenstockError) -> None:
         """Its version is gone: begin again with the one that there is now."""
@@ -440,12 +437,13 @@ def _priority(large: LargeCall) -> int:
     return large.call.priority
 
 
-def _of_rows(piece: Piece, large: LargeCall, error: PenstockError) -> PenstockError:
-    """What the request is told that failed with one of its pieces."""
-    last = piece.start + piece.rows - 1
-    rows = f"rows {piece.start} to {last}" if piece.rows > 1 else f"row {last}"
-    message = f"{rows} of {large.rows} (from 0): {error.message}"
-    told = PenstockError(error.code, message, error.retry_after_s)
+def _told(large: LargeCall, piece: Piece, error: PenstockError) -> PenstockError:
+    """The request's error where one of its pieces failed, with the attempts that it names."""
+    if error.code is ErrorCode.DEADLINE_EXCEEDED:
+        told = large.late(large.ticket.deadline - large.ticket.submitted)
+    else:
+        rows = rows_named(piece.start, piece.rows, large.rows)
+        told = PenstockError(error.code, f"{rows}: {error.message}", error.retry_after_s)
     told.attempts, told.version = error.attempts, error.version
     told.hedged, told.failed = error.hedged, error.failed
     return told

@@ -62,7 +62,7 @@ class Finding(Document):
 
     @property
     def announced(self) -> ModelInterface:
-        """What gateways are told: the interface, and which rows may be executed apart."""
+        """The interface as gateways are told it: with the inputs whose rows may be cut."""
         return self.interface.model_copy(update={"row_inputs": self.tried})
 
     def is_lower_than(self, other: Finding) -> bool:

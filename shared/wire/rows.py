@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 
-from penstock.shared.wire.tensors import LENGTH_BYTES, NUMPY_OF, Buffer, ElementsError, Tensor
+from penstock.shared.wire.tensors import NUMPY_OF, Buffer, Tensor, element_ends
 
 
 class RowsError(ValueError):
@@ -47,28 +48,25 @@ class _Cutter:
         self._view = memoryview(tensor.data).cast("B")
         self._row_elements = math.prod(tensor.shape[1:])
         self._end = 0
+        self._ends = element_ends(self._view, math.prod(tensor.shape))  # of BYTES
 
     def next(self, rows: int) -> Tensor:
         tensor, start = self._tensor, self._end
         elements = rows * self._row_elements
         if tensor.datatype == "BYTES":
-            self._end = _end_of(self._view, start, elements)
+            for end in islice(self._ends, elements):
+                self._end = end
         else:
             self._end = start + elements * NUMPY_OF[tensor.datatype].itemsize
         shape = (rows, *tensor.shape[1:])
         return Tensor(tensor.name, tensor.datatype, shape, self._view[start : self._end])
 
 
-def _end_of(view: memoryview, start: int, elements: int) -> int:
-    """Where the last of so many elements of BYTES ends, the first of which begins at `start`."""
-    end, nbytes = start, view.nbytes
-    for found in range(elements):
-        if end + LENGTH_BYTES > nbytes:
-            raise ElementsError(elements, found, end - start, nbytes - start)
-        end += LENGTH_BYTES + int.from_bytes(view[end : end + LENGTH_BYTES], "little")
-    if end > nbytes:
-        raise ElementsError(elements, elements, end - start, nbytes - start)
-    return end
+def rows_named(start: int, rows: int, total: int) -> str:
+    """Some of a request's rows, as in messages about them."""
+    last = start + rows - 1
+    named = f"rows {start} to {last}" if rows > 1 else f"row {last}"
+    return f"{named} of {total} (from 0)"
 
 
 class RowJoiner:

@@ -238,11 +238,12 @@ def napping(folder: Path, signature: ModelSignature | None = None) -> Path:
     return python_model(folder, predict, signature or NUMBERS)
 
 
-def painting(folder: Path) -> Path:
+def painting(folder: Path, begun: Path | None = None) -> Path:
     """Yields x, 2 x, ... with progress between, for as many steps of 0.1 s as x says.
 
-    Below 0 there is one step, of -x seconds.
+    Below 0 there is one step, of -x seconds. The file `begun` is there once the first has begun.
     """
+    noted = str(begun) if begun is not None else ""
 
     class Painting(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
@@ -251,6 +252,8 @@ def painting(folder: Path) -> Path:
         def predict_stream(self, context: Any, model_input: Any, params: Any = None) -> Any:
             import time  # noqa: PLC0415 - runs in the replica
 
+            if noted:
+                open(noted, "w").close()  # noqa: PTH123 - runs in the replica
             number = float(np.ravel(model_input)[0])  # MLflow hands over the row itself
             steps = max(int(number), 1)
             for step in range(1, steps + 1):

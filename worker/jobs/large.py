@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from penstock.shared.wire.messages import Failure, Request
-from penstock.shared.wire.rows import RowCutter, RowJoiner
+from penstock.shared.wire.rows import RowCutter, RowJoiner, rows_named
 from penstock.shared.wire.tensors import Tensor
 
 NOTED_EVERY = 256
@@ -71,5 +71,5 @@ class LargeJob:
 
     def failed(self, failure: Failure) -> Failure:
         """What the job is told of a failure of the piece that ran."""
-        rows = f"rows {self._start} to {self._end - 1} of {self.rows} (from 0)"
+        rows = rows_named(self._start, self._end - self._start, self.rows)
         return replace(failure, message=f"{rows}: {failure.message}")

@@ -134,11 +134,12 @@ class Jobs:
             self._begun.add([job.job_id for job in jobs if _is_to_be_noted(job)])
         jobs = self._without_later_pieces(jobs)
         expected_s = session.expected_s(items)
-        if expected_s <= LONG_S:
+        large = any(job.large is not None for job in jobs)
+        if expected_s <= LONG_S or large:  # that is of one piece; progress is told after each
             expected_s = 0.0
         if not jobs:
             return
-        if expected_s or any(job.timeout_s is not None for job in jobs):
+        if large or expected_s or any(job.timeout_s is not None for job in jobs):
             self._link.tell(Began([job.key[1] for job in jobs], expected_s, time.monotonic()))
 
     def _without_later_pieces(self, jobs: Sequence[JobItem]) -> list[JobItem]:
