@@ -14,7 +14,8 @@ revision is wished for, its *target* (see `wishes`), and revisions go through ph
                                                   |
                               acknowledged by all gateways, or grace
 
-A LOADING or FAILED revision that is no longer the target is dropped: nobody was routed to it.
+A LOADING or FAILED revision that is no longer the target is dropped: nobody was routed to it. If it
+was the target again while it drained, it goes on to drain: a gateway may be routed to it still.
 `replace` differs from surge in one point: the SERVING revision drains before the target has places.
 
 Invariants:
@@ -371,6 +372,8 @@ class _Model:
                 result.append(_outgoing(each, wish.outgoing))
             elif each.phase is Phase.DRAINING:
                 result.append(each)
+            elif each.drain_generation:
+                result.append(self._in_phase(each, Phase.DRAINING))
         if target is not None and all(each.revision != target.revision for each in result):
             result.append(self._wished(target))
         return self._replaced(result)
