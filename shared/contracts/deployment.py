@@ -28,6 +28,14 @@ Batching = Literal["auto", "on", "off"]
 WarmUpPolicy = Literal["auto", "off"]
 """Whether a model's code may be run before its first request."""
 
+Scoring = Literal["", "rest", "all"]
+"""Which bodies in MLflow's words go to the model as they are: none, those of which a gateway makes
+no tensors, or all."""
+
+Returns = Literal["", "array", "records", "object"]
+"""What a model returns, as JSON has it: lists of numbers, an object for each row, or an object of
+lists; empty: not known, or something else."""
+
 Duty = Literal["both", "calls", "jobs"]
 """What a replica takes."""
 
@@ -58,6 +66,11 @@ class ModelInterface(Document):
         parameters: values that requests may state beside their inputs; others are ignored.
         streams: whether it can give an answer in parts; a job gets it that way.
         table: the inputs are columns of one table, so that all have as many rows, batched or not.
+        open_inputs: `inputs` is empty since nothing says what the model takes: names, datatypes and
+            shapes come with each request.
+        scoring: which bodies of MLflow's scoring server its replicas read themselves.
+        returns: the form of what it returned to all that it was tried with.
+        keys: the members of the objects in that form, for each output in order.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -67,6 +80,10 @@ class ModelInterface(Document):
     parameters: tuple[ParameterSpec, ...] = ()
     streams: bool = False
     table: bool = False
+    open_inputs: bool = False
+    scoring: Scoring = ""
+    returns: Returns = ""
+    keys: tuple[str, ...] = ()
     row_inputs: tuple[tuple[str, ...], ...] | None = None
     mlflow_version: str = ""
 

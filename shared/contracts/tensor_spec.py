@@ -14,6 +14,7 @@ class TensorSpec(Document):
         shape: one entry per dimension, -1 where any size will do.
         optional: an input that requests may leave out.
         text: elements of BYTES that are to be UTF-8, since the model takes them as text.
+        structured: elements of BYTES are JSON texts, since no tensor carries what they say.
     """
 
     name: str
@@ -21,6 +22,7 @@ class TensorSpec(Document):
     shape: tuple[int, ...]
     optional: bool = False
     text: bool = False
+    structured: bool = False
 
     def describe(self) -> str:
         """As in error messages: `FP32[-1,64]`."""

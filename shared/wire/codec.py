@@ -47,7 +47,7 @@ from penstock.shared.wire.packed_values import (
     text_of,
     uint_of,
 )
-from penstock.shared.wire.tensors import LENGTH_BYTES, NUMPY_OF, Buffer, Tensor
+from penstock.shared.wire.tensors import LENGTH_BYTES, NUMPY_OF, SCORING, Buffer, Tensor
 
 VERSION = 1
 
@@ -82,6 +82,8 @@ EMPTY_INPUT_SIZES_MAX = 2**31
 
 _ITEM_BYTES = {datatype: dtype.itemsize for datatype, dtype in NUMPY_OF.items()}
 _ITEM_BYTES["BYTES"] = LENGTH_BYTES  # at least: what an element says is counted where it is read
+_ITEM_BYTES[SCORING] = 0  # likewise; its shape says nothing of its size
+_OPEN_SIZED = ("BYTES", SCORING)
 
 _CODES = {code.value: code for code in ErrorCode}
 
@@ -228,7 +230,7 @@ class _TensorReader:
             else:
                 data = self._frame(name, data)
                 got = len(data) if type(data) is bytes else memoryview(data).nbytes
-            if got != size and (datatype != "BYTES" or got < size):
+            if got != size and (datatype not in _OPEN_SIZED or got < size):
                 raise WireError(f"tensor {shown(name)}: expected {shown(size)} bytes, got {got}")
             if size == 0 and math.prod([length or 1 for length in shape]) > empty_sizes_max:
                 raise WireError(f"tensor {shown(name)} has an impossible shape")

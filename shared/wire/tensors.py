@@ -45,6 +45,10 @@ LENGTH_BYTES: Final = 4
 
 _length_at = struct.Struct("<I").unpack_from
 
+SCORING: Final = "SCORING"
+"""The datatype of what no tensor carries: a body in the words of MLflow's scoring server, which
+passes between client and model as it is. No client can ask for it by name."""
+
 DATATYPE_OF: dict[np.dtype[Any], str] = {
     dtype: name for name, dtype in NUMPY_OF.items() if name != "BF16"
 }
@@ -82,6 +86,21 @@ def nbytes_of(data: Buffer) -> int:
     if isinstance(data, bytes):  # most are, and that takes no time to see
         return len(data)
     return data.nbytes if isinstance(data, memoryview) else len(data)
+
+
+def scoring_request(body: Buffer) -> Tensor:
+    """A body as the one input of a request; its shape has its magnitude, for estimates of time."""
+    return Tensor("body", SCORING, (1, nbytes_of(body).bit_length()), body)
+
+
+def scoring_answer(content: bytes, status: int) -> Tensor:
+    """What a request with a body is answered: JSON, and its HTTP status, which is its shape's."""
+    return Tensor("answer", SCORING, (1, status), content)
+
+
+def is_scoring(tensors: Sequence[Tensor]) -> bool:
+    """Whether a request has a body for tensors, or an answer one."""
+    return len(tensors) == 1 and tensors[0].datatype == SCORING
 
 
 def tensor_from_array(name: str, array: AnyArray) -> Tensor:

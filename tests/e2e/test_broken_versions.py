@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.e2e.folder import SWAP_TIMEOUT_S, folder_system
@@ -71,7 +72,8 @@ def broken(folder: Path) -> None:
     python_model(made(folder / "needs"), unchanged, NUMBERS)
     write(folder / "needs" / "1" / "requirements.txt", "nosuchpackage==1.2\n")
     python_model(made(folder / "imports"), importing, NUMBERS)
-    python_model(made(folder / "signature"), by_name, NUMBERS)
+    example = np.ones(3)
+    python_model(made(folder / "signature"), by_name, NUMBERS, example=example)
     python_model(made(folder / "dies"), dying, NUMBERS)
     python_model(made(folder / "greedy"), greedy, NUMBERS)
     for model in ("device", "role", "alias", "tag"):

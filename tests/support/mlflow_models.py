@@ -124,6 +124,7 @@ def python_model(
     predict: Any,
     signature: ModelSignature | None,
     requirements: list[str] | None = None,
+    example: Any = None,
 ) -> Path:
     """A custom PythonModel whose `predict` is a function of (input, params)."""
 
@@ -136,6 +137,7 @@ def python_model(
         python_model=Custom(),
         signature=signature,
         pip_requirements=requirements or [],
+        input_example=example,
     )
     return folder
 

@@ -15,6 +15,8 @@ from penstock.shared.wire.tensors import shape_fits
 def misfit(request: Request, interface: ModelInterface) -> str:
     """Why a request is none for this model; empty if it is one."""
     given = {tensor.name: tensor for tensor in request.inputs}
+    if interface.open_inputs:
+        return "" if given else "it has no inputs"
     for spec in interface.inputs:
         tensor = given.pop(spec.name, None)
         if tensor is None:

@@ -60,7 +60,7 @@ def merge(requests: Sequence[Request], static_rows: int | None = None) -> dict[s
 
 
 def split(
-    outputs: Sequence[AnyArray],
+    outputs: Sequence[AnyArray] | Mapping[str, AnyArray],
     requests: Sequence[Request],
     interface: ModelInterface,
     static_rows: int | None = None,
@@ -75,6 +75,7 @@ def split(
     """
     if interface.max_batch_size == 0:
         return [whole(outputs, request, interface) for request in requests]
+    assert not isinstance(outputs, Mapping)  # which is of what is not batched
     names = [spec.name for spec in interface.outputs]
     arrays = [np.asarray(output) for output in outputs]
     rows = [request.inputs[0].rows for request in requests]
@@ -89,14 +90,17 @@ def split(
 
 
 def whole(
-    outputs: Sequence[AnyArray], request: Request, interface: ModelInterface
+    outputs: Sequence[AnyArray] | Mapping[str, AnyArray],
+    request: Request,
+    interface: ModelInterface,
 ) -> tuple[Tensor, ...]:
     """All of the outputs that a request asked for, as they are."""
-    names = [spec.name for spec in interface.outputs]
-    tensors = [
-        tensor_from_array(name, np.asarray(output))
-        for name, output in zip(names, outputs, strict=True)
-    ]
+    if isinstance(outputs, Mapping):
+        by_name = list(outputs.items())
+    else:
+        names = [spec.name for spec in interface.outputs]
+        by_name = list(zip(names, outputs, strict=True))
+    tensors = [tensor_from_array(name, np.asarray(output)) for name, output in by_name]
     return _asked_for(request, tuple(tensors))
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from penstock.shared.process.telemetry import get_logger
 from penstock.shared.wire.messages import Parameters, Request
-from penstock.shared.wire.tensors import AnyArray
+from penstock.shared.wire.tensors import AnyArray, Tensor, is_scoring
 from penstock.worker.replica.assembly import OutputShapeError, copied_bytes, merge, split, whole
 from penstock.worker.replica.failure_log import FailureLog, cause_of, named
 from penstock.worker.replica.mailbox import Mailbox
@@ -42,10 +42,12 @@ def run_batch(runtime: Runtime, requests: Sequence[Request], items: Sequence[Ite
     """
     started = time.monotonic()
     try:
+        if is_scoring(requests[0].inputs):
+            return Completed([(_scored(runtime, requests[0]),)], time.monotonic() - started)
         static_rows = runtime.static_rows
         inputs = merge(requests, static_rows)
         if static_rows == 1:
-            outputs: Sequence[AnyArray] = _execute_row_by_row(
+            outputs: Sequence[AnyArray] | Mapping[str, AnyArray] = _execute_row_by_row(
                 runtime, inputs, requests[0].parameters
             )
             static_rows = None
@@ -67,6 +69,17 @@ def run_batch(runtime: Runtime, requests: Sequence[Request], items: Sequence[Ite
         return failed(error, time.monotonic() - started, len(requests), items)
 
 
+def _scored(runtime: Runtime, request: Request) -> Tensor:
+    """What a body in MLflow's words is answered; it is always alone.
+
+    Raises:
+        ExecutionError: if the model failed, or nothing here reads such bodies.
+    """
+    if runtime.scorer is None:
+        raise ExecutionError(FailureKind.REFUSED, "its replicas do not read bodies of MLflow's")
+    return runtime.scorer.score(request.inputs[0].data, request.parameters)
+
+
 def _is_alone(requests: Sequence[Request], static_rows: int | None) -> bool:
     """Whether all that was executed is one request."""
     return len(requests) == 1 and static_rows in (None, requests[0].inputs[0].rows)
@@ -81,10 +94,12 @@ def _execute_row_by_row(
         OutputShapeError: if an answer is not one row, as those before it.
     """
     rows = next(iter(inputs.values())).shape[0]
-    answers = [
-        runtime.execute({name: array[i : i + 1] for name, array in inputs.items()}, parameters)
-        for i in range(rows)
-    ]
+    answers: list[Sequence[AnyArray]] = []
+    for i in range(rows):
+        row = {name: array[i : i + 1] for name, array in inputs.items()}
+        answer = runtime.execute(row, parameters)
+        assert not isinstance(answer, Mapping)  # which is of what is not batched
+        answers.append(answer)
     return [
         _stacked(spec.name, [np.asarray(answer[position]) for answer in answers])
         for position, spec in enumerate(runtime.interface.outputs)

@@ -13,11 +13,12 @@ from penstock.shared.process.telemetry import get_logger
 from penstock.worker.control.messages import Start
 from penstock.worker.environments.requirements import installed_versions, read_requirements, unmet
 from penstock.worker.replica.failure_log import FailureLog
-from penstock.worker.runtimes.base import ModelLoadError, Runtime
+from penstock.worker.runtimes.base import UNKNOWN, Form, ModelLoadError, Runtime
 from penstock.worker.runtimes.mlflow_model import MLmodel
 from penstock.worker.runtimes.registry import describe, load_runtime
 from penstock.worker.session.latency_model import LatencyModel
-from penstock.worker.trial.example import read_example
+from penstock.worker.trial.example import read_body, read_example
+from penstock.worker.trial.rows import Row
 from penstock.worker.trial.warmup import WarmUp, execute_once
 
 failure_log = FailureLog(get_logger("replica"), time.monotonic)
@@ -80,23 +81,45 @@ def _load(start: Start) -> Loaded:
         may_execute=settings.warmup != "off" and not acts,
     )
     example = read_example(folder, mlmodel, runtime.interface.inputs)
+    is_open = not runtime.interface.outputs
+    body = read_body(folder, mlmodel) if is_open else None
     known = start.finding
     batching = settings.batching or "auto"
     if known is not None and fits(known, runtime) and holds(known, batching):
         take(runtime, known)
-        if settings.warmup == "off" or acts or execute_once(runtime, known, example):
+        if settings.warmup == "off" or acts or execute_once(runtime, known, example, body):
             return Loaded(runtime, latency_of(known), known, fresh=False)
         del runtime  # two of them need not fit
         runtime = _again(start, mlmodel)
+    return _tried(start, runtime, mlmodel, example, body)
+
+
+def _tried(
+    start: Start, runtime: Runtime, mlmodel: MLmodel | None, example: Row | None, body: bytes | None
+) -> Loaded:
+    """The model with what a trial finds out about it; its outputs are left open where its answers
+    are something else than its signature says."""
+    settings = start.settings
     warm_up = WarmUp(
         runtime,
-        batching,
+        settings.batching or "auto",
         settings.warmup or "auto",
         example,
-        acts=acts,
+        acts=mlmodel is not None and mlmodel.acts,
         device=start.device,
+        body=body,
     )
-    finding = warm_up.find_out()
+    try:
+        found = warm_up.find_out()
+        opened = runtime.opened()
+    except ModelLoadError:
+        opened = runtime.opened()
+        if opened is None:
+            raise
+    if opened is not None:
+        body = read_body(Path(start.model_path), mlmodel)
+        return _tried(start, opened, mlmodel, example, body)
+    finding = worded(found, runtime.form, runs_code=runtime.runs_code)
     take(runtime, finding)
     return Loaded(runtime, latency_of(finding), finding, fresh=True)
 
@@ -113,13 +136,36 @@ def _again(start: Start, mlmodel: MLmodel | None) -> Runtime:
     )
 
 
+def worded(finding: Finding, form: Form | None, *, runs_code: bool) -> Finding:
+    """A finding with the form in which the model returns, by which gateways word MLflow's answers.
+
+    Where that is not known, or tensors cannot hold all that there may be in it (a text that is
+    missing), replicas answer what comes in MLflow's words themselves.
+    """
+    interface = finding.interface
+    if not interface.scoring:
+        return finding
+    form = form or UNKNOWN
+    # Of a graph, texts are never missing.
+    numbers = not runs_code or all(spec.datatype != "BYTES" for spec in interface.outputs)
+    fitting = not form.keys or len(form.keys) == len(interface.outputs)
+    if interface.scoring == "all" or not (form.returns and numbers and fitting):
+        update: dict[str, object] = {"scoring": "all"}
+    else:
+        names = [spec.name for spec in interface.outputs]
+        keys = tuple(names) if set(names) == set(form.keys) else form.keys
+        update = {"returns": form.returns, "keys": keys}
+    return finding.model_copy(update={"interface": interface.model_copy(update=update)})
+
+
 def fits(finding: Finding, runtime: Runtime) -> bool:
     """Whether a finding is one of the model that was loaded."""
     known, loaded = finding.interface, runtime.interface
-    return (known.platform, known.parameters, known.streams) == (
+    return (known.platform, known.parameters, known.streams, bool(known.scoring)) == (
         loaded.platform,
         loaded.parameters,
         loaded.streams,
+        bool(loaded.scoring),
     ) and all(
         [(spec.name, spec.datatype, spec.shape[1:]) for spec in ours]
         == [(spec.name, spec.datatype, spec.shape[1:]) for spec in theirs]

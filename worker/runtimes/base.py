@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from penstock.shared.contracts.deployment import ModelInterface
+from penstock.shared.contracts.deployment import ModelInterface, Returns
 from penstock.shared.wire.messages import Parameters
-from penstock.shared.wire.tensors import AnyArray
+from penstock.shared.wire.tensors import AnyArray, Buffer, Tensor
 from penstock.worker.runtimes.mlflow_model import MLmodel
 from penstock.worker.session.outcomes import FailureKind
 
@@ -34,6 +35,34 @@ class ExecutionError(Exception):
         self.kind = kind
 
 
+@dataclass(frozen=True)
+class Form:
+    """In which form a model returned what it did, as far as JSON shows it.
+
+    Attributes:
+        returns: as `penstock.shared.contracts.deployment.ModelInterface` has it.
+        keys: members of its objects, as JSON has them.
+    """
+
+    returns: Returns = ""
+    keys: tuple[str, ...] = ()
+
+
+UNKNOWN = Form()
+
+
+class BodyScorer(Protocol):
+    """Reads and answers bodies in the words of MLflow's scoring server."""
+
+    def score(self, body: Buffer, parameters: Parameters) -> Tensor:
+        """The answer, or why the body is refused.
+
+        Raises:
+            ExecutionError: if the model failed.
+        """
+        ...
+
+
 class Runtime(Protocol):
     """A loaded model.
 
@@ -51,6 +80,8 @@ class Runtime(Protocol):
             comes with a model is to be surprised by that.
         runs_code: whether code that came with the model runs, which needs the packages that the
             model asks for.
+        scorer: answers bodies that no gateway made tensors of; None: nothing does.
+        form: of what it has returned so far; None: nothing yet.
     """
 
     interface: ModelInterface
@@ -62,9 +93,21 @@ class Runtime(Protocol):
     coarse: bool
     may_be_static: bool
 
+    @property
+    def scorer(self) -> BodyScorer | None: ...
+
+    @property
+    def form(self) -> Form | None: ...
+
+    def opened(self) -> Runtime | None:
+        """The same model with its outputs left open, if all that it answered so far is something
+        else than its signature says; None: it need not be.
+        """
+        ...
+
     def execute(
         self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()
-    ) -> Sequence[AnyArray]:
+    ) -> Sequence[AnyArray] | Mapping[str, AnyArray]:
         """Run one batch.
 
         Args:
@@ -73,7 +116,8 @@ class Runtime(Protocol):
             parameters: what all requests of the batch say beside their inputs.
 
         Returns:
-            an array for every output, in the interface's order.
+            an array for every output, in the interface's order; by name, if the interface leaves
+            open what it takes or gives.
 
         Raises:
             ExecutionError: if it failed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import pandas as pd
 
 from penstock.shared.contracts.tensor_spec import TensorSpec
 from penstock.shared.wire.tensors import AnyArray
-from penstock.worker.runtimes.mlflow_model import Column
+from penstock.worker.runtimes.mlflow_model import COLUMN_DATATYPES, Column
 from penstock.worker.runtimes.results import Result, ResultError, are_texts, array_of
 
 
@@ -22,7 +23,8 @@ def frame_of(inputs: Mapping[str, AnyArray], columns: Sequence[Column]) -> pd.Da
         columns: of the signature; if they have no names, the frame's are numbers.
 
     Raises:
-        ValueError: if text is not UTF-8, or no time where a time is expected.
+        ValueError: if text is not UTF-8, no time where a time is expected, or no JSON where what it
+            says is structured.
     """
     series: dict[Any, Any] = {}
     for position, column in enumerate(columns):
@@ -33,6 +35,8 @@ def frame_of(inputs: Mapping[str, AnyArray], columns: Sequence[Column]) -> pd.Da
 
 
 def _series(array: AnyArray, kind: str) -> Any:
+    if kind not in COLUMN_DATATYPES:
+        return pd.Series([structured(text) for text in array.tolist()], dtype=object)
     if kind == "binary":
         return pd.Series(array, dtype=object)
     if kind == "string":
@@ -40,6 +44,18 @@ def _series(array: AnyArray, kind: str) -> Any:
     if kind == "datetime":
         return _times(strings(array))
     return array.copy()  # a model may write into what it gets, which messages forbid
+
+
+def structured(text: bytes) -> Any:
+    """What a JSON text says, of which no tensor is made.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("JSON that is nested too deep") from error
 
 
 def _times(texts: AnyArray) -> Any:

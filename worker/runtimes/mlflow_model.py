@@ -84,8 +84,12 @@ class MLmodel:
         input_columns, output_columns: likewise for a signature of columns.
         parameters: what a request may say beside its inputs.
         streams: whether it can give an answer in parts.
+        body: the file with that example as MLflow's scoring server would get it; empty: none.
         example: the file with the author's `input_example`, in the model's folder; empty: none.
         acts: whether it may do things when it is called, as agents do.
+        talks: whether it takes a conversation, as one object.
+        hinted: whether its signature is made of the type hints of its code, so that it is given a
+            list of what they say.
     """
 
     flavors: dict[str, dict[str, Any]]
@@ -96,7 +100,10 @@ class MLmodel:
     parameters: tuple[ParameterSpec, ...] = ()
     streams: bool = False
     example: str = ""
+    body: str = ""
     acts: bool = False
+    talks: bool = False
+    hinted: bool = False
 
 
 def read_mlmodel(folder: Path) -> MLmodel | None:
@@ -121,7 +128,10 @@ def read_mlmodel(folder: Path) -> MLmodel | None:
             parameters=_parameters(signature.get("params")),
             streams=streams(flavors),
             example=_example(document.get("saved_input_example_info")),
+            body=_named_json(document.get("saved_input_example_info"), "serving_input_path"),
             acts=_acts(flavors, document) or _talks(_columns(signature.get("inputs"))),
+            talks=_talks(_columns(signature.get("inputs"))),
+            hinted=bool(document.get("is_signature_from_type_hint")),
         )
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise MLmodelError(f"the MLmodel file cannot be read: {error}") from error
@@ -136,23 +146,15 @@ def named(specs: Iterable[TensorSpec], side: str) -> tuple[TensorSpec, ...]:
 
 
 def column_specs(columns: Sequence[Column], side: str) -> tuple[TensorSpec, ...]:
-    """The tensors, of one dimension each, that carry a data frame's columns.
-
-    Raises:
-        MLmodelError: if a column's values are no scalars.
-    """
-    for column in columns:
-        if column.kind not in COLUMN_DATATYPES:
-            raise MLmodelError(
-                f"{side} column {column.name!r} has type {column.kind}, which no tensor carries"
-            )
+    """The tensors, of one dimension each, that carry a data frame's columns."""
     specs = [
         TensorSpec(
             name=column.name,
-            datatype=COLUMN_DATATYPES[column.kind],
+            datatype=COLUMN_DATATYPES.get(column.kind, "BYTES"),
             shape=(-1,),
             optional=not column.required,
-            text=column.kind in TEXT_KINDS,
+            text=column.kind in TEXT_KINDS or column.kind not in COLUMN_DATATYPES,
+            structured=column.kind not in COLUMN_DATATYPES,
         )
         for column in columns
     ]
@@ -161,8 +163,12 @@ def column_specs(columns: Sequence[Column], side: str) -> tuple[TensorSpec, ...]
 
 def _example(info: Any) -> str:
     """The payload that MLflow made of an example, or the example itself; a name in the folder."""
-    info = info if isinstance(info, dict) else {}
-    name = str(info.get("serving_input_path") or info.get("artifact_path") or "")
+    return _named_json(info, "serving_input_path") or _named_json(info, "artifact_path")
+
+
+def _named_json(info: Any, key: str) -> str:
+    """The name of a file in the model's folder; empty if it is no such name."""
+    name = str(info.get(key) or "") if isinstance(info, dict) else ""
     return name if "/" not in name and name.endswith(".json") else ""
 
 

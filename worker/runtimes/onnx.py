@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from penstock.shared.contracts.deployment import ModelInterface
 from penstock.shared.contracts.tensor_spec import TensorSpec
 from penstock.shared.wire.messages import Parameters
 from penstock.shared.wire.tensors import NUMPY_OF, AnyArray
-from penstock.worker.runtimes.base import ModelLoadError
+from penstock.worker.runtimes.base import BodyScorer, Form, ModelLoadError, Runtime
 from penstock.worker.runtimes.failures import execution_error
 from penstock.worker.runtimes.graph import batch_limit, named_apart, reconcile, static_rows
 from penstock.worker.runtimes.mlflow_model import MLmodel
+from penstock.worker.runtimes.scoring.graphs import GraphScorer, scoring_of
 
 PLATFORM = "onnxruntime_onnx"
 
@@ -61,6 +63,8 @@ class OnnxRuntime:
         self.runs_code = False
         self.unbatched = unbatched
         self.coarse = False
+        self.scorer: BodyScorer | None = None
+        self.form: Form | None = None
         self.may_be_static = False
         self.provider: str = session.get_providers()[0]
         self.static_rows = static_rows(interface.max_batch_size, graph_inputs, TITLE)
@@ -70,6 +74,9 @@ class OnnxRuntime:
         self._feeds = {
             name: (spec.name, NUMPY_OF[spec.datatype]) for name, spec in graph_inputs.items()
         }
+
+    def opened(self) -> Runtime | None:
+        return None
 
     def execute(
         self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()
@@ -118,13 +125,29 @@ def load_onnx(
         outputs=tuple(outputs),
         max_batch_size=batch_limit(inputs, outputs, by_name, max_batch_size),
         platform=PLATFORM,
+        scoring=scoring_of(mlmodel),
     )
     leads = [
         {node.name: node.shape[0] if node.shape else None for node in nodes}
         for nodes in (session.get_inputs(), session.get_outputs())
     ]
     unbatched = named_apart(*leads, made_up=MADE_UP_NAMES)
-    return OnnxRuntime(session, interface, by_name, device, unbatched)
+    runtime = OnnxRuntime(session, interface, by_name, device, unbatched)
+    runtime.scorer = GraphScorer(folder, partial(_wrapped, session), device)
+    if mlmodel is not None and mlmodel.inputs:  # which MLflow answers by the graph's names
+        runtime.form = Form("object", tuple(spec.name for spec in graph_outputs))
+    return runtime
+
+
+def _wrapped(session: Any) -> Any:
+    """MLflow's way to call a session, around one that is here."""
+    from mlflow.onnx import _OnnxModelWrapper  # noqa: PLC0415 - where it is not asked for, not there
+
+    wrapper = _OnnxModelWrapper.__new__(_OnnxModelWrapper)
+    wrapper.rt = session
+    wrapper.inputs = [(node.name, node.type) for node in session.get_inputs()]
+    wrapper.output_names = [node.name for node in session.get_outputs()]
+    return wrapper
 
 
 def _open(path: Path, device: str, threads: int) -> Any:

@@ -9,45 +9,51 @@ it hands over as a mapping, or as a plain value if the one column or tensor has 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import mlflow.pyfunc
 import numpy as np
-from mlflow.exceptions import MlflowException
 
 from penstock.shared.contracts.deployment import ModelInterface
 from penstock.shared.contracts.tensor_spec import TensorSpec
 from penstock.shared.process.telemetry import get_logger
 from penstock.shared.wire.messages import Parameters
 from penstock.shared.wire.tensors import AnyArray
-from penstock.worker.runtimes.base import ExecutionError, ModelLoadError
+from penstock.worker.runtimes.base import UNKNOWN, ExecutionError, Form, ModelLoadError
 from penstock.worker.runtimes.failures import as_execution_errors
 from penstock.worker.runtimes.frames import frame_of, result_of, strings, without_frames
 from penstock.worker.runtimes.graph import batches
-from penstock.worker.runtimes.mlflow_model import Column, MLmodel, MLmodelError, column_specs, named
+from penstock.worker.runtimes.mlflow_model import Column, MLmodel, column_specs, named
 from penstock.worker.runtimes.model_code import check_requirements, model_code_runs
-from penstock.worker.runtimes.results import Result, arrange, discover_outputs
+from penstock.worker.runtimes.model_params import ModelParams, as_refusals
+from penstock.worker.runtimes.open_pyfunc import OpenPyfuncRuntime, given_of
+from penstock.worker.runtimes.results import (
+    Result,
+    ResultError,
+    arrange,
+    discover_outputs,
+    same_kinds,
+)
+from penstock.worker.runtimes.scoring.form import form_of
+from penstock.worker.runtimes.scoring.scorer import Scorer
 from penstock.worker.session.outcomes import FailureKind
 from penstock.worker.trial.example import read_example
 
 PLATFORM = "mlflow_pyfunc"
 
-IGNORED_NAMED_MAX = 100
-"""Names of unknown parameters that are logged, once each; clients invent them."""
-
 log = get_logger("runtimes")
-
-SERVER_ERROR = 500
-"""The lowest status that blames the server."""
 
 _END = object()
 
 
 class PyfuncRuntime:
     """One pyfunc model; see `penstock.worker.runtimes.base.Runtime`.
+
+    Attributes:
+        scorer: answers bodies that no gateway made tensors of.
+        form: of what it has returned so far; None: nothing yet.
 
     Args:
         model: what MLflow loaded.
@@ -76,13 +82,33 @@ class PyfuncRuntime:
         self._columns = columns
         self._dtypes = dtypes
         self._device = device
-        self._parameters = {spec.name for spec in interface.parameters}
-        self._ignored: set[str] = set()
+        self.scorer = Scorer(model, device)
+        self.form: Form | None = None
+        self._params = ModelParams(interface)
+        self._fits = self._misfits = False
 
     def execute(
         self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()
     ) -> Sequence[AnyArray]:
-        return arrange(self.run(inputs, parameters), self.interface.outputs)
+        result = self.run(inputs, parameters)
+        try:
+            if not same_kinds(result, self.interface.outputs):
+                self.form = UNKNOWN  # tensors are cast to what was promised; MLflow casts nothing
+            arrays = arrange(result, self.interface.outputs)
+        except ResultError:
+            self._misfits = True
+            raise
+        self._fits = True
+        return arrays
+
+    def opened(self) -> OpenPyfuncRuntime | None:
+        return self.with_open_outputs() if self._misfits and not self._fits else None
+
+    def with_open_outputs(self) -> OpenPyfuncRuntime:
+        """The same model, of which nothing says what it gives."""
+        update = {"outputs": (), "scoring": "all", "max_batch_size": 0, "streams": False}
+        interface = self.interface.model_copy(update=update)
+        return OpenPyfuncRuntime(self._model, interface, self.given, self._device)
 
     def run(self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()) -> Result:
         """What the model returns, in arrays.
@@ -90,18 +116,34 @@ class PyfuncRuntime:
         Raises:
             ExecutionError: if it failed.
         """
-        with as_execution_errors(self._device, trust_words=False), _as_refusals():
-            data = self._data(inputs)
-            returned = self._model.predict(data, params=self._params(parameters))
-            return result_of(returned, self.interface.outputs)
+        with as_execution_errors(self._device, trust_words=False), as_refusals():
+            data = self.given(inputs)
+            returned = self._model.predict(data, params=self._params.of(parameters))
+            self._note_form(returned)
+            try:
+                return result_of(returned, self.interface.outputs)
+            except ResultError:
+                self._misfits = True
+                raise
+
+    def _note_form(self, returned: Any) -> None:
+        """As long as all that was returned had one form, that is how answers are worded."""
+        if self.form == UNKNOWN:
+            return
+        form = form_of(returned)
+        if self.form is None or form == self.form:
+            self.form = form
+            return
+        self.form = UNKNOWN
+        log.warning("the model returns now this and now that", this=self.form, that=form)
 
     def stream(
         self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()
     ) -> Generator[object]:
         with as_execution_errors(self._device, trust_words=False):
-            params = self._params(parameters)
-            with _as_refusals():
-                values = self._model.predict_stream(self._data(inputs), params=params)
+            params = self._params.of(parameters)
+            with as_refusals():
+                values = self._model.predict_stream(self.given(inputs), params=params)
         try:
             while (value := self._next(values)) is not _END:
                 yield value
@@ -114,7 +156,12 @@ class PyfuncRuntime:
             value = next(values, _END)
             return value if value is _END else without_frames(value, self.interface.outputs)
 
-    def _data(self, inputs: Mapping[str, AnyArray]) -> Any:
+    def given(self, inputs: Mapping[str, AnyArray]) -> Any:
+        """What the model is given, made of a request's inputs.
+
+        Raises:
+            ExecutionError: if they do not fit.
+        """
         if self._columns is not None:
             try:
                 return frame_of(inputs, self._columns)
@@ -135,29 +182,6 @@ class PyfuncRuntime:
             array = strings(array)
         return array.astype(dtype)  # a copy: a model may write into what it gets
 
-    def _params(self, parameters: Parameters) -> dict[str, Any] | None:
-        """Those that the signature knows. MLflow ignores others too, with a warning each time."""
-        for name, _ in parameters:
-            known = name in self._parameters or name in self._ignored
-            if not known and len(self._ignored) < IGNORED_NAMED_MAX:
-                self._ignored.add(name)
-                log.warning("ignored a parameter that the signature does not name", name=name)
-        return {name: value for name, value in parameters if name in self._parameters} or None
-
-
-@contextmanager
-def _as_refusals() -> Iterator[None]:
-    """What MLflow's own server answers with a status of 400 to 499: its enforcement of schemas.
-
-    A model may raise the same, and then means it.
-    """
-    try:
-        yield
-    except MlflowException as error:
-        if error.get_http_status_code() >= SERVER_ERROR:
-            raise
-        raise ExecutionError(FailureKind.REFUSED, error.message) from error
-
 
 def load_pyfunc(
     folder: Path,
@@ -168,23 +192,15 @@ def load_pyfunc(
     threads: int,
     allow_cpu_fallback: bool,
     may_execute: bool = True,
-) -> PyfuncRuntime:
+) -> PyfuncRuntime | OpenPyfuncRuntime:
     """Load a folder's model by MLflow's `python_function` flavor.
 
     Raises:
-        ModelLoadError: if it has no signature, lacks packages, or is broken.
+        ModelLoadError: if it lacks packages, or is broken.
     """
-    if mlmodel is None or not (mlmodel.inputs or mlmodel.input_columns):
-        raise ModelLoadError(
-            "the model has no signature, and nothing else says what it takes; log it again with "
-            "a signature or an input_example",
-            invalid=True,
-        )
-    try:
-        inputs = _side(mlmodel.inputs, mlmodel.input_columns, "input")
-        outputs = _side(mlmodel.outputs, mlmodel.output_columns, "output")
-    except MLmodelError as error:
-        raise ModelLoadError(str(error), invalid=True) from error
+    assert mlmodel is not None  # or it would not be known to have this flavor
+    inputs = _side(mlmodel.inputs, mlmodel.input_columns, "input")
+    outputs = _side(mlmodel.outputs, mlmodel.output_columns, "output")
     check_requirements(folder)
     # Flavors that can use a GPU ask MLflow's own setting for it.
     os.environ.setdefault("MLFLOW_DEFAULT_PREDICTION_DEVICE", device)
@@ -198,26 +214,44 @@ def load_pyfunc(
         parameters=mlmodel.parameters,
         streams=mlmodel.streams,
         table=mlmodel.input_columns is not None,
+        open_inputs=not inputs,
+        scoring="all" if _worded_apart(mlmodel.input_columns) else "rest",
     )
     columns = mlmodel.input_columns
-    dtypes = {} if columns is not None else _dtypes(model)
+    dtypes = {} if columns is not None or not inputs else _dtypes(model)
+    trial = PyfuncRuntime(model, interface, columns, dtypes, device)
+    plain = bool(inputs) and not mlmodel.hinted and not _structured(inputs)
+    if not plain or _structured(outputs):
+        given = trial.given if plain else given_of(mlmodel, inputs)
+        given_outputs = () if _structured(outputs) else outputs
+        update = {"outputs": given_outputs, "scoring": "all", "streams": False}
+        return OpenPyfuncRuntime(model, interface.model_copy(update=update), given, device)
     if not outputs:
-        trial = PyfuncRuntime(model, interface, columns, dtypes, device)
         example = read_example(folder, mlmodel, inputs)
-        outputs = discover_outputs(trial.run, inputs, example, may_execute=may_execute)
+        try:
+            outputs = discover_outputs(trial.run, inputs, example, may_execute=may_execute)
+        except ModelLoadError as error:
+            log.info("the outputs are not known before a request", reason=str(error)[:500])
+            return trial.with_open_outputs()
     limit = max_batch_size if batches(inputs, outputs) else 0
     known = interface.model_copy(update={"outputs": outputs, "max_batch_size": limit})
     return PyfuncRuntime(model, known, columns, dtypes, device)
 
 
+def _worded_apart(columns: Sequence[Column] | None) -> bool:
+    """Whether JSON words columns in ways that a gateway does not know: bytes in base64, and times
+    now with zones and now as numbers, by the field that they come in."""
+    return any(column.kind in ("binary", "datetime") for column in columns or ())
+
+
+def _structured(specs: Sequence[TensorSpec]) -> bool:
+    return any(spec.structured for spec in specs)
+
+
 def _side(
     tensors: Sequence[TensorSpec] | None, columns: Sequence[Column] | None, side: str
 ) -> tuple[TensorSpec, ...]:
-    """The tensors of one side of a signature; none if it says nothing about that side.
-
-    Raises:
-        MLmodelError: if they cannot be served.
-    """
+    """The tensors of one side of a signature; none if it says nothing about that side."""
     if tensors:
         return named(tensors, side)
     return column_specs(columns, side) if columns else ()

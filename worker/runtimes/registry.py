@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from penstock.shared.process.telemetry import get_logger
 from penstock.worker.runtimes.base import Loader, ModelLoadError, Runtime
 from penstock.worker.runtimes.mlflow_model import MLmodel, MLmodelError, read_mlmodel
+
+log = get_logger("runtimes")
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,38 @@ def load_runtime(
         ModelLoadError: if no runtime fits, or the one that fits cannot load it.
     """
     kind = kind_of(folder, mlmodel)
+    by_kind = partial(
+        _load,
+        folder=folder,
+        mlmodel=mlmodel,
+        max_batch_size=max_batch_size,
+        device=device,
+        threads=threads,
+        allow_cpu_fallback=allow_cpu_fallback,
+        may_execute=may_execute,
+    )
+    try:
+        return by_kind(kind)
+    except ModelLoadError as error:
+        flavors = mlmodel.flavors if mlmodel is not None else {}
+        if not error.invalid or kind is _PYFUNC or "python_function" not in flavors:
+            raise
+        log.info("as no graph, it is served by MLflow's own code", reason=str(error))
+    return by_kind(_PYFUNC)
+
+
+def _load(
+    kind: RuntimeKind,
+    *,
+    folder: Path,
+    mlmodel: MLmodel | None,
+    max_batch_size: int,
+    device: str,
+    threads: int,
+    allow_cpu_fallback: bool,
+    may_execute: bool,
+) -> Runtime:
+    """The same, with this runtime."""
     try:
         load: Loader = getattr(importlib.import_module(kind.module), kind.function)
     except ImportError as error:

@@ -6,8 +6,10 @@ a library are turned into these by the library's runtime.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +27,10 @@ Result = AnyArray | Sequence[AnyArray] | Mapping[str, AnyArray]
 
 _COMMON_KINDS = "biufcSU"
 """Numpy's kinds that elements of several types may have become."""
+
+
+_KIND_OF = defaultdict(str, {"b": "boolean", "i": "whole", "u": "whole", "f": "number"})
+"""What JSON makes of numpy's kinds."""
 
 
 class ResultError(ValueError):
@@ -91,9 +97,24 @@ def are_texts(names: Sequence[str], specs: Sequence[TensorSpec]) -> list[bool]:
     return [*texts.values(), *[False] * len(names)][: len(names)]
 
 
+def same_kinds(result: Result, specs: Sequence[TensorSpec]) -> bool:
+    """Whether outputs are numbers of the kinds (whole or not, true or false) that were promised.
+
+    Raises:
+        ResultError: if the model returned something else.
+    """
+    pairs = zip(_in_order(result, specs), specs, strict=True)
+    return all(_KIND_OF[array.dtype.kind] == _KIND_OF[_dtype(spec).kind] for array, spec in pairs)
+
+
+def _dtype(spec: TensorSpec) -> np.dtype[Any]:
+    return NUMPY_OF[spec.datatype]
+
+
 def _in_order(result: Result, specs: Sequence[TensorSpec]) -> Sequence[AnyArray]:
     if isinstance(result, np.ndarray):
-        result = [result]
+        several = len(specs) > 1 and result.ndim > 1 and result.shape[1] == len(specs)
+        result = [result[:, i] for i in range(len(specs))] if several else [result]
     if isinstance(result, Mapping):
         if all(spec.name in result for spec in specs):
             return [result[spec.name] for spec in specs]

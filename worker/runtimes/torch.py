@@ -28,12 +28,13 @@ from penstock.shared.contracts.deployment import ModelInterface
 from penstock.shared.contracts.tensor_spec import TensorSpec
 from penstock.shared.wire.messages import Parameters
 from penstock.shared.wire.tensors import DATATYPE_OF, NUMPY_OF, AnyArray
-from penstock.worker.runtimes.base import ModelLoadError
+from penstock.worker.runtimes.base import BodyScorer, Form, ModelLoadError, Runtime
 from penstock.worker.runtimes.failures import as_execution_errors
 from penstock.worker.runtimes.graph import batch_limit, batches, named_apart, reconcile, static_rows
 from penstock.worker.runtimes.mlflow_model import MLmodel, named
 from penstock.worker.runtimes.model_code import add_code_paths, check_requirements, model_code_runs
 from penstock.worker.runtimes.results import Result, ResultError, arrange, discover_outputs
+from penstock.worker.runtimes.scoring.graphs import GraphScorer, scoring_of
 from penstock.worker.trial.example import read_example
 
 PLATFORM = "pytorch_torch"
@@ -67,14 +68,19 @@ class TorchRuntime:
         self.interface = interface
         self.unbatched = unbatched
         self.coarse = False
+        self.scorer: BodyScorer | None = None
+        self.form: Form | None = None
         self.may_be_static = True
         self.static_rows = static
         self.any_thread = False  # OpenMP has its threads for each thread that calls
         self.provider = f"torch {device}"
         self._call = call
-        self._device = device
+        self.device = device
         self._trust_words = trust_words
         self.runs_code = not trust_words
+
+    def opened(self) -> Runtime | None:
+        return None
 
     def execute(
         self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()
@@ -88,7 +94,7 @@ class TorchRuntime:
             ExecutionError: if it failed.
         """
         with (
-            as_execution_errors(self._device, trust_words=self._trust_words),
+            as_execution_errors(self.device, trust_words=self._trust_words),
             torch.inference_mode(),
         ):
             tensors = {name: self._tensor(array) for name, array in inputs.items()}
@@ -96,10 +102,22 @@ class TorchRuntime:
             self.coarse = self.coarse or _has_bfloat16(returned)
             return _arrays(returned)
 
+    def wrapped(self) -> Any:
+        """MLflow's way to call a module, around this one."""
+        from mlflow.pytorch import _PyTorchWrapper  # noqa: PLC0415 - only where it is asked for
+
+        (spec,) = self.interface.inputs
+
+        def module(tensor: torch.Tensor) -> Any:
+            leaves = _leaves(self._call({spec.name: tensor}))
+            return leaves[0] if len(leaves) == 1 else leaves
+
+        return _PyTorchWrapper(module, self.device)
+
     def _tensor(self, array: AnyArray) -> torch.Tensor:
         # The library refuses memory that must not be written, which is what messages give.
         own = array if array.flags.writeable else array.copy()
-        return torch.from_numpy(own).to(self._device)
+        return torch.from_numpy(own).to(self.device)
 
 
 def load_torch(
@@ -124,11 +142,27 @@ def load_torch(
     torch.set_num_threads(threads)
     data = folder / str(mlmodel.flavors["pytorch"].get("model_data", "data")) if mlmodel else folder
     if (data / "model.pt2").is_file():
-        return _load_exported(data / "model.pt2", mlmodel, max_batch_size, device)
-    if (data / "model.pth").is_file() and mlmodel is not None:
+        runtime = _load_exported(data / "model.pt2", mlmodel, max_batch_size, device)
+    elif (data / "model.pth").is_file() and mlmodel is not None:
         path = data / "model.pth"
-        return _load_module(folder, path, mlmodel, max_batch_size, device, may_execute=may_execute)
-    raise ModelLoadError("there is neither a model.pt2 nor a model.pth", invalid=True)
+        runtime = _load_module(
+            folder, path, mlmodel, max_batch_size, device, may_execute=may_execute
+        )
+    else:
+        raise ModelLoadError("there is neither a model.pt2 nor a model.pth", invalid=True)
+    if mlmodel is not None:
+        _have_scored(runtime, folder, mlmodel)
+    return runtime
+
+
+def _have_scored(runtime: TorchRuntime, folder: Path, mlmodel: MLmodel) -> None:
+    """Have it answer bodies as MLflow's wrapper does, which has one tensor in and one out."""
+    interface = runtime.interface
+    if len(interface.inputs) != 1 or len(interface.outputs) != 1 or not mlmodel.inputs:
+        return
+    runtime.interface = interface.model_copy(update={"scoring": scoring_of(mlmodel)})
+    runtime.form = Form("array")
+    runtime.scorer = GraphScorer(folder, runtime.wrapped, runtime.device)
 
 
 # torch.export

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 from penstock.shared.wire.messages import Request
-from penstock.shared.wire.tensors import Tensor
+from penstock.shared.wire.tensors import Tensor, is_scoring
 
 
 class Buckets:
@@ -33,7 +33,8 @@ class Buckets:
     def of(self, request: Request) -> tuple[Hashable, bool]:
         """The request's bucket, as `bucket_of` has it, and whether it must run alone all the same.
 
-        It must if no trial had one like it: with these inputs, and without parameters.
+        It must if no trial had one like it: with these inputs, and without parameters; or if its
+        body is for the model to read, since nobody knows what is in it.
         """
         if request.parameters:
             return self._find(request)
@@ -46,6 +47,8 @@ class Buckets:
         return bucket_of(request, batches=self._batches), self._is_untried(request)
 
     def _is_untried(self, request: Request) -> bool:
+        if is_scoring(request.inputs):
+            return True
         if self._tried is None:
             return False
         if not self._parameters.isdisjoint([name for name, _ in request.parameters]):

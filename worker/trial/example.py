@@ -57,6 +57,17 @@ def read_example(
     return arrays if len(rows) == 1 and rows != {0} else None
 
 
+def read_body(folder: Path, mlmodel: MLmodel | None) -> bytes:
+    """The author's example as MLflow's scoring server would get it; empty if there is none."""
+    if mlmodel is None or not mlmodel.body:
+        return b""
+    path = folder / mlmodel.body
+    try:
+        return path.read_bytes() if path.stat().st_size <= EXAMPLE_BYTES_MAX else b""
+    except OSError:
+        return b""
+
+
 def _binary_inputs(mlmodel: MLmodel, inputs: Sequence[TensorSpec]) -> set[str]:
     """Names of the inputs whose texts MLflow wrote in base64."""
     columns = mlmodel.input_columns

@@ -129,7 +129,8 @@ class Runner:
         finally:
             self.took_s = time.monotonic() - started
             self.spent_s += self.took_s
-        return [np.array(answer) for answer in answers]
+        arrays = answers.values() if isinstance(answers, Mapping) else answers
+        return [np.array(answer) for answer in arrays]
 
 
 def rows_max(row: Row) -> int:

@@ -31,7 +31,7 @@ from penstock.shared.contracts.tensor_spec import TensorSpec
 from penstock.shared.process.telemetry import get_logger
 from penstock.shared.wire.tensors import shape_fits
 from penstock.worker.replica.short_of_memory import by_chance
-from penstock.worker.runtimes.base import ModelLoadError, Runtime
+from penstock.worker.runtimes.base import ExecutionError, ModelLoadError, Runtime
 from penstock.worker.session.outcomes import FailureKind
 from penstock.worker.trial.invented import invented_inputs, is_guess
 from penstock.worker.trial.rows import Row, candidates
@@ -62,6 +62,14 @@ RUNS_PER_SIZE = 2
 
 NO_BATCH_DIMENSION = "not every input and output begins with an open dimension"
 
+REFUSED = 400
+"""The lowest HTTP status of answers that are none."""
+
+LACKS_PACKAGE = ("ModuleNotFoundError", "ImportError")
+"""How what code raises begins that imports a package which is not there."""
+
+OPEN = "its signature leaves open what a request holds"
+
 TRIED_AGAIN = "the next load tries again"
 
 OVERRIDE = "to batch it all the same, set penstock.batching = on"
@@ -80,6 +88,8 @@ class WarmUp:
         example: rows of the model's author.
         acts: it does things when it is called, so nobody calls it but clients.
         device: `cpu` or `cuda:N`.
+        body: of a model that takes what no tensor carries: the author's example as MLflow's server
+            would get it, or empty. None: it is no such model.
     """
 
     runtime: Runtime
@@ -88,11 +98,13 @@ class WarmUp:
     example: Row | None = None
     acts: bool = False
     device: str = "cpu"
+    body: bytes | None = None
     timings: list[tuple[int, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._runner = Runner(self.runtime)
         self._last: Answers = ()
+        self._has_example = self.example is not None
         self._limit = self.runtime.interface.max_batch_size
         self._static = self.runtime.static_rows
         self._shape: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
@@ -108,6 +120,8 @@ class WarmUp:
         """
         if self.policy == "off" or self.acts:
             return self._untried()
+        if self.body is not None:
+            return self._answered()
         if self._limit == 0:
             return self._alone_only(self.runtime.unbatched or NO_BATCH_DIMENSION)
         if self.batching == "off":
@@ -122,6 +136,19 @@ class WarmUp:
             chance = not error.shown and self._is_chance()
             reason = f"{error}; {TRIED_AGAIN}" if chance else str(error)
             return self._alone_only(f"{reason}; {OVERRIDE}", chance=chance)
+
+    def _answered(self) -> Finding:
+        """What is known of a model that takes what no tensor carries: how its example goes."""
+        finding = unbatched(self._finding(), OPEN)
+        if not self.body:
+            return finding
+        trouble = ""
+        for _ in range(RUNS_PER_SIZE):
+            trouble = trouble or body_fails(self.runtime, self.body)
+        if not trouble:
+            return finding
+        reason = f"{finding.reason}; it refuses its own input_example: {trouble[:200]}"
+        return finding.model_copy(update={"reason": reason})
 
     def _is_chance(self) -> bool:
         """Whether another load may well find otherwise, where nothing was shown."""
@@ -150,11 +177,10 @@ class WarmUp:
 
     def _tried(self) -> Finding:
         inputs = self.runtime.interface.inputs
-        guessed = is_guess(inputs, batches=True)
         if self._static is None:
             alone = self._run_alone(1)
             if not alone.rows:
-                self._find_static(guessed, alone)
+                self._find_static(alone)
                 if self._static is None:
                     raise UnprovenError(f"it refused all made-up rows ({alone.refusal[:200]})")
         if self._static is not None:
@@ -225,12 +251,21 @@ class WarmUp:
 
     def _refused(self, alone: AloneRuns) -> Exception:
         """What it means that no row was taken."""
-        if is_guess(self.runtime.interface.inputs, batches=True):
+        if self._is_guess(alone.refusal, batches=True):
             return UnprovenError(f"it refused all made-up rows ({alone.refusal[:200]})")
         rows = self._static or 1
         return ModelLoadError(f"the model failed its warm-up with {rows} row(s): {alone.refusal}")
 
-    def _find_static(self, guessed: bool, alone: AloneRuns) -> None:
+    def _is_guess(self, refusal: str, *, batches: bool) -> bool:
+        """Whether the model may well refuse just what was made up: code may, whatever it says that
+        it takes, if its author gave no example; but no input makes it lack a package."""
+        if refusal.startswith(LACKS_PACKAGE):
+            return False
+        if self.runtime.runs_code and not self._has_example:
+            return True
+        return is_guess(self.runtime.interface.inputs, batches=batches)
+
+    def _find_static(self, alone: AloneRuns) -> None:
         """No row runs alone: look for the one size that does."""
         specs = self.runtime.interface.inputs
         row = next(candidates(specs, self.example, 1, careful=self._runner.careful), None)
@@ -242,7 +277,7 @@ class WarmUp:
             self._static = self._limit = sizes[0]
             self.runtime.static_rows = sizes[0]
             self._log_limit(f"only batches of {sizes[0]} rows run")
-        elif not guessed:
+        elif not self._is_guess(alone.refusal, batches=True):
             raise self._refused(alone) from alone.refused
 
     def _runs(self, rows: Sequence[Row]) -> bool:
@@ -399,7 +434,7 @@ class WarmUp:
                 for _ in range(RUNS_PER_SIZE):
                     self._runner.execute(request)
             except RunFailedError as error:
-                if not is_guess(inputs, batches=False):
+                if not self._is_guess(error.reason, batches=False):
                     message = f"the model failed its warm-up: {error.reason}"
                     raise ModelLoadError(message) from error
             else:
@@ -423,7 +458,25 @@ def _sizes(limit: int) -> list[int]:
     return [*powers, limit]
 
 
-def execute_once(runtime: Runtime, finding: Finding, example: Row | None) -> bool:
+def body_fails(runtime: Runtime, body: bytes) -> str:
+    """What comes of a body in MLflow's words, if it is no answer.
+
+    Raises:
+        ModelLoadError: if the device is of no more use.
+    """
+    assert runtime.scorer is not None
+    try:
+        answer = runtime.scorer.score(body, ())
+    except ExecutionError as error:
+        if error.kind is FailureKind.FATAL:
+            raise ModelLoadError(f"the model failed its warm-up: {error}") from error
+        return str(error)
+    return "" if answer.shape[-1] < REFUSED else bytes(answer.data).decode()
+
+
+def execute_once(
+    runtime: Runtime, finding: Finding, example: Row | None, body: bytes | None = None
+) -> bool:
     """Run the largest size that a finding allows; False if that showed that it does not hold.
 
     A size that a trial may not make is left out, or a smaller one is run where any will do.
@@ -431,8 +484,13 @@ def execute_once(runtime: Runtime, finding: Finding, example: Row | None) -> boo
     Args:
         runtime: which runs as was found.
         example: rows of the model's author.
+        body: as `WarmUp` has it.
     """
     interface = finding.interface
+    if body is not None:
+        if body:
+            body_fails(runtime, body)
+        return True
     runner = Runner(runtime)
     try:
         if interface.max_batch_size:

@@ -60,6 +60,8 @@ class Allowed:
 
 def allowed_of(interface: ModelInterface, max_elements: int) -> Allowed:
     """What the interface allows in one request, open sizes bounded by `max_elements` alone."""
+    if interface.open_inputs:
+        return Allowed(max_elements, LISTS_MAX)
     elements = lists = 0
     for spec in interface.inputs:
         sizes = list(spec.shape)

@@ -200,6 +200,8 @@ class _InputReader:
         if type(name) is not str:
             raise mismatch("input name", "a string", shown(name))
         spec = self._specs.get(name)
+        if spec is None and self._interface.open_inputs:
+            spec = _spec_of(name, entry)
         if spec is None:
             expected = f"one of the model's inputs ({shown_names(self._specs)})"
             raise mismatch("input", expected, quoted(name))
@@ -259,6 +261,15 @@ class _InputReader:
         elif spec.datatype == "BOOL" and size and np.frombuffer(data, np.uint8).max() > 1:
             raise mismatch(what, "BOOL bytes of 0 or 1", "other values")
         return data
+
+
+def _spec_of(name: str, entry: dict[str, Any]) -> TensorSpec | None:
+    """What a tensor says of itself, to a model of which nothing is known; None: nothing usable."""
+    datatype, shape = entry.get("datatype"), entry.get("shape")
+    if datatype not in NUMPY_OF or type(shape) is not list:
+        what = f"input {quoted(name)}"
+        raise mismatch(what, "a datatype and a shape", f"{shown(datatype)} and {shown(shape)}")
+    return TensorSpec(name=name, datatype=datatype, shape=(-1,) * len(shape))
 
 
 @lru_cache(1024)

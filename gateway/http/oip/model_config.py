@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from penstock.gateway.inference.types import ModelMetadata
+from penstock.shared.contracts.deployment import ModelInterface
 from penstock.shared.contracts.tensor_spec import TensorSpec
 from penstock.shared.wire.messages import PRIORITY_DEFAULT, PRIORITY_LOWEST
 
@@ -32,7 +33,7 @@ def model_config(metadata: ModelMetadata) -> dict[str, Any]:
             for spec in interface.inputs
         ],
         "output": [_tensor(spec, batches) for spec in interface.outputs],
-        "parameters": {spec.name: {"string_value": spec.datatype} for spec in interface.parameters},
+        "parameters": _parameters(interface),
     }
     if batches:
         config["dynamic_batching"] = {
@@ -41,6 +42,15 @@ def model_config(metadata: ModelMetadata) -> dict[str, Any]:
             "default_priority_level": PRIORITY_DEFAULT,
         }
     return config
+
+
+def _parameters(interface: ModelInterface) -> dict[str, Any]:
+    """Those that a request may state, by datatype; and which inputs are texts of another kind."""
+    stated = {spec.name: spec.datatype for spec in interface.parameters}
+    for spec in (*interface.inputs, *interface.outputs):
+        if spec.structured:
+            stated[f"content_type.{spec.name}"] = "application/json"
+    return {name: {"string_value": value} for name, value in stated.items()}
 
 
 def _version(version: str) -> int | str:

@@ -11,8 +11,10 @@ import orjson
 
 from penstock.gateway.http.bodies.element_bounds import (
     LARGE_BYTES,
+    LISTS_MAX,
     MAX_REQUEST_ELEMENTS,
     SURPLUS_COLUMNS,
+    Allowed,
     allowed_of,
     check_csv,
     check_elements,
@@ -30,7 +32,12 @@ from penstock.gateway.http.scoring.inputs import (
     tensors_of_pieces,
     tensors_of_table,
 )
-from penstock.gateway.http.scoring.outputs import kserve_predictions, mlflow_predictions
+from penstock.gateway.http.scoring.outputs import (
+    MlflowRefusalError,
+    kserve_predictions,
+    mlflow_predictions,
+    scored,
+)
 from penstock.gateway.http.tensors.bad_input import mismatch, quoted, shown_names
 from penstock.gateway.http.tensors.document import load_document
 from penstock.gateway.http.tensors.large_lists import (
@@ -41,10 +48,14 @@ from penstock.gateway.http.tensors.large_lists import (
     mark_of,
 )
 from penstock.gateway.inference.types import InferenceAnswer
-from penstock.shared.contracts.deployment import ModelInterface
+from penstock.shared.contracts.deployment import ModelInterface, Returns
 from penstock.shared.contracts.errors import ErrorCode, PenstockError
 from penstock.shared.wire.messages import PRIORITY_DEFAULT, Parameters
-from penstock.shared.wire.tensors import Buffer, Tensor
+from penstock.shared.wire.tensors import Buffer, Tensor, is_scoring, scoring_request
+
+JSON, CSV, PARQUET = b"application/json", b"text/csv", b"application/vnd.apache.parquet"
+KINDS = (b"", JSON, CSV, PARQUET)
+"""Content types that MLflow's server takes; none means JSON."""
 
 MLFLOW_FIELDS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 KSERVE_FIELDS = ("instances", "inputs")
@@ -76,6 +87,9 @@ MLFLOW_CODE_OF: dict[ErrorCode, str] = {
 }
 """MLflow's codes; all others are `INTERNAL_ERROR`."""
 
+ENFORCED = "INVALID_PARAMETER_VALUE"
+"""MLflow's code for what its enforcement of a signature refuses, which runs in replicas."""
+
 
 @dataclass(frozen=True, slots=True)
 class ParsedScoring:
@@ -83,11 +97,14 @@ class ParsedScoring:
 
     Attributes:
         platform: the model's runtime, which decides how MLflow words its answers.
+        returns, keys: what the model returns, as `ModelInterface` has it.
     """
 
     inputs: tuple[Tensor, ...]
     parameters: Parameters
     platform: str
+    returns: Returns = ""
+    keys: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     priority: int = PRIORITY_DEFAULT
     timeout_s: float | None = None
@@ -96,52 +113,106 @@ class ParsedScoring:
 def read_mlflow(
     body: Buffer, headers: RawHeaders, interface: ModelInterface, max_elements: int
 ) -> ParsedScoring:
-    """Tensors that fit the model, from one of MLflow's four fields or from CSV.
+    """Tensors that fit the model, from one of MLflow's four fields or from CSV; or the body itself,
+    if the model's replicas are to read it, or a gateway cannot.
 
     Raises:
         PenstockError: INVALID_INPUT.
     """
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if kind != b"text/csv":
-        return _read_json(body, interface, max_elements, MLFLOW_FIELDS, "params")
-    if len(body) > LARGE_BYTES:
-        check_csv(body, allowed_of(interface, max_elements))
-    inputs = _inputs_of_csv(body, interface)
-    check_elements(inputs, max_elements)
-    return ParsedScoring(inputs, (), interface.platform)
+    if kind == PARQUET and not interface.scoring:
+        raise mismatch("request", "JSON or CSV, since this model's replicas read no Parquet", "it")
+    if interface.scoring == "all" or kind == PARQUET:
+        _check_size(body, kind, Allowed(max_elements, LISTS_MAX))
+        return _unread(body, kind, interface, max_elements)
+    _check_size(body, kind, allowed_of(interface, max_elements))
+    try:
+        if kind == CSV:
+            parsed = _parsed(_inputs_of_csv(body, interface), (), interface)
+        else:
+            parsed = _read_json(body, interface, MLFLOW_FIELDS, "params")
+    except PenstockError:
+        if not interface.scoring:
+            raise
+        return _unread(body, kind, interface, max_elements)
+    check_elements(parsed.inputs, max_elements)
+    return parsed
 
 
 def read_kserve(
     body: Buffer, headers: RawHeaders, interface: ModelInterface, max_elements: int
 ) -> ParsedScoring:
-    """Tensors that fit the model, from `instances` or `inputs`.
+    """Tensors that fit the model, from `instances` or `inputs`; or the same in MLflow's words.
 
     Raises:
         PenstockError: INVALID_INPUT.
     """
-    return _read_json(body, interface, max_elements, KSERVE_FIELDS, "parameters")
+    if interface.scoring == "all":
+        _check_size(body, JSON, Allowed(max_elements, LISTS_MAX))
+        return _unread(_as_mlflow(body), JSON, interface, max_elements)
+    _check_size(body, JSON, allowed_of(interface, max_elements))
+    try:
+        parsed = _read_json(body, interface, KSERVE_FIELDS, "parameters")
+    except PenstockError:
+        if not interface.scoring:
+            raise
+        return _unread(_as_mlflow(body), JSON, interface, max_elements)
+    check_elements(parsed.inputs, max_elements)
+    return parsed
+
+
+def _check_size(body: Buffer, kind: bytes, allowed: Allowed) -> None:
+    """Refuse what holds more than is allowed; Parquet is looked at by who reads it."""
+    if len(body) <= LARGE_BYTES or kind == PARQUET:
+        return
+    if kind == CSV:
+        check_csv(body, allowed)
+    else:
+        check_json(body, allowed, SURPLUS_COLUMNS)
+
+
+def _unread(
+    body: Buffer, kind: bytes, interface: ModelInterface, max_elements: int
+) -> ParsedScoring:
+    """A body that the model's replicas read."""
+    content_type = kind.decode("latin-1") or "application/json"
+    parameters = (("content_type", content_type), ("max_elements", max_elements))
+    return ParsedScoring((scoring_request(body),), parameters, interface.platform)
+
+
+def _as_mlflow(body: Buffer) -> bytes:
+    """A body of KServe's in the words of MLflow's server.
+
+    Raises:
+        PenstockError: INVALID_INPUT.
+    """
+    document = load_document(_contiguous(body))
+    field = _only_field(document, KSERVE_FIELDS)
+    said: dict[str, Any] = {field: document[field]}
+    if document.get("parameters") is not None:
+        said["params"] = as_object("parameters", document["parameters"])
+    return orjson.dumps(said)
+
+
+def _parsed(
+    inputs: tuple[Tensor, ...], parameters: Parameters, interface: ModelInterface
+) -> ParsedScoring:
+    returns, keys = interface.returns, interface.keys
+    return ParsedScoring(inputs, parameters, interface.platform, returns, keys)
 
 
 def _read_json(
-    body: Buffer,
-    interface: ModelInterface,
-    max_elements: int,
-    fields: tuple[str, ...],
-    parameters: str,
+    body: Buffer, interface: ModelInterface, fields: tuple[str, ...], parameters: str
 ) -> ParsedScoring:
     """From a document that has one of the fields, and parameters under their name."""
-    if len(body) > LARGE_BYTES:
-        check_json(body, allowed_of(interface, max_elements), SURPLUS_COLUMNS)
     text = _contiguous(body)
     inputs, document = _in_pieces(text, interface, fields)
     if inputs is None:
         document = load_document(text)
         field = _only_field(document, fields)
         inputs = _inputs(interface, field, document[field])
-    check_elements(inputs, max_elements)
     stated = as_object(parameters, document.get(parameters))
-    kept = model_parameters(stated, interface.parameters)
-    return ParsedScoring(inputs, kept, interface.platform)
+    return _parsed(inputs, model_parameters(stated, interface.parameters), interface)
 
 
 class MlflowFormat:
@@ -153,18 +224,15 @@ class MlflowFormat:
         self._max_elements = max_elements
 
     def check(self, headers: RawHeaders) -> None:
-        """JSON or CSV, in UTF-8."""
-        given = headers.get(b"content-type", b"").decode("latin-1")
-        kind, _, parameters = given.partition(";")
-        charset = parameters.strip().lower().replace('"', "")
-        if kind.strip().lower() not in ("", "application/json", "text/csv") or charset not in (
-            "",
-            "charset=utf-8",
-        ):
+        """JSON, CSV or Parquet, texts in UTF-8."""
+        given = headers.get(b"content-type", b"")
+        kind, _, parameters = given.partition(b";")
+        charset = parameters.strip().lower().replace(b'"', b"")
+        if kind.strip().lower() not in KINDS or charset not in (b"", b"charset=utf-8"):
             raise PenstockError(
                 ErrorCode.UNSUPPORTED_MEDIA_TYPE,
-                f"content type: expected application/json or text/csv in UTF-8, got "
-                f"{quoted(given)} (Parquet needs packages that a gateway does not have)",
+                "content type: expected application/json or text/csv in UTF-8, or "
+                f"{PARQUET.decode()}, got {quoted(given.decode('latin-1'))}",
             )
 
     def parse(self, body: Buffer, headers: RawHeaders, interface: ModelInterface) -> ParsedScoring:
@@ -177,11 +245,18 @@ class MlflowFormat:
 
     def build(self, answer: InferenceAnswer, parsed: ParsedScoring) -> EncodedResponse:
         """`{"predictions": ...}`."""
-        return EncodedResponse(mlflow_predictions(answer, parsed.platform))
+        if is_scoring(answer.outputs):
+            return EncodedResponse((scored(answer.outputs[0]),))
+        form = (parsed.returns, parsed.keys)
+        return EncodedResponse(mlflow_predictions(answer, parsed.platform, *form))
 
     def error_body(self, error: PenstockError) -> bytes:
         """`{"error_code": "...", "message": "..."}`."""
         code = MLFLOW_CODE_OF.get(error.code, "INTERNAL_ERROR")
+        if error.code is ErrorCode.INVALID_INPUT and error.attempts:
+            code = ENFORCED
+        if isinstance(error, MlflowRefusalError):
+            code = error.mlflow_code
         return orjson.dumps({"error_code": code, "message": error.message})
 
 
@@ -206,6 +281,8 @@ class KserveFormat:
 
     def build(self, answer: InferenceAnswer, parsed: ParsedScoring) -> EncodedResponse:
         """`{"predictions": ...}`."""
+        if is_scoring(answer.outputs):
+            return EncodedResponse((scored(answer.outputs[0]),))
         return EncodedResponse(kserve_predictions(answer))
 
     def error_body(self, error: PenstockError) -> bytes:

@@ -30,6 +30,12 @@ from penstock.shared.wire.tensors import NUMPY_OF, Buffer, Tensor
 _MISSING = frozenset({"", "nan", "NaN", "NA", "N/A", "null", "NULL", "None"})
 """What a CSV cell without a number says, as in pandas."""
 
+_NO_TEXT = frozenset(
+    {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"}
+    | {"<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
+)
+"""What a CSV cell without a text says to pandas (`pandas._libs.parsers.STR_NA_VALUES`)."""
+
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False}
 _FLOATS = ("FP16", "FP32", "FP64")
 
@@ -61,7 +67,7 @@ def tensors_of_named(interface: ModelInterface, named: dict[str, Any]) -> tuple[
             data = named[spec.name]
             if len(spec.shape) == 1:
                 data = data if type(data) is list else [data]  # one row of a column
-                data = _without_nulls(spec, data)
+                data = _without_nulls(interface, spec, data)
             tensors[spec.name] = _tensor(interface, spec, data)
     return in_order(tensors, interface)
 
@@ -252,14 +258,14 @@ def tensors_of_table(interface: ModelInterface, table: Table) -> tuple[Tensor, .
     only = _only_input(interface)
     if table.columns is None or not needed <= set(table.columns):
         if only is not None and len(only.shape) > 1:
-            rows = [_cells(only, row, table) for row in table.rows]
+            rows = [_cells(interface, only, row, table) for row in table.rows]
             return in_order({only.name: _tensor(interface, only, rows)}, interface)
         if table.columns is None:
             table = Table([spec.name for spec in specs][: _width_of(table)], table.rows)
     _check_once(table.columns or [], specs)
     columns = dict(zip(table.columns or (), zip(*table.rows, strict=True), strict=False))
     tensors = {
-        spec.name: _column(interface, spec, _cells(spec, columns[spec.name], table))
+        spec.name: _column(interface, spec, _cells(interface, spec, columns[spec.name], table))
         for spec in specs
         if spec.name in columns
     }
@@ -288,8 +294,12 @@ def _only_input(interface: ModelInterface) -> TensorSpec | None:
     return interface.inputs[0] if len(interface.inputs) == 1 else None
 
 
-def _cells(spec: TensorSpec, cells: Iterable[Any], table: Table) -> list[Any]:
+def _cells(
+    interface: ModelInterface, spec: TensorSpec, cells: Iterable[Any], table: Table
+) -> list[Any]:
     """Values of a column or a row, made from their texts if the table has nothing else."""
+    if table.texts and spec.datatype == "BYTES" and interface.scoring:
+        return [None if cell in _NO_TEXT else cell for cell in cells]
     if not table.texts or spec.datatype == "BYTES":
         return list(cells)
     return [_from_text(spec, cell) for cell in cells]
@@ -302,7 +312,7 @@ def _from_text(spec: TensorSpec, text: str) -> Any:
     try:
         if spec.datatype == "BOOL":
             return _BOOLEANS[text]
-        if "_" in text:  # which Python's readers allow within digits
+        if "_" in text or not text.isascii():  # which Python's readers allow in digits
             return text
         if spec.datatype not in (*_FLOATS, "BF16"):
             return int(text)
@@ -314,7 +324,7 @@ def _from_text(spec: TensorSpec, text: str) -> Any:
 
 def _column(interface: ModelInterface, spec: TensorSpec, values: list[Any]) -> Tensor:
     """A tensor from one column; in columns of numbers with a fraction some may be missing."""
-    values = _without_nulls(spec, values)
+    values = _without_nulls(interface, spec, values)
     if spec.datatype not in _FLOATS or len(spec.shape) != 1 or None not in values:
         return _tensor(interface, spec, values)
     whole = _tensor(interface, spec, [0.0 if value is None else value for value in values])
@@ -323,9 +333,12 @@ def _column(interface: ModelInterface, spec: TensorSpec, values: list[Any]) -> T
     return Tensor(spec.name, spec.datatype, whole.shape, array.tobytes())
 
 
-def _without_nulls(spec: TensorSpec, values: list[Any]) -> list[Any]:
-    """Texts of a column that may be left out: a null is an empty text, as an empty cell of CSV."""
-    if not (spec.optional and spec.datatype == "BYTES" and None in values):
+def _without_nulls(interface: ModelInterface, spec: TensorSpec, values: list[Any]) -> list[Any]:
+    """Texts of a column that may be left out: a null is an empty text, as an empty cell of CSV.
+
+    Where replicas read bodies themselves, they are to have it as it is.
+    """
+    if interface.scoring or not (spec.optional and spec.datatype == "BYTES" and None in values):
         return values
     return ["" if value is None else value for value in values]
 

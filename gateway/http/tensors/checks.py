@@ -95,6 +95,10 @@ def in_order(tensors: dict[str, Tensor], interface: ModelInterface) -> tuple[Ten
     """
     if len(tensors) == 1 and len(interface.inputs) == 1:
         return tuple(tensors.values())
+    if interface.open_inputs:
+        if not tensors:
+            raise mismatch("inputs", "at least one tensor", "none")
+        return tuple(tensors.values())
     if len(tensors) < len(interface.inputs):
         _check_missing(tensors, interface.inputs)
     ordered = tuple([tensors[spec.name] for spec in interface.inputs if spec.name in tensors])

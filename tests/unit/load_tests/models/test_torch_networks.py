@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,9 @@ def test_an_exported_network_is_served_with_any_number_of_rows(case: Case, tmp_p
     assert (y.name, y.datatype, y.shape) == ("y", "FP32", (-1, right.answers[0].shape[1]))
     assert runtime.interface.max_batch_size == 16
     for rows in (1, 3):
-        (answers,) = runtime.execute({"x": batch_of(samples, rows)})
+        found = runtime.execute({"x": batch_of(samples, rows)})
+        assert isinstance(found, Sequence)
+        (answers,) = found
         for index in range(rows):
             right.check(index, answers[index : index + 1])
 

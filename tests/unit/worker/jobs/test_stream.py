@@ -39,12 +39,17 @@ class Model:
     coarse = False
     may_be_static = False
     runs_code = False
+    scorer = None
+    form = None
 
     def __init__(self, generate: Callable[[], Generator[Any]], *, streams: bool = True) -> None:
         self.interface = ModelInterface(
             inputs=(INPUT,), outputs=(OUTPUT,), max_batch_size=4, platform="test", streams=streams
         )
         self._generate = generate
+
+    def opened(self) -> None:
+        return None
 
     def execute(
         self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
@@ -61,7 +62,8 @@ def test_a_load_that_fails_is_told_to_the_log_with_what_the_model_raised(tmp_pat
     def predict(x: Any, params: Any) -> Any:
         return {"other": x}["width"]
 
-    folder = models.python_model(tmp_path / "m", predict, models.vectors())
+    example = np.ones((2, models.WIDTH), np.float32)
+    folder = models.python_model(tmp_path / "m", predict, models.vectors(), example=example)
     with capture_logs() as logs:
         result = load(start_of(folder, None))
     assert isinstance(result, NotLoaded), result
@@ -70,6 +72,30 @@ def test_a_load_that_fails_is_told_to_the_log_with_what_the_model_raised(tmp_pat
     assert (line["kind"], line["exception_type"]) == ("failed", "KeyError")
     assert line["reason"] == result.message
     assert "in predict" in line["traceback"]
+
+
+def test_what_fails_on_made_up_input_alone_is_served_and_says_so(tmp_path: Path) -> None:
+    def predict(x: Any, params: Any) -> Any:
+        if x.min() < 1e9:
+            raise ValueError("too small to mean anything")
+        return x[:, :2]
+
+    folder = models.python_model(tmp_path / "m", predict, models.vectors())
+    found = loaded(folder, None).finding
+    assert found.interface.max_batch_size == 0
+    assert "it refused all made-up rows (ValueError: too small to mean anything" in found.reason
+
+
+def test_a_package_that_is_lacking_is_no_matter_of_the_input(tmp_path: Path) -> None:
+    def predict(x: Any, params: Any) -> Any:
+        import nosuchmodule  # type: ignore[import-not-found] # noqa: PLC0415
+
+        return nosuchmodule
+
+    folder = models.python_model(tmp_path / "m", predict, models.vectors())
+    result = load(start_of(folder, None))
+    assert isinstance(result, NotLoaded), result
+    assert "ModuleNotFoundError" in result.message
 
 
 def test_a_load_that_can_never_succeed_is_told_as_invalid(tmp_path: Path) -> None:

@@ -54,9 +54,9 @@ def test_columns_without_names_are_numbered() -> None:
     ]
 
 
-def test_columns_that_are_no_scalars_are_named() -> None:
-    with pytest.raises(MLmodelError, match="input column 'a' has type array"):
-        column_specs([Column("a", "array")], "input")
+def test_columns_that_are_no_scalars_are_texts_in_json() -> None:
+    (spec,) = column_specs([Column("a", "array")], "input")
+    assert (spec.datatype, spec.shape, spec.structured, spec.text) == ("BYTES", (-1,), True, True)
 
 
 def test_specs_without_names_are_numbered() -> None:

@@ -45,7 +45,7 @@ DATES: Sequence[list[str]] = [
 
 
 def loaded(folder: Path) -> PyfuncRuntime:
-    return load_pyfunc(
+    runtime = load_pyfunc(
         folder,
         read_mlmodel(folder),
         max_batch_size=8,
@@ -54,6 +54,8 @@ def loaded(folder: Path) -> PyfuncRuntime:
         allow_cpu_fallback=False,
         may_execute=False,
     )
+    assert isinstance(runtime, PyfuncRuntime)
+    return runtime
 
 
 def telling(folder: Path) -> Path:

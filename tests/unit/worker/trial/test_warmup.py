@@ -30,6 +30,8 @@ class Fake:
     coarse = False
     may_be_static = True
     runs_code = False
+    scorer = None
+    form = None
 
     def __init__(
         self,
@@ -46,6 +48,9 @@ class Fake:
         self.interface = ModelInterface(
             inputs=(spec,), outputs=(spec,), max_batch_size=static or 12, platform="fake"
         )
+
+    def opened(self) -> None:
+        return None
 
     def execute(
         self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()

@@ -1,0 +1,1 @@
+"""Models of every kind, answered by MLflow's own scoring server and by ours: the same."""

@@ -1,0 +1,97 @@
+"""The same bytes go to MLflow's own scoring server and to ours; the answers are the same."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import httpx
+import mlflow
+import pytest
+from fastapi import FastAPI
+from mlflow.pyfunc.scoring_server import init
+
+from penstock.shared.contracts.deployment import ReplicaSettings
+from penstock.worker.control.messages import LoadFailed, Ready
+from tests.fault.served import Served, served
+from tests.parity import agents, boosted, graphs, python_models, scikit, texts
+from tests.parity.bodies import Body
+from tests.parity.cases import Case
+from tests.parity.differences import REASONS, Answer, difference
+
+pytestmark = [pytest.mark.costly, pytest.mark.timeout(300), pytest.mark.filterwarnings("default")]
+
+CASES: Sequence[Case] = [
+    *scikit.CASES,
+    *python_models.CASES,
+    *agents.CASES,
+    *graphs.CASES,
+    *texts.CASES,
+    *boosted.CASES,
+]
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("parity") / "gateway.log") as system:
+        yield system
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What MLflow writes to where nothing else is said is to lie in no checkout."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def marked(case: Case) -> object:
+    return pytest.param(case, id=case.id, marks=[] if case.quick else pytest.mark.long)
+
+
+async def ask_mlflow(app: FastAPI, bodies: Sequence[Body]) -> list[Answer]:
+    """What MLflow's server answers; it ends in an exception where its own code does."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://mlflow") as client:
+        return [await _answer(client, "/invocations", body) for body in bodies]
+
+
+async def ask_us(port: int, model: str, bodies: Sequence[Body]) -> list[Answer]:
+    url, path = f"http://127.0.0.1:{port}", f"/v2/models/{model}/invocations"
+    async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+        return [await _answer(client, path, body) for body in bodies]
+
+
+async def _answer(client: httpx.AsyncClient, path: str, body: Body) -> Answer:
+    found = await client.post(path, content=body.content, headers={"content-type": body.kind})
+    return Answer(found.status_code, found.content)
+
+
+@pytest.mark.parametrize("case", [marked(case) for case in CASES])
+async def test_a_model_answers_as_mlflows_server_does(
+    case: Case, system: Served, tmp_path: Path
+) -> None:
+    missing = [name for name in case.needs if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}: make .venv/.installed-parity")
+    folder = tmp_path / "m"
+    case.make(folder)
+    bodies = case.bodies()
+    theirs = await ask_mlflow(init(mlflow.pyfunc.load_model(str(folder))), bodies)
+    gc.collect()
+    child = system.spawn(
+        folder, model=case.id, settings=ReplicaSettings(threads=1, max_batch_size=64)
+    )
+    try:
+        message = child.hear((Ready, LoadFailed))
+        assert isinstance(message, Ready), message
+        system.until_ready(case.id, 1)
+        ours = await ask_us(system.port, case.id, bodies)
+    finally:
+        child.end()
+    triples = zip(bodies, theirs, ours, strict=True)
+    found = {body.form: difference(a, b, case.volatile) for body, a, b in triples}
+    print(Counter(found.values()))
+    assert {form: why for form, why in found.items() if why and why not in REASONS} == {}
