@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from penstock.gateway.http.call_route import CallContext, CallRoute, CallSteps
+from penstock.gateway.http.documentation import add_documentation, with_examples
 from penstock.gateway.http.errors import install_error_handlers
 from penstock.gateway.http.jobs.intake import JobIntake
 from penstock.gateway.http.jobs.routes import JobEndpoints, add_job_routes
@@ -56,15 +57,16 @@ class GatewayApp(FastAPI):
 
     def __init__(self, infer: CallSteps[ParsedInfer], **options: Any) -> None:
         self.infer = infer
-        super().__init__(**options)
+        super().__init__(docs_url=None, redoc_url=None, **options)
 
     def openapi(self) -> dict[str, Any]:
-        """The OpenAPI document, completed by the schemas that the framework cannot see."""
+        """The OpenAPI document, completed by the schemas that the framework cannot see, and by
+        examples of the models that are there."""
         document = super().openapi()
         document.setdefault("components", {}).setdefault("schemas", {}).update(
             REQUEST_SCHEMAS | SCORING_SCHEMAS
         )
-        return document
+        return with_examples(document, self.infer.service)
 
 
 class _MetricsEndpoint:
@@ -125,6 +127,7 @@ def create_app(
         add_job_routes(app.router, JobEndpoints(jobs, intake))
     add_oip_routes(app.router, OipEndpoints(service, infer, version, intake))
     add_scoring_routes(app.router, ScoringEndpoints(context))
+    add_documentation(app.router, "Penstock")
     show = _MetricsEndpoint(metrics.registry).show
     responses: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {}}}}
     add_route(

@@ -101,6 +101,8 @@ def model_parameters(parameters: dict[str, Any], specs: Sequence[ParameterSpec] 
     for name, value in parameters.items():
         if name in RESERVED or name.startswith(RESERVED_PREFIXES):
             continue
+        if name.startswith("\0"):
+            raise mismatch("parameters", "names of characters that are printed", quoted(name))
         if isinstance(value, list | dict):
             expected = "a string, a number, true or false"
             raise mismatch(f"parameter {quoted(name)}", expected, shown(value))

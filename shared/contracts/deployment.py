@@ -28,9 +28,10 @@ Batching = Literal["auto", "on", "off"]
 WarmUpPolicy = Literal["auto", "off"]
 """Whether a model's code may be run before its first request."""
 
-Scoring = Literal["", "rest", "all"]
-"""Which bodies in MLflow's words go to the model as they are: none, those of which a gateway makes
-no tensors, or all."""
+Scoring = Literal["", "rest", "rows", "all"]
+"""Which bodies in MLflow's words go to the model as they are: none; those of which a gateway makes
+no tensors (`rest`); these, while it has replicas word the answers to all others, too (`rows`); all.
+"""
 
 Returns = Literal["", "array", "records", "object"]
 """What a model returns, as JSON has it: lists of numbers, an object for each row, or an object of
@@ -71,6 +72,8 @@ class ModelInterface(Document):
         scoring: which bodies of MLflow's scoring server its replicas read themselves.
         returns: the form of what it returned to all that it was tried with.
         keys: the members of the objects in that form, for each output in order.
+        example: a request to MLflow's scoring server, JSON, that the model's author logged with it;
+            empty: none, or a long one.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -84,6 +87,7 @@ class ModelInterface(Document):
     scoring: Scoring = ""
     returns: Returns = ""
     keys: tuple[str, ...] = ()
+    example: str = ""
     row_inputs: tuple[tuple[str, ...], ...] | None = None
     mlflow_version: str = ""
 

@@ -23,9 +23,18 @@ Scalar: TypeAlias = str | int | float | bool | None
 Parameters: TypeAlias = tuple[tuple[str, Scalar], ...]
 """Parameters of a request as pairs sorted by name: hashable, so that they can key a bucket."""
 
+WORDED: tuple[str, Scalar] = ("\0worded", True)
+"""The parameter, the first one, of a request whose answer the replica is to word as MLflow's
+scoring server does, since tensors could not say all of it. No client can state it."""
+
 PRIORITY_HIGHEST = 1
 PRIORITY_DEFAULT = 5
 PRIORITY_LOWEST = 9
+
+
+def is_worded(parameters: Parameters) -> bool:
+    """Whether a request's answer is to be worded by the replica."""
+    return len(parameters) > 0 and parameters[0] == WORDED
 
 
 class NackReason(IntEnum):

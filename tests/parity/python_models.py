@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import datetime
 import sys
+import time
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import mlflow
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ from mlflow.types.schema import AnyType, Array, DataType, Map, Object, Property
 from tests.parity.bodies import Body, document, of_array, of_frame, text
 from tests.parity.cases import Case
 
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
+import_module("cloudpickle").register_pickle_by_value(sys.modules[__name__])
 
 NUMBERS = pd.DataFrame({"a": [1.5, -2.0, 0.25, 9.0], "b": [1, 2, 3, -4]})
 IN = Schema([ColSpec("double", "a"), ColSpec("long", "b")])
@@ -441,6 +442,25 @@ def counting() -> PythonModel:
         return counts.to_numpy() + frame["x"].fillna(0).to_numpy()
 
     return answering(predict)()
+
+
+TOLD = [
+    pd.DataFrame({"a": [float(n), -float(n), n + 0.5], "b": [n, n + 1, 7 * n]}) for n in range(12)
+]
+
+
+def telling_texts(folder: Path) -> None:
+    """A model with some texts missing, and that takes its time, so that batches form."""
+
+    def predict(frame: Any) -> Any:
+        time.sleep(0.005)
+        texts = [
+            None if b % 3 == 0 else f"{a} {b}" for a, b in zip(frame["a"], frame["b"], strict=True)
+        ]
+        return pd.DataFrame({"text": texts, "number": frame["a"].to_numpy()})
+
+    signature = ModelSignature(IN, Schema([ColSpec("string", "text"), ColSpec("double", "number")]))
+    saved(answering(predict), signature, input_example=pd.concat(TOLD[:4]))(folder)
 
 
 COUNTED = Schema(

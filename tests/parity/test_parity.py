@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import importlib.util
 from collections import Counter
@@ -18,7 +19,7 @@ from penstock.shared.contracts.deployment import ReplicaSettings
 from penstock.worker.control.messages import LoadFailed, Ready
 from tests.fault.served import Served, served
 from tests.parity import agents, boosted, graphs, python_models, scikit, texts
-from tests.parity.bodies import Body
+from tests.parity.bodies import Body, of_frame
 from tests.parity.cases import Case
 from tests.parity.differences import REASONS, Answer, difference
 
@@ -95,3 +96,30 @@ async def test_a_model_answers_as_mlflows_server_does(
     found = {body.form: difference(a, b, case.volatile) for body, a, b in triples}
     print(Counter(found.values()))
     assert {form: why for form, why in found.items() if why and why not in REASONS} == {}
+
+
+async def test_answers_that_replicas_word_are_each_callers_own(
+    system: Served, tmp_path: Path
+) -> None:
+    """Requests share executions, and no text, missing or not, gets into another's answer."""
+    folder = tmp_path / "m"
+    python_models.telling_texts(folder)
+    bodies = [body for each in python_models.TOLD for body in of_frame(each, (1, 2))]
+    theirs = await ask_mlflow(init(mlflow.pyfunc.load_model(str(folder))), bodies)
+    settings = ReplicaSettings(threads=1, max_batch_size=16)
+    child = system.spawn(folder, model="texts", settings=settings)
+    try:
+        message = child.hear((Ready, LoadFailed))
+        assert isinstance(message, Ready), message
+        assert message.finding.interface.scoring == "rows", message.finding
+        system.until_ready("texts", 1)
+        asking = [ask_us(system.port, "texts", bodies) for _ in range(16)]
+        everybody = await asyncio.gather(*asking)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{system.port}") as client:
+            (stats,) = (await client.get("/v2/models/texts/stats")).json()["model_stats"]
+    finally:
+        child.end()
+    for ours in everybody:
+        pairs = zip(bodies, theirs, ours, strict=True)
+        assert {body.form: why for body, a, b in pairs if (why := difference(a, b))} == {}
+    assert stats["execution_count"] < stats["inference_count"], "batches formed"

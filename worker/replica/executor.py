@@ -18,12 +18,12 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from penstock.shared.process.telemetry import get_logger
-from penstock.shared.wire.messages import Parameters, Request
+from penstock.shared.wire.messages import Parameters, Request, is_worded
 from penstock.shared.wire.tensors import AnyArray, Tensor, is_scoring
 from penstock.worker.replica.assembly import OutputShapeError, copied_bytes, merge, split, whole
 from penstock.worker.replica.failure_log import FailureLog, cause_of, named
 from penstock.worker.replica.mailbox import Mailbox
-from penstock.worker.runtimes.base import ExecutionError, Runtime
+from penstock.worker.runtimes.base import ExecutionError, RowsMisfitError, Runtime
 from penstock.worker.session.batching import Item
 from penstock.worker.session.outcomes import Completed, Failed, FailureKind, Outcome
 
@@ -44,6 +44,9 @@ def run_batch(runtime: Runtime, requests: Sequence[Request], items: Sequence[Ite
     try:
         if is_scoring(requests[0].inputs):
             return Completed([(_scored(runtime, requests[0]),)], time.monotonic() - started)
+        if is_worded(requests[0].parameters):
+            shares = _worded(runtime, requests)
+            return Completed(shares, time.monotonic() - started)
         static_rows = runtime.static_rows
         inputs = merge(requests, static_rows)
         if static_rows == 1:
@@ -78,6 +81,23 @@ def _scored(runtime: Runtime, request: Request) -> Tensor:
     if runtime.scorer is None:
         raise ExecutionError(FailureKind.REFUSED, "its replicas do not read bodies of MLflow's")
     return runtime.scorer.score(request.inputs[0].data, request.parameters)
+
+
+def _worded(runtime: Runtime, requests: Sequence[Request]) -> list[tuple[Tensor, ...]]:
+    """What MLflow's server would answer to each of these requests.
+
+    Raises:
+        ExecutionError: if the model failed, or nothing here words answers.
+        OutputShapeError: if what the model returned cannot be divided.
+    """
+    if runtime.words is None:
+        raise ExecutionError(FailureKind.REFUSED, "its replicas do not word answers as MLflow does")
+    rows = [request.inputs[0].rows for request in requests]
+    try:
+        answers = runtime.words(merge(requests), requests[0].parameters[1:], rows)
+    except RowsMisfitError as error:
+        raise OutputShapeError(str(error)) from error
+    return [(answer,) for answer in answers]
 
 
 def _is_alone(requests: Sequence[Request], static_rows: int | None) -> bool:

@@ -17,7 +17,7 @@ from penstock.worker.runtimes.base import UNKNOWN, Form, ModelLoadError, Runtime
 from penstock.worker.runtimes.mlflow_model import MLmodel
 from penstock.worker.runtimes.registry import describe, load_runtime
 from penstock.worker.session.latency_model import LatencyModel
-from penstock.worker.trial.example import read_body, read_example
+from penstock.worker.trial.example import read_body, read_example, shown_example
 from penstock.worker.trial.rows import Row
 from penstock.worker.trial.warmup import WarmUp, execute_once
 
@@ -120,6 +120,9 @@ def _tried(
         body = read_body(Path(start.model_path), mlmodel)
         return _tried(start, opened, mlmodel, example, body)
     finding = worded(found, runtime.form, runs_code=runtime.runs_code)
+    example_shown = shown_example(read_body(Path(start.model_path), mlmodel))
+    interface = finding.interface.model_copy(update={"example": example_shown})
+    finding = finding.model_copy(update={"interface": interface})
     take(runtime, finding)
     return Loaded(runtime, latency_of(finding), finding, fresh=True)
 
@@ -139,22 +142,22 @@ def _again(start: Start, mlmodel: MLmodel | None) -> Runtime:
 def worded(finding: Finding, form: Form | None, *, runs_code: bool) -> Finding:
     """A finding with the form in which the model returns, by which gateways word MLflow's answers.
 
-    Where that is not known, or tensors cannot hold all that there may be in it (a text that is
-    missing), replicas answer what comes in MLflow's words themselves.
+    Where tensors cannot hold all that there may be in it (a text that is missing), replicas word
+    the answers; where the form is not known, they read what comes in MLflow's words, too.
     """
-    interface = finding.interface
+    interface, form = finding.interface, form or UNKNOWN
     if not interface.scoring:
         return finding
-    form = form or UNKNOWN
+    names = [spec.name for spec in interface.outputs]
+    fitting = not form.keys or len(form.keys) == len(names)
     # Of a graph, texts are never missing.
-    numbers = not runs_code or all(spec.datatype != "BYTES" for spec in interface.outputs)
-    fitting = not form.keys or len(form.keys) == len(interface.outputs)
-    if interface.scoring == "all" or not (form.returns and numbers and fitting):
-        update: dict[str, object] = {"scoring": "all"}
-    else:
-        names = [spec.name for spec in interface.outputs]
+    exact = form.exact or (not runs_code and bool(form.returns))
+    update: dict[str, object] = {"scoring": "all"}
+    if interface.scoring == "rest" and form.returns and fitting and exact:
         keys = tuple(names) if set(names) == set(form.keys) else form.keys
         update = {"returns": form.returns, "keys": keys}
+    elif interface.scoring == "rest" and form.returns and fitting and finding.static_rows is None:
+        update = {"scoring": "rows"}
     return finding.model_copy(update={"interface": interface.model_copy(update=update)})
 
 

@@ -42,10 +42,12 @@ class Form:
     Attributes:
         returns: as `penstock.shared.contracts.deployment.ModelInterface` has it.
         keys: members of its objects, as JSON has them.
+        exact: whether tensors of the model's outputs say all of it.
     """
 
     returns: Returns = ""
     keys: tuple[str, ...] = ()
+    exact: bool = False
 
 
 UNKNOWN = Form()
@@ -61,6 +63,29 @@ class BodyScorer(Protocol):
             ExecutionError: if the model failed.
         """
         ...
+
+
+class RowWords(Protocol):
+    """Executes requests together, and words their answers as MLflow's scoring server does."""
+
+    def __call__(
+        self, inputs: Mapping[str, AnyArray], parameters: Parameters, rows: Sequence[int]
+    ) -> list[Tensor]:
+        """An answer for each request.
+
+        Args:
+            inputs, parameters: as for `Runtime.execute`.
+            rows: of each request, in order.
+
+        Raises:
+            ExecutionError: if it failed.
+            RowsMisfitError: if what was returned cannot be divided.
+        """
+        ...
+
+
+class RowsMisfitError(ValueError):
+    """What a model returned has other rows than were executed."""
 
 
 class Runtime(Protocol):
@@ -82,6 +107,7 @@ class Runtime(Protocol):
             model asks for.
         scorer: answers bodies that no gateway made tensors of; None: nothing does.
         form: of what it has returned so far; None: nothing yet.
+        words: executes requests whose answers are to be worded here; None: nothing does.
     """
 
     interface: ModelInterface
@@ -98,6 +124,9 @@ class Runtime(Protocol):
 
     @property
     def form(self) -> Form | None: ...
+
+    @property
+    def words(self) -> RowWords | None: ...
 
     def opened(self) -> Runtime | None:
         """The same model with its outputs left open, if all that it answered so far is something

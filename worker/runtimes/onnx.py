@@ -14,7 +14,7 @@ from penstock.shared.contracts.deployment import ModelInterface
 from penstock.shared.contracts.tensor_spec import TensorSpec
 from penstock.shared.wire.messages import Parameters
 from penstock.shared.wire.tensors import NUMPY_OF, AnyArray
-from penstock.worker.runtimes.base import BodyScorer, Form, ModelLoadError, Runtime
+from penstock.worker.runtimes.base import BodyScorer, Form, ModelLoadError, RowWords, Runtime
 from penstock.worker.runtimes.failures import execution_error
 from penstock.worker.runtimes.graph import batch_limit, named_apart, reconcile, static_rows
 from penstock.worker.runtimes.mlflow_model import MLmodel
@@ -65,6 +65,7 @@ class OnnxRuntime:
         self.coarse = False
         self.scorer: BodyScorer | None = None
         self.form: Form | None = None
+        self.words: RowWords | None = None
         self.may_be_static = False
         self.provider: str = session.get_providers()[0]
         self.static_rows = static_rows(interface.max_batch_size, graph_inputs, TITLE)
@@ -135,7 +136,7 @@ def load_onnx(
     runtime = OnnxRuntime(session, interface, by_name, device, unbatched)
     runtime.scorer = GraphScorer(folder, partial(_wrapped, session), device)
     if mlmodel is not None and mlmodel.inputs:  # which MLflow answers by the graph's names
-        runtime.form = Form("object", tuple(spec.name for spec in graph_outputs))
+        runtime.form = Form("object", tuple(spec.name for spec in graph_outputs), exact=True)
     return runtime
 
 

@@ -57,6 +57,7 @@ class OpenPyfuncRuntime:
     coarse: bool = False
     may_be_static: bool = False
     form = UNKNOWN
+    words = None
 
     def __init__(self, model: Any, interface: ModelInterface, given: Given, device: str) -> None:
         self.interface = interface

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from penstock.shared.contracts.deployment import ModelInterface
 from penstock.shared.contracts.tensor_spec import TensorSpec
 from penstock.shared.process.telemetry import get_logger
 from penstock.shared.wire.messages import Parameters
-from penstock.shared.wire.tensors import AnyArray
+from penstock.shared.wire.tensors import AnyArray, Tensor, scoring_answer
 from penstock.worker.runtimes.base import UNKNOWN, ExecutionError, Form, ModelLoadError
 from penstock.worker.runtimes.failures import as_execution_errors
 from penstock.worker.runtimes.frames import frame_of, result_of, strings, without_frames
@@ -36,8 +37,8 @@ from penstock.worker.runtimes.results import (
     discover_outputs,
     same_kinds,
 )
-from penstock.worker.runtimes.scoring.form import form_of
-from penstock.worker.runtimes.scoring.scorer import Scorer
+from penstock.worker.runtimes.scoring.form import form_of, merged, shares_of
+from penstock.worker.runtimes.scoring.scorer import OK, Scorer, as_json
 from penstock.worker.session.outcomes import FailureKind
 from penstock.worker.trial.example import read_example
 
@@ -93,13 +94,23 @@ class PyfuncRuntime:
         result = self.run(inputs, parameters)
         try:
             if not same_kinds(result, self.interface.outputs):
-                self.form = UNKNOWN  # tensors are cast to what was promised; MLflow casts nothing
+                self.form = replace(self.form or UNKNOWN, exact=False)  # MLflow casts nothing
             arrays = arrange(result, self.interface.outputs)
         except ResultError:
             self._misfits = True
             raise
         self._fits = True
         return arrays
+
+    def words(
+        self, inputs: Mapping[str, AnyArray], parameters: Parameters, rows: Sequence[int]
+    ) -> list[Tensor]:
+        """See `penstock.worker.runtimes.base.RowWords`."""
+        with as_execution_errors(self._device, trust_words=False), as_refusals():
+            params = self._params.of(parameters)
+            returned = self._model.predict(self.given(inputs), params=params)
+            texts = [as_json(share) for share in shares_of(returned, rows)]
+        return [scoring_answer(f'{{"predictions": {text}}}'.encode(), OK) for text in texts]
 
     def opened(self) -> OpenPyfuncRuntime | None:
         return self.with_open_outputs() if self._misfits and not self._fits else None
@@ -131,11 +142,7 @@ class PyfuncRuntime:
         if self.form == UNKNOWN:
             return
         form = form_of(returned)
-        if self.form is None or form == self.form:
-            self.form = form
-            return
-        self.form = UNKNOWN
-        log.warning("the model returns now this and now that", this=self.form, that=form)
+        self.form = form if self.form is None else merged(self.form, form)
 
     def stream(
         self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()

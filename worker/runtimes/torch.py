@@ -28,7 +28,7 @@ from penstock.shared.contracts.deployment import ModelInterface
 from penstock.shared.contracts.tensor_spec import TensorSpec
 from penstock.shared.wire.messages import Parameters
 from penstock.shared.wire.tensors import DATATYPE_OF, NUMPY_OF, AnyArray
-from penstock.worker.runtimes.base import BodyScorer, Form, ModelLoadError, Runtime
+from penstock.worker.runtimes.base import BodyScorer, Form, ModelLoadError, RowWords, Runtime
 from penstock.worker.runtimes.failures import as_execution_errors
 from penstock.worker.runtimes.graph import batch_limit, batches, named_apart, reconcile, static_rows
 from penstock.worker.runtimes.mlflow_model import MLmodel, named
@@ -70,6 +70,7 @@ class TorchRuntime:
         self.coarse = False
         self.scorer: BodyScorer | None = None
         self.form: Form | None = None
+        self.words: RowWords | None = None
         self.may_be_static = True
         self.static_rows = static
         self.any_thread = False  # OpenMP has its threads for each thread that calls
@@ -161,7 +162,7 @@ def _have_scored(runtime: TorchRuntime, folder: Path, mlmodel: MLmodel) -> None:
     if len(interface.inputs) != 1 or len(interface.outputs) != 1 or not mlmodel.inputs:
         return
     runtime.interface = interface.model_copy(update={"scoring": scoring_of(mlmodel)})
-    runtime.form = Form("array")
+    runtime.form = Form("array", exact=True)
     runtime.scorer = GraphScorer(folder, runtime.wrapped, runtime.device)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
 from penstock.shared.contracts.tensor_spec import TensorSpec
 from penstock.shared.process.telemetry import get_logger
@@ -21,6 +22,9 @@ from penstock.worker.runtimes.mlflow_model import MLmodel
 
 EXAMPLE_BYTES_MAX = 16 * 1024 * 1024
 """Larger examples are not read: a few rows are all that is needed."""
+
+SHOWN_BYTES_MAX = 4096
+"""Of an example that gateways are told, since it is a part of what each replica says of itself."""
 
 log = get_logger("trial")
 
@@ -66,6 +70,17 @@ def read_body(folder: Path, mlmodel: MLmodel | None) -> bytes:
         return path.read_bytes() if path.stat().st_size <= EXAMPLE_BYTES_MAX else b""
     except OSError:
         return b""
+
+
+def shown_example(body: bytes) -> str:
+    """An example as people are shown it; empty if it is too long, or no JSON to strict readers."""
+    if len(body) > SHOWN_BYTES_MAX:
+        return ""
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return ""
+    return body.decode()
 
 
 def _binary_inputs(mlmodel: MLmodel, inputs: Sequence[TensorSpec]) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -50,7 +50,7 @@ from penstock.gateway.http.tensors.large_lists import (
 from penstock.gateway.inference.types import InferenceAnswer
 from penstock.shared.contracts.deployment import ModelInterface, Returns
 from penstock.shared.contracts.errors import ErrorCode, PenstockError
-from penstock.shared.wire.messages import PRIORITY_DEFAULT, Parameters
+from penstock.shared.wire.messages import PRIORITY_DEFAULT, WORDED, Parameters
 from penstock.shared.wire.tensors import Buffer, Tensor, is_scoring, scoring_request
 
 JSON, CSV, PARQUET = b"application/json", b"text/csv", b"application/vnd.apache.parquet"
@@ -136,7 +136,9 @@ def read_mlflow(
             raise
         return _unread(body, kind, interface, max_elements)
     check_elements(parsed.inputs, max_elements)
-    return parsed
+    if interface.scoring != "rows":
+        return parsed
+    return _worded(parsed, interface) or _unread(body, kind, interface, max_elements)
 
 
 def read_kserve(
@@ -158,7 +160,10 @@ def read_kserve(
             raise
         return _unread(_as_mlflow(body), JSON, interface, max_elements)
     check_elements(parsed.inputs, max_elements)
-    return parsed
+    if interface.scoring != "rows":
+        return parsed
+    words = _worded(parsed, interface)
+    return words or _unread(_as_mlflow(body), JSON, interface, max_elements)
 
 
 def _check_size(body: Buffer, kind: bytes, allowed: Allowed) -> None:
@@ -178,6 +183,14 @@ def _unread(
     content_type = kind.decode("latin-1") or "application/json"
     parameters = (("content_type", content_type), ("max_elements", max_elements))
     return ParsedScoring((scoring_request(body),), parameters, interface.platform)
+
+
+def _worded(parsed: ParsedScoring, interface: ModelInterface) -> ParsedScoring | None:
+    """A request whose answer the replica words, among others; None if it is to be whole, since
+    answers in JSON are not put together again."""
+    if parsed.inputs[0].rows > interface.max_batch_size:
+        return None
+    return replace(parsed, parameters=(WORDED, *parsed.parameters))
 
 
 def _as_mlflow(body: Buffer) -> bytes:

@@ -41,6 +41,7 @@ class Model:
     runs_code = False
     scorer = None
     form = None
+    words = None
 
     def __init__(self, generate: Callable[[], Generator[Any]], *, streams: bool = True) -> None:
         self.interface = ModelInterface(

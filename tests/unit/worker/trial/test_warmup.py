@@ -32,6 +32,7 @@ class Fake:
     runs_code = False
     scorer = None
     form = None
+    words = None
 
     def __init__(
         self,
