@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -423,7 +424,29 @@ async def test_openapi_documents_what_there_is(service: FakeInference) -> None:
     references = re.findall(r'"#/components/schemas/(\w+)"', orjson.dumps(document).decode())
     assert set(references) <= set(schemas)
     assert {"InferRequest", "InferInput", "InferResponse", "ErrorBody"} <= set(schemas)
-    assert (await ask(service, "GET", "/docs")).status_code == 200
+
+
+async def test_the_documentation_needs_no_network_and_has_each_models_example(
+    service: FakeInference,
+) -> None:
+    page = (await ask(service, "GET", "/docs")).text
+    links = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert {link.split("/")[1] for link in links} == {"docs"}, links
+    for link in links:
+        answer = await ask(service, "GET", link)
+        assert (answer.status_code, len(answer.content) > 100) == (200, True)
+    assert (await ask(service, "GET", "/docs/other.js")).status_code == 404
+    double = service.models["double"]
+    example = '{"dataframe_split":{"columns":["x"],"data":[[1]]}}'
+    shown = double.interface.model_copy(update={"example": example})
+    for interface, expected in ((shown, ["double"]), (double.interface, [])):
+        service.models["double"] = replace(double, interface=interface)
+        document = (await ask(service, "GET", "/openapi.json")).json()
+        post = document["paths"]["/v2/models/{model}/invocations"]["post"]
+        content = post["requestBody"]["content"]["application/json"]
+        assert list(content.get("examples", {})) == expected
+        for each in content.get("examples", {}).values():
+            assert each["value"] == orjson.loads(example)
 
 
 async def test_the_route_and_the_short_way_answer_alike(service: FakeInference) -> None:
