@@ -14,7 +14,7 @@ QUIETER := grep --line-buffered -vE '^(Looking in|Requirement already|Installing
 COMPILE ?= 1
 TO_COMPILE := $(wildcard $(shell sed -n '/^compiled = /,/^]/s/^ *"\(.*\)",$$/\1/p' pyproject.toml))
 
-.PHONY: help install compiled interpreted demo test test-fast long soak bench check format clean
+.PHONY: help install compiled interpreted demo test test-fast long models-table soak bench check format clean
 
 help:
 	@echo 'make demo     install, then run Penstock with a model; Ctrl-C ends it'
@@ -24,6 +24,7 @@ help:
 	@echo 'make test     all tests but the long ones'
 	@echo 'make test-fast  units and simulations, without those that take long, in under 90 seconds'
 	@echo 'make long     tests that take minutes: many models, environments, all examples of properties'
+	@echo 'make models-table  the table in docs/models.md, from a run of tests/parity'
 	@echo 'make interpreted  remove what was compiled'
 	@echo 'make soak     storms, soaks and the longest forms of other tests'
 	@echo 'make bench    load tests of everything, about 15 minutes; SCENARIO=tiny for one of them'
@@ -47,6 +48,11 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.made
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
 	@echo 'installing what tests and checks need'
 	@set -o pipefail; $(PIP) install --progress-bar off -e '.[dev]' | { $(QUIETER) || true; }
+	@touch $@
+
+$(VENV)/.installed-parity: pyproject.toml $(VENV)/.installed-dev
+	@echo 'installing other libraries, whose models are served beside MLflow'
+	@set -o pipefail; $(PIP) install --progress-bar off -e '.[parity]' | { $(QUIETER) || true; }
 	@touch $@
 
 # Of what is older than its source, nothing is left to be imported in its place.
@@ -91,10 +97,16 @@ test-fast: $(VENV)/.installed-dev
 
 # What takes minutes, which .ci/run wants too: models beside their own libraries, environments of
 # their own, tails and overload under load, and property tests with all their examples.
-long: $(VENV)/.installed-dev compiled
+long: $(VENV)/.installed-dev $(VENV)/.installed-parity compiled
 	$(TOGETHER) -m 'long and not slow and not alone' $(ARGS) $(NONE_IS_WELL)
 	$(BIN)/python -m pytest -m 'long and not slow and alone' $(ARGS) $(NONE_IS_WELL)
 	$(TOGETHER) -m 'property and not slow and not long' --hypothesis-profile full $(ARGS) $(NONE_IS_WELL)
+
+# docs/models.md has a table of what tests/parity found: this makes it anew.
+models-table: $(VENV)/.installed-parity compiled
+	rm -rf .penstock/parity
+	PENSTOCK_PARITY=$(CURDIR)/.penstock/parity $(TOGETHER) tests/parity
+	$(BIN)/python -m tests.parity.table .penstock/parity
 
 soak: $(VENV)/.installed-dev compiled
 	$(BIN)/python -m pytest -m slow --hypothesis-profile full --timeout 3600 $(ARGS)

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import mlflow
+import pandas as pd
 import requests
 from mlflow.deployments import PredictionsResponse
 from mlflow.deployments.base import BaseDeploymentClient
@@ -29,7 +30,7 @@ from mlflow.protos.databricks_pb2 import (
     TEMPORARILY_UNAVAILABLE,
 )
 from mlflow.store.artifact.models_artifact_repo import _parse_model_uri
-from mlflow.utils.proto_json_utils import dump_input_data
+from mlflow.utils.proto_json_utils import NumpyEncoder, dump_input_data
 
 DEFAULT_HOST = "127.0.0.1:8080"
 PREFIX_VARIABLE = "PENSTOCK_TAG_PREFIX"
@@ -92,7 +93,11 @@ class PenstockDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]
         parts = urlsplit(target_uri)
         scheme = "https" if parts.query == "scheme=https" else "http"
         self._url = f"{scheme}://{parts.netloc or DEFAULT_HOST}"
-        self._registry = mlflow.MlflowClient()
+
+    @property
+    def _registry(self) -> Any:
+        """Made when it is needed: to call a model, none is."""
+        return mlflow.MlflowClient()
 
     def create_deployment(
         self,
@@ -292,8 +297,10 @@ def _payload(inputs: Any) -> str:
     talks = ("messages", "prompt", "input")
     if isinstance(inputs, dict) and any(name in inputs for name in (*whole, *talks)):
         return json.dumps(inputs)
-    text: str = dump_input_data(inputs, inputs_key="inputs")
-    return text
+    if isinstance(inputs, pd.DataFrame):
+        text: str = dump_input_data(inputs)
+        return text
+    return json.dumps({"inputs": inputs}, cls=NumpyEncoder)
 
 
 def _prefix(said: dict[str, Any]) -> str:

@@ -21,7 +21,11 @@ from tests.contract.registries import mlflow_server
 from tests.e2e.folder import QUICK
 from tests.e2e.system import LocalSystem
 
-pytestmark = [pytest.mark.costly, pytest.mark.timeout(400)]
+pytestmark = [
+    pytest.mark.costly,
+    pytest.mark.timeout(400),
+    pytest.mark.filterwarnings("default"),
+]
 
 FRAME = pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": [0.0, 1.0, 0.5]})
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib.util
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -16,12 +17,14 @@ from fastapi import FastAPI
 from mlflow.pyfunc.scoring_server import init
 
 from penstock.shared.contracts.deployment import ReplicaSettings
+from penstock.shared.contracts.findings import Finding
 from penstock.worker.control.messages import LoadFailed, Ready
 from tests.fault.served import Served, served
 from tests.parity import agents, boosted, graphs, python_models, scikit, texts
 from tests.parity.bodies import Body, of_frame
 from tests.parity.cases import Case
 from tests.parity.differences import REASONS, Answer, difference
+from tests.parity.table import FORMS, Noted, write
 
 pytestmark = [pytest.mark.costly, pytest.mark.timeout(300), pytest.mark.filterwarnings("default")]
 
@@ -46,6 +49,26 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What MLflow writes to where nothing else is said is to lie in no checkout."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def note_found(
+    model: str, bodies: Sequence[Body], found: Mapping[str, str], finding: Finding
+) -> None:
+    """For the table of docs/models.md, if one is wished for."""
+    folder = os.environ.get("PENSTOCK_PARITY")
+    if folder is None:
+        return
+    forms = sorted({body.form.split(" ")[0] for body in bodies if body.form.split(" ")[0] in FORMS})
+    noted = Noted(
+        model=model,
+        forms=tuple(forms),
+        asked=len(bodies),
+        differences=dict(Counter(filter(None, found.values()))),
+        scoring=finding.interface.scoring,
+        max_batch_size=finding.rows_merged,
+        reason=finding.reason,
+    )
+    write(Path(folder), noted)
 
 
 def marked(case: Case) -> object:
@@ -94,7 +117,7 @@ async def test_a_model_answers_as_mlflows_server_does(
         child.end()
     triples = zip(bodies, theirs, ours, strict=True)
     found = {body.form: difference(a, b, case.volatile) for body, a, b in triples}
-    print(Counter(found.values()))
+    note_found(case.id, bodies, found, message.finding)
     assert {form: why for form, why in found.items() if why and why not in REASONS} == {}
 
 
