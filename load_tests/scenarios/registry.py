@@ -61,9 +61,20 @@ def all_scenarios() -> Mapping[str, Scenario]:
         Scenario("idle", "1,000 idle connections beside 64 active ones", run_idle),
         Scenario("start", "from `penstock up` to the first answer, by part", run_start),
         Scenario("jobs", "durable jobs beside Celery and RQ, and calls beside jobs", run_jobs),
+        Scenario("mlflow", "MLflow's route beside `mlflow models serve`", _run_mlflow),
         Scenario("gpu", "ResNet-50 and BERT-base against torch alone", _run_gpu, needs_gpu=True),
     ]
     return {scenario.name: scenario for scenario in scenarios}
+
+
+def _run_mlflow(session: Session) -> ScenarioResult:
+    try:
+        module = importlib.import_module("load_tests.scenarios.mlflow_serve")  # and none has MLflow
+    except ModuleNotFoundError as error:
+        message = f"mlflow needs its packages: pip install 'penstock[all]' ({error})"
+        raise NotHereError(message) from error
+    result: ScenarioResult = module.run_mlflow(session)
+    return result
 
 
 def _run_gpu(session: Session) -> ScenarioResult:

@@ -17,7 +17,9 @@ class Case:
         make: writes the model into a folder, with MLflow.
         bodies: made when they are needed.
         needs: packages without which it cannot be made.
-        quick: it is among those that every test run has.
+        quick: it is among those that every test run has; these are served.
+        served: whether it is served by processes in other runs, too; else gateway and replica work
+            on it in the test's process, as these models differ in what they return alone.
         volatile: members of answers that are others each time (identifiers, times).
     """
 
@@ -27,3 +29,4 @@ class Case:
     needs: tuple[str, ...] = ()
     quick: bool = False
     volatile: tuple[str, ...] = ()
+    served: bool = True

@@ -233,16 +233,19 @@ TORCH = [
 ]
 
 
+FILES = np.random.default_rng(0).integers(0, 256, (3, 2048)).astype(np.int32)
+
+
 def magika(folder: Path) -> None:
     """A real classifier of files' content, with its own weights."""
     package = import_module("magika")
     (path,) = Path(str(package.__file__)).parent.glob("models/*/model.onnx")
-    onnx_saved(onnx.load(str(path)), None)(folder)
+    model = onnx.load(str(path))
+    onnx_saved(model, infer_signature({model.graph.input[0].name: FILES}))(folder)
 
 
 def of_magika() -> list[Body]:
-    rng = np.random.default_rng(0)
-    return of_array(rng.integers(0, 256, (3, 2048)).astype(np.int32), (1, 3))
+    return of_array(FILES, (1, 3))
 
 
 REAL = [Case("onnx-magika", magika, of_magika, needs=("magika",))]

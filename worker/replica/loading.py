@@ -81,7 +81,7 @@ def _load(start: Start) -> Loaded:
         may_execute=settings.warmup != "off" and not acts,
     )
     example = read_example(folder, mlmodel, runtime.interface.inputs)
-    is_open = not runtime.interface.outputs
+    is_open = runtime.interface.scoring == "all" and not runtime.interface.max_batch_size
     body = read_body(folder, mlmodel) if is_open else None
     known = start.finding
     batching = settings.batching or "auto"

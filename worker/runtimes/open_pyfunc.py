@@ -48,21 +48,24 @@ class OpenPyfuncRuntime:
     Args:
         model: what MLflow loaded.
         given: what the model is given, made of a request's inputs.
+        why: its outputs are open, if that is not for its signature's sake; for the operator.
     """
 
     static_rows: int | None = None
     any_thread: bool = False
     runs_code: bool = True
-    unbatched: str = ""
     coarse: bool = False
     may_be_static: bool = False
     form = UNKNOWN
     words = None
 
-    def __init__(self, model: Any, interface: ModelInterface, given: Given, device: str) -> None:
+    def __init__(
+        self, model: Any, interface: ModelInterface, given: Given, device: str, why: str = ""
+    ) -> None:
         self.interface = interface
         self.provider = f"pyfunc {device}"
         self.scorer = Scorer(model, device)
+        self.unbatched = why
         self._model = model
         self._given = given
         self._device = device

@@ -86,7 +86,7 @@ class PyfuncRuntime:
         self.scorer = Scorer(model, device)
         self.form: Form | None = None
         self._params = ModelParams(interface)
-        self._fits = self._misfits = False
+        self._fits, self._misfit = False, ""
 
     def execute(
         self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()
@@ -96,8 +96,8 @@ class PyfuncRuntime:
             if not same_kinds(result, self.interface.outputs):
                 self.form = replace(self.form or UNKNOWN, exact=False)  # MLflow casts nothing
             arrays = arrange(result, self.interface.outputs)
-        except ResultError:
-            self._misfits = True
+        except ResultError as error:
+            self._misfit = str(error)
             raise
         self._fits = True
         return arrays
@@ -113,13 +113,16 @@ class PyfuncRuntime:
         return [scoring_answer(f'{{"predictions": {text}}}'.encode(), OK) for text in texts]
 
     def opened(self) -> OpenPyfuncRuntime | None:
-        return self.with_open_outputs() if self._misfits and not self._fits else None
+        if self._fits or not self._misfit:
+            return None
+        why = f"what it returns is not what its signature says ({self._misfit[:200]})"
+        return self.with_open_outputs(why)
 
-    def with_open_outputs(self) -> OpenPyfuncRuntime:
-        """The same model, of which nothing says what it gives."""
+    def with_open_outputs(self, why: str) -> OpenPyfuncRuntime:
+        """The same model, whose outputs are as they come."""
         update = {"outputs": (), "scoring": "all", "max_batch_size": 0, "streams": False}
         interface = self.interface.model_copy(update=update)
-        return OpenPyfuncRuntime(self._model, interface, self.given, self._device)
+        return OpenPyfuncRuntime(self._model, interface, self.given, self._device, why)
 
     def run(self, inputs: Mapping[str, AnyArray], parameters: Parameters = ()) -> Result:
         """What the model returns, in arrays.
@@ -133,8 +136,8 @@ class PyfuncRuntime:
             self._note_form(returned)
             try:
                 return result_of(returned, self.interface.outputs)
-            except ResultError:
-                self._misfits = True
+            except ResultError as error:
+                self._misfit = str(error)
                 raise
 
     def _note_form(self, returned: Any) -> None:
@@ -239,7 +242,7 @@ def load_pyfunc(
             outputs = discover_outputs(trial.run, inputs, example, may_execute=may_execute)
         except ModelLoadError as error:
             log.info("the outputs are not known before a request", reason=str(error)[:500])
-            return trial.with_open_outputs()
+            return trial.with_open_outputs(f"its outputs are not known ({str(error)[:200]})")
     limit = max_batch_size if batches(inputs, outputs) else 0
     known = interface.model_copy(update={"outputs": outputs, "max_batch_size": limit})
     return PyfuncRuntime(model, known, columns, dtypes, device)

@@ -139,7 +139,8 @@ class WarmUp:
 
     def _answered(self) -> Finding:
         """What is known of a model that takes what no tensor carries: how its example goes."""
-        finding = unbatched(self._finding(), OPEN)
+        reason = f"{self.runtime.unbatched}, so that outputs are as they come"
+        finding = unbatched(self._finding(), reason if self.runtime.unbatched else OPEN)
         if not self.body:
             return finding
         trouble = ""

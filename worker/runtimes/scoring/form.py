@@ -83,14 +83,14 @@ def _values(values: Any) -> bool | None:
     if not isinstance(values, list) or not values:
         return None
     plain = [each.item() if isinstance(each, np.generic) else each for each in values]
+    kinds = {type(each) for each in plain}
+    if kinds <= {int, float, bool}:
+        return len(kinds) == 1  # an array would make floats of whole numbers beside others
     if all(_is_text(each) for each in plain):
         return False
     if all(isinstance(each, list | np.ndarray) and _values(each) is not None for each in plain):
         return False  # the next one may be ragged
-    kinds = {type(each) for each in plain}
-    if not kinds <= {int, float, bool}:
-        return None
-    return len(kinds) == 1  # an array would make floats of whole numbers beside others
+    return None
 
 
 def _is_text(value: Any) -> bool:

@@ -86,6 +86,33 @@ def test_what_fails_on_made_up_input_alone_is_served_and_says_so(tmp_path: Path)
     assert "it refused all made-up rows (ValueError: too small to mean anything" in found.reason
 
 
+def test_a_model_whose_answers_do_not_fit_says_what_clients_get(tmp_path: Path) -> None:
+    def predict(x: Any, params: Any) -> Any:
+        return ["a text"] * len(x)
+
+    example = np.ones((2, models.WIDTH), np.float32)
+    folder = models.python_model(tmp_path / "m", predict, models.vectors(), example=example)
+    found = loaded(folder, None).finding
+    assert (found.interface.outputs, found.interface.scoring) == ((), "all")
+    assert "what it returns is not what its signature says (output" in found.reason
+    assert "outputs are as they come" in found.reason
+
+
+def test_an_example_that_an_open_model_refuses_is_told(tmp_path: Path) -> None:
+    def predict(given: Any, params: Any) -> Any:
+        raise ValueError("not this")
+
+    folder = models.python_model(tmp_path / "m", predict, None)
+    assert "refuses" not in loaded(folder, None).finding.reason
+    (folder / "serving_input_example.json").write_text('{"inputs": [1]}')
+    mlmodel = folder / "MLmodel"
+    info = "saved_input_example_info: {serving_input_path: serving_input_example.json}\n"
+    mlmodel.write_text(mlmodel.read_text() + info)
+    found = loaded(folder, None).finding
+    assert "it refuses its own input_example: ValueError: not this" in found.reason
+    assert found.interface.example == '{"inputs": [1]}'
+
+
 def test_a_package_that_is_lacking_is_no_matter_of_the_input(tmp_path: Path) -> None:
     def predict(x: Any, params: Any) -> Any:
         import nosuchmodule  # type: ignore[import-not-found] # noqa: PLC0415

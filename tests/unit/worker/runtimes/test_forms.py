@@ -25,6 +25,7 @@ from penstock.worker.runtimes.scoring.scorer import as_json
         (np.array(1.5), UNKNOWN),
         ([1, 2], Form("array", exact=True)),
         ([1, 2.5], Form("array")),
+        ([float("nan")], Form("array", exact=True)),
         ([np.float32(1)], Form("array", exact=True)),
         (["a", None], Form("array")),
         ([[1], [2]], Form("array")),
