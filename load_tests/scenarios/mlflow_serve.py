@@ -32,6 +32,9 @@ from load_tests.servers.verification import post
 
 CONNECTIONS = 8
 ROWS = 10_000
+BATCH = 1024
+"""Most rows in a piece of ours: each has pandas and MLflow's enforcement begin anew, 2 ms."""
+
 BODIES = 16
 """Different ones, which clients send in turn."""
 
@@ -71,7 +74,8 @@ def run_mlflow(session: Session) -> ScenarioResult:
     return ScenarioResult(
         name="mlflow",
         about=f"`dataframe_split` to `mlflow models serve` (2 workers) and to ours (a gateway, a "
-        f"replica), in turn: one row by {CONNECTIONS} clients, {ROWS:,} rows by one.",
+        f"replica), in turn: one row by {CONNECTIONS} clients, {ROWS:,} rows by one; "
+        f"`penstock.max_batch_size` is {BATCH:,}.",
         points=points,
         tables=[],
         checks=checks,
@@ -132,7 +136,9 @@ def _save(case: Case, folder: Path) -> None:
         pip_requirements=[],
         serialization_format="cloudpickle",
     )
-    (folder.parent / "tags.yaml").write_text("penstock.threads: 1\npenstock.max_batch_size: 256\n")
+    tags = {"threads": 1, "max_batch_size": BATCH}
+    lines = [f"penstock.{name}: {value}\n" for name, value in tags.items()]
+    (folder.parent / "tags.yaml").write_text("".join(lines))
 
 
 def _body(frame: pd.DataFrame) -> bytes:
