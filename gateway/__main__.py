@@ -240,7 +240,7 @@ def _http_server(
     return GracefulServer(
         traced,
         DrainState(settings.drain_quiet_s, settings.drain_grace_s),
-        partial(DirectConnection, way=ShortWay(app.infer, gateway.tracer)),
+        partial(DirectConnection, way=ShortWay(app.infer, app.scoring, gateway.tracer)),
         gateway.bounds,
     )
 

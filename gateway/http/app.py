@@ -20,7 +20,7 @@ from penstock.gateway.http.oip.routes import OipEndpoints, add_oip_routes
 from penstock.gateway.http.oip.triton_routes import ExtensionEndpoints, add_extension_routes
 from penstock.gateway.http.parsed_infer import ParsedInfer
 from penstock.gateway.http.schemas import REQUEST_SCHEMAS
-from penstock.gateway.http.scoring.formats import MlflowFormat
+from penstock.gateway.http.scoring.formats import MlflowFormat, ParsedScoring
 from penstock.gateway.http.scoring.routes import ScoringEndpoints, add_scoring_routes
 from penstock.gateway.http.scoring.schemas import SCORING_SCHEMAS
 from penstock.gateway.http.server.browser_guard import BrowserGuard
@@ -53,10 +53,14 @@ class GatewayApp(FastAPI):
 
     Attributes:
         infer: what is done with an inference request.
+        scoring: what is done with one in the words of MLflow's scoring server.
     """
 
-    def __init__(self, infer: CallSteps[ParsedInfer], **options: Any) -> None:
+    def __init__(
+        self, infer: CallSteps[ParsedInfer], scoring: CallSteps[ParsedScoring], **options: Any
+    ) -> None:
         self.infer = infer
+        self.scoring = scoring
         super().__init__(docs_url=None, redoc_url=None, **options)
 
     def openapi(self) -> dict[str, Any]:
@@ -105,8 +109,10 @@ def create_app(
     context = CallContext(service, settings, metrics, statistics, held or HeldBytes())
     payload = OipFormat(settings.max_request_elements)
     infer = CallRoute(context, payload)
+    scoring = ScoringEndpoints(context)
     app = GatewayApp(
         infer.steps,
+        scoring.steps,
         title="Penstock",
         version=version,
         description=_DESCRIPTION,
@@ -126,7 +132,7 @@ def create_app(
     if jobs is not None and intake is not None:
         add_job_routes(app.router, JobEndpoints(jobs, intake))
     add_oip_routes(app.router, OipEndpoints(service, infer, version, intake))
-    add_scoring_routes(app.router, ScoringEndpoints(context))
+    add_scoring_routes(app.router, scoring)
     add_documentation(app.router, "Penstock")
     show = _MetricsEndpoint(metrics.registry).show
     responses: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {}}}}

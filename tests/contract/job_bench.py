@@ -70,7 +70,9 @@ class Bench:
         self.jobs = JobService(self.store, self.news, settings, blobs, webhook_networks=())
         self.app = app_of(self.inference, HttpSettings(max_body_bytes=4_000_000), jobs=self.jobs)
         self.server = GracefulServer(
-            self.app, DrainState(0.1, 5.0), partial(DirectConnection, way=ShortWay(self.app.infer))
+            self.app,
+            DrainState(0.1, 5.0),
+            partial(DirectConnection, way=ShortWay(self.app.infer, self.app.scoring)),
         )
         self.listener = socket.create_server(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{self.listener.getsockname()[1]}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from penstock.gateway.http.call_route import CallContext, CallRoute
+from penstock.gateway.http.call_route import CallContext, CallRoute, CallSteps
 from penstock.gateway.http.errors import failure_response
 from penstock.gateway.http.reply import json_response
 from penstock.gateway.http.schemas import ERRORS, Model, Version, error_responses
@@ -43,6 +43,11 @@ class ScoringEndpoints:
         self._mlflow_format = MlflowFormat(most)
         self._mlflow: CallRoute[ParsedScoring] = CallRoute(context, self._mlflow_format)
         self._kserve: CallRoute[ParsedScoring] = CallRoute(context, KserveFormat(most))
+
+    @property
+    def steps(self) -> CallSteps[ParsedScoring]:
+        """What is done with a request to MLflow's routes."""
+        return self._mlflow.steps
 
     async def invocations(self, request: Request) -> Response:
         """Score data as MLflow's server does, on the one model that is deployed."""

@@ -1,12 +1,12 @@
 """A client's connection that serves inference without a task: the short way of the hot route.
 
-uvicorn's parser tells what comes on a connection. A `POST .../infer` that is plain HTTP/1.1 (one
-`Content-Length`, nothing compressed, nothing pipelined, nothing to be asked or refused by its
-headers) is taken from the parser's callbacks to the service, and answered from the service's
-callback: no task, no ASGI messages, one write. A head that has come before is not even parsed (see
-`penstock.gateway.http.server.heads`). Everything else takes the ordinary way, through FastAPI to
-`penstock.gateway.http.call_route`. Both ways go by the same steps (`CallSteps`), and
-tests/unit/gateway/http/server/test_both_ways.py holds them to the same answers.
+uvicorn's parser tells what comes on a connection. A `POST .../infer`, or `.../invocations` with a
+model's name, that is plain HTTP/1.1 (one `Content-Length`, nothing compressed, nothing pipelined,
+nothing to be asked or refused by its headers) is taken from the parser's callbacks to the service,
+and answered from the service's callback: no task, no ASGI messages, one write. A head that has come
+before is not even parsed (see `penstock.gateway.http.server.heads`). Everything else takes the
+ordinary way, through FastAPI to `penstock.gateway.http.call_route`. Both ways go by the same steps
+(`CallSteps`), and tests/unit/gateway/http/server/test_both_ways.py holds them to the same answers.
 
 To uvicorn, a request that is served here is the connection's *cycle*, as any other.
 
@@ -76,11 +76,12 @@ class _Unheard:
 _UNHEARD = _Unheard()
 
 
-class DirectRequest(Exchange[ParsedInfer]):
+class DirectRequest(Exchange[Any]):
     """One request that is served here.
 
     Attributes:
         head: of the request.
+        steps: what is done with it.
         body: what has come of it.
         whole: whether all of it has.
         patience: ends a body that trickles in.
@@ -104,9 +105,12 @@ class DirectRequest(Exchange[ParsedInfer]):
     share: HeldShare | None = None
     task: asyncio.Task[None] | None = None
 
-    def __init__(self, head: Head, headers: RawHeaders, keep_alive: bool) -> None:
+    def __init__(
+        self, head: Head, headers: RawHeaders, keep_alive: bool, steps: CallSteps[Any]
+    ) -> None:
         super().__init__(head.model, head.version, headers)
         self.head = head
+        self.steps = steps
         self.keep_alive = keep_alive
 
     def release(self) -> None:
@@ -115,9 +119,11 @@ class DirectRequest(Exchange[ParsedInfer]):
             self.share.release()
 
 
-def _is_raw(parsed: ParsedInfer | None, answer: InferenceAnswer) -> bool:
+def _is_raw(parsed: Any, answer: InferenceAnswer) -> bool:
     """Whether all outputs go out as they are."""
-    return parsed is not None and all(parsed.wants_binary(out.name) for out in answer.outputs)
+    if not isinstance(parsed, ParsedInfer):
+        return False
+    return all(parsed.wants_binary(out.name) for out in answer.outputs)
 
 
 def _submit(
@@ -138,11 +144,13 @@ class ShortWay:
 
     Attributes:
         steps: what is done with an inference request.
+        scoring: what is done with one in the words of MLflow's scoring server.
         tracer: records requests that are sampled; None: nothing is.
         heads: what was found out about heads of requests.
     """
 
     steps: CallSteps[ParsedInfer]
+    scoring: CallSteps[Any]
     tracer: Tracer | None = None
     heads: KnownHeads = field(default_factory=KnownHeads)
     _defaults: list[tuple[bytes, bytes]] = field(default_factory=list)
@@ -165,7 +173,7 @@ class DirectConnection(GracefulConnection):
     def __init__(self, *arguments: Any, way: ShortWay, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._way = way
-        self._steps = way.steps
+        self._steps: CallSteps[Any] = way.steps  # and what does not depend on the words
         self._tracer = way.tracer
         self._heads = way.heads
         self._direct: DirectRequest | None = None
@@ -262,8 +270,8 @@ class DirectConnection(GracefulConnection):
         self._give_up_work(request)
         request.release()
         request.body, request.parsed = b"", None  # a dead connection is collected late
-        self._steps.fail(request, client_gone())
-        self._steps.end()
+        request.steps.fail(request, client_gone())
+        request.steps.end()
         end_span(request.span, 0)
 
     def give_up(self) -> None:
@@ -275,7 +283,7 @@ class DirectConnection(GracefulConnection):
         self._give_up_work(request)
         request.keep_alive = False
         error = PenstockError(ErrorCode.SHUTTING_DOWN, GIVEN_UP)
-        self._respond(self._steps.fail(request, error))
+        self._respond(request.steps.fail(request, error))
 
     def _give_up_work(self, request: DirectRequest) -> None:
         """Nothing that goes on for a request is needed any more."""
@@ -303,10 +311,13 @@ class DirectConnection(GracefulConnection):
         if not self._is_plain(head.headers):
             return None
         try:
-            self._steps.check(head.headers)
+            self._steps_of(head).check(head.headers)
         except PenstockError:
             return None
         return head
+
+    def _steps_of(self, head: Head) -> CallSteps[Any]:
+        return self._way.scoring if head.scoring else self._steps
 
     def _is_plain(self, headers: RawHeaders) -> bool:
         """Whether `origin_checks` refuses nothing: our own name, and nothing of a browser."""
@@ -326,15 +337,17 @@ class DirectConnection(GracefulConnection):
             span = begin_span(self._tracer, "POST", head.path, headers)
         if span is not None:
             headers = dict(with_context(headers.items(), span.context))
-        self._steps.begin()
-        self.cycle = self._direct = request = DirectRequest(head, headers, keep_alive)
+        steps = self._way.scoring if head.scoring else self._steps
+        steps.begin()
+        self.cycle = self._direct = request = DirectRequest(head, headers, keep_alive, steps)
         if span is not None:
             request.span = span
 
     def _run(self, body: Buffer) -> None:
         """The request is whole: have it executed."""
-        request, steps = self._direct, self._steps
+        request = self._direct
         assert request is not None
+        steps = request.steps
         request.whole = True
         request.body = b""
         try:
@@ -354,7 +367,7 @@ class DirectConnection(GracefulConnection):
         self, request: DirectRequest, body: list[Buffer], interface: ModelInterface
     ) -> None:
         """The same for a body that takes long to read."""
-        steps = self._steps
+        steps = request.steps
         try:
             call = await steps.read_apart(request, body, interface)
             if self._direct is request:
@@ -379,7 +392,7 @@ class DirectConnection(GracefulConnection):
     def _refuse_body(self, request: DirectRequest, error: PenstockError) -> None:
         if request.patience is not None:
             request.patience.cancel()
-        self._respond(self._steps.fail(request, error))
+        self._respond(request.steps.fail(request, error))
 
     def _wait_for_body(self, request: DirectRequest) -> None:
         timeout_s = self._steps.settings.body_timeout_s
@@ -404,12 +417,13 @@ class DirectConnection(GracefulConnection):
         request = self._direct
         if request is not None and not request.whole:
             error = BodyTimeoutError(self._steps.settings.body_timeout_s)
-            self._respond(self._steps.fail(request, error))
+            self._respond(request.steps.fail(request, error))
 
     def _answered(self, outcome: CallOutcome) -> None:
         """The service is done with the call; it calls this at most once for each."""
-        request, steps = self._direct, self._steps
+        request = self._direct
         assert request is not None
+        steps = request.steps
         if isinstance(outcome, PenstockError):
             self._respond(steps.fail(request, outcome))
             return
@@ -447,18 +461,18 @@ class DirectConnection(GracefulConnection):
             try:
                 made = body
                 if made is None:
-                    made = await beside_loop(partial(self._steps.body, request, answer))
+                    made = await beside_loop(partial(request.steps.body, request, answer))
                     if self._direct is request:
                         self._hold_answer(request, made)
                 if made.wanted is not None:
                     made = await compressed(made, made.wanted)
                 if self._direct is not request:
                     return  # the client left meanwhile
-                response = self._steps.reply(request, answer, made)
+                response = request.steps.reply(request, answer, made)
             except Exception as error:
                 if self._direct is not request:
                     return
-                response = self._steps.fail(request, error)
+                response = request.steps.fail(request, error)
             self._respond(response)
 
         self._in_background(request, write())
@@ -470,7 +484,7 @@ class DirectConnection(GracefulConnection):
         request.call_id = None
         request.release()
         request.body, request.parsed = b"", None  # it stays the connection's cycle for a while
-        self._steps.end()
+        request.steps.end()
         status, closes = STATUS_OK, not (request.keep_alive and request.whole)
         if isinstance(response, Reply):
             head, parts = response.head, response.parts

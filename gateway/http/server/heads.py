@@ -32,7 +32,7 @@ END_BYTES = len(END)
 
 _START = b"POST /v2/models/"
 
-_INFER = re.compile(rb"/v2/models/([^/?%#]+)(?:/versions/([^/?%#]+))?/infer")
+_CALL = re.compile(rb"/v2/models/([^/?%#]+)(?:/versions/([^/?%#]+))?/(infer|invocations)")
 
 _ORDINARY = frozenset({b"content-encoding", b"expect", b"prefer", b"transfer-encoding", b"upgrade"})
 """Headers that take some more doing than there is on the short way."""
@@ -48,12 +48,14 @@ class Head:
         path: of the URL.
         model, version: what is to be called; version None: the traffic policy's choice.
         headers: names in lower case.
+        scoring: whether it is worded as for MLflow's scoring server.
         length: of the body, in bytes.
     """
 
     path: str
     model: str
     version: str | None
+    scoring: bool
     headers: Mapping[bytes, bytes]
     length: int
 
@@ -89,13 +91,14 @@ def _is_mostly_binary(headers: dict[bytes, bytes]) -> bool:
 
 
 @lru_cache(TARGETS_MAX)
-def _target_of(url: bytes) -> tuple[str, str | None] | None:
-    """The model and version that a URL asks to infer on; None if it is any other URL."""
-    match = _INFER.fullmatch(url)
+def _target_of(url: bytes) -> tuple[str, str | None, bool] | None:
+    """The model and version that a URL calls, and in which words; None if it is any other URL."""
+    match = _CALL.fullmatch(url)
     if match is None or not url.isascii():
         return None
-    model, version = match.groups()
-    return model.decode("ascii"), None if version is None else version.decode("ascii")
+    model, version, words = match.groups()
+    pin = None if version is None else version.decode("ascii")
+    return model.decode("ascii"), pin, words == b"invocations"
 
 
 class KnownHeads:

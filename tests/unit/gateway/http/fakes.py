@@ -191,7 +191,7 @@ def serving(
         direct: inference takes the short way where it can, as in a gateway; else never.
     """
     listener = socket.create_server(("127.0.0.1", 0))
-    short = partial(DirectConnection, way=ShortWay(app.infer))
+    short = partial(DirectConnection, way=ShortWay(app.infer, app.scoring))
     bounds = bounds or ClientBounds()
     bounds.held = app.infer.held
     connection = short if direct else GracefulConnection

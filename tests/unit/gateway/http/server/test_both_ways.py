@@ -166,6 +166,8 @@ BINARY = request(
     f"Inference-Header-Content-Length: {len(JSON_PART)}",
     "Content-Type: application/octet-stream",
 )
+SCORING = "/v2/models/double/invocations"
+SCORED = b'{"inputs":[[1,2,3,4],[5,6,7,8]]}'
 FORM = "application/x-www-form-urlencoded"
 JSON = "Content-Type: application/json"
 GOOD = request(document(id="7"), "Content-Type: application/json", "X-Request-Id: mine")
@@ -206,6 +208,10 @@ VALID = {
         document(), "Origin: https://app.example", JSON, "Sec-Fetch-Site: cross-site"
     ),
     "no page, in a browser's words": request(document(), "Sec-Fetch-Mode: cors", JSON),
+    "mlflow": request(SCORED, JSON, path=SCORING),
+    "mlflow pinned": request(SCORED, path="/v2/models/double/versions/1/invocations"),
+    "mlflow csv": request(b"a,b,c,d\n1,2,3,4\n", "Content-Type: text/csv", path=SCORING),
+    "mlflow timeout": request(SCORED, "X-Request-Timeout-Seconds: 3", JSON, path=SCORING),
     "web socket": request(document(), "Connection: Upgrade", "Upgrade: websocket"),
 }
 INVALID = {
@@ -242,6 +248,13 @@ INVALID = {
     "long path": request(document(), path=f"/v2/models/{'a' * 40_000}/infer"),
     "long head": request(document(), f"X-Long: {'a' * HEAD_BYTES_MAX}"),
     "connect": request(b"", path="/v2/models/double/infer", method="CONNECT"),
+    "mlflow no json": request(b"{", JSON, path=SCORING),
+    "mlflow wrong shape": request(b'{"inputs":[[1,2]]}', JSON, path=SCORING),
+    "mlflow content type": request(SCORED, "Content-Type: text/plain", path=SCORING),
+    "mlflow unknown model": request(SCORED, JSON, path="/v2/models/nothing/invocations"),
+    "mlflow foreign page": request(SCORED, "Origin: https://evil.example", JSON, path=SCORING),
+    "mlflow bad timeout": request(SCORED, "X-Request-Timeout-Seconds: -1", JSON, path=SCORING),
+    "mlflow infer's body": request(document(), JSON, path=SCORING),
     "no http": b"hello there HTTP/1.1\r\n\r\n",
 }
 
@@ -282,15 +295,20 @@ def test_what_was_to_be_the_body_of_an_upgrade_is_no_request(ways: tuple[Way, Wa
 def test_the_short_way_is_taken(ways: tuple[Way, Way]) -> None:
     short, ordinary = ways
     before = short.service.submitted
-    short.send(GOOD)
-    short.send(BINARY)
-    assert short.service.submitted == before + 2
-    ordinary.send(GOOD)
-    ordinary.send(BINARY)
+    sent = (GOOD, BINARY, VALID["mlflow"], VALID["mlflow csv"])
+    for each in sent:
+        short.send(each)
+    assert short.service.submitted == before + len(sent)
+    for each in sent:
+        ordinary.send(each)
     assert ordinary.service.submitted == 0
 
 
-@pytest.mark.parametrize("sent", [GOOD, BINARY, INVALID["wrong shape"]], ids=["j", "b", "bad"])
+@pytest.mark.parametrize(
+    "sent",
+    [GOOD, BINARY, INVALID["wrong shape"], VALID["mlflow"]],
+    ids=["j", "b", "bad", "mlflow"],
+)
 def test_split_at_every_byte(ways: tuple[Way, Way], sent: bytes) -> None:
     whole = comparable(ways[1].send(sent))
     with socket.create_connection(("127.0.0.1", ways[0].port), timeout=10) as connection:
