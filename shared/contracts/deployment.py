@@ -30,7 +30,7 @@ WarmUpPolicy = Literal["auto", "off"]
 
 Scoring = Literal["", "rest", "rows", "all"]
 """Which bodies in MLflow's words go to the model as they are: none; those of which a gateway makes
-no tensors (`rest`); these, while it has replicas word the answers to all others, too (`rows`); all.
+no tensors (`rest`); these, while replicas word the answers to all others (`rows`); all.
 """
 
 Returns = Literal["", "array", "records", "object"]
@@ -72,6 +72,8 @@ class ModelInterface(Document):
         scoring: which bodies of MLflow's scoring server its replicas read themselves.
         returns: the form of what it returned to all that it was tried with.
         keys: the members of the objects in that form, for each output in order.
+        kinds: of the columns in it, as the replica's library has them.
+        exact: whether tensors of the outputs say all of that, as long as the form stays.
         example: a request to MLflow's scoring server, JSON, that the model's author logged with it;
             empty: none, or a long one.
     """
@@ -87,6 +89,8 @@ class ModelInterface(Document):
     scoring: Scoring = ""
     returns: Returns = ""
     keys: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    exact: bool = False
     example: str = ""
     row_inputs: tuple[tuple[str, ...], ...] | None = None
     mlflow_version: str = ""

@@ -595,6 +595,40 @@ def raising(error: Callable[[], Exception]) -> Callable[[], Any]:
     return answering(predict)
 
 
+def raising_texts() -> Any:
+    class Model(PythonModel):  # type: ignore[misc]
+        def predict(self, model_input: list[str], params=None) -> list[str]:  # type: ignore[no-untyped-def]
+            raise ValueError("unknown " + model_input[0])
+
+    return Model()
+
+
+def mixing(folder: Path) -> None:
+    """A model in whose frames one row may change how the others are worded, and the trial does not
+    see it: a number that is missing, and a column that only some rows have."""
+    table = {"a": 1, "bb": 2, "ccc": 3, "dd": 4, "e": 5}
+
+    def predict(frame: Any) -> Any:
+        time.sleep(0.005)
+        texts = list(frame["t"])
+        rows = [
+            {"label": each, "code": None if each.startswith("zz") else table.get(each, 9)}
+            | ({"why": "odd"} if each.startswith("zy") else {})
+            for each in texts
+        ]
+        return pd.DataFrame(rows)
+
+    inputs = Schema([ColSpec("string", "t")])
+    outputs = Schema([ColSpec("string", "label"), ColSpec("long", "code")])
+    example = pd.DataFrame({"t": list(table)})
+    saved(answering(predict), ModelSignature(inputs, outputs), input_example=example)(folder)
+
+
+MIXED = [
+    pd.DataFrame({"t": each}) for each in (["ccc", "a", "dd"], ["zzq"], ["zy"], ["e"], ["bb", "zz"])
+]
+
+
 def coded(folder: Path) -> None:
     """A model from code, with a package of its own beside it."""
     source = folder.parent / "src"
@@ -639,7 +673,54 @@ def of_tensors() -> Any:
     return answering(predict)()
 
 
+def with_index(index: Any) -> Body:
+    split = {"index": index, "columns": ["a", "b"], "data": [[1.0, 1], [2.0, 2]]}
+    return document(f"index {index}", {"dataframe_split": split})
+
+
+ODD_INDEX = [with_index(index) for index in ([0, 1], [5, 6], ["p", "q"], [0, 0], None)]
+BLANKS = ["t\n \nb\n", "t\n\t\nb\n", "t\n\n b\n", "t\na b\n", 't\n" "\n']
+
+
+def lengths(frame: Any) -> Any:
+    return [len(each) for each in frame["t"]]
+
+
+def indexed(frame: Any) -> Any:
+    counted = [position == place for place, position in enumerate(frame.index)]
+    return frame["a"].to_numpy() + np.where(counted, 0.0, 1000.0)
+
+
+DOUBLES = Schema([ColSpec("double")])
+INTEGER, FLOAT, TEXT = (Schema([ColSpec(kind)]) for kind in ("integer", "float", "string"))
+LENGTHS = ModelSignature(Schema([ColSpec("string", "t")]), Schema([ColSpec("long")]))
+
+STRANGE = [
+    answers("numbers-for-texts", lambda frame: frame["b"].tolist(), TEXT),
+    answers("a-column-for-a-vector", lambda frame: frame["a"].to_numpy().reshape(-1, 1), DOUBLES),
+    answers("beyond-integers", lambda frame: (frame["b"] * 3_000_000_000).to_numpy(), INTEGER),
+    answers("beyond-floats", lambda frame: frame["a"].to_numpy() * 1e39, FLOAT),
+    answers("below-floats", lambda frame: frame["a"].to_numpy() * 1e-46, FLOAT),
+    Case(
+        "index",
+        saved(answering(indexed), ModelSignature(IN, DOUBLES), input_example=NUMBERS),
+        lambda: [*of_frame(NUMBERS, (1, 3)), *ODD_INDEX],
+    ),
+    Case(
+        "blank-lines",
+        saved(answering(lengths), LENGTHS),
+        lambda: [text(f"csv {each!r}", each, "text/csv") for each in BLANKS],
+    ),
+    Case(
+        "halves-of-characters",
+        saved(raising_texts),
+        lambda: [document(f"inputs {each!r}", {"inputs": [each]}) for each in ("\ud800", "x")],
+        quick=True,
+    ),
+]
+
 OTHERS = [
+    *STRANGE,
     Case(
         "counting",
         saved(

@@ -6,9 +6,11 @@ Here: scikit-learn, Python models, agents. Other libraries have a module of thei
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx
+import pandas as pd
 import pytest
 
 from penstock.shared.contracts.deployment import ReplicaSettings
@@ -32,28 +34,41 @@ async def test_a_model_answers_as_mlflows_server_does(
     await check(case, system, tmp_path)
 
 
+TELLING = [
+    ("texts", python_models.telling_texts, python_models.TOLD),
+    ("mixed", python_models.mixing, python_models.MIXED),
+]
+
+
+@pytest.mark.parametrize(("model", "make", "frames"), TELLING, ids=["texts", "mixed"])
 async def test_answers_that_replicas_word_are_each_callers_own(
-    system: Served, tmp_path: Path
+    system: Served,
+    tmp_path: Path,
+    model: str,
+    make: Callable[[Path], None],
+    frames: Sequence[pd.DataFrame],
 ) -> None:
-    """Requests share executions, and no text, missing or not, gets into another's answer."""
+    """Requests share executions, and nothing of one gets into the answer to another: no text,
+    missing or not, and no type or name of a column."""
     folder = tmp_path / "m"
-    python_models.telling_texts(folder)
-    bodies = [body for each in python_models.TOLD for body in of_frame(each, (1, 2))]
+    make(folder)
+    bodies = [body for each in frames for body in of_frame(each, (1, len(each)))]
     theirs = await ask_mlflow(folder, bodies)
     settings = ReplicaSettings(threads=1, max_batch_size=16)
-    child = system.spawn(folder, model="texts", settings=settings)
+    child = system.spawn(folder, model=model, settings=settings)
     try:
         message = child.hear((Ready, LoadFailed))
         assert isinstance(message, Ready), message
         assert message.finding.interface.scoring == "rows", message.finding
-        system.until_ready("texts", 1)
-        asking = [ask_gateway(system.port, "texts", bodies) for _ in range(16)]
+        system.until_ready(model, 1)
+        asking = [ask_gateway(system.port, model, bodies) for _ in range(16)]
         everybody = await asyncio.gather(*asking)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{system.port}") as client:
-            (stats,) = (await client.get("/v2/models/texts/stats")).json()["model_stats"]
+            (stats,) = (await client.get(f"/v2/models/{model}/stats")).json()["model_stats"]
     finally:
         child.end()
     for ours in everybody:
         pairs = zip(bodies, theirs, ours, strict=True)
         assert {body.form: why for body, a, b in pairs if (why := difference(a, b))} == {}
-    assert stats["execution_count"] < stats["inference_count"], "batches formed"
+    if model == "texts":
+        assert stats["execution_count"] < stats["inference_count"], "batches formed"

@@ -24,6 +24,7 @@ from penstock.worker.replica.assembly import OutputShapeError, copied_bytes, mer
 from penstock.worker.replica.failure_log import FailureLog, cause_of, named
 from penstock.worker.replica.mailbox import Mailbox
 from penstock.worker.runtimes.base import ExecutionError, RowsMisfitError, Runtime
+from penstock.worker.runtimes.failures import readable
 from penstock.worker.session.batching import Item
 from penstock.worker.session.outcomes import Completed, Failed, FailureKind, Outcome
 
@@ -164,6 +165,7 @@ def failed(
         kind, reason = FailureKind.OUT_OF_MEMORY, "out of memory on the host"
     else:
         kind, reason = FailureKind.INPUT, f"{type(error).__name__}: {error}"
+    reason = readable(reason)
     failure_log.tell(error, kind.value, reason, requests, items)
     return Failed(kind, infer_s, reason[:2000], cause=cause_of(error))
 

@@ -22,6 +22,7 @@ from structlog.typing import FilteringBoundLogger
 from penstock.shared.process.log_limit import LogLimit
 from penstock.worker.jobs.queue import JobItem
 from penstock.worker.runtimes.base import ExecutionError, ModelLoadError
+from penstock.worker.runtimes.failures import readable
 from penstock.worker.session.batching import Item
 from penstock.worker.trial.trial import RunFailedError
 
@@ -95,7 +96,7 @@ class FailureLog:
             "load failed",
             kind="invalid" if invalid else "failed",
             exception_type=type(raised).__name__,
-            reason=str(error)[:REASON_CHARS_MAX],
+            reason=readable(str(error))[:REASON_CHARS_MAX],
             traceback=traceback_of(raised),
         )
 
@@ -115,7 +116,7 @@ def cause_of(error: BaseException) -> str:
     except Exception:  # its words are the model's own code
         first = "(it cannot say)"
     name = type(raised).__name__
-    return (f"{name}: {first}" if first else name)[:CAUSE_CHARS_MAX]
+    return readable(f"{name}: {first}" if first else name)[:CAUSE_CHARS_MAX]
 
 
 def named(items: Sequence[Item]) -> dict[str, list[str]]:
@@ -135,4 +136,4 @@ def traceback_of(error: BaseException) -> str:
     text = "".join(
         part if len(part) <= FRAME_CHARS_MAX else f"{part[:FRAME_CHARS_MAX]}...\n" for part in parts
     )
-    return text[-TRACEBACK_CHARS_MAX:].rstrip()
+    return readable(text[-TRACEBACK_CHARS_MAX:].rstrip())

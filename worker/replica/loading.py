@@ -13,7 +13,7 @@ from penstock.shared.process.telemetry import get_logger
 from penstock.worker.control.messages import Start
 from penstock.worker.environments.requirements import installed_versions, read_requirements, unmet
 from penstock.worker.replica.failure_log import FailureLog
-from penstock.worker.runtimes.base import UNKNOWN, Form, ModelLoadError, Runtime
+from penstock.worker.runtimes.base import UNKNOWN, ModelLoadError, Runtime
 from penstock.worker.runtimes.mlflow_model import MLmodel
 from penstock.worker.runtimes.registry import describe, load_runtime
 from penstock.worker.session.latency_model import LatencyModel
@@ -119,7 +119,7 @@ def _tried(
     if opened is not None:
         body = read_body(Path(start.model_path), mlmodel)
         return _tried(start, opened, mlmodel, example, body)
-    finding = worded(found, runtime.form, runs_code=runtime.runs_code)
+    finding = worded(found, runtime)
     example_shown = shown_example(read_body(Path(start.model_path), mlmodel))
     interface = finding.interface.model_copy(update={"example": example_shown})
     finding = finding.model_copy(update={"interface": interface})
@@ -139,25 +139,31 @@ def _again(start: Start, mlmodel: MLmodel | None) -> Runtime:
     )
 
 
-def worded(finding: Finding, form: Form | None, *, runs_code: bool) -> Finding:
-    """A finding with the form in which the model returns, by which gateways word MLflow's answers.
+def worded(finding: Finding, runtime: Runtime) -> Finding:
+    """A finding with the form in which the model returns, and who words MLflow's answers by it.
 
-    Where tensors cannot hold all that there may be in it (a text that is missing), replicas word
-    the answers; where the form is not known, they read what comes in MLflow's words, too.
+    Replicas that run a model's own code do, since only they see what it returns each time. Answers
+    in many pieces are put together of tensors, if these say all (a text may be missing). Where the
+    form is not known, replicas read what comes in MLflow's words, too.
     """
-    interface, form = finding.interface, form or UNKNOWN
+    interface, form = finding.interface, runtime.form or UNKNOWN
     if not interface.scoring:
         return finding
     names = [spec.name for spec in interface.outputs]
     fitting = not form.keys or len(form.keys) == len(names)
-    # Of a graph, texts are never missing.
-    exact = form.exact or (not runs_code and bool(form.returns))
-    update: dict[str, object] = {"scoring": "all"}
-    if interface.scoring == "rest" and form.returns and fitting and exact:
-        keys = tuple(names) if set(names) == set(form.keys) else form.keys
-        update = {"returns": form.returns, "keys": keys}
-    elif interface.scoring == "rest" and form.returns and fitting and finding.static_rows is None:
-        update = {"scoring": "rows"}
+    if interface.scoring == "all" or not form.returns or not fitting:
+        update: dict[str, object] = {"scoring": "all"}
+        return finding.model_copy(update={"interface": interface.model_copy(update=update)})
+    by_name = set(names) == set(form.keys)
+    update = {"returns": form.returns, "keys": tuple(names) if by_name else form.keys}
+    if runtime.words is not None:
+        texts = any(spec.datatype == "BYTES" for spec in interface.outputs)
+        exact = form.exact and not texts
+        update |= {"kinds": form.kinds, "exact": exact}
+        if finding.static_rows is None:
+            update |= {"scoring": "rows", "keys": form.keys}
+        elif not exact:
+            update["scoring"] = "all"
     return finding.model_copy(update={"interface": interface.model_copy(update=update)})
 
 

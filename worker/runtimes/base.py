@@ -42,11 +42,13 @@ class Form:
     Attributes:
         returns: as `penstock.shared.contracts.deployment.ModelInterface` has it.
         keys: members of its objects, as JSON has them.
+        kinds: of its columns, or of all of it: what changes these changes how JSON has the values.
         exact: whether tensors of the model's outputs say all of it.
     """
 
     returns: Returns = ""
     keys: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
     exact: bool = False
 
 

@@ -32,9 +32,14 @@ def kind_of(error: BaseException, device: str, *, trust_words: bool) -> FailureK
     return FailureKind.INPUT
 
 
+def readable(text: str) -> str:
+    """A text that can be sent: halves of characters are shown, which no UTF-8 has."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def execution_error(error: BaseException, device: str, *, trust_words: bool) -> ExecutionError:
     """What was raised while a model ran, in our words."""
-    reason = f"{type(error).__name__}: {error}"
+    reason = readable(f"{type(error).__name__}: {error}")
     return ExecutionError(kind_of(error, device, trust_words=trust_words), reason)
 
 

@@ -22,7 +22,13 @@ from penstock.shared.contracts.tensor_spec import TensorSpec
 from penstock.shared.process.telemetry import get_logger
 from penstock.shared.wire.messages import Parameters
 from penstock.shared.wire.tensors import AnyArray, Tensor, scoring_answer
-from penstock.worker.runtimes.base import UNKNOWN, ExecutionError, Form, ModelLoadError
+from penstock.worker.runtimes.base import (
+    UNKNOWN,
+    ExecutionError,
+    Form,
+    ModelLoadError,
+    RowsMisfitError,
+)
 from penstock.worker.runtimes.failures import as_execution_errors
 from penstock.worker.runtimes.frames import frame_of, result_of, strings, without_frames
 from penstock.worker.runtimes.graph import batches
@@ -35,7 +41,7 @@ from penstock.worker.runtimes.results import (
     ResultError,
     arrange,
     discover_outputs,
-    same_kinds,
+    same_values,
 )
 from penstock.worker.runtimes.scoring.form import form_of, merged, shares_of
 from penstock.worker.runtimes.scoring.scorer import OK, Scorer, as_json
@@ -93,7 +99,7 @@ class PyfuncRuntime:
     ) -> Sequence[AnyArray]:
         result = self.run(inputs, parameters)
         try:
-            if not same_kinds(result, self.interface.outputs):
+            if not same_values(result, self.interface.outputs):
                 self.form = replace(self.form or UNKNOWN, exact=False)  # MLflow casts nothing
             arrays = arrange(result, self.interface.outputs)
         except ResultError as error:
@@ -109,8 +115,23 @@ class PyfuncRuntime:
         with as_execution_errors(self._device, trust_words=False), as_refusals():
             params = self._params.of(parameters)
             returned = self._model.predict(self.given(inputs), params=params)
-            texts = [as_json(share) for share in shares_of(returned, rows)]
+        if len(rows) > 1:
+            self._check_form(returned)
+        shares = shares_of(returned, rows)
+        with as_execution_errors(self._device, trust_words=False):
+            texts = [as_json(share) for share in shares]
         return [scoring_answer(f'{{"predictions": {text}}}'.encode(), OK) for text in texts]
+
+    def _check_form(self, returned: Any) -> None:
+        """See that no request changed how the answers to others are worded: one without a number
+        makes floats of a whole column, or one more column of a frame.
+
+        Raises:
+            RowsMisfitError: if the form is not the one that each request alone had in the trial.
+        """
+        form, known = form_of(returned), self.interface
+        if (form.returns, form.keys, form.kinds) != (known.returns, known.keys, known.kinds):
+            raise RowsMisfitError(f"{form.keys} of {form.kinds}, not {known.keys} of {known.kinds}")
 
     def opened(self) -> OpenPyfuncRuntime | None:
         if self._fits or not self._misfit:

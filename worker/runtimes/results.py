@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
-from typing import Any
 
 import numpy as np
 
@@ -97,18 +96,19 @@ def are_texts(names: Sequence[str], specs: Sequence[TensorSpec]) -> list[bool]:
     return [*texts.values(), *[False] * len(names)][: len(names)]
 
 
-def same_kinds(result: Result, specs: Sequence[TensorSpec]) -> bool:
-    """Whether outputs are numbers of the kinds (whole or not, true or false) that were promised.
+def same_values(result: Result, specs: Sequence[TensorSpec]) -> bool:
+    """Whether the outputs that were promised say the same as what was returned, as JSON has it.
 
     Raises:
         ResultError: if the model returned something else.
     """
     pairs = zip(_in_order(result, specs), specs, strict=True)
-    return all(_KIND_OF[array.dtype.kind] == _KIND_OF[_dtype(spec).kind] for array, spec in pairs)
-
-
-def _dtype(spec: TensorSpec) -> np.dtype[Any]:
-    return NUMPY_OF[spec.datatype]
+    return all(
+        array.ndim == len(spec.shape)
+        and _KIND_OF[array.dtype.kind] == _KIND_OF[NUMPY_OF[spec.datatype].kind] != ""
+        and np.can_cast(array.dtype, NUMPY_OF[spec.datatype], "safe")
+        for array, spec in pairs
+    )
 
 
 def _in_order(result: Result, specs: Sequence[TensorSpec]) -> Sequence[AnyArray]:
@@ -137,7 +137,14 @@ def _fitted(array: AnyArray, spec: TensorSpec) -> AnyArray:
         return array
     if not np.can_cast(array.dtype, dtype, "same_kind"):
         raise ResultError(f"output {spec.name!r} has type {array.dtype}, not {spec.datatype}")
-    return array.astype(dtype)
+    with np.errstate(over="ignore"):
+        cast = array.astype(dtype)
+    if not np.can_cast(array.dtype, dtype, "safe"):
+        beyond = np.isinf(cast) != np.isinf(array) if dtype.kind == "f" else cast != array
+        if beyond.any():
+            value = array[beyond].flat[0]
+            raise ResultError(f"output {spec.name!r} has {value}, which is beyond {spec.datatype}")
+    return cast
 
 
 def _with_dimensions(array: AnyArray, spec: TensorSpec) -> AnyArray:

@@ -136,9 +136,9 @@ def read_mlflow(
             raise
         return _unread(body, kind, interface, max_elements)
     check_elements(parsed.inputs, max_elements)
-    if interface.scoring != "rows":
-        return parsed
-    return _worded(parsed, interface) or _unread(body, kind, interface, max_elements)
+    if interface.scoring == "rows":
+        parsed = _worded(parsed, interface) or _unread(body, kind, interface, max_elements)
+    return parsed
 
 
 def read_kserve(
@@ -160,10 +160,10 @@ def read_kserve(
             raise
         return _unread(_as_mlflow(body), JSON, interface, max_elements)
     check_elements(parsed.inputs, max_elements)
-    if interface.scoring != "rows":
-        return parsed
-    words = _worded(parsed, interface)
-    return words or _unread(_as_mlflow(body), JSON, interface, max_elements)
+    if interface.scoring == "rows":
+        words = _worded(parsed, interface)
+        parsed = words or _unread(_as_mlflow(body), JSON, interface, max_elements)
+    return parsed
 
 
 def _check_size(body: Buffer, kind: bytes, allowed: Allowed) -> None:
@@ -186,11 +186,14 @@ def _unread(
 
 
 def _worded(parsed: ParsedScoring, interface: ModelInterface) -> ParsedScoring | None:
-    """A request whose answer the replica words, among others; None if it is to be whole, since
-    answers in JSON are not put together again."""
-    if parsed.inputs[0].rows > interface.max_batch_size:
-        return None
-    return replace(parsed, parameters=(WORDED, *parsed.parameters))
+    """A request whose answer the replica words; or the gateway, if it is to go in pieces.
+
+    None if it is to go whole, as the body: its pieces cannot be put together again.
+    """
+    most = interface.max_batch_size
+    if not most or parsed.inputs[0].rows <= most:
+        return replace(parsed, parameters=(WORDED, *parsed.parameters))
+    return parsed if interface.exact else None
 
 
 def _as_mlflow(body: Buffer) -> bytes:
@@ -327,7 +330,9 @@ def _in_pieces(
     data = document[field]
     pieces: Iterator[Any] = _alike(rows.pieces(), interface)
     if field == "dataframe_split" and type(data) is dict and mark_of(data.get("data")) is not None:
-        pieces = ({**data, "data": piece} for piece in pieces)
+        if interface.scoring and not _is_counted(data):
+            return None, {}
+        pieces = ({"columns": data.get("columns"), "data": piece} for piece in pieces)
     elif mark_of(data) is None:
         return None, {}
     alone = _of_any_size(interface)
@@ -405,8 +410,18 @@ def _only_field(document: dict[str, Any], fields: tuple[str, ...]) -> str:
     return given[0]
 
 
+def _is_counted(split: Any) -> bool:
+    """Whether a frame's index says no more than the places of its rows."""
+    index = split.get("index") if type(split) is dict else None
+    return index is None or (type(index) is list and index == list(range(len(index))))
+
+
 def _inputs(interface: ModelInterface, field: str, data: Any) -> tuple[Tensor, ...]:
     if field == "dataframe_split":
+        if interface.scoring and not _is_counted(data):
+            raise mismatch(
+                field, "an index of 0, 1, 2 and so on", "others, which the model may see"
+            )
         return tensors_of_table(interface, table_of_split(data))
     if field == "dataframe_records":
         return tensors_of_table(interface, table_of_records(data))

@@ -299,7 +299,8 @@ def _cells(
 ) -> list[Any]:
     """Values of a column or a row, made from their texts if the table has nothing else."""
     if table.texts and spec.datatype == "BYTES" and interface.scoring:
-        return [None if cell in _NO_TEXT else cell for cell in cells]
+        # pandas leaves out lines of blanks alone
+        return [None if cell in _NO_TEXT or cell.isspace() else cell for cell in cells]
     if not table.texts or spec.datatype == "BYTES":
         return list(cells)
     return [_from_text(spec, cell) for cell in cells]

@@ -64,6 +64,7 @@ def mlflow_predictions(
         PenstockError: MODEL_ERROR, for BYTES that JSON cannot hold.
     """
     outputs = answer.outputs
+    outputs = _in_order_of(keys, outputs)
     if keys:
         outputs = tuple(
             [
@@ -82,6 +83,12 @@ def mlflow_predictions(
     if all(len(output.shape) == 1 for output in outputs) and _rows_agree(outputs):
         return _records(outputs)
     return _by_name(outputs)
+
+
+def _in_order_of(keys: Sequence[str], outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """By name, where they have the members' names."""
+    by_name = {output.name: output for output in outputs}
+    return tuple([by_name[key] for key in keys]) if set(keys) == by_name.keys() else outputs
 
 
 def kserve_predictions(answer: InferenceAnswer) -> tuple[bytes, ...]:

@@ -22,6 +22,11 @@ from penstock.worker.runtimes.base import UNKNOWN, Form, RowsMisfitError
 _NUMBERS = "biuf"
 """Numpy's kinds of numbers."""
 
+_TEXT = "text"
+
+_KIND_OF: dict[type, str] = {bool: "b", int: "i", float: "f"}
+"""Of values in lists."""
+
 
 def form_of(returned: Any) -> Form:
     """The form of what a model returned; `UNKNOWN` where it has none."""
@@ -37,25 +42,25 @@ def form_of(returned: Any) -> Form:
         case list() if returned and all(isinstance(row, Mapping) for row in returned):
             return _of_rows(returned)
         case list() | np.ndarray():
-            exact = _values(returned)
-            return UNKNOWN if exact is None else Form("array", exact=exact)
+            kind = _values(returned)
+            return UNKNOWN if not kind else Form("array", (), (kind,), exact=kind in _NUMBERS)
     return UNKNOWN
 
 
 def merged(one: Form, other: Form) -> Form:
     """The form of what had one form now and another one then."""
-    if (one.returns, one.keys) != (other.returns, other.keys):
+    if (one.returns, one.keys, one.kinds) != (other.returns, other.keys, other.kinds):
         return UNKNOWN
     return one if not one.exact else other
 
 
-def _keyed(returns: Returns, names: Sequence[Any], columns: Sequence[bool | None]) -> Form:
-    """Of columns by name; for each, whether it is exact, or None if it has no form."""
+def _keyed(returns: Returns, names: Sequence[Any], kinds: Sequence[str]) -> Form:
+    """Of columns by name, and the kind of each; empty if it has none."""
     keys = tuple(str(name) for name in names)
     known = all(type(name) in (str, int) for name in names) and len(set(keys)) == len(keys)
-    if not keys or not known or None in columns:
+    if not keys or not known or "" in kinds:
         return UNKNOWN
-    return Form(returns, keys, exact=all(columns))
+    return Form(returns, keys, tuple(kinds), exact=all(kind in _NUMBERS for kind in kinds))
 
 
 def _of_rows(rows: Sequence[Mapping[Any, Any]]) -> Form:
@@ -65,32 +70,34 @@ def _of_rows(rows: Sequence[Mapping[Any, Any]]) -> Form:
     return _keyed("records", names, [_values([row[name] for row in rows]) for name in names])
 
 
-def _column(column: Any) -> bool | None:
-    """Of a frame's column; pandas' own types of numbers may lack some."""
+def _column(column: Any) -> str:
+    """The kind of a frame's column; pandas' own types of numbers may lack some."""
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in _NUMBERS:
-        return True
-    return False if all(_is_text(each) for each in column.tolist()) else None
+        return str(column.dtype.kind)
+    return _TEXT if all(_is_text(each) for each in column.tolist()) else ""
 
 
-def _values(values: Any) -> bool | None:
-    """Of an array, or of a list of values or of lists."""
+def _values(values: Any) -> str:
+    """The kind of an array, or of a list of values or of lists; empty if it has none."""
     if isinstance(values, pd.Series):
         return _column(values)
     if isinstance(values, np.ndarray):
         if values.dtype.kind in _NUMBERS and values.ndim:
-            return True
-        return False if all(_is_text(each) for each in values.ravel().tolist()) else None
+            return str(values.dtype.kind)
+        return _TEXT if values.ndim and all(map(_is_text, values.ravel().tolist())) else ""
     if not isinstance(values, list) or not values:
-        return None
+        return ""
     plain = [each.item() if isinstance(each, np.generic) else each for each in values]
-    kinds = {type(each) for each in plain}
-    if kinds <= {int, float, bool}:
-        return len(kinds) == 1  # an array would make floats of whole numbers beside others
+    types = {type(each) for each in plain}
+    if len(types) == 1 and types <= _KIND_OF.keys():
+        return _KIND_OF[types.pop()]
     if all(_is_text(each) for each in plain):
-        return False
-    if all(isinstance(each, list | np.ndarray) and _values(each) is not None for each in plain):
-        return False  # the next one may be ragged
-    return None
+        return _TEXT
+    if all(isinstance(each, list | np.ndarray) for each in plain):
+        inner = {_values(each) for each in plain}
+        kind = inner.pop()
+        return f"[{kind}]" if kind and not inner else ""  # not exact: the next one may be ragged
+    return ""
 
 
 def _is_text(value: Any) -> bool:

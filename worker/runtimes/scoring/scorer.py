@@ -15,6 +15,7 @@ import os
 from importlib import import_module
 from typing import Any, Protocol
 
+import orjson
 from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import scoring_server
@@ -23,7 +24,7 @@ from mlflow.utils.proto_json_utils import NumpyEncoder, _get_jsonable_obj
 from penstock.shared.wire.messages import Parameters
 from penstock.shared.wire.tensors import Buffer, Tensor, scoring_answer
 from penstock.worker.runtimes.base import ExecutionError
-from penstock.worker.runtimes.failures import as_execution_errors
+from penstock.worker.runtimes.failures import as_execution_errors, readable
 from penstock.worker.session.outcomes import FailureKind
 
 PARQUET = "application/vnd.apache.parquet"
@@ -35,6 +36,13 @@ SERVER_ERROR = 500
 
 REASON_CHARS_MAX = 4000
 """Of a refusal, in which MLflow repeats what was sent: the beginning and the end of longer ones."""
+
+_PLAIN_ONLY = (
+    orjson.OPT_PASSTHROUGH_DATETIME
+    | orjson.OPT_PASSTHROUGH_SUBCLASS
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+)
+"""Nothing is written that Python's own writer would write otherwise, or refuse."""
 
 _NOT_FINITE = ("NaN", "Infinity")
 
@@ -118,7 +126,10 @@ def as_json(returned: Any) -> str:
         TypeError: it is nothing that JSON can hold.
     """
     document = _get_jsonable_obj(returned, pandas_orient="records")
-    return _finite(json.dumps(document, cls=NumpyEncoder))
+    try:
+        return orjson.dumps(document, option=_PLAIN_ONLY).decode()
+    except orjson.JSONEncodeError:  # it holds more than JSON's own, which MLflow knows how to write
+        return _finite(json.dumps(document, cls=NumpyEncoder))
 
 
 def _finite(text: str) -> str:
@@ -138,7 +149,7 @@ def _answer(code: str, reason: str, status: int) -> Tensor:
     if len(reason) > REASON_CHARS_MAX:
         half = REASON_CHARS_MAX // 2
         reason = f"{reason[:half]} ... {reason[-half:]}"
-    document = {"error_code": code, "message": reason}
+    document = {"error_code": code, "message": readable(reason)}
     return scoring_answer(json.dumps(document).encode(), status)
 
 

@@ -16,34 +16,43 @@ from penstock.worker.runtimes.scoring.form import form_of, merged, shares_of
 from penstock.worker.runtimes.scoring.scorer import as_json
 
 
+def exact(returns: Any, keys: tuple[str, ...], *kinds: str) -> Form:
+    return Form(returns, keys, kinds, exact=True)
+
+
+def texts(returns: Any, keys: tuple[str, ...], *kinds: str) -> Form:
+    return Form(returns, keys, kinds)
+
+
 @pytest.mark.parametrize(
     ("returned", "form"),
     [
-        (np.array([1.5]), Form("array", exact=True)),
-        (np.ones((2, 3)), Form("array", exact=True)),
-        (np.array(["a"]), Form("array")),
+        (np.array([1.5]), exact("array", (), "f")),
+        (np.ones((2, 3)), exact("array", (), "f")),
+        (np.array(["a"]), texts("array", (), "text")),
         (np.array(1.5), UNKNOWN),
-        ([1, 2], Form("array", exact=True)),
-        ([1, 2.5], Form("array")),
-        ([float("nan")], Form("array", exact=True)),
-        ([np.float32(1)], Form("array", exact=True)),
-        (["a", None], Form("array")),
-        ([[1], [2]], Form("array")),
+        ([1, 2], exact("array", (), "i")),
+        ([1, 2.5], UNKNOWN),
+        ([float("nan")], exact("array", (), "f")),
+        ([np.float32(1)], exact("array", (), "f")),
+        (["a", None], texts("array", (), "text")),
+        ([[1], [2]], texts("array", (), "[i]")),
+        ([[1], [2.5]], UNKNOWN),
         ([1, "a"], UNKNOWN),
         ([], UNKNOWN),
         ((1, 2), UNKNOWN),
-        (pd.DataFrame({"a": [1], "b": [0.5]}), Form("records", ("a", "b"), exact=True)),
-        (pd.DataFrame({"a": [1], "t": ["x"]}), Form("records", ("a", "t"))),
+        (pd.DataFrame({"a": [1], "b": [0.5]}), exact("records", ("a", "b"), "i", "f")),
+        (pd.DataFrame({"a": [1], "t": ["x"]}), texts("records", ("a", "t"), "i", "text")),
         (pd.DataFrame({"v": [[1]]}), UNKNOWN),
         (pd.DataFrame({"t": pd.to_datetime(["2024-01-01"])}), UNKNOWN),
         (pd.DataFrame({"n": pd.array([1, None], "Int64")}), UNKNOWN),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), UNKNOWN),
-        (pd.Series([1.5]), Form("records", ("0",), exact=True)),
-        (pd.Series([1.5], name="y"), Form("records", ("y",), exact=True)),
-        ({"a": np.array([1]), "b": [2.5]}, Form("object", ("a", "b"), exact=True)),
-        ({"a": ["x"]}, Form("object", ("a",))),
+        (pd.Series([1.5]), exact("records", ("0",), "f")),
+        (pd.Series([1.5], name="y"), exact("records", ("y",), "f")),
+        ({"a": np.array([1]), "b": [2.5]}, exact("object", ("a", "b"), "i", "f")),
+        ({"a": ["x"]}, texts("object", ("a",), "text")),
         ({"a": 1}, UNKNOWN),
-        ([{"a": 1}, {"a": 2}], Form("records", ("a",), exact=True)),
+        ([{"a": 1}, {"a": 2}], exact("records", ("a",), "i")),
         ([{"a": 1}, {"b": 2}], UNKNOWN),
         ("x", UNKNOWN),
         (None, UNKNOWN),
@@ -54,9 +63,11 @@ def test_the_form_of_what_is_returned(returned: Any, form: Form) -> None:
 
 
 def test_forms_that_differ_are_none_and_one_that_is_not_exact_stays_so() -> None:
-    numbers, texts = Form("array", exact=True), Form("array")
-    assert merged(numbers, texts) == merged(texts, numbers) == texts
-    assert merged(numbers, Form("records", ("a",), exact=True)) == UNKNOWN
+    numbers = exact("array", (), "f")
+    cast = Form("array", (), ("f",))
+    assert merged(numbers, cast) == merged(cast, numbers) == cast
+    assert merged(numbers, exact("array", (), "i")) == UNKNOWN
+    assert merged(numbers, exact("records", ("a",), "f")) == UNKNOWN
 
 
 CELLS = st.one_of(st.none(), st.text(max_size=3))
