@@ -79,7 +79,9 @@ def _run_mlflow(session: Session) -> ScenarioResult:
 
 def _run_gpu(session: Session) -> ScenarioResult:
     try:
-        module = importlib.import_module("load_tests.scenarios.gpu")  # no other scenario has torch
+        module = importlib.import_module(
+            "load_tests.scenarios.gpu.scenario"
+        )  # no other scenario has torch
     except ModuleNotFoundError as error:
         message = f"gpu needs PyTorch: pip install 'penstock[torch]' ({error})"
         raise NotHereError(message) from error

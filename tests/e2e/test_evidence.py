@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.e2e.folder import SWAP_TIMEOUT_S, folder_system, status_of
 from tests.e2e.job_client import JobClient, numbers
 from tests.e2e.system import LocalSystem, alive, penstock
-from tests.support.mlflow_models import NUMBERS, python_model, vectors
+from tests.support.mlflow_models import NUMBERS, WIDTH, python_model, vectors
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(240)
@@ -49,7 +50,8 @@ def broken(folder: Path) -> Path:
     def predict(x: Any, params: Any) -> Any:
         raise ArithmeticError("no weights\nare here")
 
-    return python_model(folder, predict, vectors())
+    example = np.ones((2, WIDTH), np.float32)
+    return python_model(folder, predict, vectors(), example=example)
 
 
 @pytest.fixture(scope="module")

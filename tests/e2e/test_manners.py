@@ -41,7 +41,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
         affine(base / "models" / name / "1", float(scale))
     unservable = affine(base / "models" / "unservable" / "1", 2.0)
     (unservable / "model.onnx").unlink()
-    (unservable / "MLmodel").write_text("flavors: {python_function: {}}\n")
+    (unservable / "MLmodel").write_text("flavors: {fastai: {}}\n")
     unknown = affine(base / "models" / "unknown role" / "1", 2.0)
     (unknown / "tags.yaml").write_text("penstock.role: canari\n")
     try:
@@ -84,7 +84,10 @@ def test_what_can_never_be_served_says_why_and_names_no_time(system: LocalSystem
     status, headers, body = call(system, "/v2/models/unservable/infer")
     assert status == 503
     assert "retry-after" not in {name.lower() for name in headers}
-    assert "version 1 cannot be served: the model has no signature" in json.loads(body)["error"]
+    assert (
+        "version 1 cannot be served: no runtime serves a model of flavors: fastai"
+        in json.loads(body)["error"]
+    )
 
 
 def test_status_lists_every_model_in_the_words_of_the_tags(system: LocalSystem) -> None:

@@ -52,12 +52,17 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalSys
     folder.mkdir()
     with mlflow_server(folder) as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        before = mlflow.get_tracking_uri()
+        mlflow.set_tracking_uri(uri)  # other tests of this process may have named theirs
+        mlflow.set_registry_uri(uri)
         for scale in (1.0, 10.0):
             register(scale)
         system = LocalSystem(tmp_path / "data", "--mlflow-uri", uri)
         system.environment = dict(QUICK)
         system.start()
         yield system
+        mlflow.set_tracking_uri(before)
+        mlflow.set_registry_uri(before)
         assert system.stop() == 0, system.output
 
 

@@ -13,7 +13,7 @@ from load_tests.measuring.session import Size
 from load_tests.models.torch_alone import TorchAlone, batch_of
 from load_tests.models.torch_export import write_version
 from load_tests.models.torch_networks import make_network
-from load_tests.scenarios.gpu_cases import PLANS, Case
+from load_tests.scenarios.gpu.cases import PLANS, Case
 from load_tests.server import Inputs
 from penstock.worker.runtimes.registry import describe, load_runtime
 

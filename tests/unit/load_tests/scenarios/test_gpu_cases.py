@@ -12,8 +12,8 @@ from load_tests.models.torch_alone import Speed, best_batch, limit_of_ours
 from load_tests.models.torch_networks import BertSize, ResNetSize, parameters_count, shell
 from load_tests.report.percentiles import NAN
 from load_tests.report.ratios import ratio_of
-from load_tests.scenarios.gpu import ratio_check, replica_providers
-from load_tests.scenarios.gpu_cases import BERT_BASE, PLANS, RESNET50, chosen_cases, chosen_device
+from load_tests.scenarios.gpu.cases import BERT_BASE, PLANS, RESNET50, chosen_cases, chosen_device
+from load_tests.scenarios.gpu.scenario import ratio_check, replica_providers
 from load_tests.server import NotHereError
 
 

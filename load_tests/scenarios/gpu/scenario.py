@@ -25,7 +25,7 @@ from load_tests.models.torch_networks import make_network, parameters_count
 from load_tests.report.ratios import Ratio, ratio_of
 from load_tests.report.results import Check, Point, ScenarioResult, Table, merge
 from load_tests.report.tables import number
-from load_tests.scenarios.gpu_cases import (
+from load_tests.scenarios.gpu.cases import (
     PLANS,
     Case,
     Plan,
@@ -33,7 +33,7 @@ from load_tests.scenarios.gpu_cases import (
     chosen_device,
     describe_device,
 )
-from load_tests.scenarios.gpu_swap import NEW, OLD, swap_under_load
+from load_tests.scenarios.gpu.swap import NEW, OLD, swap_under_load
 from load_tests.scenarios.swap import OFF, QUICK, STABLE, Flip, flips_table
 from load_tests.server import Encoding, Inputs, Model, ServerError
 from load_tests.servers import oip
