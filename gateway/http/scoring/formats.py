@@ -332,7 +332,7 @@ def _in_pieces(
     if field == "dataframe_split" and type(data) is dict and mark_of(data.get("data")) is not None:
         if interface.scoring and not _is_counted(data):
             return None, {}
-        pieces = ({"columns": data.get("columns"), "data": piece} for piece in pieces)
+        pieces = ({**data, "data": piece} for piece in pieces)
     elif mark_of(data) is None:
         return None, {}
     alone = _of_any_size(interface)
