@@ -73,7 +73,7 @@ class ModelInterface(Document):
         returns: the form of what it returned to all that it was tried with.
         keys: the members of the objects in that form, for each output in order.
         kinds: of the columns in it, as the replica's library has them.
-        exact: whether tensors of the outputs say all of that, as long as the form stays.
+        exact: whether tensors of the outputs carry all of it, as long as that form stays.
         example: a request to MLflow's scoring server, JSON, that the model's author logged with it;
             empty: none, or a long one.
     """

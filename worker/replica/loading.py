@@ -81,13 +81,16 @@ def _load(start: Start) -> Loaded:
         may_execute=settings.warmup != "off" and not acts,
     )
     example = read_example(folder, mlmodel, runtime.interface.inputs)
-    is_open = runtime.interface.scoring == "all" and not runtime.interface.max_batch_size
-    body = read_body(folder, mlmodel) if is_open else None
+    body = read_body(folder, mlmodel)
     known = start.finding
     batching = settings.batching or "auto"
     if known is not None and fits(known, runtime) and holds(known, batching):
         take(runtime, known)
-        if settings.warmup == "off" or acts or execute_once(runtime, known, example, body):
+        if (
+            settings.warmup == "off"
+            or acts
+            or execute_once(runtime, known, example, _for_open(runtime, body))
+        ):
             return Loaded(runtime, latency_of(known), known, fresh=False)
         del runtime  # two of them need not fit
         runtime = _again(start, mlmodel)
@@ -95,7 +98,7 @@ def _load(start: Start) -> Loaded:
 
 
 def _tried(
-    start: Start, runtime: Runtime, mlmodel: MLmodel | None, example: Row | None, body: bytes | None
+    start: Start, runtime: Runtime, mlmodel: MLmodel | None, example: Row | None, body: bytes
 ) -> Loaded:
     """The model with what a trial finds out about it; its outputs are left open where its answers
     are something else than its signature says."""
@@ -107,7 +110,7 @@ def _tried(
         example,
         acts=mlmodel is not None and mlmodel.acts,
         device=start.device,
-        body=body,
+        body=_for_open(runtime, body),
     )
     try:
         found = warm_up.find_out()
@@ -117,14 +120,19 @@ def _tried(
         if opened is None:
             raise
     if opened is not None:
-        body = read_body(Path(start.model_path), mlmodel)
         return _tried(start, opened, mlmodel, example, body)
     finding = worded(found, runtime)
-    example_shown = shown_example(read_body(Path(start.model_path), mlmodel))
-    interface = finding.interface.model_copy(update={"example": example_shown})
+    interface = finding.interface.model_copy(update={"example": shown_example(body)})
     finding = finding.model_copy(update={"interface": interface})
     take(runtime, finding)
     return Loaded(runtime, latency_of(finding), finding, fresh=True)
+
+
+def _for_open(runtime: Runtime, body: bytes) -> bytes | None:
+    """The author's example for a model that takes or gives what no tensor carries; None for others,
+    which are tried with tensors."""
+    interface = runtime.interface
+    return body if interface.scoring == "all" and not interface.max_batch_size else None
 
 
 def _again(start: Start, mlmodel: MLmodel | None) -> Runtime:
@@ -144,7 +152,7 @@ def worded(finding: Finding, runtime: Runtime) -> Finding:
 
     Replicas that run a model's own code do, since only they see what it returns each time. Answers
     in many pieces are put together of tensors, if these say all (a text may be missing). Where the
-    form is not known, replicas read what comes in MLflow's words, too.
+    form is not known, replicas read the bodies, too.
     """
     interface, form = finding.interface, runtime.form or UNKNOWN
     if not interface.scoring:

@@ -99,7 +99,7 @@ class PyfuncRuntime:
     ) -> Sequence[AnyArray]:
         result = self.run(inputs, parameters)
         try:
-            if not same_values(result, self.interface.outputs):
+            if self._in_trial and not same_values(result, self.interface.outputs):
                 self.form = replace(self.form or UNKNOWN, exact=False)  # MLflow casts nothing
             arrays = arrange(result, self.interface.outputs)
         except ResultError as error:
@@ -161,9 +161,14 @@ class PyfuncRuntime:
                 self._misfit = str(error)
                 raise
 
+    @property
+    def _in_trial(self) -> bool:
+        """Whether the form of answers is still to be found out, which costs a look at all of it."""
+        return self.interface.scoring == "rest" and not self.interface.returns
+
     def _note_form(self, returned: Any) -> None:
         """As long as all that was returned had one form, that is how answers are worded."""
-        if self.form == UNKNOWN:
+        if self.form == UNKNOWN or not self._in_trial:
             return
         form = form_of(returned)
         self.form = form if self.form is None else merged(self.form, form)

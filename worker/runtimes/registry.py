@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from penstock.shared.process.telemetry import get_logger
@@ -48,55 +47,43 @@ def load_runtime(
     Raises:
         ModelLoadError: if no runtime fits, or the one that fits cannot load it.
     """
+
+    def load(kind: RuntimeKind) -> Runtime:
+        return _loader_of(kind)(
+            folder,
+            mlmodel,
+            max_batch_size=max_batch_size,
+            device=device,
+            threads=threads,
+            allow_cpu_fallback=allow_cpu_fallback,
+            may_execute=may_execute,
+        )
+
     kind = kind_of(folder, mlmodel)
-    by_kind = partial(
-        _load,
-        folder=folder,
-        mlmodel=mlmodel,
-        max_batch_size=max_batch_size,
-        device=device,
-        threads=threads,
-        allow_cpu_fallback=allow_cpu_fallback,
-        may_execute=may_execute,
-    )
     try:
-        return by_kind(kind)
+        return load(kind)
     except ModelLoadError as error:
         flavors = mlmodel.flavors if mlmodel is not None else {}
         if not error.invalid or kind is _PYFUNC or "python_function" not in flavors:
             raise
-        log.info("as no graph, it is served by MLflow's own code", reason=str(error))
-    return by_kind(_PYFUNC)
+        log.info("it is no graph to serve, so MLflow's own code runs it", reason=str(error))
+    return load(_PYFUNC)
 
 
-def _load(
-    kind: RuntimeKind,
-    *,
-    folder: Path,
-    mlmodel: MLmodel | None,
-    max_batch_size: int,
-    device: str,
-    threads: int,
-    allow_cpu_fallback: bool,
-    may_execute: bool,
-) -> Runtime:
-    """The same, with this runtime."""
+def _loader_of(kind: RuntimeKind) -> Loader:
+    """What opens models of a kind.
+
+    Raises:
+        ModelLoadError: if its packages are not installed.
+    """
     try:
-        load: Loader = getattr(importlib.import_module(kind.module), kind.function)
+        loader: Loader = getattr(importlib.import_module(kind.module), kind.function)
     except ImportError as error:
         message = (
             f"{kind.title} models need the extra penstock[{kind.extra}], which is not installed"
         )
         raise ModelLoadError(f"{message}: {error}") from error
-    return load(
-        folder,
-        mlmodel,
-        max_batch_size=max_batch_size,
-        device=device,
-        threads=threads,
-        allow_cpu_fallback=allow_cpu_fallback,
-        may_execute=may_execute,
-    )
+    return loader
 
 
 def describe(folder: Path) -> MLmodel | None:

@@ -24,7 +24,7 @@ EXAMPLE_BYTES_MAX = 16 * 1024 * 1024
 """Larger examples are not read: a few rows are all that is needed."""
 
 SHOWN_BYTES_MAX = 4096
-"""Of an example that gateways are told, since it is a part of what each replica says of itself."""
+"""Longest example that gateways are sent: every replica sends it when it introduces itself."""
 
 log = get_logger("trial")
 

@@ -167,7 +167,7 @@ def read_kserve(
 
 
 def _check_size(body: Buffer, kind: bytes, allowed: Allowed) -> None:
-    """Refuse what holds more than is allowed; Parquet is looked at by who reads it."""
+    """Refuse a body that holds more than is allowed; replicas check Parquet."""
     if len(body) <= LARGE_BYTES or kind == PARQUET:
         return
     if kind == CSV:

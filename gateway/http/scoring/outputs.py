@@ -63,8 +63,7 @@ def mlflow_predictions(
     Raises:
         PenstockError: MODEL_ERROR, for BYTES that JSON cannot hold.
     """
-    outputs = answer.outputs
-    outputs = _in_order_of(keys, outputs)
+    outputs = _in_order_of(keys, answer.outputs)
     if keys:
         outputs = tuple(
             [

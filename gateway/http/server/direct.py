@@ -1,7 +1,7 @@
 """A client's connection that serves inference without a task: the short way of the hot route.
 
-uvicorn's parser tells what comes on a connection. A `POST .../infer`, or `.../invocations` with a
-model's name, that is plain HTTP/1.1 (one `Content-Length`, nothing compressed, nothing pipelined,
+uvicorn's parser calls back with what arrives on a connection. A plain HTTP/1.1 `POST .../infer`, or
+`.../invocations` with a model's name (one `Content-Length`, nothing compressed, nothing pipelined,
 nothing to be asked or refused by its headers) is taken from the parser's callbacks to the service,
 and answered from the service's callback: no task, no ASGI messages, one write. A head that has come
 before is not even parsed (see `penstock.gateway.http.server.heads`). Everything else takes the

@@ -37,6 +37,9 @@ SERVER_ERROR = 500
 REASON_CHARS_MAX = 4000
 """Of a refusal, in which MLflow repeats what was sent: the beginning and the end of longer ones."""
 
+TEXT_BYTES_MAX = 256 * 1024 * 1024
+"""Of the texts in a table of Parquet: several times what the largest body could say in JSON."""
+
 _PLAIN_ONLY = (
     orjson.OPT_PASSTHROUGH_DATETIME
     | orjson.OPT_PASSTHROUGH_SUBCLASS
@@ -99,12 +102,12 @@ class Scorer:
         """
         said = dict(parameters)
         kind = str(said.get("content_type") or "application/json")
-        watched = _Watched(self._model)
+        watched, content = _Watched(self._model), bytes(body)
         with as_execution_errors(self._device, trust_words=False):
             try:
                 if kind.partition(";")[0].strip().lower() == PARQUET:
-                    _check_parquet(body, said.get("max_elements"))
-                answer = scoring_server.invocations(bytes(body), kind, watched, self._schema)
+                    _check_parquet(content, said.get("max_elements"))
+                answer = scoring_server.invocations(content, kind, watched, self._schema)
             except MlflowException as error:
                 if watched.raised is not None:
                     raise watched.raised from None
@@ -153,18 +156,44 @@ def _answer(code: str, reason: str, status: int) -> Tensor:
     return scoring_answer(json.dumps(document).encode(), status)
 
 
-def _check_parquet(body: Buffer, max_elements: Any) -> None:
-    """A table that says to be larger than requests may be is not read: few bytes can hold much.
+def _check_parquet(body: bytes, max_elements: Any) -> None:
+    """A table that is larger than requests may be is not read: few bytes can hold much.
 
     Raises:
         MlflowException: it is that large. What is no Parquet at all, MLflow says itself.
     """
     try:
-        told = import_module("pyarrow.parquet").ParquetFile(io.BytesIO(bytes(body))).metadata
+        values, text_bytes = _sizes_of(body)
     except Exception:
         return
-    cells = told.num_rows * told.num_columns
-    if isinstance(max_elements, int) and cells > max_elements:
+    if isinstance(max_elements, int) and values > max_elements:
         raise MlflowException.invalid_parameter_value(
-            f"expected at most {max_elements} values (--max-request-elements), got {cells}"
+            f"expected at most {max_elements} values (--max-request-elements), got {values}"
         )
+    if text_bytes > TEXT_BYTES_MAX:
+        raise MlflowException.invalid_parameter_value(
+            f"expected at most {TEXT_BYTES_MAX} bytes of text, got {text_bytes}"
+        )
+
+
+def _sizes_of(body: bytes) -> tuple[int, int]:
+    """How many values a table holds, those of lists among them, and how long its texts are, each
+    of which may be written once and meant a million times."""
+    parquet, compute = import_module("pyarrow.parquet"), import_module("pyarrow.compute")
+    told = parquet.ParquetFile(io.BytesIO(body)).metadata
+    columns = range(told.num_columns)
+    groups = [told.row_group(number) for number in range(told.num_row_groups)]
+    values = sum(group.column(place).num_values for group in groups for place in columns)
+    leaves = [told.schema.column(place) for place in columns]
+    texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+    if not texts:
+        return values, 0
+    table = parquet.ParquetFile(io.BytesIO(body), read_dictionary=texts).read(columns=texts)
+    text_bytes = 0
+    for chunk in (chunk for column in table.columns for chunk in column.chunks):
+        if hasattr(chunk, "dictionary"):
+            lengths = compute.binary_length(chunk.dictionary)
+            text_bytes += compute.sum(lengths.take(chunk.indices)).as_py() or 0
+        else:
+            text_bytes += chunk.nbytes
+    return values, text_bytes

@@ -22,6 +22,7 @@ from penstock.worker.runtimes.mlflow_model import read_mlmodel
 from penstock.worker.runtimes.open_pyfunc import JSON_OUTPUT, tensors_of
 from penstock.worker.runtimes.registry import load_runtime
 from penstock.worker.runtimes.results import ResultError
+from penstock.worker.runtimes.scoring.scorer import TEXT_BYTES_MAX
 from penstock.worker.session.outcomes import FailureKind
 from tests.parity import agents, python_models
 from tests.support.mlflow_models import NUMBERS, python_model
@@ -181,6 +182,21 @@ def test_parquet_is_bounded_by_what_it_says_of_itself(tmp_path: Path) -> None:
         200,
         {"predictions": 100_000},
     )
+
+
+def test_texts_of_parquet_are_bounded_by_what_they_come_to(tmp_path: Path) -> None:
+    runtime = loaded(python_model(tmp_path / "m", lambda x, params: len(x), None))
+    kind = "application/vnd.apache.parquet"
+    for rows, expected in ((10, 200), (TEXT_BYTES_MAX // 1_000_000 + 1, 400)):
+        target = io.BytesIO()
+        pd.DataFrame({"t": ["x" * 1_000_000] * rows, "n": range(rows)}).to_parquet(target)
+        assert len(target.getvalue()) < 2_000_000
+        status, said = scored(runtime, target.getvalue(), kind, max_elements=10_000)
+        assert status == expected, said
+    target = io.BytesIO()
+    pd.DataFrame({"v": [[0] * 20_000]}).to_parquet(target)
+    status, said = scored(runtime, target.getvalue(), kind, max_elements=10_000)
+    assert (status, "got 20000" in said["message"]) == (400, True)
 
 
 def test_answers_that_are_none_of_the_signatures_leave_outputs_open(tmp_path: Path) -> None:
