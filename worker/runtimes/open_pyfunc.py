@@ -173,15 +173,18 @@ def tensors_of(returned: Any, names: Sequence[str]) -> dict[str, AnyArray]:
     """
     match returned:
         case pd.DataFrame():
-            columns = {str(name): _plain(returned[name]) for name in returned.columns}
-            if len(columns) != returned.shape[1]:
-                columns = {}  # of one name
+            labels = [str(name) for name in returned.columns]
+            columns = {name: _plain(returned.iloc[:, i]) for i, name in enumerate(labels)}
+            if len(columns) != len(labels):
+                columns = {}  # two have one name
         case pd.Series() | np.ndarray():
             columns = {names[0] if len(names) == 1 else "output-0": _plain(returned)}
         case Mapping() if returned and all(
             isinstance(each, np.ndarray) for each in returned.values()
         ):
             columns = {str(name): _plain(each) for name, each in returned.items()}
+            if len(columns) != len(returned):
+                columns = {}
         case list() if returned and all(isinstance(each, str) for each in returned):
             columns = {
                 names[0] if len(names) == 1 else "output-0": as_text(np.array(returned, object))

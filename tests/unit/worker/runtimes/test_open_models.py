@@ -117,6 +117,7 @@ def test_without_a_signature_names_and_shapes_come_with_the_request(tmp_path: Pa
         (pd.DataFrame({"a": [1.5], "t": ["x"]}), (), {"a": [1.5], "t": [b"x"]}),
         (pd.DataFrame({"a": [1.5], "t": [None]}), (), {"json": [b'[{"a":1.5,"t":null}]']}),
         (pd.DataFrame({"v": [[1, 2]]}), (), {"json": [b'[{"v":[1,2]}]']}),
+        (pd.DataFrame([[1, 2]], columns=[1, "1"]), (), {"json": [b'[{"1": 1, "1": 2}]']}),
         ({"a": np.array([1])}, (), {"a": [1]}),
         ({"a": [1], "b": "x"}, (), {"json": [b'{"a":[1],"b":"x"}']}),
         (["a", "b"], (), {"output-0": [b"a", b"b"]}),
